@@ -1,0 +1,41 @@
+"""The errors a user can cause, each one clear line: where, what, what is allowed, what to do."""
+
+
+class CompressError(Exception):
+    """A problem the user can mend; the command line prints it without a traceback and exits with 2."""
+
+
+class ModelError(CompressError):
+    """A model file is missing, empty, truncated, not ONNX, or not something we can work on."""
+
+
+class UnsupportedOpError(ModelError):
+    """A graph holds operators that cannot be imported; the message names every one of them at once."""
+
+
+class DataError(CompressError):
+    """Labels or images are missing, unreadable or inconsistent."""
+
+
+class RecipeError(CompressError):
+    """A recipe has unknown keys or values out of range; the message lists all of them together."""
+
+
+class ArtifactError(CompressError):
+    """A stored artefact is damaged, of another version, or belongs to another model (stale)."""
+
+
+class OutputError(CompressError):
+    """A result cannot be written where it was asked for."""
+
+
+class PlanError(CompressError):
+    """A pruning request cannot be met, e.g. an alignment that would leave a layer empty."""
+
+
+class TrainingError(CompressError):
+    """Training cannot go on, e.g. the loss became NaN."""
+
+
+class ParityError(CompressError):
+    """An exported file does not compute what the model it came from computes."""
