@@ -1,0 +1,112 @@
+"""Read an ONNX file: every way in which it can be broken is one clear error; what comes out is canonical."""
+
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_model
+
+from compress.artifacts import write_atomic
+from compress.errors import ModelError
+from compress.graph.canonical import canonicalise
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Read a model and bring it into canonical form (see `compress.graph.canonical`).
+
+    Raises:
+        ModelError: the file is missing, empty, truncated, not ONNX, already quantised, or keeps
+            weights outside its own folder.
+    """
+    path = Path(path)
+    model = read_model(path)
+    if is_quantised(model):
+        raise ModelError(f"{path}: already quantised. Start from the fp32 model it was made from.")
+    try:
+        return canonicalise(model)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Read and check an ONNX file as it is.
+
+    Raises:
+        ModelError: as for `load_model`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder. Expected an .onnx file.")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file. Expected an .onnx file.") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error
+    if not data:
+        raise ModelError(f"{path}: is empty. Expected an .onnx file; was the download or export cut short?")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(f"{path}: not an ONNX file, or truncated ({len(data)} bytes). Export or download it again.") from error
+    if not model.graph.node or not model.graph.input or not model.graph.output:
+        raise ModelError(f"{path}: holds no graph with inputs and outputs. Expected an ONNX model.")
+    _load_external_data(model, path)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path}: not a valid ONNX model ({reason}). Export it again.") from error
+    return model
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether the graph holds quantised operators already."""
+    marks = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+    return any(node.op_type in marks or node.op_type.startswith("QLinear") for node in model.graph.node)
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write an ONNX file atomically.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_atomic(Path(path), model.SerializeToString())
+
+
+def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
+    """Bring weights that lie in files beside the model into it; refuse files elsewhere."""
+    folder = path.parent.resolve()
+    external = False
+    for tensor in _tensors(model.graph):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        external = True
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        target = (folder / location).resolve()
+        if not location or not target.is_relative_to(folder):
+            raise ModelError(
+                f"{path}: weight {tensor.name!r} lies outside the model's folder ({location!r}), which is refused. "
+                "Put the data file beside the model and export it with a relative name."
+            )
+        if not target.is_file():
+            raise ModelError(f"{path}: weight file {location!r} is missing beside the model. Copy it there.")
+    if not external:
+        return
+    try:
+        load_external_data_for_model(model, str(folder))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{path}: external weights cannot be read ({error}). Export the model again.") from error
+
+
+def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                tensors.append(attribute.t)
+            if attribute.HasField("g"):
+                tensors += _tensors(attribute.g)
+    return tensors

@@ -1,0 +1,83 @@
+"""The few modules and functions that ONNX has and PyTorch lacks."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class HardSigmoid(nn.Module):
+    """min(1, max(0, alpha * x + beta)); PyTorch's own fixes alpha at 1/6, PaddlePaddle uses 0.2.
+
+    >>> HardSigmoid(0.2, 0.5)(torch.tensor([-3.0, 0.0, 1.0]))
+    tensor([0.0000, 0.5000, 0.7000])
+    """
+
+    def __init__(self, alpha: float = 0.2, beta: float = 0.5) -> None:
+        """Keep slope and offset."""
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to each element; shape kept."""
+        return torch.clamp(self.alpha * x + self.beta, 0.0, 1.0)
+
+    def extra_repr(self) -> str:
+        """Show slope and offset."""
+        return f"alpha={self.alpha:g}, beta={self.beta:g}"
+
+
+def recurrent_output(result: tuple[Tensor, object], directions: int) -> Tensor:
+    """PyTorch's [T, N, D*H] as ONNX's Y [T, D, N, H]."""
+    output = result[0]
+    steps, batch, width = output.shape
+    return output.reshape(steps, batch, directions, width // directions).permute(0, 2, 1, 3)
+
+
+def recurrent_state(result: tuple[Tensor, object], index: int) -> Tensor:
+    """The last hidden (0) or cell (1) state, [D, N, H] in both."""
+    state = result[1]
+    return state[index] if isinstance(state, tuple) else state  # type: ignore[return-value]
+
+
+def onnx_reshape(x: Tensor, target: Tensor | Sequence[int]) -> Tensor:
+    """Reshape where 0 keeps a dimension and -1 infers one."""
+    sizes = [int(size) for size in target]
+    return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)])
+
+
+def onnx_slice(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+    """Slice with ONNX's clamped bounds; positive steps."""
+    for position, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        axis = position if axes is None else int(axes[position])
+        step = 1 if steps is None else int(steps[position])
+        size = x.shape[axis]
+        index = [slice(None)] * x.ndim
+        index[axis] = slice(start, min(end, size), step)
+        x = x[tuple(index)]
+    return x
+
+
+def onnx_expand(x: Tensor, target: Tensor) -> Tensor:
+    """Broadcast in both directions, as ONNX's Expand does."""
+    return x * torch.ones([int(size) for size in target], dtype=x.dtype, device=x.device)
+
+
+def shape_of(x: Tensor) -> Tensor:
+    """The shape as an int64 tensor."""
+    return torch.tensor(x.shape, dtype=torch.int64)
+
+
+def resize(x: Tensor, scales: list[float] | None, sizes: Tensor | None, mode: str, align_corners: bool | None) -> Tensor:
+    """Resize height and width of [N, C, H, W] by fixed scales or to given sizes [4]."""
+    if sizes is not None:
+        target = [int(size) for size in sizes][2:]
+        return F.interpolate(x, size=target, mode=mode, align_corners=align_corners)
+    assert scales is not None
+    return F.interpolate(x, scale_factor=scales[2:], mode=mode, align_corners=align_corners)
+
+
+def pad_image(x: Tensor, pads: list[int], value: float = 0.0) -> Tensor:
+    """Pad with PyTorch's order of sides (last dimension first)."""
+    return F.pad(x, pads, value=value)
