@@ -1,0 +1,55 @@
+# make setup | demo | check | test | test-slow | bench; each does all the set-up it needs, once.
+PYTHON ?= $(shell command -v python3.11 2>/dev/null || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo check test test-slow bench docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup       make $(VENV) and install the package with the tested versions"
+	@echo "make demo        compress the classifier that ships, from sensitivity scan to int8 file and report"
+	@echo "make test        the quick tests        make test-slow   the long ones"
+	@echo "make check       style, types, and docs in step with the program"
+	@echo "make bench       time the demo's int8 file against its fp32 original on this machine"
+
+setup: $(STAMP)
+
+# Redone only when the dependencies change. The package itself is installed in place (-e).
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No python3 found. Install Python 3.11 or newer."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old. Use Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) runs/demo_data/.rendered
+	$(BIN)/compress run recipes/demo_cls.yaml
+
+# Seeded, so everyone's demo sees the same images.
+runs/demo_data/.rendered: | $(STAMP)
+	$(BIN)/python scripts/render_data.py --out runs/demo_data
+	@touch $@
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy compress
+	$(BIN)/python scripts/write_cli_docs.py --check
+
+docs: $(STAMP)
+	$(BIN)/python scripts/write_cli_docs.py
+
+bench: $(STAMP)
+	@test -f runs/demo_cls/int8.onnx || { echo "No runs/demo_cls/int8.onnx yet. Run: make demo"; exit 1; }
+	$(BIN)/compress bench compress/zoo/models/direction_classifier.onnx runs/demo_cls/int8.onnx --input 3,48,192
+
+clean:
+	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

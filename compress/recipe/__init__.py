@@ -1,0 +1,33 @@
+"""Recipes: what to do to a model, in one YAML file that is checked whole before anything is loaded."""
+
+from compress.recipe.load import load_recipe
+from compress.recipe.schema import (
+    CompareSettings,
+    DataSettings,
+    FinetuneStep,
+    GateSettings,
+    PactSettings,
+    PruneStep,
+    PruneTarget,
+    QuantizeStep,
+    Recipe,
+    SensitivityStep,
+    Step,
+    TaskSettings,
+)
+
+__all__ = [
+    "CompareSettings",
+    "DataSettings",
+    "FinetuneStep",
+    "GateSettings",
+    "PactSettings",
+    "PruneStep",
+    "PruneTarget",
+    "QuantizeStep",
+    "Recipe",
+    "SensitivityStep",
+    "Step",
+    "TaskSettings",
+    "load_recipe",
+]

@@ -1,0 +1,52 @@
+"""Problems of a recipe that no key has alone; all of these work on recipes that have other problems, too."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.recipe.problems import show
+from compress.recipe.raw import FACTORY, INPUT_KEYS, at, steps_of
+from compress.recipe.schema import STEPS
+
+Problem = tuple[str, str]
+"""(dotted key, what is wrong with it and what to do)"""
+
+
+def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Steps out of order or twice, and keys that need or contradict each other."""
+    names = [name for name, _ in steps_of(data) if name in STEPS]
+    yield from _check_order(names)
+    yield from _check_prune(dict(steps_of(data)))
+    if {"finetune", "quantize"} & set(names) and isinstance(data.get("data"), dict) and not at(data, "data", "train"):
+        yield "data.train", "missing. `finetune` and `quantize` train on it. Add a label list."
+    gate = "speedup_over_onnxruntime"
+    if at(data, "gates", gate) is not None and not at(data, "compare", "onnxruntime"):
+        yield f"gates.{gate}", "needs onnxruntime's own int8 file. Set compare: {onnxruntime: true}."
+    if data.get("weights") and isinstance(data.get("model"), str) and not FACTORY.fullmatch(data["model"]):
+        yield "weights", "an ONNX model has its weights inside. Remove it, or name a factory as the model."
+
+
+def check_files(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Inputs that are not there."""
+    for keys in INPUT_KEYS:
+        value, key = at(data, *keys), ".".join(keys)
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and not FACTORY.fullmatch(item) and not Path(item).is_file():
+                yield key, f"{item}: no such file. Use --set {key}=PATH."
+
+
+def _check_order(names: list[str]) -> Iterator[Problem]:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield "steps", f"`{name}` comes {names.count(name)} times. Each step may come once. Use a second recipe."
+    if names != sorted(names, key=list(STEPS).index):
+        yield "steps", f"got the order {', '.join(names)}. Must be in the order {', '.join(STEPS)}."
+
+
+def _check_prune(steps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    prune = steps.get("prune", {})
+    target = prune.get("target")
+    if isinstance(target, dict) and {"macs", "metric_drop"} & set(target) and "sensitivity" not in steps:
+        yield "prune.target", f"got {show(target)}, which needs a `sensitivity` step before it. Add one, or use ratio."
+    asked, ranked = prune.get("criterion"), steps.get("sensitivity", {}).get("criterion") or "fpgm"
+    if asked and "sensitivity" in steps and asked != ranked:
+        yield "prune.criterion", f"got {show(asked)}, but `sensitivity` ranks by {ranked}. Must be the same."

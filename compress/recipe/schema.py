@@ -1,0 +1,288 @@
+"""The keys of a recipe, their types, limits, defaults and meaning; docs/recipes.md is written from here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+Criterion = Literal["fpgm", "l1", "l2"]
+S = TypeVar("S", bound="Step")
+
+
+def _problem(text: str) -> PydanticCustomError:
+    """A problem in our own words: what is allowed, and what to do."""
+    return PydanticCustomError("recipe", "{text}", {"text": text})  # a field of its own: braces in it stay as they are
+
+
+def _rule(check: Callable[[Any], bool], allowed: str) -> AfterValidator:
+    """Refuse a value that fails `check`, saying what is allowed."""
+
+    def validate(value: Any) -> Any:
+        if not check(value):
+            raise _problem(allowed)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _yaml_float(value: Any) -> Any:
+    """Read `1e-3`, which YAML 1.1 takes for text because it has no dot."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _one_or_many(value: Any) -> Any:
+    """Let a list of one be written without brackets, and give pydantic the tuple it wants."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+Text = Annotated[str, Strict()]
+Flag = Annotated[bool, Strict()]
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict(), BeforeValidator(_yaml_float)]
+Positive = Annotated[Int, _rule(lambda v: v >= 1, "Must be 1 or more.")]
+NotNegative = Annotated[Int, _rule(lambda v: v >= 0, "Must be 0 or more.")]
+PositiveFloat = Annotated[Float, _rule(lambda v: v > 0, "Must be above 0.")]
+NotNegativeFloat = Annotated[Float, _rule(lambda v: v >= 0, "Must be 0 or more.")]
+PruningRatio = Annotated[Float, _rule(lambda v: 0 <= v < 1, "Must be a share in [0, 1). Use e.g. 0.3 to remove 30 %.")]
+Share = Annotated[Float, _rule(lambda v: 0 < v <= 1, "Must be a share in (0, 1]. Use e.g. 0.5.")]
+Names = Annotated[tuple[Text, ...], BeforeValidator(_one_or_many)]
+Paths = Annotated[
+    tuple[Path, ...], BeforeValidator(_one_or_many), _rule(lambda v: len(v) > 0, "Must name one file or more.")
+]
+
+
+def _check_align(value: int) -> bool:
+    return value in (1, 2, 4) or (value > 0 and value % 8 == 0)
+
+
+class _Settings(BaseModel):
+    """Frozen, and nothing in it is silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=False)
+
+
+class Step(_Settings):
+    """One entry of `steps`."""
+
+    name: ClassVar[str]
+
+
+class SensitivityStep(Step):
+    """Measure how much the metric drops when one group of channels is pruned, others untouched."""
+
+    name: ClassVar[str] = "sensitivity"
+    criterion: Criterion = Field("fpgm", description="how channels are ranked: `fpgm`, `l1` or `l2`")
+    ratios: Annotated[
+        tuple[PruningRatio, ...],
+        BeforeValidator(_one_or_many),
+        _rule(lambda v: len(v) > 0 and list(v) == sorted(set(v)), "Must be rising, each ratio once."),
+    ] = Field((0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), description="shares of each group to try")
+    images: Positive | None = Field(None, description="score each cell on this many validation images; default all")
+
+
+class PruneTarget(_Settings):
+    """How the pruning ratios are chosen: exactly one of the three."""
+
+    ratio: PruningRatio | None = Field(None, description="the same share of every group")
+    metric_drop: NotNegativeFloat | None = Field(
+        None, description="per group the largest ratio whose metric drop alone stays within this"
+    )
+    macs: Share | None = Field(None, description="per group by sensitivity, so that this share of the MACs is left")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(self.as_dict()) != 1:
+            raise _problem("Must hold exactly one of ratio, metric_drop, macs. Use e.g. {macs: 0.6}.")
+        return self
+
+    def as_dict(self) -> dict[str, float]:
+        """The one target as plain data.
+
+        >>> PruneTarget(macs=0.6).as_dict()
+        {'macs': 0.6}
+        """
+        return {key: value for key, value in self.model_dump().items() if value is not None}
+
+
+class PruneStep(Step):
+    """Remove whole channels; what is left is an ordinary smaller network."""
+
+    name: ClassVar[str] = "prune"
+    target: PruneTarget = Field(description="how much to remove; one key of the three below")
+    align: Annotated[Int, _rule(_check_align, "Must be 1, 2, 4 or a multiple of 8. Use 8 or 16.")] = Field(
+        8, description="keep channel counts at multiples of this (16 is fastest in int8); 1 for no alignment"
+    )
+    criterion: Criterion | None = Field(
+        None, description="as for `sensitivity`; default that of the recipe's `sensitivity`, else `fpgm`"
+    )
+    protect: Names = Field((), description="layers never to prune, beside the outputs; `*` matches any text")
+
+
+class _TrainStep(Step):
+    """What fine-tuning and quantisation-aware training have in common."""
+
+    epochs: NotNegative = Field(0, description="passes over the training data")
+    lr: PositiveFloat = Field(1e-3, description="highest learning rate")
+    batch_size: Positive = Field(64, description="images per training step")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="`adam` or `sgd`")
+    momentum: Annotated[Float, _rule(lambda v: 0 <= v < 1, "Must be in [0, 1). Use e.g. 0.9.")] = Field(
+        0.9, description="for `sgd`"
+    )
+    weight_decay: NotNegativeFloat = Field(0.0, description="L2 on the weights")
+    warmup_epochs: NotNegativeFloat = Field(0.0, description="epochs over which the rate rises to `lr`")
+    distill: NotNegativeFloat = Field(
+        1.0, description="weight of the loss that keeps the outputs near the original model's; 0 for none"
+    )
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if 0 < self.epochs <= self.warmup_epochs:
+            raise _problem(
+                f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs. Must be fewer than epochs. Use 0."
+            )
+        return self
+
+
+class FinetuneStep(_TrainStep):
+    """Train the pruned network back to its metric; cosine rate, the best epoch on the validation data is kept."""
+
+    name: ClassVar[str] = "finetune"
+    epochs: Positive = Field(10, description="passes over the training data")
+    lr: PositiveFloat = Field(1e-3, description="highest learning rate")
+    freeze_bn: Flag = Field(False, description="keep BatchNorm's running statistics as they are")
+
+
+class PactSettings(_Settings):
+    """Learned activation ranges: y = clip(x, -alpha, alpha), alpha is trained and is the range at export."""
+
+    enabled: Flag = Field(True, description="learn the ranges; `false` keeps the calibrated ones")
+    l2: NotNegativeFloat = Field(0.001, description="L2 on alpha")
+    lr_multiplier: PositiveFloat = Field(1.0, description="learning rate of alpha over that of the weights")
+    percentile: Annotated[Float, _rule(lambda v: 50 < v <= 100, "Must be in (50, 100]. Use e.g. 99.99.")] | None = (
+        Field(None, description="start alpha at this percentile of |x|; default the largest")
+    )
+    asymmetric_hardswish: Flag = Field(True, description="use the range [-0.375, alpha] after hard-swish")
+
+
+class QuantizeStep(_TrainStep):
+    """Make an int8 model: calibrate the ranges, train with them (PACT), export and check the file."""
+
+    name: ClassVar[str] = "quantize"
+    epochs: NotNegative = Field(5, description="epochs of quantisation-aware training; 0 for calibration only")
+    lr: PositiveFloat = Field(1e-4, description="highest learning rate")
+    calibration: Positive = Field(256, description="training images that the ranges start from")
+    pact: PactSettings = Field(default_factory=PactSettings, description="how ranges are learned; keys below")
+    float_layers: Names = Field((), description="layers to leave in float; `*` matches any text")
+    weight_bits: Literal[7, 8] = Field(8, description="7 for CPUs without VNNI, which saturate at 8")
+
+
+def _step_name(value: Any) -> str | None:
+    """The key of `{prune: {...}}`, which says what kind of step it is."""
+    if isinstance(value, Step):
+        return value.name
+    return str(next(iter(value))) if isinstance(value, dict) and len(value) == 1 else None
+
+
+def _step_settings(value: Any) -> Any:
+    """What stands under that key; nothing (`- quantize:`) is all defaults."""
+    if isinstance(value, Step):
+        return value
+    settings = next(iter(value.values()))
+    return {} if settings is None else settings
+
+
+AnyStep = Annotated[
+    Annotated[SensitivityStep, BeforeValidator(_step_settings), Tag("sensitivity")]
+    | Annotated[PruneStep, BeforeValidator(_step_settings), Tag("prune")]
+    | Annotated[FinetuneStep, BeforeValidator(_step_settings), Tag("finetune")]
+    | Annotated[QuantizeStep, BeforeValidator(_step_settings), Tag("quantize")],
+    Discriminator(_step_name),
+]
+STEPS: dict[str, type[Step]] = {kind.name: kind for kind in (SensitivityStep, PruneStep, FinetuneStep, QuantizeStep)}
+"""The steps by name, in the order they must come in."""
+
+
+class TaskSettings(_Settings):
+    """What the model does, and how images are fed to it."""
+
+    kind: Literal["classification"] = Field(description="`classification`")
+    input: Annotated[
+        tuple[Positive, ...],
+        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+        _rule(lambda v: len(v) == 3, "Must be [channels, height, width]. Use e.g. [3, 48, 192]."),
+    ] = Field((3, 48, 192), description="channels, height and width that the model is fed, and measured with")
+    directions: Flag = Field(False, description="the crops are upright: feed each as it is and turned by 180 degrees")
+    labels: Names = Field(("0", "180"), description="class names in the order of the model's outputs")
+
+
+class DataSettings(_Settings):
+    """Label lists in PaddleOCR's form: `path<TAB>label`, the path relative to the list."""
+
+    train: Paths = Field((), description="label list or lists to train and calibrate with")
+    val: Paths = Field(description="label list or lists that the metric is measured on")
+
+
+class CompareSettings(_Settings):
+    """What the report measures beside the run's own files."""
+
+    onnxruntime: Flag = Field(False, description="also make onnxruntime's own int8 of the original, and measure it")
+    threads: Positive = Field(1, description="threads for latency; 1 is comparable between machines")
+    rounds: Positive = Field(50, description="timed rounds; each round times every file once")
+
+
+class GateSettings(_Settings):
+    """Requirements on the last file of a run; any one missed: exit code 1, all of them listed."""
+
+    metric_drop: NotNegativeFloat | None = Field(None, description="largest loss of metric against the original")
+    metric_min: Share | None = Field(None, description="smallest metric")
+    size_ratio: PositiveFloat | None = Field(None, description="largest file size over the original's")
+    size_bytes_max: Positive | None = Field(None, description="largest file size in bytes")
+    macs_ratio: Share | None = Field(None, description="largest MACs over the original's")
+    speedup: PositiveFloat | None = Field(None, description="smallest speed over the original file's")
+    speedup_over_onnxruntime: PositiveFloat | None = Field(
+        None, description="smallest speed over onnxruntime's own int8; needs `compare.onnxruntime: true`"
+    )
+
+    def as_dict(self) -> dict[str, float]:
+        """The gates that are set, as plain data."""
+        return {key: value for key, value in self.model_dump().items() if value is not None}
+
+
+class Recipe(_Settings):
+    """A whole recipe. A value: equal recipes are equal, and nobody changes one."""
+
+    version: Literal[1] = Field(description="of the recipe's form; 1")
+    name: Text = Field("", description="title of the report; default the file's name")
+    model: Text = Field(description="an ONNX file, or `package.module:factory` for a PyTorch module")
+    weights: Path | None = Field(None, description="with a factory: its weights, .safetensors or .pt")
+    task: TaskSettings = Field(description="what the model does; keys below")
+    data: DataSettings = Field(description="images and labels; keys below")
+    out: Path = Field(Path("runs"), description="folder for all results; default `runs/<name>` where you are")
+    seed: NotNegative = Field(0, description="of everything random")
+    threads: Positive | None = Field(None, description="threads for training and scoring; default every core")
+    steps: Annotated[
+        tuple[AnyStep, ...],
+        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+        _rule(lambda v: len(v) > 0, "Must hold at least one step. Use e.g. [{quantize: {epochs: 0}}]."),
+    ] = Field(description="what to do, in order: `sensitivity`, `prune`, `finetune`, `quantize`, each at most once")
+    compare: CompareSettings = Field(default_factory=CompareSettings, description="further figures; keys below")
+    gates: GateSettings = Field(default_factory=GateSettings, description="requirements; keys below")
+
+    def find_step(self, kind: type[S]) -> S | None:
+        """The recipe's step of this kind, or None."""
+        return next((step for step in self.steps if isinstance(step, kind)), None)
