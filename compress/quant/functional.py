@@ -1,0 +1,129 @@
+"""Fake quantisation as pure functions of tensors: what the int8 file computes, with gradients for training.
+
+Integers are `round(x / scale) + zero_point` clamped to [quant_min, quant_max]; rounding is half to even, as in ONNX.
+"""
+
+import torch
+from torch import Tensor
+
+UINT8 = (0, 255)
+MIN_ALPHA = 1e-4
+"""Smallest threshold: alpha must stay positive for the scale to exist."""
+
+
+class _ModifiedClip(torch.autograd.Function):
+    """Clip to [-alpha, alpha] with PACT's gradients for x and alpha."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(x, alpha)
+        return torch.minimum(torch.maximum(x, -alpha), alpha)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def, override]
+        x, alpha = ctx.saved_tensors
+        inside = x.abs() <= alpha
+        to_alpha = torch.where(inside, torch.zeros_like(x), torch.sign(x)) * gradient
+        return gradient * inside, to_alpha.sum().reshape(alpha.shape)
+
+
+def pact_clip(x: Tensor, alpha: Tensor) -> Tensor:
+    """Clip to [-alpha, alpha], keeping the negative half that hard-swish needs.
+
+    dy/dx = 1 where |x| <= alpha else 0; dy/dalpha = sign(x) where |x| > alpha else 0.
+    On x >= 0 it equals PACT's (|x| - |x - alpha| + alpha) / 2.
+
+    Args:
+        x: any shape.
+        alpha: positive, one element.
+
+    Source: PP-OCR (arXiv 2009.09941), section 2.4, a modification of PACT (arXiv 1805.06085).
+
+    >>> pact_clip(torch.tensor([-3.0, -0.5, 0.5, 3.0]), torch.tensor(1.0))
+    tensor([-1.0000, -0.5000,  0.5000,  1.0000])
+    """
+    return _ModifiedClip.apply(x, alpha)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def activation_scale(alpha: Tensor, lower: float | None) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of uint8 activations clipped at alpha.
+
+    Args:
+        alpha: upper end of the range, one element.
+        lower: None for [-alpha, alpha]: scale alpha/127, zero point 128. 0 for [0, alpha]: scale alpha/255, zero
+            point 0. A negative number for [lower, alpha] (hard-swish: -0.375).
+
+    >>> activation_scale(torch.tensor(127.0), None)
+    (tensor(1.), tensor(128, dtype=torch.int32))
+    >>> activation_scale(torch.tensor(2.55), 0.0)
+    (tensor(0.0100), tensor(0, dtype=torch.int32))
+    """
+    alpha = alpha.detach().clamp_min(MIN_ALPHA).reshape(())
+    if lower is None:
+        return alpha / 127.0, torch.tensor(128, dtype=torch.int32, device=alpha.device)
+    scale = (alpha - lower) / 255.0
+    return scale, torch.round(-lower / scale).to(torch.int32)
+
+
+def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Round to the uint8 grid; gradients pass straight through inside the range and stop outside.
+
+    >>> fake_quantize(torch.tensor([0.26, 9.0]), torch.tensor(0.1), torch.tensor(128))
+    tensor([0.3000, 9.0000])
+    """
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *UINT8)
+
+
+def weight_scale(weight: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
+    """Symmetric per-channel scale: max |w| of each output channel / the largest integer (127, or 63 for 7 bits).
+
+    Args:
+        weight: [O, ...] or with output channels on `axis`.
+        bit_width: 8, or 7 where products of two must not overflow 16 bits (CPUs without VNNI).
+        axis: dimension of the output channels.
+
+    Returns:
+        [O], positive: a channel of zeros gets scale 1.
+
+    >>> weight_scale(torch.tensor([[1.27, -0.5], [0.0, 0.0]]))
+    tensor([0.0100, 1.0000])
+    """
+    largest = weight.detach().abs().transpose(0, axis).reshape(weight.shape[axis], -1).amax(dim=1)
+    return torch.where(largest > 0, largest / quant_max(bit_width), torch.ones_like(largest))
+
+
+def quant_max(bit_width: int) -> int:
+    """Largest integer of a symmetric signed range: 127 for 8 bits, 63 for 7."""
+    return int(2 ** (bit_width - 1) - 1)
+
+
+def fake_quantize_weight(weight: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
+    """Round a weight to its per-channel int8 grid; gradients pass straight through.
+
+    >>> fake_quantize_weight(torch.tensor([[1.27, -0.504]]))
+    tensor([[ 1.2700, -0.5000]])
+    """
+    scale = weight_scale(weight, bit_width, axis)
+    largest = quant_max(bit_width)
+    zero_point = torch.zeros_like(scale, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, axis, -largest, largest)
+
+
+def quantize_weight(weight: Tensor, bit_width: int = 8, axis: int = 0) -> tuple[Tensor, Tensor]:
+    """The int8 integers of a weight and their scale [O].
+
+    >>> quantize_weight(torch.tensor([[1.27, -0.504]]))
+    (tensor([[127, -50]], dtype=torch.int8), tensor([0.0100]))
+    """
+    scale = weight_scale(weight, bit_width, axis)
+    shape = [-1 if dimension == axis else 1 for dimension in range(weight.ndim)]
+    largest = quant_max(bit_width)
+    # Multiplied by the reciprocal in float32, as torch's fake quantisation does, so that both round alike.
+    integers = torch.round(weight.detach() * (1.0 / scale).reshape(shape)).clamp(-largest, largest)
+    return integers.to(torch.int8), scale
+
+
+def fake_quantize_bias(bias: Tensor, scale: Tensor) -> Tensor:
+    """Round a bias [O] to int32 multiples of `scale` [O] (input scale x weight scale); straight-through gradient."""
+    rounded = torch.round(bias.detach() / scale) * scale
+    return bias + (rounded - bias).detach()

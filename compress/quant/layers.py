@@ -1,0 +1,66 @@
+"""Layers whose weights are rounded to int8 as they run, and hard-swish in integers."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.quant import functional
+
+
+class QuantConv2d(nn.Conv2d):
+    """A convolution with per-output-channel int8 weights in the forward pass; the float weights are trained."""
+
+    bit_width = 8
+
+    @classmethod
+    def from_float(cls, conv: nn.Conv2d, bit_width: int) -> "QuantConv2d":
+        """Take over a convolution's weights."""
+        made = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
+            conv.groups,
+            conv.bias is not None,
+        )
+        made.bit_width = bit_width
+        made.weight, made.bias = conv.weight, conv.bias
+        return made
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, I, H, W] -> [N, O, H', W']."""
+        return self._conv_forward(input, functional.fake_quantize_weight(self.weight, self.bit_width), self.bias)
+
+
+class QuantLinear(nn.Linear):
+    """A linear layer with per-output-channel int8 weights in the forward pass."""
+
+    bit_width = 8
+
+    @classmethod
+    def from_float(cls, linear: nn.Linear, bit_width: int) -> "QuantLinear":
+        """Take over a linear layer's weights."""
+        made = cls(linear.in_features, linear.out_features, linear.bias is not None)
+        made.bit_width = bit_width
+        made.weight, made.bias = linear.weight, linear.bias
+        return made
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., I] -> [..., O]."""
+        return F.linear(input, functional.fake_quantize_weight(self.weight, self.bit_width), self.bias)
+
+
+class IntegerHardSwish(nn.Module):
+    """Hard-swish of an already quantised tensor, as the exported integer graph computes it.
+
+    x + 3 rounded to uint8 with scale 6/255 and zero point 0 is clip(x + 3, 0, 6) by saturation; reread with
+    scale 1/255 it is the gate in [0, 1] that x is multiplied by. The product is rounded by the PACT that follows.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, kept."""
+        scale = torch.tensor(6.0 / 255.0, device=x.device)
+        zero = torch.tensor(0, dtype=torch.int32, device=x.device)
+        return x * (functional.fake_quantize(x + 3.0, scale, zero) / 6.0)
