@@ -1,0 +1,46 @@
+"""PaddleOCR's preprocessing of text crops, for the direction classifier and the recogniser.
+
+Source: PaddleOCR, ppocr/data/imaug (resize_norm_img): BGR, ratio kept to the input's height, width capped,
+(x / 255 - 0.5) / 0.5, then zeros on the right.
+"""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+# float32 step by step, as PaddleOCR computes it, so that the table equals the formula bit for bit.
+_NORMALISED = (np.arange(256, dtype=np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
+
+
+def resized_width(height: int, width: int, input_height: int, max_width: int) -> int:
+    """Width of an image after it is brought to `input_height`, ratio kept, at most `max_width`.
+
+    >>> resized_width(30, 50, 48, 192), resized_width(10, 100, 48, 192)
+    (80, 192)
+    """
+    return min(math.ceil(input_height * (width / height)), max_width)
+
+
+def resize_crop(image: np.ndarray, input_shape: tuple[int, int, int]) -> np.ndarray:
+    """Resize uint8 [h, w, 3] to [H, at most W, 3] for `input_shape` (3, H, W), bilinear."""
+    _, input_height, max_width = input_shape
+    width = resized_width(image.shape[0], image.shape[1], input_height, max_width)
+    return cv2.resize(image, (width, input_height), interpolation=cv2.INTER_LINEAR)
+
+
+def stack_resized(images: Sequence[np.ndarray], input_shape: tuple[int, int, int]) -> np.ndarray:
+    """Normalise resized uint8 [H, w, 3] images and pad them with 0 on the right: float32 [N, 3, H, W].
+
+    The padding comes after normalisation, so it is mid-grey, not black.
+    """
+    batch = np.zeros((len(images), *input_shape), dtype=np.float32)
+    for row, image in zip(batch, images, strict=True):
+        row[:, :, : image.shape[1]] = _NORMALISED[image.transpose(2, 0, 1)]
+    return batch
+
+
+def preprocess_crop(image: np.ndarray, input_shape: tuple[int, int, int]) -> np.ndarray:
+    """Prepare one uint8 BGR crop [h, w, 3] for a model: float32 [3, H, W]."""
+    return stack_resized([resize_crop(image, input_shape)], input_shape)[0]

@@ -1,0 +1,233 @@
+"""Text direction: is a word crop upright ("0") or turned by 180 degrees ("180")?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.artifacts import Score, fingerprint
+from compress.data.augment import augment_crop
+from compress.data.images import LoadedList, content_parts, load_images
+from compress.data.labels import read_labels
+from compress.data.prefetch import prefetch
+from compress.data.transforms import resize_crop, stack_resized
+from compress.errors import DataError, ModelError
+from compress.tasks.base import Batch, Predict
+
+MIN_PROBABILITY = 1e-12
+"""Probabilities are raised to this before the logarithm, so that a saturated softmax costs 27.6, not infinity."""
+TRAIN_HEIGHT = 2
+"""Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One crop as it is fed: uint8 BGR [h, w, 3], turned by 180 degrees first where `turn`; `target` is the class."""
+
+    image: np.ndarray
+    turn: bool
+    target: int
+
+    def upright(self) -> np.ndarray:
+        """The image, turned where it must be."""
+        return cv2.rotate(self.image, cv2.ROTATE_180) if self.turn else self.image
+
+
+class DirectionTask:
+    """Direction classification on PaddleOCR label lists, for models that give probabilities [N, K].
+
+    Two kinds of list are understood, each list by itself:
+    - directions: the text is one of `labels`; the image is used as it is;
+    - word crops: the text is anything; every crop is used twice, upright and turned by 180 degrees.
+    `directions=None` tells them apart by their texts: all labels -> directions, few or none -> word crops, most but
+    not all -> an error, because then a typing error would silently turn labels into texts. True: all lists are word
+    crops that directions are made from. False: all lists hold labels.
+
+    Images are decoded once, here. Validation images are kept resized; training images are augmented anew each epoch
+    by a generator seeded with (seed, epoch, index): the same whatever the batch size, thread or process.
+
+    Args:
+        train: label lists to train and calibrate on; may be empty when only `evaluate` is used.
+        val: label lists to score on.
+        input_shape: (3, H, W) that the model is fed.
+        labels: names of the classes, in the model's order.
+        directions: see above.
+        augment: augment training images.
+        eval_batch_size: images per call of `predict`; a number only of speed and memory.
+
+    Raises:
+        DataError: a list is unusable (see `read_labels`, `load_images`), holds an unknown label, or there is
+            nothing to validate on.
+    """
+
+    kind = "classification"
+    metric_name = "accuracy"
+
+    def __init__(
+        self,
+        train: Sequence[Path],
+        val: Sequence[Path],
+        *,
+        input_shape: tuple[int, int, int] = (3, 48, 192),
+        labels: Sequence[str] = ("0", "180"),
+        directions: bool | None = None,
+        augment: bool = True,
+        eval_batch_size: int = 64,
+    ) -> None:
+        self.input_shape = input_shape
+        self.labels = tuple(labels)
+        self.augment = augment
+        self.eval_batch_size = eval_batch_size
+        if directions is not False and len(self.labels) != 2:
+            if directions:
+                raise DataError(f"labels: got {list(self.labels)}. Directions made from word crops need two labels.")
+            directions = False
+        max_height = TRAIN_HEIGHT * input_shape[1]
+        train_lists = [load_images(read_labels(Path(path)), max_height) for path in train]
+        val_lists = [load_images(read_labels(Path(path))) for path in val]
+        self._train = [sample for part in train_lists for sample in make_samples(part, self.labels, directions)]
+        val_samples = [sample for part in val_lists for sample in make_samples(part, self.labels, directions)]
+        if not val_samples:
+            raise DataError("val: no images to validate on. Name at least one label list with readable images.")
+        self._val = [resize_crop(sample.upright(), input_shape) for sample in val_samples]
+        self._val_targets = np.array([sample.target for sample in val_samples])
+        self._warnings = tuple(line for part in (*train_lists, *val_lists) for line in part.warnings)
+        self._warnings += tuple(
+            f"val: no image is labelled {label!r}, so its accuracy is not measured"
+            for index, label in enumerate(self.labels)
+            if not (self._val_targets == index).any()
+        )
+        settings = {"shape": input_shape, "labels": self.labels, "directions": directions, "augment": augment}
+        self._fingerprint = fingerprint(
+            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists)
+        )
+
+    def train_steps(self, batch_size: int) -> int:
+        """Number of full batches in an epoch; one smaller one when there are fewer images than that.
+
+        Raises:
+            DataError: there is no training data.
+        """
+        if not self._train:
+            raise DataError("train: no images to train on. Name at least one label list with readable images.")
+        return max(1, len(self._train) // batch_size)
+
+    def train_batches(self, *, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
+        """Shuffled, augmented batches, made ahead by a thread. Images beyond the last full batch wait for another
+        epoch's shuffle: a batch of one or two would upset the running statistics of batch norm."""
+        steps = self.train_steps(batch_size)
+        order = np.random.default_rng([seed, epoch]).permutation(len(self._train))
+        parts = (order[step * batch_size : (step + 1) * batch_size] for step in range(steps))
+        return prefetch(self._train_batch(indices, epoch, seed) for indices in parts)
+
+    def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
+        images = []
+        for index in indices:
+            image = self._train[index].upright()
+            if self.augment:
+                image = augment_crop(image, np.random.default_rng([seed, epoch, int(index)]))
+            images.append(resize_crop(image, self.input_shape))
+        targets = torch.tensor([self._train[index].target for index in indices])
+        return Batch(torch.from_numpy(stack_resized(images, self.input_shape)), targets)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean negative log-likelihood; `outputs` are probabilities [N, K], `batch.targets` classes [N].
+
+        Raises:
+            ModelError: the outputs are not probabilities (a model exported without its softmax).
+        """
+        _check_probabilities(outputs)
+        chosen = outputs.gather(1, batch.targets.to(outputs.device)[:, None])
+        return -chosen.clamp_min(MIN_PROBABILITY).log().mean()
+
+    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
+        """Mean Kullback-Leibler divergence KL(teacher || student) of probabilities [N, K], in nats."""
+        teacher = teacher_outputs.clamp_min(MIN_PROBABILITY)
+        student = outputs.clamp_min(MIN_PROBABILITY)
+        return (teacher * (teacher.log() - student.log())).sum(dim=1).mean()
+
+    def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
+        """Accuracy over all validation images, and per class in `details`. An output of NaN counts as wrong.
+
+        `limit`: score on at most this many images, drawn once with a fixed seed: always the same ones.
+        """
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self._val))[:limit])
+        predicted = []
+        for start in range(0, len(chosen), self.eval_batch_size):
+            images = [self._val[index] for index in chosen[start : start + self.eval_batch_size]]
+            outputs = predict(stack_resized(images, self.input_shape))
+            predicted.append(np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), -1))
+        targets = self._val_targets[chosen]
+        right = np.concatenate(predicted) == targets
+        details = {}
+        for index, label in enumerate(self.labels):
+            of_class = right[targets == index]
+            if of_class.size:
+                details[f"accuracy_{label}"] = float(of_class.mean())
+                details[f"count_{label}"] = float(of_class.size)
+        return Score(float(right.mean()), self.metric_name, len(right), details)
+
+    def calibration_batches(self, count: int, batch_size: int) -> Iterator[np.ndarray]:
+        """At most `count` unaugmented training images, float32 [N, 3, H, W], drawn once with a fixed seed.
+
+        Raises:
+            DataError: there is no training data.
+        """
+        self.train_steps(1)
+        chosen = np.random.default_rng(0).permutation(len(self._train))[:count]
+        for start in range(0, len(chosen), batch_size):
+            samples = [self._train[index] for index in chosen[start : start + batch_size]]
+            yield stack_resized([resize_crop(item.upright(), self.input_shape) for item in samples], self.input_shape)
+
+    def check_model(self, output_shape: tuple[int | None, ...]) -> None:
+        """Raise DataError unless the output is [N, K] with one probability for each label."""
+        if len(output_shape) != 2 or output_shape[1] not in (None, len(self.labels)):
+            raise DataError(
+                f"model: output shape {list(output_shape)} does not fit classification. Expected "
+                f"[N, {len(self.labels)}]: one probability for each of {', '.join(self.labels)}. "
+                "Check task.kind and task.labels."
+            )
+
+    def fingerprint(self) -> str:
+        """Identity of texts and pixels of both data sets, and of the task's settings; not of file locations."""
+        return self._fingerprint
+
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each kind of image that was skipped, and for each class without validation images."""
+        return self._warnings
+
+
+def make_samples(loaded: LoadedList, labels: tuple[str, ...], directions: bool | None) -> list[Sample]:
+    """Turn one list into samples: as labelled, or each crop in both directions (see `DirectionTask`).
+
+    Raises:
+        DataError: a text that must be a label is none; the message names line and text.
+    """
+    unknown = [entry for entry in loaded.entries if entry.text not in labels]
+    if directions is None:
+        # Labels with a few typing errors are not word crops; word crops that read "0" or "180" are rare.
+        directions = 2 * len(unknown) > len(loaded.entries)
+    if directions:
+        return [Sample(image, turn, int(turn)) for image in loaded.images for turn in (False, True)]
+    if unknown:
+        raise DataError(
+            f"{loaded.path}: line {unknown[0].line}: unknown label {unknown[0].text!r}. Allowed: {', '.join(labels)}. "
+            "If these are upright word crops to make directions from, set directions: true."
+        )
+    pairs = zip(loaded.images, loaded.entries, strict=True)
+    return [Sample(image, False, labels.index(entry.text)) for image, entry in pairs]
+
+
+def _check_probabilities(outputs: Tensor) -> None:
+    values = outputs.detach()
+    # NaN passes on purpose: the training loop names it better.
+    if values.min() < 0 or (values.sum(dim=1) - 1).abs().max() > 0.01:
+        row = [round(value, 3) for value in values[0].tolist()]
+        raise ModelError(
+            f"model: its output is not probabilities (first row {row}). Expected rows that sum to 1: "
+            "export the model with its softmax."
+        )
