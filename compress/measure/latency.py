@@ -1,0 +1,109 @@
+"""Wall time of models, measured side by side."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from compress.artifacts import Latency
+from compress.errors import CompressError
+from compress.measure.runtime import Session
+
+Progress = Callable[[int, int, str], None]
+
+MIN_ROUNDS = 3
+
+
+def measure_latency(
+    models: Mapping[str, Path | bytes],
+    input_shape: tuple[int, int, int],
+    *,
+    threads: int = 1,
+    rounds: int = 50,
+    warmup: int = 5,
+    budget_s: float | None = 60.0,
+    batch_size: int = 1,
+    exact_int8: bool = False,
+    baseline: str | None = None,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> dict[str, Latency]:
+    """Time one forward pass of each model, interleaved (A B C A B C ...), so that a slow spell hits them all.
+
+    Args:
+        models: name -> file or bytes.
+        input_shape: (C, H, W) of the seeded random images they are fed.
+        threads: onnxruntime threads; say so beside the figures.
+        rounds: passes per model that count.
+        warmup: passes per model before that do not count.
+        budget_s: stop after so many seconds even if rounds are left, but not before the third; None: no limit.
+        batch_size: images per pass.
+        exact_int8: time the kernels that do not saturate on x86 CPUs without VNNI (see `runtime.Session`).
+        baseline: name that speedups refer to; the first one by default.
+        seed: of the random images.
+        on_progress: called as (rounds done, rounds, message).
+
+    Returns:
+        Milliseconds per pass: median, 10th and 90th percentile; `speedup` = baseline's median / own median.
+
+    Raises:
+        CompressError: no models, or the baseline is not one of them.
+        ModelError: onnxruntime rejects one of the models.
+    """
+    if not models:
+        raise CompressError("bench: no models given. Name at least one ONNX file.")
+    reference = next(iter(models)) if baseline is None else baseline
+    if reference not in models:
+        raise CompressError(f"bench: baseline {reference!r} is not among the models. Use one of {sorted(models)}.")
+    if rounds < 1 or threads < 1 or batch_size < 1:
+        raise CompressError(
+            f"bench: rounds, threads and batch_size must be 1 or more, got {rounds}, {threads}, {batch_size}."
+        )
+    images = np.random.default_rng(seed).standard_normal((batch_size, *input_shape)).astype(np.float32)
+    calls = {
+        name: _call(Session(model, threads=threads, exact_int8=exact_int8), images) for name, model in models.items()
+    }
+    for call in calls.values():
+        for _ in range(warmup):
+            call()
+    times = time_interleaved(calls, rounds=rounds, budget_s=budget_s, on_progress=on_progress)
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    return {
+        name: Latency(
+            median_ms=medians[name],
+            p10_ms=float(np.percentile(values, 10)),
+            p90_ms=float(np.percentile(values, 90)),
+            threads=threads,
+            runs=len(values),
+            speedup=medians[reference] / medians[name],
+        )
+        for name, values in times.items()
+    }
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    budget_s: float | None = None,
+    on_progress: Progress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Call each in turn, round after round; milliseconds of every call, as many for each."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    start = clock()
+    for done in range(rounds):
+        if budget_s is not None and done >= MIN_ROUNDS and clock() - start >= budget_s:
+            break
+        for name, call in calls.items():
+            before = clock()
+            call()
+            times[name].append((clock() - before) * 1000.0)
+        if on_progress is not None:
+            on_progress(done + 1, rounds, "latency")
+    return times
+
+
+def _call(session: Session, images: np.ndarray) -> Callable[[], object]:
+    return lambda: session.run(images)

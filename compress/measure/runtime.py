@@ -1,0 +1,239 @@
+"""onnxruntime behind one small class: the only file that imports it."""
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, version_converter
+
+from compress.errors import DataError, ModelError
+
+Model = Path | bytes | onnx.ModelProto
+
+_ERRORS_ONLY = 3
+_PER_CHANNEL_OPSET = 13
+
+
+class Session:
+    """A model in onnxruntime on the CPU: images in, first output out.
+
+    Args:
+        model: a file, its bytes, or the parsed model.
+        threads: intra-operator threads; one by default, so that figures do not depend on what else runs.
+        optimise: let onnxruntime rewrite the graph (fusions, integer kernels). Off, a QDQ file runs as it is
+            written: every operator in float between its DequantizeLinear and QuantizeLinear.
+        exact_int8: forbid the 16-bit saturation of x86 CPUs without VNNI. There the fast kernels for uint8
+            activations times int8 weights add two products in 16 bits, and 2 * 255 * 127 does not fit;
+            onnxruntime's `session.x64quantprecision` asks for slower kernels that are exact. It is a graph
+            rewrite, hence without effect where `optimise` is off, and on CPUs that do not saturate.
+        flush_denormals: treat denormal numbers as zero (they slow CPUs down 2 to 16 times).
+
+    Raises:
+        ModelError: onnxruntime rejects the model; the message names the file and the reason.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        threads: int = 1,
+        optimise: bool = True,
+        exact_int8: bool = False,
+        flush_denormals: bool = False,
+    ) -> None:
+        self._name = _name_of(model)
+        options = _options(threads, optimise, exact_int8, flush_denormals)
+        try:
+            self._session = onnxruntime.InferenceSession(_source_of(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises half a dozen unrelated types
+            raise ModelError(
+                f"{self._name}: onnxruntime cannot load it: {_first_line(error)}. "
+                "Check that the file is a complete ONNX model."
+            ) from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or not outputs:
+            raise ModelError(
+                f"{self._name}: has {len(inputs)} inputs and {len(outputs)} outputs. "
+                "Expected one image input and at least one output."
+            )
+        self._input = inputs[0]
+        self._output_names = [output.name for output in outputs]
+        self.input_shape = _static_shape(self._input.shape)
+        self.output_shape = _static_shape(outputs[0].shape)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Compute the first output for float32 `images` [N, C, H, W].
+
+        Raises:
+            ModelError: the images do not fit the model's input, or the model fails while running.
+        """
+        return self._run(self._output_names[:1], images)[0]
+
+    def run_all(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute every output, by name, for float32 `images` [N, C, H, W]."""
+        return dict(zip(self._output_names, self._run(self._output_names, images), strict=True))
+
+    def _run(self, names: list[str], images: np.ndarray) -> list[np.ndarray]:
+        try:
+            return list(self._session.run(names, {self._input.name: images}))
+        except Exception as error:
+            raise ModelError(
+                f"{self._name}: onnxruntime fails on {images.dtype} images of shape {list(images.shape)} "
+                f"(the input is {self._input.type} {self._input.shape}): {_first_line(error)}"
+            ) from error
+
+
+def value_shapes(model: onnx.ModelProto, names: Sequence[str], images: np.ndarray) -> dict[str, tuple[int, ...]]:
+    """Shapes of inner values for these images, by running the model with them as further outputs.
+
+    Exact wherever the model runs, also behind operators that shape inference does not know (onnxruntime's
+    own integer ones) and behind shapes that are computed while running.
+    """
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    known = {output.name for output in probe.graph.output}
+    probe.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in known)
+    values = Session(probe, optimise=False).run_all(images)
+    return {name: tuple(values[name].shape) for name in names}
+
+
+def quantize_static_minmax(
+    model_path: Path,
+    images: Iterable[np.ndarray],
+    out_path: Path,
+    *,
+    per_channel: bool = True,
+    reduce_range: bool = False,
+) -> None:
+    """Quantise with onnxruntime's own tool, as its documentation recommends: the figure to beat.
+
+    QDQ, ranges by minimum and maximum, uint8 activations and int8 weights, after its own pre-processing
+    (shape inference and optimisation, as far as they work on the model).
+
+    Args:
+        model_path: the float32 model.
+        images: float32 batches [N, C, H, W] to calibrate with.
+        out_path: where the int8 model goes.
+        per_channel: one weight scale per output channel.
+        reduce_range: 7-bit weights, which cannot saturate on CPUs without VNNI.
+
+    Raises:
+        DataError: there are no images.
+        ModelError: the tool fails on the model.
+    """
+    from onnxruntime import quantization  # slow to import, and needed here only
+
+    batches = list(images)
+    if not batches:
+        raise DataError(f"{model_path}: no images to calibrate with. Give at least one batch.")
+    input_name = onnx.load(model_path, load_external_data=False).graph.input[0].name
+    with tempfile.TemporaryDirectory() as folder, _quiet_logging():
+        try:
+            source = _preprocessed(_raised_opset(model_path, Path(folder)), Path(folder) / "preprocessed.onnx")
+            quantization.quantize_static(
+                source,
+                out_path,
+                _reader(quantization, input_name, batches),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=per_channel,
+                reduce_range=reduce_range,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                calibrate_method=quantization.CalibrationMethod.MinMax,
+            )
+        except Exception as error:
+            raise ModelError(f"{model_path}: onnxruntime cannot quantise it: {_first_line(error)}") from error
+
+
+def _options(threads: int, optimise: bool, exact_int8: bool, flush_denormals: bool) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    if exact_int8:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if flush_denormals:
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return options
+
+
+def _name_of(model: Model) -> str:
+    if isinstance(model, Path):
+        return str(model)
+    graph_name = model.graph.name if isinstance(model, onnx.ModelProto) else ""
+    return f"model {graph_name!r}" if graph_name else "model"
+
+
+def _source_of(model: Model) -> str | bytes:
+    """What InferenceSession reads: a path where there is one, so that external data is found beside it."""
+    if isinstance(model, Path):
+        if not model.is_file():
+            raise ModelError(f"{model}: no such file. Expected an ONNX model.")
+        return str(model)
+    return bytes(model) if isinstance(model, bytes) else model.SerializeToString()
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _static_shape(shape: Sequence[Any]) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) and size > 0 else None for size in shape)
+
+
+def _raised_opset(model_path: Path, folder: Path) -> Path:
+    """The model at opset 13 or later: below it DequantizeLinear has no scales per channel."""
+    model = onnx.load(model_path)
+    if any(opset.domain in ("", "ai.onnx") and opset.version >= _PER_CHANNEL_OPSET for opset in model.opset_import):
+        return model_path
+    out_path = folder / "raised.onnx"
+    onnx.save(version_converter.convert_version(model, _PER_CHANNEL_OPSET), out_path)
+    return out_path
+
+
+def _preprocessed(model_path: Path, out_path: Path) -> Path:
+    """The model after the tool's own pre-processing, as far as that goes.
+
+    Its symbolic shape inference gives up on some exports (PaddlePaddle's among them); the optimisation after it,
+    which folds BatchNorm, works without. A model that even that fails on is quantised as it is.
+    """
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    for skip_symbolic_shape in (False, True):
+        try:
+            quant_pre_process(model_path, out_path, skip_symbolic_shape=skip_symbolic_shape)
+        except Exception:  # whatever the tool raises, the next simpler way is tried
+            continue
+        return out_path
+    return model_path
+
+
+def _reader(quantization: Any, input_name: str, batches: list[np.ndarray]) -> Any:
+    """The calibration reader that the tool asks for: an iterator in the shape of a class."""
+    items: Iterator[dict[str, np.ndarray]] = iter([{input_name: batch} for batch in batches])
+
+    class _Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(items, None)
+
+    return _Reader()
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Hold back advice that the tool writes to the root logger."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
