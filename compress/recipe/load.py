@@ -52,7 +52,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, check_files: bool 
 
 def _place(path: Path, key: str, changed: Sequence[str]) -> str:
     """Where a problem stands: in the file, or on the command line."""
-    return "--set" if any(re.match(rf"{re.escape(name)}($|[.\[])", key) for name in changed) else str(path)
+    inside = any(re.match(rf"{re.escape(name)}($|[.\[])", key) or name.startswith(f"{key}.") for name in changed)
+    return "--set" if inside else str(path)
 
 
 def _read(path: Path) -> dict[str, Any]:

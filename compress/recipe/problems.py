@@ -45,7 +45,8 @@ def describe(error: ErrorDetails, root: type[BaseModel] = Recipe) -> str:
     if kind == "missing":
         return f"missing. {_hint(location, root)}"
     if kind == "extra_forbidden":
-        return unknown_key(str(location[-1]), _known_at(location[:-1], root))
+        steps = tuple(STEPS) if len(location) == 1 and root is Recipe else ()  # as --set addresses them
+        return unknown_key(str(location[-1]), (*_known_at(location[:-1], root), *steps))
     if kind == "recipe" and isinstance(value, dict | BaseModel):  # a rule between keys: the text says which
         return str(context["text"])
     return f"got {show(value)}. {_allowed(kind, value, context, location, root) or error['msg'] + '.'}"
@@ -76,8 +77,9 @@ def _allowed(
     if kind == "recipe":
         return str(context["text"])
     if kind == "literal_error":
-        near = get_close_matches(str(value), str(context["expected"]).replace("'", "").split(" or "), n=1)
-        return f"Must be {context['expected']}." + (f" Did you mean `{near[0]}`?" if near else "")
+        expected = str(context["expected"]).replace("'", "")
+        near = get_close_matches(str(value), expected.replace(" or ", ", ").split(", "), n=1)
+        return f"Must be {expected}." + (f" Did you mean `{near[0]}`?" if near else "")
     if kind.startswith("union_tag"):
         near = get_close_matches(str(context.get("tag", "")), list(STEPS), n=1)
         hint = f" Did you mean `{near[0]}`?" if near else ""

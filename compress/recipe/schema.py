@@ -226,7 +226,11 @@ class TaskSettings(_Settings):
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
         _rule(lambda v: len(v) == 3, "Must be [channels, height, width]. Use e.g. [3, 48, 192]."),
     ] = Field((3, 48, 192), description="channels, height and width that the model is fed, and measured with")
-    directions: Flag = Field(False, description="the crops are upright: feed each as it is and turned by 180 degrees")
+    directions: Flag | None = Field(
+        None,
+        description="`true`: the lists name upright crops, feed each as it is and turned by 180 degrees; `false`: the "
+        "lists hold the labels; default by what they hold",
+    )
     labels: Names = Field(("0", "180"), description="class names in the order of the model's outputs")
 
 

@@ -1,0 +1,105 @@
+"""The program: its commands, how errors are shown, and exit codes.
+
+0 done · 1 a gate was missed · 2 usage or bad input · 130 interrupted.
+"""
+
+import sys
+import traceback
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from compress.cli import files, pruning, running, training
+from compress.errors import CompressError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """Shows what went wrong as `Error: ...`, and takes `--debug` before or after the command's name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        debug = ["--debug"] if "--debug" in args else []
+        parsed: list[str] = super().parse_args(ctx, [*debug, *(arg for arg in args if arg != "--debug")])
+        return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("Interrupted.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except (CompressError, OSError, MemoryError) as error:
+            if isinstance(error, BrokenPipeError):  # `compress ... | head`
+                raise
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            for line in explain(error).splitlines():
+                typer.echo(f"Error: {line}", err=True)
+            raise typer.Exit(BAD_INPUT) from error
+
+
+def explain(error: BaseException) -> str:
+    """What to tell the user, a line for each problem.
+
+    >>> explain(FileNotFoundError(2, "No such file or directory", "a.txt"))
+    'a.txt: No such file or directory.'
+    """
+    if isinstance(error, MemoryError):
+        return "out of memory. Use a smaller batch size, or close other programs."
+    if isinstance(error, OSError):
+        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}."
+    return str(error)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"compress {version('compress')}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback()
+def program(
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and exit.")
+    ] = False,
+) -> None:
+    """Make OCR models smaller and faster: ONNX in, pruned and quantised int8 ONNX out, with proof.
+
+    Wherever a MODEL is asked for, give an .onnx file, or package.module:factory with --weights.
+
+    Exit codes: 0 done, 1 a gate of the recipe was missed, 2 usage or bad input, 130 interrupted.
+    """
+
+
+for command in (
+    files.inspect,
+    pruning.sensitivity,
+    pruning.prune,
+    training.finetune,
+    training.quantize,
+    files.evaluate,
+    files.bench,
+    files.report,
+    running.run,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the program on `sys.argv`."""
+    sys.exit(app(prog_name="compress"))

@@ -1,0 +1,130 @@
+"""Options that commands share, and how text becomes values. Limits, defaults and help are those of recipes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+from compress.errors import CompressError
+from compress.recipe.problems import describe, key_of
+from compress.recipe.schema import TaskSettings
+
+M = TypeVar("M", bound=BaseModel)
+Shape = tuple[int, int, int]
+
+
+def setting(model: type[BaseModel], key: str, flag: str | None = None) -> Any:
+    """An option for one key of a recipe: its help and default are the recipe's; not given, it is None."""
+    field = model.model_fields[key]
+    text = (field.description or "").split("; default")[0].replace("`", "")
+    default = "" if field.default is None else f"  [default: {_shown(field.default)}]"
+    return typer.Option(flag or f"--{key.replace('_', '-')}", help=f"{text}.{default}", show_default=False)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
+def build(model: type[M], values: Mapping[str, Any]) -> M:
+    """Check options as the same keys of a recipe; None is the default.
+
+    Raises:
+        CompressError: naming every option that is wrong.
+    """
+    try:
+        return model.model_validate({key: value for key, value in values.items() if value is not None})
+    except ValidationError as error:
+        lines = [f"{_flag(key_of(detail['loc']))}{describe(detail, model)}" for detail in error.errors()]
+        raise CompressError("\n".join(lines)) from error
+
+
+def _flag(key: str) -> str:
+    """`--batch-size: ` of `batch_size`; what holds for the whole command has none."""
+    name = key.split("[")[0].replace("_", "-").replace(".", "-").removeprefix("target-")
+    return f"--{name if name not in ('macs', 'metric-drop') else 'target ' + name.replace('-', '_')}: " if name else ""
+
+
+def parse_shape(text: str | None) -> Shape | None:
+    """Read `3,48,192`.
+
+    Raises:
+        CompressError: it is not three positive whole numbers.
+    """
+    if text is None:
+        return None
+    parts = text.replace("x", ",").split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise CompressError(f"--input: got {text!r}. Must be channels,height,width. Use e.g. 3,48,192.")
+    channels, height, width = map(int, parts)
+    return channels, height, width
+
+
+def parse_list(text: str | None) -> list[str] | None:
+    """Read `a,b,c`."""
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def parse_target(text: str) -> dict[str, Any]:
+    """Read `macs=0.5`.
+
+    Raises:
+        CompressError: there is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise CompressError(f"--target: got {text!r}. Must be ratio=, metric_drop= or macs= and a number.")
+    return {key.strip(): value.strip()}
+
+
+def check_out(out: Path, *inputs: str | Path) -> None:
+    """Refuse to write over an input.
+
+    Raises:
+        CompressError: `out` is one of the inputs, or a folder.
+    """
+    if out.is_dir():
+        raise CompressError(f"--out: {out} is a folder. Give the name of the .onnx file to write.")
+    if any(out.resolve() == Path(name).resolve() for name in inputs):
+        raise CompressError(f"--out: {out} is the input itself. Give another name.")
+
+
+Model = Annotated[str, typer.Argument(help="an .onnx file, or package.module:factory.", metavar="MODEL")]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="with a factory: its weights, .safetensors or .pt.", show_default=False)
+]
+Input = Annotated[
+    str | None,
+    typer.Option("--input", help="channels, height and width of an image; default the model's.", metavar="C,H,W"),
+]
+TaskName = Annotated[str, typer.Option("--task", help="classification, or package.module:Class of your own.")]
+Train = Annotated[
+    list[Path], typer.Option("--train", help="label list to train and calibrate on; may be repeated.", metavar="FILE")
+]
+Val = Annotated[
+    list[Path], typer.Option("--data", "--val", help="label list to score on; may be repeated.", metavar="FILE")
+]
+Directions = Annotated[
+    bool | None,
+    typer.Option(
+        "--directions/--labelled",
+        help="the lists name upright crops, to be turned / hold labels; default by what they hold.",
+    ),
+]
+Labels = Annotated[
+    str | None, typer.Option("--labels", help="class names in the order of the model's outputs; default 0,180.")
+]
+Protect = Annotated[
+    list[str] | None,
+    typer.Option("--protect", help="layer never to prune; may be repeated, * matches any text.", metavar="NAME"),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="of everything random.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default every core.")]
+Teacher = Annotated[
+    str | None,
+    typer.Option("--teacher", help="model whose outputs to stay near, usually the original; default none."),
+]
+CLASSIFICATION = str(TaskSettings.model_fields["kind"].annotation.__args__[0])  # type: ignore[union-attr]

@@ -1,0 +1,133 @@
+"""Commands that find out what to prune, and prune it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from compress import artifacts
+from compress.artifacts import PruningPlan, Sensitivity
+from compress.cli import options
+from compress.cli.options import setting
+from compress.cli.progress import progress
+from compress.errors import CompressError
+from compress.recipe import PruneStep, SensitivityStep
+
+
+def sensitivity(
+    model: options.Model,
+    data: options.Val,
+    out: Annotated[Path, typer.Option(help="folder for sensitivity.json.", metavar="FOLDER")],
+    task: options.TaskName = options.CLASSIFICATION,
+    criterion: Annotated[str | None, setting(SensitivityStep, "criterion")] = None,
+    ratios: Annotated[str | None, setting(SensitivityStep, "ratios")] = None,
+    images: Annotated[int | None, setting(SensitivityStep, "images")] = None,
+    protect: options.Protect = None,
+    weights: options.Weights = None,
+    input_size: options.Input = None,
+    directions: options.Directions = None,
+    labels: options.Labels = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Measure how much the metric drops when each group of channels is pruned, others untouched.
+
+    Every figure is saved at once: stopped, the same command goes on where it was.
+
+    \b
+    Example:
+      compress sensitivity model.onnx --task classification --data val/labels.txt --out runs/cls
+    """
+    step = options.build(
+        SensitivityStep, {"criterion": criterion, "ratios": options.parse_list(ratios), "images": images}
+    )
+    from compress import pipeline
+    from compress.report import tables, terminal
+
+    shape = options.parse_shape(input_size)
+    made = pipeline.make_task(
+        task, train=(), val=tuple(data), input_shape=shape, directions=directions, labels=options.parse_list(labels)
+    )
+    proto = pipeline.open_model(model, weights, made.input_shape)
+    with progress(
+        f"{out / 'sensitivity.json'} holds what is done; the same command goes on from there."
+    ) as on_progress:
+        found = pipeline.run_sensitivity(
+            proto,
+            made,
+            out,
+            criterion=step.criterion,
+            ratios=step.ratios,
+            images=step.images,
+            protect=tuple(protect or ()),
+            seed=seed,
+            on_progress=on_progress,
+        )
+    terminal.print_table(tables.sensitivity_table(found), Console())
+    typer.echo(f"{found.metric_name} of the model itself: {found.baseline:.4f}. Written: {out / 'sensitivity.json'}")
+
+
+def prune(
+    model: options.Model,
+    out: Annotated[Path, typer.Option(help="the .onnx file to write; plan.json goes beside it.", metavar="FILE")],
+    ratio: Annotated[float | None, typer.Option(help="the same share of every group, in [0, 1).", show_default=False)] = None,
+    target: Annotated[
+        str | None, typer.Option(help="macs=SHARE left or metric_drop=MOST; needs --sensitivity.", show_default=False)
+    ] = None,
+    sensitivity_file: Annotated[
+        Path | None, typer.Option("--sensitivity", help="the sensitivity.json of this model.", metavar="FILE")
+    ] = None,
+    align: Annotated[int | None, setting(PruneStep, "align")] = None,
+    criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None,
+    protect: options.Protect = None,
+    weights: options.Weights = None,
+    input_size: options.Input = None,
+) -> None:
+    """Remove whole channels: the same share everywhere, or by sensitivity.
+
+    \b
+    Examples:
+      compress prune model.onnx --ratio 0.3 --align 16 --out pruned.onnx
+      compress prune model.onnx --sensitivity runs/cls/sensitivity.json --target macs=0.5 --out pruned.onnx
+    """
+    if (ratio is None) == (target is None):
+        raise CompressError("--ratio, --target: give exactly one of them, e.g. --ratio 0.3 or --target macs=0.5.")
+    wanted = {"ratio": ratio} if ratio is not None else options.parse_target(str(target))
+    step = options.build(PruneStep, {"target": wanted, "align": align, "criterion": criterion})
+    if "ratio" not in step.target.as_dict() and sensitivity_file is None:
+        raise CompressError(f"--target: {target} needs --sensitivity FILE. Make one with `compress sensitivity`.")
+    options.check_out(out, model)
+    scan = artifacts.load(Sensitivity, sensitivity_file) if sensitivity_file else None
+    if scan and step.criterion and step.criterion != scan.criterion:
+        raise CompressError(f"--criterion: got {step.criterion}, but {sensitivity_file} ranks by {scan.criterion}.")
+    from compress import pipeline
+
+    shape = options.parse_shape(input_size)
+    plan = pipeline.run_prune(
+        pipeline.open_model(model, weights, shape),
+        out,
+        target=step.target.as_dict(),
+        align=step.align,
+        criterion=step.criterion or (scan.criterion if scan else "fpgm"),
+        sensitivity=scan,
+        input_shape=shape,
+        protect=tuple(protect or ()),
+    )
+    _print_plan(plan, out)
+
+
+def _print_plan(plan: PruningPlan, out: Path) -> None:
+    """What was removed, and what came out otherwise than asked."""
+    from compress.report import tables
+
+    pruned = sum(bool(group.removed) for group in plan.groups.values())
+    typer.echo(
+        f"{pruned} of {len(plan.groups)} groups pruned: MACs {tables.count(plan.macs_before)} -> "
+        f"{tables.count(plan.macs_after)} ({tables.ratio(plan.macs_after, plan.macs_before)}), params "
+        f"{tables.count(plan.params_before)} -> {tables.count(plan.params_after)}. Written: {out}"
+    )
+    for note in plan.notes:
+        typer.echo(f"Note: {note}", err=True)
+    for name, group in plan.groups.items():
+        if group.note:
+            typer.echo(f"Note: {name}: {group.note}", err=True)

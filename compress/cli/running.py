@@ -1,0 +1,49 @@
+"""The command that does it all: run."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from compress.cli.progress import progress
+from compress.recipe import load_recipe
+
+GATE_MISSED = 1
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe; docs/recipes.md lists its keys.", metavar="RECIPE")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="change one key, e.g. prune.align=16 or data.val=val.txt; may be repeated.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for all results; default runs/<the recipe's name>.", metavar="FOLDER")] = None,
+) -> None:
+    """Do everything a recipe says, and report it. Stopped, even killed, the same command goes on where it was.
+
+    Exit code 1 if a gate is missed; all gates are listed.
+
+    \b
+    Example:
+      compress run recipes/demo_cls.yaml --set finetune.epochs=2 --out runs/short
+    """
+    given = load_recipe(recipe, [*(changes or ()), *([f"out={out}"] if out else ())])
+    from compress import pipeline
+    from compress.report.terminal import print_report
+
+    command = shlex.join(["compress", *sys.argv[1:]])
+    with progress(f"{given.out} holds what is done; the same command goes on from there.") as on_progress:
+        report = pipeline.run_recipe(given, command, on_progress)
+    print_report(report, Console())
+    typer.echo(f"Report: {given.out / 'report.md'}")
+    missed = [gate.name for gate in report.gates if not gate.passed]
+    if missed:
+        typer.echo(f"Gates missed: {', '.join(missed)}.", err=True)
+        raise typer.Exit(GATE_MISSED)

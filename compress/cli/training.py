@@ -1,0 +1,174 @@
+"""Commands that train: finetune, and quantize, whose result is the int8 file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compress.artifacts import Score
+from compress.cli import options
+from compress.cli.options import setting
+from compress.cli.progress import progress
+from compress.errors import CompressError
+from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
+
+if TYPE_CHECKING:
+    from compress.tasks.base import Task
+
+
+def finetune(
+    model: options.Model,
+    train: options.Train,
+    data: options.Val,
+    out: Annotated[Path, typer.Option(help="the .onnx file to write.", metavar="FILE")],
+    teacher: options.Teacher = None,
+    task: options.TaskName = options.CLASSIFICATION,
+    epochs: Annotated[int | None, setting(FinetuneStep, "epochs")] = None,
+    lr: Annotated[float | None, setting(FinetuneStep, "lr")] = None,
+    batch_size: Annotated[int | None, setting(FinetuneStep, "batch_size")] = None,
+    optimizer: Annotated[str | None, setting(FinetuneStep, "optimizer")] = None,
+    momentum: Annotated[float | None, setting(FinetuneStep, "momentum")] = None,
+    weight_decay: Annotated[float | None, setting(FinetuneStep, "weight_decay")] = None,
+    warmup_epochs: Annotated[float | None, setting(FinetuneStep, "warmup_epochs")] = None,
+    distill: Annotated[float | None, setting(FinetuneStep, "distill")] = None,
+    freeze_bn: Annotated[bool | None, setting(FinetuneStep, "freeze_bn", "--freeze-bn/--live-bn")] = None,
+    input_size: options.Input = None,
+    directions: options.Directions = None,
+    labels: options.Labels = None,
+    seed: options.Seed = 0,
+    threads: options.Threads = None,
+) -> None:
+    """Train a pruned model back to its metric; the best epoch on the validation data is kept.
+
+    \b
+    Example:
+      compress finetune pruned.onnx --teacher model.onnx --train train/labels.txt \\
+          --data val/labels.txt --out finetuned.onnx
+    """
+    values = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "warmup_epochs": warmup_epochs,
+        "distill": _distill(distill, teacher),
+        "freeze_bn": freeze_bn,
+    }
+    step = options.build(FinetuneStep, values)
+    options.check_out(out, model, teacher or model)
+    from compress import pipeline
+
+    made = _make_task(task, train, data, input_size, directions, labels)
+    proto = pipeline.open_model(model, None, made.input_shape)
+    original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
+    checkpoint = out.with_suffix(".checkpoint")
+    with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
+        score = pipeline.run_finetune(
+            proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+        )
+    _print_score(score, out, made)
+
+
+def quantize(
+    model: options.Model,
+    train: options.Train,
+    data: options.Val,
+    out: Annotated[Path, typer.Option(help="the int8 .onnx file to write.", metavar="FILE")],
+    teacher: options.Teacher = None,
+    task: options.TaskName = options.CLASSIFICATION,
+    epochs: Annotated[int | None, setting(QuantizeStep, "epochs")] = None,
+    lr: Annotated[float | None, setting(QuantizeStep, "lr")] = None,
+    batch_size: Annotated[int | None, setting(QuantizeStep, "batch_size")] = None,
+    optimizer: Annotated[str | None, setting(QuantizeStep, "optimizer")] = None,
+    momentum: Annotated[float | None, setting(QuantizeStep, "momentum")] = None,
+    weight_decay: Annotated[float | None, setting(QuantizeStep, "weight_decay")] = None,
+    warmup_epochs: Annotated[float | None, setting(QuantizeStep, "warmup_epochs")] = None,
+    distill: Annotated[float | None, setting(QuantizeStep, "distill")] = None,
+    calibration: Annotated[int | None, setting(QuantizeStep, "calibration")] = None,
+    pact: Annotated[bool | None, setting(PactSettings, "enabled", "--pact/--no-pact")] = None,
+    pact_l2: Annotated[float | None, setting(PactSettings, "l2", "--pact-l2")] = None,
+    pact_lr_multiplier: Annotated[float | None, setting(PactSettings, "lr_multiplier", "--pact-lr-multiplier")] = None,
+    pact_percentile: Annotated[float | None, setting(PactSettings, "percentile", "--pact-percentile")] = None,
+    float_layer: Annotated[
+        list[str] | None,
+        typer.Option(help="layer to leave in float; may be repeated, * matches any text.", metavar="NAME"),
+    ] = None,
+    weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
+    input_size: options.Input = None,
+    directions: options.Directions = None,
+    labels: options.Labels = None,
+    seed: options.Seed = 0,
+    threads: options.Threads = None,
+) -> None:
+    """Make an int8 ONNX file: calibrate, train with learned ranges (PACT), export, and check the file.
+
+    \b
+    Examples:
+      compress quantize finetuned.onnx --teacher model.onnx --train train/labels.txt \\
+          --data val/labels.txt --epochs 5 --out int8.onnx
+      compress quantize model.onnx --train train/labels.txt --data val/labels.txt --epochs 0 --out int8.onnx
+    """
+    ranges = {"enabled": pact, "l2": pact_l2, "lr_multiplier": pact_lr_multiplier, "percentile": pact_percentile}
+    values = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "warmup_epochs": warmup_epochs,
+        "distill": _distill(distill, teacher),
+        "calibration": calibration,
+        "pact": {key: value for key, value in ranges.items() if value is not None},
+        "float_layers": float_layer,
+        "weight_bits": weight_bits,
+    }
+    step = options.build(QuantizeStep, values)
+    options.check_out(out, model, teacher or model)
+    from compress import pipeline
+    from compress.report import tables
+
+    made = _make_task(task, train, data, input_size, directions, labels)
+    proto = pipeline.open_model(model, None, made.input_shape)
+    original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
+    checkpoint = out.with_suffix(".checkpoint")
+    with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
+        parity = pipeline.run_quantize(
+            proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+        )
+    _print_score(pipeline.score_file(out, made, threads), out, made)
+    typer.echo(f"Agrees with the network it came from on {tables.parity(parity)} ({parity.count} images).")
+
+
+def _distill(weight: float | None, teacher: str | None) -> float | None:
+    """Without a teacher there is nothing to stay near.
+
+    Raises:
+        CompressError: a weight is given, but no teacher.
+    """
+    if teacher is None and weight:
+        raise CompressError(f"--distill: got {weight:g}, but there is no --teacher. Give the original model.")
+    return 0.0 if teacher is None else weight
+
+
+def _make_task(
+    kind: str, train: list[Path], data: list[Path], size: str | None, directions: bool | None, labels: str | None
+) -> "Task":
+    from compress import pipeline
+
+    return pipeline.make_task(
+        kind,
+        train=tuple(train),
+        val=tuple(data),
+        input_shape=options.parse_shape(size),
+        directions=directions,
+        labels=options.parse_list(labels),
+    )
+
+
+def _print_score(score: Score, out: Path, task: "Task") -> None:
+    typer.echo(f"{score.name} {score.metric:.4f} on {score.count} images. Written: {out}")
+    for warning in task.warnings():
+        typer.echo(f"Note: {warning}", err=True)

@@ -1,0 +1,28 @@
+"""What `inspect` finds in a model."""
+
+from dataclasses import dataclass
+
+from compress.artifacts import Cost
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """Channels that can only be removed together. `protected`: why they stay, or ''."""
+
+    name: str
+    channels: int
+    macs_share: float
+    """Share of the model's MACs in the layers whose channels these are, in [0, 1]."""
+    protected: str = ""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model's interface, operators, cost, and channel groups. `inputs`: e.g. "x float32 [N, 3, 48, 192]"."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ops: dict[str, int]
+    """Operator -> how many."""
+    cost: Cost
+    groups: tuple[GroupSummary, ...]

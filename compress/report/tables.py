@@ -1,0 +1,164 @@
+"""A report's tables as plain text cells, so that the terminal, Markdown and HTML say the same."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compress.artifacts import Gate, Latency, Machine, Parity, Report, Sensitivity, StageResult
+
+NONE = "-"
+AT_LEAST = ("metric_min", "speedup", "speedup_over_onnxruntime")
+"""Gates with a smallest value; the others have a largest one."""
+BYTES = ("size_bytes_max",)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text cells; columns after the first are figures and stand to the right."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def stage_table(report: Report) -> Table:
+    """Every stage: what its file costs, how fast and how good it is; ratios are against the first stage."""
+    first = report.stages[0] if report.stages else None
+    metric = first.score.name if first else "metric"
+    header = ("stage", "params", "MACs", "KB", "ms [p10-p90]", "speed", metric, "drop", "parity", "file")
+    return Table("Stages", header, tuple(_stage_row(stage, first) for stage in report.stages))
+
+
+def _stage_row(stage: StageResult, first: StageResult | None) -> tuple[str, ...]:
+    base = first or stage
+    latency = stage.latency
+    return (
+        stage.stage,
+        count(stage.cost.params),
+        f"{count(stage.cost.macs)} ({ratio(stage.cost.macs, base.cost.macs)})",
+        f"{kilobytes(stage.cost.size_bytes)} ({ratio(stage.cost.size_bytes, base.cost.size_bytes)})",
+        milliseconds(latency) if latency else NONE,
+        f"{latency.speedup:.2f}x" if latency and latency.speedup is not None else NONE,
+        f"{stage.score.metric:.4f}",
+        f"{base.score.metric - stage.score.metric:+.4f}",
+        parity(stage.parity) if stage.parity else NONE,
+        stage.file,
+    )
+
+
+def plan_table(report: Report) -> Table:
+    """The channels kept per group."""
+    rows = tuple(
+        (name, count(group["channels"]), count(group["kept"]), f"{group['pruning_ratio']:.1%}")
+        for name, group in report.plan.items()
+    )
+    return Table("Pruning plan", ("group", "channels", "kept", "removed"), rows)
+
+
+def gate_table(report: Report) -> Table:
+    """What was required, and whether it is met."""
+    return Table("Gates", ("gate", "required", "measured", "met"), tuple(_gate_row(gate) for gate in report.gates))
+
+
+def _gate_row(gate: Gate) -> tuple[str, ...]:
+    sign = ">=" if gate.name in AT_LEAST else "<="
+    required, measured = (
+        f"{value:,.0f}" if gate.name in BYTES else f"{value:.4g}" for value in (gate.required, gate.measured)
+    )
+    return gate.name, f"{sign} {required}", measured, "yes" if gate.passed else "NO"
+
+
+def detail_table(report: Report) -> Table:
+    """The further figures of each stage's score, a column for each."""
+    names = tuple(dict.fromkeys(name for stage in report.stages for name in stage.score.details))
+    rows = tuple(
+        (
+            stage.stage,
+            count(stage.score.count),
+            *(f"{stage.score.details[name]:.4f}" if name in stage.score.details else NONE for name in names),
+        )
+        for stage in report.stages
+    )
+    return Table("Scores in detail", ("stage", "images", *names), rows if names else ())
+
+
+def sensitivity_table(sensitivity: Sensitivity) -> Table:
+    """Metric drop per group and ratio; a negative drop is noise, and is shown as it is."""
+    rows = tuple(
+        (
+            name,
+            str(curve.channels),
+            *(
+                f"{sensitivity.baseline - curve.metric[key]:+.4f}" if (key := f"{step:g}") in curve.metric else NONE
+                for step in sensitivity.ratios
+            ),
+        )
+        for name, curve in sensitivity.curves.items()
+    )
+    title = f"{sensitivity.metric_name} drop per pruning ratio ({sensitivity.criterion})"
+    return Table(title, ("group", "channels", *(f"{step:g}" for step in sensitivity.ratios)), rows)
+
+
+def latency_table(latencies: Mapping[str, Latency], sizes: Mapping[str, int]) -> Table:
+    """Files timed against each other."""
+    rows = tuple(
+        (
+            name,
+            kilobytes(sizes[name]) if name in sizes else NONE,
+            f"{latency.median_ms:.3f}",
+            f"{latency.p10_ms:.3f}",
+            f"{latency.p90_ms:.3f}",
+            f"{latency.speedup:.2f}x" if latency.speedup is not None else NONE,
+            str(latency.threads),
+            str(latency.runs),
+        )
+        for name, latency in latencies.items()
+    )
+    return Table("Latency", ("file", "KB", "median ms", "p10", "p90", "speed", "threads", "runs"), rows)
+
+
+def machine_line(machine: Machine) -> str:
+    """Where figures were measured, in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return f"{machine.cpu}, {machine.cores} cores ({' '.join(machine.flags) or 'no flags'}), {machine.os}; {versions}"
+
+
+def notes(report: Report) -> tuple[str, ...]:
+    """The run's notes, then each stage's."""
+    return (*report.notes, *(f"{stage.stage}: {note}" for stage in report.stages for note in stage.notes))
+
+
+def count(value: float) -> str:
+    """
+    >>> count(512), count(124_330), count(13_400_000)
+    ('512', '124.3 k', '13.40 M')
+    """
+    if value >= 1e6:
+        return f"{value / 1e6:.2f} M"
+    return f"{value / 1e3:.1f} k" if value >= 1e4 else f"{value:g}"
+
+
+def kilobytes(size_bytes: int) -> str:
+    """KB of 1000 bytes.
+
+    >>> kilobytes(585_532)
+    '585.5'
+    """
+    return f"{size_bytes / 1000:.1f}"
+
+
+def ratio(value: float, base: float) -> str:
+    """
+    >>> ratio(50, 200), ratio(1, 0)
+    ('0.25x', '-')
+    """
+    return f"{value / base:.2f}x" if base else NONE
+
+
+def milliseconds(latency: Latency) -> str:
+    """Median, and the 10th to 90th percentile."""
+    return f"{latency.median_ms:.2f} [{latency.p10_ms:.2f}-{latency.p90_ms:.2f}]"
+
+
+def parity(value: Parity) -> str:
+    """How many arg-maxes agree, and the largest difference (optimisation off / on)."""
+    return f"{value.agreement:.1%}, max {value.max_abs:.1e} / {value.max_abs_optimised:.1e}"

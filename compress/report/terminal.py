@@ -1,0 +1,61 @@
+"""Results as tables in the terminal."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from compress.artifacts import Report
+from compress.report import tables
+from compress.report.inspection import Inspection
+from compress.report.tables import Table
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print a run: stages, gates, notes; the plan and details stand in report.md."""
+    console.print(Text(f"{report.title}, {report.date}", style="bold"))
+    console.print(Text(tables.machine_line(report.machine)))
+    threads = {stage.latency.threads for stage in report.stages if stage.latency}
+    print_table(tables.stage_table(report), console, caption=_thread_note(threads))
+    print_table(tables.gate_table(report), console)
+    for note in tables.notes(report):
+        console.print(Text(f"Note: {note}"))
+
+
+def print_inspection(inspection: Inspection, console: Console) -> None:
+    """Print what a model holds, what it costs and what of it can be pruned."""
+    for name, values in (("inputs", inspection.inputs), ("outputs", inspection.outputs)):
+        console.print(Text(f"{name}: {', '.join(values)}"))
+    cost = inspection.cost
+    shape = "x".join(map(str, cost.input_shape))
+    console.print(
+        Text(
+            f"cost: {tables.count(cost.params)} params, {tables.count(cost.macs)} MACs at {shape}, "
+            f"{tables.kilobytes(cost.size_bytes)} KB"
+        )
+    )
+    ops = ", ".join(f"{name} {number}" for name, number in sorted(inspection.ops.items(), key=lambda op: (-op[1], op)))
+    console.print(Text(f"operators: {ops}"))
+    if cost.uncounted:
+        console.print(Text(f"not counted in MACs: {', '.join(cost.uncounted)}"))
+    rows = tuple((g.name, str(g.channels), f"{g.macs_share:.1%}", g.protected or "") for g in inspection.groups)
+    print_table(Table("Channel groups", ("group", "channels", "share of MACs", "not pruned because"), rows), console)
+
+
+def print_table(table: Table, console: Console, caption: str | None = None) -> None:
+    """Print one table; an empty one not at all. Cells are text: brackets in layer names stay as they are."""
+    if not table.rows:
+        return
+    shown = RichTable(title=table.title, caption=caption, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for index, name in enumerate(table.header):
+        shown.add_column(Text(name), justify="right" if index else "left", overflow="fold")
+    for row in table.rows:
+        style = "red" if table.title == "Gates" and row[-1] == "NO" else None
+        shown.add_row(*(Text(cell) for cell in row), style=style)
+    console.print(shown)
+
+
+def _thread_note(threads: set[int]) -> str | None:
+    if not threads:
+        return None
+    return f"ms: median [10th-90th percentile] of one image, {'/'.join(map(str, sorted(threads)))} thread(s)"
