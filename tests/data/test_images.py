@@ -1,0 +1,74 @@
+"""Decoding: pixels as stored; damaged files found, counted and named."""
+
+import cv2
+import numpy as np
+import pytest
+
+from compress.data.images import content_parts, load_images, read_image, shrink_to_height
+from compress.data.labels import read_labels
+from compress.errors import DataError
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def write_list(folder, names):
+    path = folder / "labels.txt"
+    path.write_text("".join(f"{name}\ttext\n" for name in names))
+    return path
+
+
+def test_a_png_is_read_as_bgr_bit_for_bit(tmp_path, noise):
+    cv2.imwrite(str(tmp_path / "a.png"), noise)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), noise)
+
+
+def test_a_grey_image_gets_three_channels(tmp_path, noise):
+    cv2.imwrite(str(tmp_path / "grey.png"), noise[:, :, 0])
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), noise[:, :, :1].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_damaged_files_are_none(tmp_path, content):
+    (tmp_path / "bad.png").write_bytes(content)
+    assert read_image(tmp_path / "bad.png") is None
+
+
+def test_unreadable_images_are_counted_named_and_skipped(tmp_path, noise):
+    cv2.imwrite(str(tmp_path / "a.png"), noise)
+    (tmp_path / "bad.png").write_bytes(b"garbage")
+    path = write_list(tmp_path, ["a.png", "bad.png", "gone.png", "a.png"])
+    loaded = load_images(read_labels(path))
+    assert [entry.line for entry in loaded.entries] == [1, 4]
+    assert len(loaded.images) == 2
+    assert loaded.warnings == (
+        f"{path}: 1 of 4 images skipped, missing: gone.png",
+        f"{path}: 1 of 3 images skipped, unreadable: bad.png",
+    )
+
+
+def test_mostly_unreadable_is_an_error(tmp_path, noise):
+    cv2.imwrite(str(tmp_path / "a.png"), noise)
+    for name in ("b.png", "c.png"):
+        (tmp_path / name).write_bytes(b"garbage")
+    with pytest.raises(DataError, match=r"2 of 3 images are unreadable, the first is .*b.png.*Copy the images again"):
+        load_images(read_labels(write_list(tmp_path, ["a.png", "b.png", "c.png"])))
+
+
+def test_shrinking_keeps_the_ratio_and_leaves_small_images_alone(noise):
+    assert shrink_to_height(noise, 10).shape == (10, 15, 3)
+    assert shrink_to_height(noise, 20) is noise
+
+
+def test_content_is_texts_and_pixels_not_places(tmp_path, noise):
+    parts = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        cv2.imwrite(str(folder / "a.png"), noise)
+        parts.append(content_parts([load_images(read_labels(write_list(folder, ["a.png"])))]))
+    assert parts[0] == parts[1]
+    cv2.imwrite(str(tmp_path / "two" / "a.png"), noise[::-1])
+    assert content_parts([load_images(read_labels(tmp_path / "two" / "labels.txt"))]) != parts[0]
