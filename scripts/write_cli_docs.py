@@ -77,6 +77,8 @@ def _table(prefix: str, kind: type[BaseModel]) -> str:
     for name, field in kind.model_fields.items():
         key = f"{prefix}.{name}" if prefix else name
         default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
+        if "default" in str(field.description):  # said there, and not a fixed value
+            default = ""
         lines.append(f"| `{key}` | {type_name(field.annotation)} | {default} | {field.description} |")
     return "\n".join(lines)
 

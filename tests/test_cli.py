@@ -1,0 +1,429 @@
+"""The command line: what it passes on, what it prints, and how it ends. The work itself is replaced by stand-ins."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+import compress
+from compress import artifacts
+from compress.artifacts import Cost, Curve, Gate, GroupPlan, Latency, Parity, PruningPlan, Report, Score, Sensitivity
+from compress.cli import app
+from compress.cli.progress import plain_lines
+from compress.errors import CompressError, ModelError
+from compress.recipe import FinetuneStep, QuantizeStep, Recipe
+from compress.report.inspection import GroupSummary, Inspection
+
+COMMANDS = ["inspect", "sensitivity", "prune", "finetune", "quantize", "evaluate", "bench", "report", "run"]
+SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
+PLAN = PruningPlan("f", "l1", 8, {"macs": 0.5}, 100, 52, 40, 20, {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")})
+SCORE = Score(0.9, "accuracy", 20, {"0": 0.875, "180": 1.0})
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="compress")
+
+
+def fails(*args: str | Path) -> str:
+    """What is said on stderr by a command that ends with 2."""
+    result = run(*args)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+class FakeTask:
+    """Stands for a task; holds what it was made from."""
+
+    def __init__(self, kind: str, settings: dict[str, Any]) -> None:
+        self.kind, self.settings = kind, settings
+        self.input_shape = settings["input_shape"] or (3, 48, 192)
+
+    def warnings(self) -> tuple[str, ...]:
+        return ("2 images skipped",)
+
+
+class FakePipeline(types.ModuleType):
+    """Stands for compress.pipeline: keeps each call, answers at once."""
+
+    def __init__(self) -> None:
+        super().__init__("compress.pipeline")
+        self.calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self.gates = (Gate("size_ratio", 0.5, 0.3, True),)
+        self.fault: BaseException | None = None
+
+    def _answer(self, name: str, value: Any) -> Callable[..., Any]:
+        def call(*args: Any, **keywords: Any) -> Any:
+            self.calls[name] = (args, keywords)
+            if self.fault:
+                raise self.fault
+            return value
+
+        return call
+
+    def __getattr__(self, name: str) -> Any:
+        cost = Cost(10, 100, 1000, (3, 48, 192))
+        answers = {
+            "open_model": onnx.ModelProto(),
+            "inspect_model": Inspection(("x",), ("y",), {"Conv": 3}, cost, (GroupSummary("conv1", 16, 0.5),)),
+            "run_sensitivity": SCAN,
+            "run_prune": PLAN,
+            "run_finetune": SCORE,
+            "run_quantize": Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64),
+            "score_file": SCORE,
+        }
+        if name == "make_task":
+            return lambda kind, **settings: FakeTask(kind, settings)
+        if name == "run_recipe":
+            machine = artifacts.Machine("cpu", (), 1, "os", {})
+            return self._answer(name, Report("t", "c", "d", machine, (), self.gates, "f"))
+        if name in answers:
+            return self._answer(name, answers[name])
+        raise AttributeError(name)
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePipeline:
+    """The stand-in, in an empty current directory."""
+    fake = FakePipeline()
+    monkeypatch.setitem(sys.modules, "compress.pipeline", fake)
+    monkeypatch.setattr(compress, "pipeline", fake, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+def write_recipe(folder: Path) -> Path:
+    for name in ("m.onnx", "t.txt", "v.txt"):
+        (folder / name).touch()
+    data = {
+        "version": 1,
+        "model": "m.onnx",
+        "task": {"kind": "classification"},
+        "data": {"train": "t.txt", "val": "v.txt"},
+        "steps": [{"quantize": {"epochs": 0}}],
+    }
+    path = folder / "r.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return path
+
+
+# --- help -------------------------------------------------------------------------------------------------------
+
+
+def test_commands() -> None:
+    assert [command.name or command.callback.__name__ for command in app.registered_commands] == COMMANDS  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_of_known_options(command: str) -> None:
+    text = run(command, "--help").output
+    examples = re.findall(r"^    (compress (?:[^\\\n]|\\\n)*)", text, re.MULTILINE)
+    assert examples
+    for example in examples:
+        words = shlex.split(example.replace("\\\n", " "))
+        assert words[1] == command
+        assert all(word in text.split("Options:")[1] for word in words if word.startswith("--"))
+
+
+def test_every_option_is_explained() -> None:
+    for command in COMMANDS:
+        for line in run(command, "--help").output.split("Options:")[1].splitlines():
+            assert not re.fullmatch(r"  --[\w-]+( [\w<>|]+)?\s*", line), f"{command}: {line}"
+
+
+def test_version_and_no_command() -> None:
+    assert re.fullmatch(r"compress \d+\.\d+\.\d+\n", run("--version").output)
+    assert "Commands:" in run().output
+
+
+def test_module_and_program_are_the_same() -> None:
+    shown = subprocess.run([sys.executable, "-m", "compress", "--help"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("Usage: compress [OPTIONS]")
+
+
+# --- what is passed on, and printed -----------------------------------------------------------------------------
+
+
+def test_inspect(pipeline: FakePipeline) -> None:
+    result = run("inspect", "m.onnx", "--input", "3,48,192")
+    assert pipeline.calls["open_model"][0] == ("m.onnx", None, (3, 48, 192))
+    assert "conv1" in result.output
+
+
+def test_sensitivity(pipeline: FakePipeline) -> None:
+    result = run(
+        "sensitivity",
+        "m.onnx",
+        "--data",
+        "v.txt",
+        "--out",
+        "o",
+        "--ratios",
+        "0.25,0.5",
+        "--protect",
+        "fc",
+        "--seed",
+        "4",
+    )
+    args, keywords = pipeline.calls["run_sensitivity"]
+    assert args[2] == Path("o")
+    assert args[1].settings["val"] == (Path("v.txt"),)
+    assert callable(keywords.pop("on_progress"))
+    assert keywords == {"criterion": "fpgm", "ratios": (0.25, 0.5), "images": None, "protect": ("fc",), "seed": 4}
+    assert "+0.1000" in result.output
+    assert "accuracy of the model itself: 0.9000. Written: o/sensitivity.json" in result.output
+
+
+def test_prune(pipeline: FakePipeline, tmp_path: Path) -> None:
+    artifacts.save(SCAN, tmp_path / "s.json")
+    result = run(
+        "prune", "m.onnx", "--sensitivity", "s.json", "--target", "macs=0.5", "--align", "16", "--out", "p.onnx"
+    )
+    assert result.exit_code == 0, result.output
+    args, keywords = pipeline.calls["run_prune"]
+    assert args[1] == Path("p.onnx")
+    assert (keywords["target"], keywords["align"]) == ({"macs": 0.5}, 16)
+    assert (keywords["criterion"], keywords["sensitivity"]) == ("l1", SCAN)
+    assert "0 of 1 groups pruned: MACs 100 -> 52 (0.52x)" in result.stdout
+    assert "Note: a: too few" in result.stderr
+
+
+def test_prune_by_ratio(pipeline: FakePipeline) -> None:
+    assert run("prune", "m.onnx", "--ratio", "0.3", "--out", "p.onnx").exit_code == 0
+    keywords = pipeline.calls["run_prune"][1]
+    assert (keywords["target"], keywords["criterion"]) == ({"ratio": 0.3}, "fpgm")
+
+
+def test_finetune(pipeline: FakePipeline) -> None:
+    options = ["--teacher", "m.onnx", "--train", "a.txt", "--train", "b.txt", "--data", "v.txt", "--out", "f.onnx"]
+    result = run("finetune", "p.onnx", *options, "--epochs", "3", "--freeze-bn", "--directions")
+    args, keywords = pipeline.calls["run_finetune"]
+    assert args[2].settings["train"] == (Path("a.txt"), Path("b.txt"))
+    assert args[2].settings["directions"] is True
+    assert args[3:] == (Path("f.onnx"), FinetuneStep(epochs=3, freeze_bn=True))
+    assert keywords["checkpoint"] == Path("f.checkpoint")
+    assert "accuracy 0.9000 on 20 images. Written: f.onnx" in result.stdout
+    assert "Note: 2 images skipped" in result.stderr
+
+
+def test_quantize(pipeline: FakePipeline) -> None:
+    options = ["--train", "a.txt", "--data", "v.txt", "--out", "q.onnx", "--float-layer", "stem", "--no-pact"]
+    result = run("quantize", "f.onnx", *options, "--epochs", "0", "--pact-l2", "0.01")
+    args, _ = pipeline.calls["run_quantize"]
+    expected = {"epochs": 0, "distill": 0.0, "float_layers": "stem", "pact": {"enabled": False, "l2": 0.01}}
+    assert args[4] == QuantizeStep.model_validate(expected)
+    assert args[1] is None
+    assert "99.0%" in result.output
+
+
+def test_evaluate(pipeline: FakePipeline) -> None:
+    result = run("evaluate", "q.onnx", "--data", "v.txt", "--labels", "up,down", "--threads", "2")
+    args, _ = pipeline.calls["score_file"]
+    assert (args[0], args[2]) == (Path("q.onnx"), 2)
+    assert args[1].settings["labels"] == ["up", "down"]
+    assert result.stdout == "accuracy 0.9000 on 20 images\n  0 0.8750\n  180 1\n"
+
+
+def test_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: dict[str, Any] = {}
+
+    def measure(models: dict[str, Path], shape: Sequence[int], **keywords: Any) -> dict[str, Latency]:
+        seen.update(models=list(models), shape=shape, **keywords)
+        return {"a.onnx": Latency(2.0, 1.9, 2.1, 1, 50, 1.0), "b.onnx": Latency(1.0, 0.9, 1.1, 1, 50, 2.0)}
+
+    monkeypatch.setattr("compress.measure.latency.measure_latency", measure)
+    for name in ("a.onnx", "b.onnx"):
+        Path(name).write_bytes(b"x" * 1500)
+    result = run("bench", "a.onnx", "b.onnx", "--input", "3,48,192", "--rounds", "9", "--out", "b.json")
+    assert result.exit_code == 0, result.output
+    assert (seen["models"], seen["shape"], seen["rounds"]) == (["a.onnx", "b.onnx"], (3, 48, 192), 9)
+    assert "2.00x" in result.output
+    figures = json.loads(Path("b.json").read_text())
+    assert figures["models"]["b.onnx"]["median_ms"] == 1.0
+    assert figures["models"]["b.onnx"]["size_bytes"] == 1500
+    assert {"cpu", "flags"} <= set(figures["machine"])
+
+
+def test_report(tmp_path: Path) -> None:
+    machine = artifacts.Machine("cpu", (), 1, "os", {})
+    artifacts.save(Report("My run", "c", "d", machine, (), (), "f"), tmp_path / "report.json")
+    artifacts.save(SCAN, tmp_path / "sensitivity.json")
+    result = run("report", tmp_path)
+    assert "My run" in result.output
+    assert "conv1" in (tmp_path / "report.md").read_text()
+    assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+def test_run(pipeline: FakePipeline, tmp_path: Path) -> None:
+    result = run("run", write_recipe(tmp_path), "--set", "quantize.epochs=2", "--out", "there")
+    assert result.exit_code == 0, result.output
+    recipe = pipeline.calls["run_recipe"][0][0]
+    assert isinstance(recipe, Recipe)
+    assert recipe.out == Path("there")
+    assert recipe.steps == (QuantizeStep(epochs=2),)
+    assert "Report: there/report.md" in result.stdout
+
+
+# --- how it ends ------------------------------------------------------------------------------------------------
+
+
+def test_a_missed_gate_ends_with_1(pipeline: FakePipeline, tmp_path: Path) -> None:
+    gates = [Gate("speedup", 1.5, 1.2, False), Gate("size_ratio", 0.5, 0.3, True), Gate("metric_min", 0.9, 0.8, False)]
+    pipeline.gates = tuple(gates)
+    result = run("run", write_recipe(tmp_path))
+    assert result.exit_code == 1
+    assert "Gates missed: speedup, metric_min." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (CompressError("one\ntwo"), "Error: one\nError: two\n"),
+        (PermissionError(13, "Permission denied", "/x"), "Error: /x: Permission denied.\n"),
+        (MemoryError(), "Error: out of memory. Use a smaller batch size, or close other programs.\n"),
+    ],
+    ids=["ours", "file", "memory"],
+)
+def test_bad_input_ends_with_2(pipeline: FakePipeline, fault: BaseException, said: str) -> None:
+    pipeline.fault = fault
+    assert fails("inspect", "m.onnx") == said
+
+
+def test_debug_shows_the_traceback(pipeline: FakePipeline) -> None:
+    pipeline.fault = ModelError("broken")
+    for args in (["--debug", "inspect", "m.onnx"], ["inspect", "m.onnx", "--debug"]):
+        result = run(*args)
+        assert result.exit_code == 2
+        assert "Traceback" in result.stderr
+        assert result.stderr.endswith("Error: broken\n")
+
+
+def test_a_bug_is_not_hidden(pipeline: FakePipeline) -> None:
+    pipeline.fault = ZeroDivisionError("ours")
+    assert isinstance(run("inspect", "m.onnx").exception, ZeroDivisionError)
+
+
+def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) -> None:
+    pipeline.fault = KeyboardInterrupt()
+    result = run("run", write_recipe(tmp_path))
+    assert result.exit_code == 130
+    assert "Interrupted. runs/r holds what is done; the same command goes on from there." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["prune", "m.onnx", "--out", "p.onnx"], "--ratio, --target: give exactly one of them"),
+        (["prune", "m.onnx", "--ratio", "1", "--out", "p"], "Error: --ratio: got 1.0. Must be a share in [0, 1)."),
+        (["prune", "m.onnx", "--target", "0.5", "--out", "p"], "--target: got '0.5'. Must be ratio=, metric_drop= or"),
+        (["prune", "m.onnx", "--target", "mac=0.5", "--out", "p"], "unknown key. Did you mean `macs`?"),
+        (["prune", "m.onnx", "--target", "macs=2", "--out", "p"], '--target macs: got "2". Must be a share in (0, 1]'),
+        (["prune", "m.onnx", "--target", "macs=0.5", "--out", "p"], "needs --sensitivity FILE"),
+        (["prune", "m.onnx", "--ratio", "0.3", "--align", "12", "--out", "p"], "--align: got 12. Must be 1, 2, 4 or"),
+        (["prune", "m.onnx", "--ratio", "0.3", "--out", "m.onnx"], "--out: m.onnx is the input itself."),
+        (["prune", "m.onnx", "--ratio", "0.3", "--out", "."], "--out: . is a folder."),
+        (["prune", "m.onnx", "--ratio", "many", "--out", "p"], "Invalid value for '--ratio'"),
+        (["prune", "m.onnx", "--ratoi", "0.3"], "No such option: --ratoi"),
+        (["prune"], "Missing argument 'MODEL'"),
+        (["pruen"], "No such command 'pruen'"),
+        (["inspect", "m.onnx", "--input", "3,48"], "--input: got '3,48'. Must be channels,height,width."),
+        (["inspect", "m.onnx", "--input", "3,48,-1"], "--input: got '3,48,-1'."),
+        (["bench", "none.onnx", "--input", "3,4,4"], "none.onnx: no such file."),
+        (["bench", "a.onnx"], "Missing option '--input'"),
+        (["report", "nowhere"], "nowhere: holds no report.json."),
+        (["run", "none.yaml"], "none.yaml: cannot be read: No such file"),
+        (
+            ["sensitivity", "m", "--data", "v", "--out", "o", "--ratios", "0.5,1.5,x"],
+            'Error: --ratios: got "1.5". Must be a share in [0, 1). Use e.g. 0.3 to remove 30 %.\n'
+            'Error: --ratios: got "x". Must be a number.',
+        ),
+        (
+            ["finetune", "m", "--train", "t", "--data", "v", "--out", "o", "--distill", "1"],
+            "--distill: got 1, but there is no --teacher.",
+        ),
+        (
+            ["quantize", "m", "--train", "t", "--data", "v", "--out", "o", "--optimizer", "adm"],
+            '--optimizer: got "adm". Must be adam or sgd. Did you mean `adam`?',
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_arguments(pipeline: FakePipeline, args: list[str], said: str) -> None:
+    assert said in fails(*args)
+    assert not pipeline.calls, "nothing is computed before the arguments are right"
+
+
+def test_a_scan_by_another_criterion(pipeline: FakePipeline, tmp_path: Path) -> None:
+    artifacts.save(SCAN, tmp_path / "s.json")
+    args = ["prune", "m", "--target", "macs=0.5", "--sensitivity", "s.json", "--criterion", "l2", "--out", "p"]
+    assert "--criterion: got l2, but s.json ranks by l1." in fails(*args)
+
+
+def test_a_damaged_scan(pipeline: FakePipeline, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text("{")
+    args = ["prune", "m", "--target", "macs=0.5", "--sensitivity", "s.json", "--out", "p"]
+    assert "Error: s.json: not readable as JSON" in fails(*args)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_a_closed_pipe_is_no_error() -> None:
+    shown = subprocess.run(
+        f"{shlex.quote(sys.executable)} -m compress quantize --help | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.startswith("Usage:")
+    assert "Traceback" not in shown.stderr
+
+
+# --- progress ---------------------------------------------------------------------------------------------------
+
+
+def test_plain_progress_has_the_time_left() -> None:
+    """First and last, and one line each 5 s between; the pace is that since the stage began."""
+    lines: list[str] = []
+    seconds = 0.0
+    on_progress = plain_lines(lines.append, lambda: seconds)
+    for done in range(11):
+        on_progress(done, 10, "scan")
+        seconds += 2.0
+    assert lines == [
+        "[0/10] scan",
+        "[3/10] scan, 14s left",
+        "[6/10] scan, 8s left",
+        "[9/10] scan, 2s left",
+        "[10/10] scan",
+    ]
+
+
+def test_progress_of_a_resumed_scan() -> None:
+    """What was done before does not count for the pace."""
+    lines: list[str] = []
+    seconds = 0.0
+    on_progress = plain_lines(lines.append, lambda: seconds)
+    on_progress(90, 100, "scan")
+    seconds = 60.0
+    on_progress(92, 100, "scan")
+    assert lines == ["[90/100] scan", "[92/100] scan, 4m00s left"]
+
+
+def test_each_stage_has_its_own_clock() -> None:
+    lines: list[str] = []
+    on_progress = plain_lines(lines.append, lambda: 0.0)
+    on_progress(1, 2, "scan")
+    on_progress(0, 5, "train")
+    assert lines == ["[1/2] scan", "[0/5] train"]

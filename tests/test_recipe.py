@@ -1,0 +1,317 @@
+"""A recipe is checked whole: every problem is shown, each with what is allowed and what to do."""
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from compress.errors import RecipeError
+from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep, load_recipe
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+def make_recipe(**changes: Any) -> dict[str, Any]:
+    """A recipe with every step; `changes` replace or (None) remove top-level keys."""
+    data = {
+        "version": 1,
+        "model": "m.onnx",
+        "task": {"kind": "classification", "input": [3, 48, 192]},
+        "data": {"train": ["t.txt"], "val": "v.txt"},
+        "steps": [
+            {"sensitivity": {"criterion": "l1", "ratios": [0.25, 0.5]}},
+            {"prune": {"target": {"macs": 0.6}, "align": 8}},
+            {"finetune": {"epochs": 3}},
+            {"quantize": {"epochs": 2, "pact": {"l2": 0.01}}},
+        ],
+        **changes,
+    }
+    return {key: value for key, value in data.items() if value is not None}
+
+
+def load(tmp_path: Path, data: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe from a folder in which its files exist."""
+    for name in ("m.onnx", "t.txt", "v.txt"):
+        (tmp_path / name).touch()
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return load_recipe(path, overrides)
+
+
+def problems(tmp_path: Path, data: dict[str, Any], overrides: Sequence[str] = ()) -> list[str]:
+    """The lines of the error, without the file's name."""
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, data, overrides)
+    return [line.replace(f"{tmp_path / 'r.yaml'}: ", "") for line in str(caught.value).splitlines()]
+
+
+def prune_with(**settings: Any) -> dict[str, Any]:
+    return make_recipe(steps=[{"prune": {"target": {"ratio": 0.3}, **settings}}])
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 2
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_is_valid(path: Path) -> None:
+    recipe = load_recipe(path, check_files=False)
+    assert recipe.name == path.stem
+    assert recipe.find_step(QuantizeStep), "recipes end in an int8 file"
+    assert not re.search(r"[\s\[]/", path.read_text(encoding="utf-8")), "no absolute paths"
+
+
+def test_a_whole_recipe(tmp_path: Path) -> None:
+    recipe = load(tmp_path, make_recipe(seed=3, gates={"size_ratio": 0.5}))
+    assert [type(step) for step in recipe.steps] == [SensitivityStep, PruneStep, FinetuneStep, QuantizeStep]
+    prune, quantize = recipe.find_step(PruneStep), recipe.find_step(QuantizeStep)
+    assert prune is not None
+    assert prune.target.as_dict() == {"macs": 0.6}
+    assert quantize is not None
+    assert (quantize.pact.l2, quantize.pact.enabled, quantize.calibration) == (0.01, True, 256)
+    assert recipe.gates.as_dict() == {"size_ratio": 0.5}
+    assert (recipe.name, recipe.out, recipe.seed) == ("r", Path("runs/r"), 3)
+    assert (recipe.model, recipe.data.val) == (str(tmp_path / "m.onnx"), (tmp_path / "v.txt",))
+
+
+def test_prune_ranks_as_the_scan_did(tmp_path: Path) -> None:
+    prune = load(tmp_path, make_recipe()).find_step(PruneStep)
+    assert prune is not None
+    assert prune.criterion == "l1"
+    steps = make_recipe()["steps"]
+    steps[1]["prune"]["criterion"] = "l2"
+    assert problems(tmp_path, make_recipe(steps=steps)) == [
+        'prune.criterion: got "l2", but `sensitivity` ranks by l1. Must be the same.'
+    ]
+
+
+def test_recipes_are_values(tmp_path: Path) -> None:
+    one, other = load(tmp_path, make_recipe()), load(tmp_path, make_recipe())
+    assert one == other
+    with pytest.raises(ValidationError, match="frozen"):
+        one.seed = 1  # type: ignore[misc]
+
+
+def test_steps_without_settings_take_the_defaults(tmp_path: Path) -> None:
+    recipe = load(tmp_path, make_recipe(steps=[{"finetune": None}, {"quantize": {}}]))
+    assert recipe.steps == (FinetuneStep(), QuantizeStep())
+
+
+def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
+    """YAML 1.1 reads 1e-3 as text."""
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(make_recipe()).replace("epochs: 3", "lr: 1e-3"), encoding="utf-8")
+    step = load_recipe(tmp_path / "r.yaml", check_files=False).find_step(FinetuneStep)
+    assert step is not None
+    assert step.lr == 0.001
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (prune_with(align=12), "prune.align: got 12. Must be 1, 2, 4 or a multiple of 8. Use 8 or 16."),
+        (prune_with(align=True), "prune.align: got true. Must be a whole number."),
+        (prune_with(algin=8), "prune.algin: unknown key. Did you mean `align`? Known: target, align,"),
+        (prune_with(criterion="fpmg"), 'prune.criterion: got "fpmg". Must be fpgm, l1 or l2. Did you mean `fpgm`?'),
+        (prune_with(target={"ratio": 1.0}), "prune.target.ratio: got 1.0. Must be a share in [0, 1)."),
+        (prune_with(target={"ratio": -0.1}), "prune.target.ratio: got -0.1. Must be a share in [0, 1)."),
+        (prune_with(target={"ratio": float("nan")}), "prune.target.ratio: got NaN. Must be a finite number."),
+        (prune_with(target={}), "prune.target: Must hold exactly one of ratio, metric_drop, macs."),
+        (prune_with(target={"ratio": 0.1, "macs": 0.5}), "prune.target: Must hold exactly one of"),
+        (prune_with(target=0.5), "prune.target: got 0.5. Must be a mapping of keys: ratio, metric_drop, macs."),
+        (prune_with(target={"macs": 0.5}), 'prune.target: got {"macs": 0.5}, which needs a `sensitivity` step before'),
+        (make_recipe(steps=[{"prune": {}}]), "prune.target: missing. Add it: how much to remove"),
+        (make_recipe(steps=[]), "steps: got []. Must hold at least one step."),
+        (make_recipe(steps="prune"), 'steps: got "prune". Must be a list.'),
+        (make_recipe(steps=["prune"]), 'steps[0]: got "prune". Must be one step with its settings: sensitivity, prune'),
+        (make_recipe(steps=[{"prun": {}}]), "Did you mean `prune`?"),
+        (make_recipe(steps=[{"finetune": 3}]), "finetune: got 3. Must be a mapping of keys: epochs, lr"),
+        (make_recipe(steps=[{"finetune": {"epochs": 0}}]), "finetune.epochs: got 0. Must be 1 or more."),
+        (make_recipe(steps=[{"finetune": {"lr": "fast"}}]), 'finetune.lr: got "fast". Must be a number.'),
+        (
+            make_recipe(steps=[{"finetune": {"epochs": 2, "warmup_epochs": 2}}]),
+            "finetune: warmup_epochs is 2 of 2 epochs. Must be fewer than epochs.",
+        ),
+        (make_recipe(steps=[{"quantize": {"weight_bits": 4}}]), "quantize.weight_bits: got 4. Must be 7 or 8."),
+        (
+            make_recipe(steps=[{"quantize": {"pact": {"percentile": 0.9}}}]),
+            "quantize.pact.percentile: got 0.9. Must be in (50, 100]. Use e.g. 99.99.",
+        ),
+        (make_recipe(steps=[{"sensitivity": {"ratios": [0.5, 0.25]}}]), "sensitivity.ratios: got [0.5, 0.25]. Must be"),
+        (
+            make_recipe(steps=[{"sensitivity": {"ratios": [0.5, 1.5]}}]),
+            "sensitivity.ratios[1]: got 1.5. Must be a share",
+        ),
+        (make_recipe(steps=[{"sensitivity": {"ratios": []}}]), "sensitivity.ratios: got []. Must be rising"),
+        (
+            make_recipe(steps=[{"quantize": {}}, {"finetune": {}}]),
+            "steps: got the order quantize, finetune. Must be in the order sensitivity, prune, finetune, quantize.",
+        ),
+        (make_recipe(steps=[{"finetune": {}}] * 2), "steps: `finetune` comes 2 times. Each step may come once."),
+        (make_recipe(modle="x"), "modle: unknown key. Did you mean `model`?"),
+        (make_recipe(version=2), "version: got 2. Must be 1."),
+        (make_recipe(version=None), "version: missing. Add it: of the recipe's form; 1."),
+        (make_recipe(model=None), "model: missing. Add it: an ONNX file"),
+        (make_recipe(model=3), "model: got 3. Must be text."),
+        (make_recipe(weights="v.txt"), "weights: an ONNX model has its weights inside."),
+        (make_recipe(task={"kind": "detection"}), 'task.kind: got "detection". Must be classification.'),
+        (make_recipe(task={"kind": "classification", "input": [3, 48]}), "task.input: got [3, 48]. Must be [channels,"),
+        (make_recipe(data={"val": "v.txt"}), "data.train: missing. `finetune` and `quantize` train on it."),
+        (make_recipe(data={"train": "t.txt"}), "data.val: missing. Add it:"),
+        (make_recipe(data={"train": "t.txt", "val": []}), "data.val: got []. Must name one file or more."),
+        (make_recipe(data={"train": "t.txt", "val": [3]}), "data.val[0]: got 3. Must be a path."),
+        (make_recipe(seed=-1), "seed: got -1. Must be 0 or more."),
+        (make_recipe(threads=0), "threads: got 0. Must be 1 or more."),
+        (make_recipe(gates={"sped": 2}), "gates.sped: unknown key. Did you mean `speedup`?"),
+        (make_recipe(gates={"metric_min": 1.5}), "gates.metric_min: got 1.5. Must be a share in (0, 1]."),
+        (
+            make_recipe(gates={"speedup_over_onnxruntime": 1.0}),
+            "gates.speedup_over_onnxruntime: needs onnxruntime's own int8 file. Set compare: {onnxruntime: true}.",
+        ),
+        (make_recipe(compare={"onnxruntime": "on"}), 'compare.onnxruntime: got "on". Must be true or false.'),
+        (make_recipe(model="no.onnx"), "no.onnx: no such file. Use --set model=PATH."),
+        (
+            make_recipe(data={"train": ["t.txt", "no.txt"], "val": "v.txt"}),
+            "no.txt: no such file. Use --set data.train=",
+        ),
+    ],
+    ids=lambda value: value[:50] if isinstance(value, str) else "",
+)
+def test_each_problem_is_named(tmp_path: Path, data: dict[str, Any], words: str) -> None:
+    found = problems(tmp_path, data)
+    assert any(words in line for line in found), found
+
+
+def test_all_problems_are_shown_together(tmp_path: Path) -> None:
+    data = make_recipe(
+        model="no.onnx",
+        colour="red",
+        seed=-1,
+        steps=[{"quantize": {"epochs": "many"}}, {"prune": {"target": {"ratio": 2}, "align": 12}}],
+    )
+    found = problems(tmp_path, data)
+    keys = ["steps", "seed", "colour", "quantize.epochs", "prune.target.ratio", "prune.align", "model"]
+    assert sorted(line.split(":")[0] for line in found) == sorted(keys)
+
+
+def test_a_factory_is_no_file(tmp_path: Path) -> None:
+    recipe = load(tmp_path, make_recipe(model="package.module:make_net", weights="v.txt"))
+    assert (recipe.model, recipe.weights) == ("package.module:make_net", tmp_path / "v.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "got null. Must be a mapping of keys: version"),
+        ("- a\n- b", 'got ["a", "b"]. Must be a mapping'),
+        ("version: 1\nmodel: [a", r"r\.yaml:2: not valid YAML"),
+        ("version: 1\n\tmodel: a", r"r\.yaml:2: not valid YAML: found character '\\t'"),
+        ("version: 1\nseed: 1\nseed: 2", r"r\.yaml:3: seed: given twice\. Keep one of them\."),
+        ("version: 1\ndata: {val: a, val: b}", r"r\.yaml:2: val: given twice"),
+        ("version: !!python/object/apply:os.getcwd []", "not valid YAML: could not determine a constructor"),
+        ("version: \x01", "not valid YAML: special characters are not allowed"),
+    ],
+    ids=repr,
+)
+def test_what_is_not_a_recipe(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=words if "\\" in words else re.escape(words)) as caught:
+        load_recipe(tmp_path / "r.yaml")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none\.yaml: cannot be read: No such file"):
+        load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(RecipeError, match="cannot be read: Is a directory"):
+        load_recipe(tmp_path)
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="cannot be read: not UTF-8 text"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_overrides(tmp_path: Path) -> None:
+    recipe = load(
+        tmp_path,
+        make_recipe(),
+        ["steps.prune.align=16", "finetune.epochs=7", "quantize.pact.enabled=false", "gates.speedup=1.5", "seed=9"],
+    )
+    prune, finetune, quantize = (recipe.find_step(kind) for kind in (PruneStep, FinetuneStep, QuantizeStep))
+    assert prune == PruneStep.model_validate({"target": {"macs": 0.6}, "align": 16, "criterion": "l1"})
+    assert finetune == FinetuneStep(epochs=7)
+    assert isinstance(quantize, QuantizeStep)
+    assert (quantize.pact.enabled, quantize.pact.l2) == (False, 0.01)
+    assert (recipe.gates.speedup, recipe.seed) == (1.5, 9)
+
+
+def test_paths_in_overrides_start_where_you_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name in ("a.txt", "b.txt"):
+        (here / name).touch()
+    recipe = load(tmp_path, make_recipe(), ["data.train=[a.txt, b.txt]", "data.val=b.txt", "out=results"])
+    assert [os.fspath(path) for path in recipe.data.train] == ["a.txt", "b.txt"]
+    assert (recipe.data.val, recipe.out) == ((Path("b.txt"),), Path("results"))
+    whole = load(tmp_path, make_recipe(), ["data={train: a.txt, val: b.txt}"])
+    assert (whole.data.train, whole.data.val) == ((Path("a.txt"),), (Path("b.txt"),))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("prune.algin=8", "--set: prune.algin: unknown key. Did you mean `align`?"),
+        ("prune.align=12", "--set: prune.align: got 12. Must be 1, 2, 4 or a multiple of 8."),
+        ("finetun.epochs=2", "--set: finetun: unknown key. Did you mean `finetune`?"),
+        ("epochs=2", "--set: epochs: unknown key."),
+        ("data.vall=v.txt", "--set: data.vall: unknown key. Did you mean `val`?"),
+        ("model=nowhere.onnx", "--set: model: nowhere.onnx: no such file."),
+        ("seed", '--set: seed: got "seed". Must be key=value, the value in YAML. Use e.g. prune.align=8.'),
+        ("=3", "Must be key=value"),
+        ("data..val=3", "Must be key=value"),
+        ("data.train=[a", "Must be key=value"),
+        ("seed.deep=1", "--set: seed.deep: `seed` is 3, which holds no keys. Set `seed` itself."),
+    ],
+)
+def test_wrong_overrides(tmp_path: Path, override: str, words: str) -> None:
+    found = problems(tmp_path, make_recipe(seed=3), [override])
+    assert any(words in line for line in found), found
+
+
+def test_override_of_a_step_that_is_not_there(tmp_path: Path) -> None:
+    data = make_recipe(steps=[{"quantize": {}}])
+    assert problems(tmp_path, data, ["finetune.epochs=2"]) == [
+        "--set: finetune.epochs: the recipe has no such step. It has: quantize. Add the step to the file."
+    ]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text("abc:./", max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(list(Recipe.model_fields)), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*Recipe.model_fields, "prune", "other"]), JSON))
+def test_no_content_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]) -> None:
+    """Whatever a file holds, the answer is a recipe or a RecipeError."""
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    with pytest.raises(RecipeError):
+        load_recipe(path)
+
+
+@given(st.sampled_from([*Recipe.model_fields, "prune.target", "steps.prune", "data.val"]), st.text(max_size=12))
+def test_no_override_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, key: str, value: str) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    path = folder / "good.yaml"
+    path.write_text(yaml.safe_dump(make_recipe()), encoding="utf-8")
+    with contextlib.suppress(RecipeError):
+        load_recipe(path, [f"{key}={value}"], check_files=False)
