@@ -56,8 +56,10 @@ def _clip(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
     for position, name in ((1, "min"), (2, "max")):
         given = len(node.input) > position and node.input[position]
         bounds.append(g.value(node.input[position]) if given else at.get(name))
-    if bounds == [0.0, 6.0]:
-        return g.module(node, nn.ReLU6(), g.value(node.input[0]))
+    low, high = bounds
+    if isinstance(low, float) and isinstance(high, float):
+        made = nn.ReLU6() if (low, high) == (0.0, 6.0) else nn.Hardtanh(low, high)
+        return g.module(node, made, g.value(node.input[0]))
     return g.call(node, torch.clamp, g.value(node.input[0]), *bounds)
 
 

@@ -1,7 +1,7 @@
 """Turn a canonical ONNX graph into an ordinary, trainable `torch.fx.GraphModule`.
 
 Each weighted ONNX node becomes one plain PyTorch submodule named after the value it computes; the fx node remembers
-the ONNX node by that value's name in `meta["onnx"]`, which is how `compress.graph.write` finds it again.
+the ONNX node by that value's name in `meta["onnx"]` (its operator in `meta["op_type"]`), which is how `compress.graph.write` finds it again.
 """
 
 import keyword
@@ -82,6 +82,7 @@ class Importer:
 
     def _mark(self, made: fx.Node, node: onnx.NodeProto) -> fx.Node:
         made.meta["onnx"] = node.output[0]
+        made.meta["op_type"] = node.op_type
         return made
 
     def _free_name(self, name: str) -> str:

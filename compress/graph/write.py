@@ -36,7 +36,7 @@ def to_onnx(module: fx.GraphModule, template: onnx.ModelProto) -> onnx.ModelProt
         if made.op == "get_attr":
             buffer = getattr(module, str(made.target))
             _replace(tensors, made.meta["onnx"], buffer.detach().cpu().numpy())
-        if made.op != "call_module":
+        if made.op != "call_module" or "op_type" not in made.meta:  # quantisers have no node of their own
             continue
         target = module.get_submodule(str(made.target))
         node = nodes.get(made.meta.get("onnx", ""))

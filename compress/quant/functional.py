@@ -68,10 +68,24 @@ def activation_scale(alpha: Tensor, lower: float | None) -> tuple[Tensor, Tensor
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """Round to the uint8 grid; gradients pass straight through inside the range and stop outside.
 
+    PyTorch's fused operator multiplies by 1/scale where ONNX divides by scale, and a value near the middle of two
+    steps may then fall on the other side. It is used for training alone; without gradients the result is ONNX's.
+
     >>> fake_quantize(torch.tensor([0.26, 9.0]), torch.tensor(0.1), torch.tensor(128))
     tensor([0.3000, 9.0000])
     """
-    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *UINT8)
+    if torch.is_grad_enabled():
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *UINT8)
+    return (quantize(x, scale, zero_point) - zero_point) * scale
+
+
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """ONNX's QuantizeLinear to uint8, as whole float32 numbers.
+
+    >>> quantize(torch.tensor([0.26, -20.0]), torch.tensor(0.1), torch.tensor(128))
+    tensor([131.,   0.])
+    """
+    return (torch.round(x / scale) + zero_point).clamp(*UINT8)
 
 
 def weight_scale(weight: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
@@ -83,12 +97,14 @@ def weight_scale(weight: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
         axis: dimension of the output channels.
 
     Returns:
-        [O], positive: a channel of zeros gets scale 1.
+        [O], positive. No channel's scale is below 2**-12 of the layer's largest: a bias, stored in steps of input
+        scale x weight scale, would not fit 32 bits. A layer of zeros gets scale 1.
 
-    >>> weight_scale(torch.tensor([[1.27, -0.5], [0.0, 0.0]]))
-    tensor([0.0100, 1.0000])
+    >>> weight_scale(torch.tensor([[1.27, -0.5], [0.0, 0.635]]))
+    tensor([0.0100, 0.0050])
     """
     largest = weight.detach().abs().transpose(0, axis).reshape(weight.shape[axis], -1).amax(dim=1)
+    largest = torch.maximum(largest, largest.amax() * 2.0**-12)
     return torch.where(largest > 0, largest / quant_max(bit_width), torch.ones_like(largest))
 
 
@@ -118,12 +134,12 @@ def quantize_weight(weight: Tensor, bit_width: int = 8, axis: int = 0) -> tuple[
     scale = weight_scale(weight, bit_width, axis)
     shape = [-1 if dimension == axis else 1 for dimension in range(weight.ndim)]
     largest = quant_max(bit_width)
-    # Multiplied by the reciprocal in float32, as torch's fake quantisation does, so that both round alike.
+    # Multiplied by the reciprocal in float32, as PyTorch's fake quantisation does, so that both round alike.
     integers = torch.round(weight.detach() * (1.0 / scale).reshape(shape)).clamp(-largest, largest)
     return integers.to(torch.int8), scale
 
 
 def fake_quantize_bias(bias: Tensor, scale: Tensor) -> Tensor:
     """Round a bias [O] to int32 multiples of `scale` [O] (input scale x weight scale); straight-through gradient."""
-    rounded = torch.round(bias.detach() / scale) * scale
+    rounded = torch.round(bias.detach().double() / scale).float() * scale
     return bias + (rounded - bias).detach()

@@ -5,12 +5,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.quant import functional
+from compress.quant.pact import PACT
+
+GATE_SCALE = 6.0 / 255.0
+"""Scale of x + 3 inside an integer hard-swish: uint8 saturation clips it to [0, 6]."""
 
 
-class QuantConv2d(nn.Conv2d):
-    """A convolution with per-output-channel int8 weights in the forward pass; the float weights are trained."""
+class _IntegerInput:
+    """Mixin: the PACT that the layer's input comes from, if it is quantised; its scale sets the bias's step.
+
+    Kept in a tuple, so that PyTorch does not register the quantiser a second time as a child of the layer.
+    """
 
     bit_width = 8
+    weight: Tensor
+    bias: Tensor | None
+    source: tuple[PACT, ...] = ()
+
+    def quantized(self) -> tuple[Tensor, Tensor | None]:
+        """Weight rounded to int8 and bias to int32 steps of input scale x weight scale, as floats."""
+        weight = functional.fake_quantize_weight(self.weight, self.bit_width)
+        if self.bias is None or not self.source or not self.source[0].enabled:
+            return weight, self.bias
+        return weight, functional.fake_quantize_bias(self.bias, self.bias_scale())
+
+    def bias_scale(self) -> Tensor:
+        """Step of the int32 bias [O] of a layer with a quantised input."""
+        return self.source[0].scale_and_zero_point()[0] * functional.weight_scale(self.weight, self.bit_width)
+
+
+class QuantConv2d(_IntegerInput, nn.Conv2d):
+    """A convolution with per-output-channel int8 weights in the forward pass; the float weights are trained."""
 
     @classmethod
     def from_float(cls, conv: nn.Conv2d, bit_width: int) -> "QuantConv2d":
@@ -31,13 +56,11 @@ class QuantConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
-        return self._conv_forward(input, functional.fake_quantize_weight(self.weight, self.bit_width), self.bias)
+        return self._conv_forward(input, *self.quantized())
 
 
-class QuantLinear(nn.Linear):
+class QuantLinear(_IntegerInput, nn.Linear):
     """A linear layer with per-output-channel int8 weights in the forward pass."""
-
-    bit_width = 8
 
     @classmethod
     def from_float(cls, linear: nn.Linear, bit_width: int) -> "QuantLinear":
@@ -49,7 +72,7 @@ class QuantLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
-        return F.linear(input, functional.fake_quantize_weight(self.weight, self.bit_width), self.bias)
+        return F.linear(input, *self.quantized())
 
 
 class IntegerHardSwish(nn.Module):
@@ -61,6 +84,8 @@ class IntegerHardSwish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape, kept."""
-        scale = torch.tensor(6.0 / 255.0, device=x.device)
+        scale = torch.tensor(GATE_SCALE, device=x.device)
         zero = torch.tensor(0, dtype=torch.int32, device=x.device)
-        return x * (functional.fake_quantize(x + 3.0, scale, zero) / 6.0)
+        if torch.is_grad_enabled():
+            return x * (functional.fake_quantize(x + 3.0, scale, zero) / 6.0)
+        return x * (functional.quantize(x + 3.0, scale, zero) * torch.tensor(GATE_SCALE / 6.0, device=x.device))

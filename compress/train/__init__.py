@@ -1,0 +1,5 @@
+"""One training loop, `fit`, for fine-tuning, distillation and QAT."""
+
+from compress.train.fit import FitResult, fit
+
+__all__ = ["FitResult", "fit"]

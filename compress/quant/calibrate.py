@@ -1,0 +1,61 @@
+"""Choose each threshold's starting value from what the float model computes on calibration images."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.errors import DataError
+from compress.quant.pact import Observer
+from compress.quant.prepare import pacts
+
+
+def calibrate(
+    module: nn.Module,
+    batches: Iterable[np.ndarray],
+    *,
+    percentile: float | None = None,
+    on_progress: Callable[[int, int, str], None] | None = None,
+    total: int = 0,
+) -> int:
+    """Set every alpha of a prepared module; weights are rounded meanwhile, activations are not.
+
+    Args:
+        module: from `prepare_qat`; its alphas are changed.
+        batches: images float32 [N, 3, H, W].
+        percentile: of |x|, in (0, 100]; None takes the alpha of least squared error.
+        on_progress: called as (images done, total, message).
+        total: number of images expected, for progress.
+
+    Returns:
+        Number of images seen.
+
+    Raises:
+        DataError: there were none.
+    """
+    found = list(pacts(module))
+    for _, pact in found:
+        pact.enabled, pact.observer = False, Observer(symmetric=pact.lower is None)
+    count = 0
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            for images in batches:
+                module(torch.from_numpy(images))
+                count += len(images)
+                if on_progress:
+                    on_progress(count, max(total, count), "calibrating")
+        if count == 0:
+            raise DataError("no calibration images. Name training data that can be read.")
+        for _, pact in found:
+            assert pact.observer is not None
+            if not pact.fixed:
+                levels = 127 if pact.lower is None else 255
+                pact.alpha.data.fill_(pact.observer.best_alpha(levels, percentile))
+    finally:
+        for _, pact in found:
+            pact.enabled, pact.observer = True, None
+        module.train(was_training)
+    return count

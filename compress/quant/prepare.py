@@ -1,0 +1,260 @@
+"""Turn an imported module into its quantisation-aware twin: int8 weights, and a PACT on every integer tensor.
+
+Which nodes compute in integers follows the kernels that onnxruntime has (see `INTEGER_ELEMENTWISE`); the exporter reads
+the choice back from the module, so the model that is trained and the file that is written agree by construction.
+"""
+
+import copy
+import operator
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from compress.quant.layers import IntegerHardSwish, QuantConv2d, QuantLinear
+from compress.quant.pact import HARD_SWISH_MINIMUM, PACT
+
+INTEGER_ELEMENTWISE = frozenset({"Add", "Mul", "GlobalAveragePool", "Concat", "HardSwish"})
+"""Operators besides Conv and Gemm with an integer kernel (HardSwish as an Add and a Mul)."""
+PASS_THROUGH = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
+"""Operators that move integers and keep their scale."""
+FUSED = (nn.ReLU, nn.Hardtanh)
+"""Activations that saturation of the preceding convolution's output computes for nothing (ReLU6 is a Hardtanh)."""
+
+
+def prepare_qat(
+    module: fx.GraphModule,
+    *,
+    float_layers: Collection[str] = (),
+    pact: bool = True,
+    asymmetric_hard_swish: bool = False,
+    weight_bits: int = 8,
+) -> fx.GraphModule:
+    """A deep copy of the module that computes what its int8 file will compute.
+
+    Args:
+        module: imported from a lowered model (no BatchNorm left behind a convolution).
+        float_layers: names of layers to compute in float; their weights are stored as int8 all the same.
+        pact: learn the thresholds; False keeps them at their calibrated values (plain QAT).
+        asymmetric_hard_swish: use [-0.375, alpha] after hard-swish instead of [-alpha, alpha].
+        weight_bits: 8, or 7 for CPUs whose int8 products saturate in 16 bits (x86 without VNNI).
+
+    Raises:
+        ValueError: float_layers names something that is not a convolution or linear layer of the module.
+    """
+    module = copy.deepcopy(module)
+    layers = {str(node.target) for node in module.graph.nodes if _is_layer(module, node)}
+    unknown = sorted(set(float_layers) - layers)
+    if unknown:
+        raise ValueError(f"float_layers: no such layer: {', '.join(unknown)}. Layers: {', '.join(sorted(layers))}.")
+    integer = integer_nodes(module, float_layers)
+    quantised = [node for node in module.graph.nodes if _is_quantised(module, node, integer)]
+    for node in list(module.graph.nodes):
+        _replace_module(module, node, node in integer, weight_bits)
+    for node in quantised:
+        _insert_pact(module, node, pact, asymmetric_hard_swish)
+    for node in integer:
+        _connect_input(module, node)
+    module.graph.lint()
+    module.recompile()
+    return module.eval()
+
+
+def integer_nodes(module: fx.GraphModule, float_layers: Collection[str] = ()) -> set[fx.Node]:
+    """The nodes that compute in integers.
+
+    Convolutions and Gemms do unless they are the stem or named; an element-wise node does where at least one operand
+    comes from an integer node and one result goes to one. Found by starting with all and removing to a fixed point.
+    """
+    layers = {node for node in module.graph.nodes if _is_integer_layer(module, node) and str(node.target) not in float_layers}
+    elementwise = {
+        node
+        for node in module.graph.nodes
+        if node.meta.get("op_type") in INTEGER_ELEMENTWISE and all(isinstance(x, fx.Node) for x in _operands(node))
+    }
+    integer = layers | elementwise
+    while True:
+        dropped = {
+            node
+            for node in integer & elementwise
+            if not any(_source(module, x) in integer for x in _operands(node)) or not any(user in integer for user in _consumers(module, node))
+        }
+        if not dropped:
+            return integer
+        integer -= dropped
+
+
+def pacts(module: nn.Module) -> Iterator[tuple[str, PACT]]:
+    """All activation quantisers, by name."""
+    return ((name, child) for name, child in module.named_modules() if isinstance(child, PACT))
+
+
+def qat_parameter_groups(module: nn.Module, *, lr: float, weight_decay: float, l2: float, lr_multiplier: float) -> list[dict[str, Any]]:
+    """Optimiser groups: weights as usual, thresholds with their own L2 and learning rate.
+
+    Args:
+        module: from `prepare_qat`.
+        lr: learning rate of the weights.
+        weight_decay: L2 on the weights.
+        l2: L2 on alpha (0.001 in PP-OCR; 1e-4 and 2e-5 are published too).
+        lr_multiplier: alpha's learning rate as a multiple of `lr`.
+    """
+    alphas = [pact.alpha for _, pact in pacts(module) if isinstance(pact.alpha, nn.Parameter)]
+    known = {id(alpha) for alpha in alphas}
+    weights = [parameter for parameter in module.parameters() if id(parameter) not in known]
+    groups: list[dict[str, Any]] = [{"params": weights, "lr": lr, "weight_decay": weight_decay}]
+    if alphas:
+        groups.append({"params": alphas, "lr": lr * lr_multiplier, "weight_decay": l2})
+    return groups
+
+
+def _module_of(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _is_layer(module: fx.GraphModule, node: fx.Node) -> bool:
+    return isinstance(_module_of(module, node), nn.Conv2d | nn.Linear)
+
+
+def _is_integer_layer(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Layers with an integer kernel worth using: Gemm, and convolutions but the stem.
+
+    A convolution that reads the image has too few channels for integer kernels (0.5 to 0.65x of fp32, measured).
+    """
+    layer = _module_of(module, node)
+    if isinstance(layer, nn.Conv2d):
+        return node.all_input_nodes[0].op != "placeholder"
+    return isinstance(layer, nn.Linear) and node.meta.get("op_type") == "Gemm"
+
+
+def _operands(node: fx.Node) -> list[Any]:
+    """What a node computes from; tensors are fx nodes, constants are numbers."""
+    if node.target is torch.cat:
+        return list(node.args[0])  # type: ignore[arg-type]
+    if node.op == "call_function" and node.target in (operator.add, operator.mul):
+        return list(node.args)
+    return list(node.all_input_nodes)
+
+
+def _is_fused(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is an activation that its convolution's output saturation computes."""
+    layer = _module_of(module, node)
+    if not isinstance(layer, FUSED) or (isinstance(layer, nn.Hardtanh) and layer.min_val != 0):
+        return False
+    before = node.all_input_nodes[0]
+    return isinstance(_module_of(module, before), nn.Conv2d) and len(before.users) == 1
+
+
+def _source(module: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The node that computes a tensor's integers, looking through fused activations and moves."""
+    while _is_fused(module, node) or node.meta.get("op_type") in PASS_THROUGH:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _consumers(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """The nodes that read a tensor, looking through fused activations and moves."""
+    found: list[fx.Node] = []
+    for user in node.users:
+        if _is_fused(module, user) or user.meta.get("op_type") in PASS_THROUGH:
+            found += _consumers(module, user)
+        else:
+            found.append(user)
+    return found
+
+
+def _is_quantised(module: fx.GraphModule, node: fx.Node, integer: set[fx.Node]) -> bool:
+    """Whether a tensor needs a range of its own: an integer node computes or reads it."""
+    if node.op in ("output", "get_attr") or node.meta.get("op_type") in PASS_THROUGH:
+        return False
+    if any(_is_fused(module, user) for user in node.users):
+        return False
+    readers = _consumers(module, node)
+    if any(reader in integer for reader in readers):
+        return True
+    computed = _source(module, node) in integer
+    return computed and not isinstance(_module_of(module, node), nn.Linear)  # a Gemm writes float where float is read
+
+
+def _replace_module(module: fx.GraphModule, node: fx.Node, is_integer: bool, weight_bits: int) -> None:
+    layer = _module_of(module, node)
+    made: nn.Module | None = None
+    if type(layer) is nn.Conv2d:
+        made = QuantConv2d.from_float(layer, weight_bits)
+    elif type(layer) is nn.Linear:
+        made = QuantLinear.from_float(layer, weight_bits)
+    elif isinstance(layer, nn.Hardswish) and is_integer:
+        made = IntegerHardSwish()
+    if made is not None:
+        setattr(module, str(node.target), made)
+    node.meta["integer"] = is_integer
+
+
+def _insert_pact(module: fx.GraphModule, node: fx.Node, learned: bool, asymmetric: bool) -> None:
+    lower, upper = value_range(module, node, asymmetric)
+    name = f"{node.name}_pact"
+    fixed = upper is not None
+    module.add_module(name, PACT(lower, 6.0 if upper is None else upper, learned=learned, fixed=fixed))
+    users = list(node.users)
+    with module.graph.inserting_after(node):
+        made = module.graph.call_module(name, (node,))
+    made.meta["onnx"] = node.meta.get("onnx", node.name)
+    for user in users:
+        user.replace_input_with(node, made)
+
+
+def _connect_input(module: fx.GraphModule, node: fx.Node) -> None:
+    """Tell an integer layer which quantiser its input comes from."""
+    layer = _module_of(module, node)
+    if not isinstance(layer, QuantConv2d | QuantLinear):
+        return
+    before = node.all_input_nodes[0]
+    while before.meta.get("op_type") in PASS_THROUGH:
+        before = before.all_input_nodes[0]
+    source = _module_of(module, before)
+    layer.source = (source,) if isinstance(source, PACT) else ()
+
+
+def value_range(module: fx.GraphModule, node: fx.Node, asymmetric: bool) -> tuple[float | None, float | None]:
+    """What is known of a tensor's range from how it is computed: (lower end or None, exact upper end or None)."""
+    layer = _module_of(module, node)
+    if isinstance(layer, PACT) or node.meta.get("op_type") in (PASS_THROUGH | {"GlobalAveragePool"}):
+        return value_range(module, node.all_input_nodes[0], asymmetric)
+    if node.meta.get("op_type") in ("HardSigmoid", "Sigmoid", "Softmax") or (isinstance(layer, nn.Hardtanh) and (layer.min_val, layer.max_val) == (0, 1)):
+        return 0.0, 1.0
+    if isinstance(layer, nn.ReLU) or (isinstance(layer, nn.Hardtanh) and layer.min_val == 0):
+        return 0.0, None
+    if isinstance(layer, nn.Hardswish | IntegerHardSwish):
+        return (HARD_SWISH_MINIMUM if asymmetric else None), None
+    combine = _COMBINE.get(node.meta.get("op_type", ""))
+    operands = _operands(node)
+    if combine is None or not all(isinstance(x, fx.Node) for x in operands):
+        return None, None
+    return combine([value_range(module, x, asymmetric) for x in operands]), None
+
+
+Range = tuple[float | None, float | None]
+
+
+def _product_lower(ranges: list[Range]) -> float | None:
+    """Lower end of a product where one factor is a gate in [0, 1], or both are positive."""
+    lowers = [lower for lower, _ in ranges]
+    if any(lower is None for lower in lowers):
+        return None
+    if all(lower == 0 for lower in lowers):
+        return 0.0
+    gated = any(lower == 0 and upper == 1 for lower, upper in ranges)
+    return min(lower for lower in lowers if lower is not None) if gated else None
+
+
+def _sum_lower(ranges: list[Range]) -> float | None:
+    return 0.0 if all(lower == 0 for lower, _ in ranges) else None
+
+
+def _union_lower(ranges: list[Range]) -> float | None:
+    lowers = [lower for lower, _ in ranges if lower is not None]
+    return min(lowers) if len(lowers) == len(ranges) else None
+
+
+_COMBINE: dict[str, Callable[[list[Range]], float | None]] = {"Mul": _product_lower, "Add": _sum_lower, "Concat": _union_lower}

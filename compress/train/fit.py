@@ -1,0 +1,228 @@
+"""One training loop for everything: training from scratch, fine-tuning, distillation and QAT."""
+
+import copy
+import io
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from compress.artifacts import check_fresh, write_atomic
+from compress.errors import ArtifactError, TrainingError
+from compress.train.schedule import cosine_with_warmup
+
+Progress = Callable[[int, int, str], None]
+
+
+class Images(Protocol):
+    """What a batch must have: images [N, 3, H, W]; the loss knows the rest."""
+
+    @property
+    def images(self) -> Tensor:
+        """Images [N, 3, H, W] float32."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run came to. `history` holds the metric after each epoch, starting with the untrained one."""
+
+    best_metric: float
+    best_epoch: int
+    history: tuple[float, ...]
+    seconds: float
+
+
+@dataclass
+class _State:
+    """What changes from epoch to epoch; all of it is in the checkpoint."""
+
+    epoch: int
+    best_metric: float
+    best_epoch: int
+    history: list[float]
+    best_weights: dict[str, Tensor]
+
+
+def fit(
+    module: nn.Module,
+    *,
+    batches: Callable[[int], Iterable[Any]],
+    steps_per_epoch: int,
+    loss: Callable[[Tensor, Any], Tensor],
+    evaluate: Callable[[nn.Module], float],
+    epochs: int,
+    lr: float,
+    optimizer: str = "adam",
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    warmup_epochs: float = 0.0,
+    parameter_groups: list[dict[str, Any]] | None = None,
+    teacher: Callable[[Tensor], Tensor] | None = None,
+    distillation_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    distill: float = 0.0,
+    freeze_batch_norm: bool = False,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    on_progress: Progress | None = None,
+) -> FitResult:
+    """Train a module in place and leave it with the weights that scored best on validation (the start included).
+
+    Args:
+        module: any network of one image input; changed.
+        batches: epoch (from 1) -> its batches, the same ones every time it is asked.
+        steps_per_epoch: number of batches in an epoch.
+        loss: (outputs, batch) -> mean loss.
+        evaluate: module -> metric, higher is better; called in evaluation mode after each epoch.
+        epochs: passes over the data; 0 only evaluates.
+        lr: peak learning rate; cosine to zero after the warm-up.
+        optimizer: "adam" or "sgd".
+        momentum: for SGD.
+        weight_decay: L2 on all parameters (unless `parameter_groups` says otherwise).
+        warmup_epochs: length of the linear warm-up.
+        parameter_groups: optimiser groups with their own `lr` and `weight_decay`, e.g. for PACT.
+        teacher: images -> the teacher's outputs, for distillation.
+        distillation_loss: (outputs, teacher's outputs) -> mean distance.
+        distill: weight of the distillation loss beside the task's own.
+        freeze_batch_norm: keep BatchNorm's running statistics and use them in training.
+        seed: of everything random in the loop.
+        checkpoint: file to save the state to after each epoch, and to go on from if it exists.
+        fingerprint: identity of the run; a checkpoint of another one is refused.
+        on_progress: called as (steps done, steps in all, message).
+
+    Raises:
+        TrainingError: the loss is NaN or infinite.
+        ArtifactError: the checkpoint is damaged or of another run.
+    """
+    started = time.monotonic()
+    tuner = make_optimizer(parameter_groups or [{"params": list(module.parameters())}], optimizer, lr, momentum, weight_decay)
+    peaks = [group["lr"] for group in tuner.param_groups]
+    state = _resume(checkpoint, fingerprint, module, tuner)
+    if state is None:
+        metric = _score(module, evaluate)
+        state = _State(0, metric, 0, [metric], copy.deepcopy(module.state_dict()))
+    total = epochs * steps_per_epoch
+    for epoch in range(state.epoch + 1, epochs + 1):
+        torch.manual_seed(seed * 100_003 + epoch)
+        module.train()
+        if freeze_batch_norm:
+            _freeze_batch_norm(module)
+        for index, batch in enumerate(batches(epoch)):
+            step = (epoch - 1) * steps_per_epoch + index
+            factor = cosine_with_warmup(step, total, round(warmup_epochs * steps_per_epoch))
+            for group, peak in zip(tuner.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            value = _step(module, batch, tuner, loss, teacher, distillation_loss, distill)
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"loss is {value} in epoch {epoch}, step {index + 1} (learning rate {tuner.param_groups[0]['lr']:.2g}). "
+                    f"Lower lr (now {lr:g}) or lengthen warmup_epochs (now {warmup_epochs:g})."
+                )
+            if on_progress:
+                on_progress(step + 1, total, f"epoch {epoch}/{epochs} loss {value:.3f} best {state.best_metric:.4f}")
+        _finish_epoch(state, epoch, module, evaluate)
+        _save(checkpoint, fingerprint, module, tuner, state)
+    module.load_state_dict(state.best_weights)
+    module.eval()
+    return FitResult(state.best_metric, state.best_epoch, tuple(state.history), time.monotonic() - started)
+
+
+def make_optimizer(groups: list[dict[str, Any]], name: str, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Adam (L2, not decoupled, as PP-OCR trains) or SGD with momentum.
+
+    Raises:
+        TrainingError: another name.
+    """
+    if name == "adam":
+        return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    raise TrainingError(f"optimizer: got {name!r}. Use adam or sgd.")
+
+
+def _step(
+    module: nn.Module,
+    batch: Images,
+    tuner: torch.optim.Optimizer,
+    loss: Callable[[Tensor, Any], Tensor],
+    teacher: Callable[[Tensor], Tensor] | None,
+    distillation_loss: Callable[[Tensor, Tensor], Tensor] | None,
+    distill: float,
+) -> float:
+    """One update; returns the loss. Nothing is updated when it is not finite."""
+    images = batch.images.contiguous(memory_format=torch.channels_last)
+    outputs = module(images)
+    value = loss(outputs, batch)
+    if teacher is not None and distillation_loss is not None and distill > 0:
+        with torch.no_grad():
+            wanted = teacher(batch.images)
+        value = value + distill * distillation_loss(outputs, wanted)
+    result = float(value)
+    if math.isfinite(result):
+        tuner.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        tuner.step()
+    return result
+
+
+def _score(module: nn.Module, evaluate: Callable[[nn.Module], float]) -> float:
+    module.eval()
+    with torch.no_grad():
+        return evaluate(module)
+
+
+def _finish_epoch(state: _State, epoch: int, module: nn.Module, evaluate: Callable[[nn.Module], float]) -> None:
+    """Score the epoch, and keep its weights if no earlier one was as good."""
+    metric = _score(module, evaluate)
+    state.epoch = epoch
+    state.history.append(metric)
+    if metric > state.best_metric:
+        state.best_metric, state.best_epoch = metric, epoch
+        state.best_weights = copy.deepcopy(module.state_dict())
+
+
+def _freeze_batch_norm(module: nn.Module) -> None:
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            child.eval()
+
+
+def _save(path: Path | None, fingerprint: str, module: nn.Module, tuner: torch.optim.Optimizer, state: _State) -> None:
+    if path is None:
+        return
+    stream = io.BytesIO()
+    torch.save(
+        {
+            "fingerprint": fingerprint,
+            "weights": module.state_dict(),
+            "optimizer": tuner.state_dict(),
+            "epoch": state.epoch,
+            "best_metric": state.best_metric,
+            "best_epoch": state.best_epoch,
+            "history": state.history,
+            "best_weights": state.best_weights,
+        },
+        stream,
+    )
+    write_atomic(path, stream.getvalue())
+
+
+def _resume(path: Path | None, fingerprint: str, module: nn.Module, tuner: torch.optim.Optimizer) -> _State | None:
+    """Load the last epoch's state, if there is one."""
+    if path is None or not path.exists():
+        return None
+    try:
+        saved = torch.load(path, weights_only=True)
+        check_fresh(path, saved["fingerprint"], fingerprint)
+        module.load_state_dict(saved["weights"])
+        tuner.load_state_dict(saved["optimizer"])
+        return _State(saved["epoch"], saved["best_metric"], saved["best_epoch"], list(saved["history"]), saved["best_weights"])
+    except ArtifactError:
+        raise
+    except Exception as error:  # torch.load and load_state_dict raise many kinds; all mean the same to the user
+        raise ArtifactError(f"{path}: not a usable checkpoint ({type(error).__name__}). Delete it to train again.") from error
