@@ -5,6 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+# No deadline: a busy machine is no failure. The same examples each time; `--hypothesis-profile explore` draws new ones.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)
