@@ -1,0 +1,196 @@
+"""Groups of coupled channels, and taking channels out: plain slicing of weights.
+
+A channel that a convolution makes is also a channel of the BatchNorm after it, of every layer it is added to, and an
+input of every layer that reads it. Such channels can only be removed together. `ChannelGroup` says where each of them
+lies, so that removing them needs no graph: the weights named by the members are sliced, nothing else changes.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from compress.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where a group's channels lie in one layer.
+
+    `side` is "out" where the layer makes or carries them, "in" where it reads them (and they go no further).
+    `indices[k]` are the layer's channels on that side that belong to the group's channel k: mostly one, several behind
+    a flattening, none where the layer holds only a part of the group.
+    """
+
+    layer: str
+    """Module name, or the name of a bare parameter or buffer."""
+    side: str
+    indices: tuple[tuple[int, ...], ...]
+    dim: int = 0
+    """Of a bare parameter or buffer: the dimension that counts channels."""
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Coupled channels: named after the first layer that makes them, whose channel k is the group's channel k."""
+
+    name: str
+    channels: int
+    layers: tuple[str, ...]
+    """Modules that make or carry the channels, in the order they run."""
+    members: tuple[Member, ...]
+
+
+def remove_channels(
+    module: nn.Module, groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]
+) -> nn.Module:
+    """Copy a module without some of its channels; the module itself stays as it is.
+
+    The copy computes what `silence_channels` computes. Removing nothing gives a bit-identical copy.
+
+    Args:
+        module: any module that the groups were found in.
+        groups: from `find_groups`.
+        removed: group name -> channel indices to take out.
+
+    Raises:
+        PlanError: a group is unknown, an index out of range, or no channel would be left.
+    """
+    pruned = copy.deepcopy(module)
+    for (layer, side, dim), indices in _by_layer(groups, removed).items():
+        shrink_layer(pruned, layer, side, indices, dim=dim)
+    return pruned
+
+
+def silence_channels(
+    module: nn.Module, groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]
+) -> nn.Module:
+    """Copy a module with channels kept but unheard: whatever reads them has zero weights for them.
+
+    This is what removing channels means, spelled without changing any shape; the pruned network must equal it.
+    """
+    silent = copy.deepcopy(module)
+    with torch.no_grad():
+        for (layer, side, _), indices in _by_layer(groups, removed).items():
+            if side == "in":
+                for tensor, dim in _tensors(silent.get_submodule(layer), side):
+                    tensor.index_fill_(dim, torch.tensor(indices, device=tensor.device), 0.0)
+    return silent
+
+
+def shrink_layer(module: nn.Module, layer: str, side: str, removed: Sequence[int], *, dim: int = 0) -> None:
+    """Take channels out of one layer of a module, in place."""
+    path, _, last = layer.rpartition(".")
+    owner = module.get_submodule(path)
+    if not isinstance(getattr(owner, last), nn.Module):
+        _set_tensor(owner, last, _without(getattr(owner, last), dim, removed))
+        return
+    target = getattr(owner, last)
+    for name, axis in _tensor_axes(target, side).items():
+        _set_tensor(target, name, _without(getattr(target, name), axis, removed))
+    for name in _size_attributes(target, side):
+        setattr(target, name, getattr(target, name) - len(removed))
+
+
+def parts_to_keep(group: ChannelGroup) -> list[frozenset[int]]:
+    """Sets of group channels of which one each must stay, or a layer would have none left."""
+    held = {frozenset(channel for channel, indices in enumerate(member.indices) if indices) for member in group.members}
+    return sorted(held, key=len, reverse=True)
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether a convolution treats each channel by itself, so that its outputs are its inputs' channels."""
+    return isinstance(layer, _ConvNd) and 1 < layer.groups == layer.in_channels == layer.out_channels
+
+
+def unsupported_reason(layer: nn.Module, side: str) -> str:
+    """Why a layer's channels cannot be removed; empty where they can."""
+    if isinstance(layer, _ConvNd) and layer.groups > 1 and not is_depthwise(layer):
+        return f"is a convolution in {layer.groups} groups, which must stay equal in size"
+    if isinstance(layer, nn.RNNBase):
+        return "" if side == "in" else "holds the hidden units of a recurrent layer"
+    if isinstance(layer, _ConvNd | nn.Linear | _NormBase | nn.PReLU):
+        return ""
+    return f"is a {type(layer).__name__}, which mixes or normalises channels"
+
+
+def _by_layer(
+    groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]
+) -> dict[tuple[str, str, int], list[int]]:
+    """The channels to take out, per layer and side, from all groups together."""
+    known = {group.name: group for group in groups}
+    found: dict[tuple[str, str, int], set[int]] = defaultdict(set)
+    for name, channels in removed.items():
+        group = known.get(name)
+        if group is None:
+            raise PlanError(f"channel group {name!r}: not in this model. Known groups: {', '.join(known) or 'none'}.")
+        _check_channels(group, channels)
+        for member in group.members:
+            for channel in channels:
+                found[member.layer, member.side, member.dim].update(member.indices[channel])
+    return {place: sorted(indices) for place, indices in found.items() if indices}
+
+
+def _check_channels(group: ChannelGroup, channels: Sequence[int]) -> None:
+    wrong = [channel for channel in channels if not 0 <= channel < group.channels]
+    if wrong:
+        raise PlanError(
+            f"channel group {group.name!r}: no channel {wrong[0]}. It has channels 0 to {group.channels - 1}."
+        )
+    for part in parts_to_keep(group):
+        if part <= set(channels):
+            what = f"all {len(part)} channels of a layer" if len(part) < group.channels else f"all {len(part)} channels"
+            raise PlanError(f"channel group {group.name!r}: {what} removed. Keep at least one.")
+
+
+def _tensor_axes(layer: nn.Module, side: str) -> dict[str, int]:
+    """Name of each tensor of the layer that has the side's channels, and the dimension that counts them."""
+    if is_depthwise(layer) or isinstance(layer, _NormBase):
+        names = ["weight", "bias", "running_mean", "running_var"]
+        return {name: 0 for name in names if getattr(layer, name, None) is not None}
+    if isinstance(layer, nn.RNNBase):
+        return {name: 1 for name, _ in layer.named_parameters() if name.startswith("weight_ih_l0")}
+    if isinstance(layer, nn.PReLU):
+        return {"weight": 0} if layer.num_parameters > 1 else {}
+    transposed = isinstance(layer, _ConvNd) and layer.transposed
+    if side == "in":
+        return {"weight": 0 if transposed else 1}
+    axes = {"weight": 1 if transposed else 0}
+    return axes | ({"bias": 0} if layer.bias is not None else {})
+
+
+def _size_attributes(layer: nn.Module, side: str) -> tuple[str, ...]:
+    """Names of the layer's attributes that count the side's channels."""
+    if is_depthwise(layer):
+        return ("in_channels", "out_channels", "groups")
+    if isinstance(layer, _ConvNd):
+        return ("in_channels",) if side == "in" else ("out_channels",)
+    if isinstance(layer, nn.Linear):
+        return ("in_features",) if side == "in" else ("out_features",)
+    if isinstance(layer, _NormBase):
+        return ("num_features",)
+    if isinstance(layer, nn.RNNBase):
+        return ("input_size",)
+    return ("num_parameters",) if isinstance(layer, nn.PReLU) and layer.num_parameters > 1 else ()
+
+
+def _tensors(layer: nn.Module, side: str) -> Iterator[tuple[Tensor, int]]:
+    for name, axis in _tensor_axes(layer, side).items():
+        yield getattr(layer, name), axis
+
+
+def _without(tensor: Tensor, dim: int, removed: Sequence[int]) -> Tensor:
+    """The tensor without some indices of one dimension; a parameter stays a parameter."""
+    gone = set(removed)
+    kept = torch.tensor([k for k in range(tensor.shape[dim]) if k not in gone], dtype=torch.long, device=tensor.device)
+    sliced = tensor.detach().index_select(dim, kept)
+    return nn.Parameter(sliced, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else sliced
+
+
+def _set_tensor(owner: nn.Module, name: str, tensor: Tensor) -> None:
+    setattr(owner, name, tensor)

@@ -1,0 +1,271 @@
+"""Find groups of coupled channels: the only file that knows torch-pruning.
+
+torch-pruning follows channels through a network by its autograd graph. It is asked once, on a copy; what it says is
+turned into plain index lists (`ChannelGroup`), and then checked: a group only counts as prunable if the network really
+computes the same with half of its channels removed as with them silenced. What fails the check, or defines the output,
+is protected, with the reason.
+"""
+
+import copy
+import difflib
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from compress.errors import PlanError
+from compress.prune.channels import ChannelGroup, Member, is_depthwise, unsupported_reason
+from compress.prune.exactness import exact_groups
+
+_WEIGHTED = (_ConvNd, nn.Linear)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What can be pruned in a network, and why the rest cannot."""
+
+    groups: list[ChannelGroup]
+    protected: dict[str, str] = field(default_factory=dict)
+    """Name of a group's first layer -> why its channels stay."""
+
+
+def find_groups(
+    module: nn.Module, input_shape: tuple[int, int, int], protect: Collection[str] = ()
+) -> list[ChannelGroup]:
+    """The prunable channel groups of a network, in the order they run; see `survey_channels`."""
+    return survey_channels(module, input_shape, protect).groups
+
+
+def survey_channels(module: nn.Module, input_shape: tuple[int, int, int], protect: Collection[str] = ()) -> Survey:
+    """Find every group of coupled channels of a network, each once.
+
+    Protected are: channels that reach the output with nothing but element-wise operations, pooling or concatenation
+    between (the logits, the map of a detector), recurrent layers' units, convolutions in groups, whatever
+    normalises over channels, and the groups that hold a layer named in `protect`.
+
+    Args:
+        module: any module that takes images [N, C, H, W]; it is left as it was.
+        input_shape: (C, H, W).
+        protect: names of layers whose channels must stay.
+
+    Raises:
+        PlanError: `protect` names a layer that the module does not have.
+    """
+    _check_names(module, protect)
+    traced = _Traced(module, input_shape)
+    found: list[ChannelGroup] = []
+    protected: dict[str, str] = {}
+    for members in traced.groups():
+        group = _as_group(members, traced)
+        reason = _reason_to_protect(group, traced, protect)
+        if reason:
+            protected[group.name] = reason
+        else:
+            found.append(group)
+    exact = exact_groups(module, input_shape, found)
+    for group in found:
+        if group not in exact:
+            protected[group.name] = "removing its channels would change more than their own contribution"
+    return Survey(sorted(exact, key=lambda group: traced.rank(group.name)), protected)
+
+
+class _Traced:
+    """A copy of the network prepared for torch-pruning, and the graph it finds."""
+
+    def __init__(self, module: nn.Module, input_shape: tuple[int, int, int]) -> None:
+        self._originals = dict(module.named_modules())
+        self.module = copy.deepcopy(module).eval().requires_grad_(True)
+        self._names = _replace_recurrent(self.module)
+        _buffers_to_parameters(self.module)
+        self._names |= {id(layer): name for name, layer in self.module.named_modules() if id(layer) not in self._names}
+        self._names |= {id(tensor): name for name, tensor in self.module.named_parameters()}
+        image = torch.zeros(1, *input_shape, device=next((p.device for p in self.module.parameters()), None))
+        self._order = _execution_order(self.module, image, self._names)
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of bare parameters, which are handled
+            self._graph = torch_pruning.DependencyGraph().build_dependency(self.module, image, verbose=False)
+        self.output_layers = self._layers_before_output()
+
+    def groups(self) -> Iterator[list[Member]]:
+        """Every group that torch-pruning finds, its root first."""
+        for group in self._graph.get_all_groups(ignored_layers=[], root_module_types=list(_WEIGHTED)):
+            yield _members_of(group, self)
+
+    def name_of(self, part: Any) -> str | None:
+        """The name a layer or tensor has in the original module; None for torch-pruning's own operations."""
+        return self._names.get(id(part))
+
+    def original(self, name: str) -> nn.Module | None:
+        """The original module's layer of that name; None for a bare tensor."""
+        return self._originals.get(name)
+
+    def rank(self, name: str) -> int:
+        """Position in the order of execution."""
+        return self._order.get(name, len(self._order))
+
+    def is_output_channel_fn(self, handler: Any) -> bool:
+        """Whether a pruning function of torch-pruning takes output channels."""
+        return bool(self._graph.is_out_channel_pruning_fn(handler))
+
+    def _layers_before_output(self) -> set[str]:
+        """The weighted layers that reach the output through no other one.
+
+        Walks back from the outputs; BatchNorm, activations, softmax, sums, pooling, concatenation and depthwise
+        convolutions are passed through, as they keep channels apart.
+        """
+        inner = set()
+        for node in self._graph.module2node.values():
+            inner |= {id(source) for source in node.inputs}
+        stack = [node for node in self._graph.module2node.values() if id(node) not in inner]
+        seen: set[int] = set()
+        found: set[str] = set()
+        while stack:
+            node = stack.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            if isinstance(node.module, _WEIGHTED) and not is_depthwise(node.module):
+                found.add(self.name_of(node.module) or "")
+            else:
+                stack.extend(node.inputs)
+        return found
+
+
+class _RecurrentStandIn(nn.Module):
+    """Stands for an LSTM or GRU while tracing: torch-pruning cannot see into one, but into a linear layer.
+
+    It reads the same inputs and returns the same shapes, [T, N, D*H] and a state, so what comes before follows.
+    """
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        directions = 2 if layer.bidirectional else 1
+        self.linear = nn.Linear(layer.input_size, directions * (layer.proj_size or layer.hidden_size))
+        self.batch_dim = 0 if layer.batch_first else 1
+        self.state_sizes = (directions * layer.num_layers, layer.hidden_size)
+        self.has_cell_state = isinstance(layer, nn.LSTM)
+
+    def forward(self, steps: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Like the layer: [T, N, I] -> [T, N, D*H] and a state of zeros."""
+        layers, units = self.state_sizes
+        hidden = steps.new_zeros(layers, steps.shape[self.batch_dim], units)
+        return self.linear(steps), (hidden, hidden.clone()) if self.has_cell_state else hidden
+
+
+def _replace_recurrent(module: nn.Module) -> dict[int, str]:
+    """Put a stand-in in the place of every recurrent layer; id of its linear part -> the layer's name."""
+    names: dict[int, str] = {}
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, nn.RNNBase) and name:
+            path, _, last = name.rpartition(".")
+            stand_in = _RecurrentStandIn(layer)
+            setattr(module.get_submodule(path), last, stand_in)
+            names[id(stand_in.linear)] = name
+    return names
+
+
+def _buffers_to_parameters(module: nn.Module) -> None:
+    """Make constants that are added or multiplied visible to autograd, which is what torch-pruning follows."""
+    for owner in list(module.modules()):
+        if isinstance(owner, nn.modules.batchnorm._NormBase):
+            continue
+        for name, buffer in list(owner.named_buffers(recurse=False)):
+            if buffer.is_floating_point() and buffer.numel() > 1:
+                del owner._buffers[name]
+                owner.register_parameter(name, nn.Parameter(buffer.clone()))
+
+
+def _execution_order(module: nn.Module, image: Tensor, names: dict[int, str]) -> dict[str, int]:
+    order: dict[str, int] = {}
+
+    def note(layer: nn.Module, *_: object) -> None:
+        order.setdefault(names.get(id(layer), ""), len(order))
+
+    hooks = [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, _WEIGHTED)]
+    try:
+        with torch.no_grad():
+            module(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return order
+
+
+def _members_of(group: Any, traced: _Traced) -> list[Member]:
+    """torch-pruning's group as index lists per channel of its root."""
+    root = group[0]
+    position = {channel: place for place, channel in enumerate(root.idxs)}
+    members = []
+    for item in group:
+        name = traced.name_of(item.dep.target.module)
+        if name is None:  # torch-pruning's own element-wise, concat, ... nodes hold no weights
+            continue
+        places: list[list[int]] = [[] for _ in root.idxs]
+        for index, root_index in zip(item.idxs, item.root_idxs, strict=True):
+            places[position[root_index]].append(int(index))
+        tensor = isinstance(item.dep.target.module, nn.Parameter)
+        dim = item.dep.target.pruning_dim % item.dep.target.module.ndim if tensor else 0
+        carries = tensor or is_depthwise(item.dep.target.module) or traced.is_output_channel_fn(item.dep.handler)
+        member = Member(name, "out" if carries else "in", tuple(tuple(sorted(place)) for place in places), dim)
+        if member not in members:
+            members.append(member)
+    return members
+
+
+def _as_group(members: list[Member], traced: _Traced) -> ChannelGroup:
+    """Name the group after the first layer whose own channels are the group's channels, and number them by it."""
+    count = len(members[0].indices)
+    roots = [member for member in members if _is_root(member, count, traced)] or members[:1]
+    root = min(roots, key=lambda member: traced.rank(member.layer))
+    order = sorted(range(count), key=lambda channel: root.indices[channel])
+    renumbered = (
+        Member(member.layer, member.side, tuple(member.indices[channel] for channel in order), member.dim)
+        for member in members
+    )
+    ranked = sorted(renumbered, key=lambda member: (member.side == "in", traced.rank(member.layer)))
+    layers = tuple(member.layer for member in ranked if member.side == "out" and traced.original(member.layer))
+    return ChannelGroup(root.layer, count, layers, tuple(ranked))
+
+
+def _is_root(member: Member, count: int, traced: _Traced) -> bool:
+    layer = traced.original(member.layer)
+    covered = sorted(index for indices in member.indices for index in indices)
+    return (
+        member.side == "out"
+        and isinstance(layer, _WEIGHTED)
+        and not is_depthwise(layer)
+        and covered == list(range(count))
+        and all(len(indices) == 1 for indices in member.indices)
+    )
+
+
+def _reason_to_protect(group: ChannelGroup, traced: _Traced, protect: Collection[str]) -> str:
+    named = sorted(set(protect) & {member.layer for member in group.members if member.side == "out"})
+    if named:
+        return f"{named[0]} is to be protected"
+    if traced.output_layers & {member.layer for member in group.members if member.side == "out"}:
+        return "defines the output"
+    if group.channels < 2:
+        return "has a single channel"
+    for member in group.members:
+        layer = traced.original(member.layer)
+        reason = unsupported_reason(layer, member.side) if layer is not None else ""
+        if reason:
+            return f"{member.layer} {reason}"
+    if not any(member.side == "in" for member in group.members):
+        return "no layer reads it"
+    return ""
+
+
+def _check_names(module: nn.Module, protect: Collection[str]) -> None:
+    known = [name for name, _ in module.named_modules() if name]
+    for name in protect:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else "`compress inspect` lists the layers."
+            raise PlanError(f"protect: got {name!r}. The model has no layer of that name. {hint}")

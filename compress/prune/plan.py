@@ -1,0 +1,267 @@
+"""Decide which channels go: from one ratio, from a tolerated metric drop, or from a share of multiply-adds."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from compress.artifacts import Curve, GroupPlan, PruningPlan, Sensitivity
+from compress.errors import ArtifactError, PlanError
+from compress.measure.cost import layer_positions, macs_at, module_cost, parameter_count
+from compress.prune.channels import ChannelGroup, remove_channels
+from compress.prune.importance import CRITERIA
+from compress.prune.scoring import lowest_channels, removal_count, score_group
+
+_STEPS = 50
+"""Of a bisection: enough to tell apart neighbouring float64 thresholds that matter."""
+_LARGEST_UNIFORM_RATIO = 0.95
+
+
+@dataclass(frozen=True)
+class Network:
+    """What every plan needs to know: the network, its groups, and how channels are ranked and rounded.
+
+    `align`: kept channels are a multiple of it, rounded up, so that never more is removed than was asked for.
+    """
+
+    module: nn.Module
+    groups: Sequence[ChannelGroup]
+    input_shape: tuple[int, int, int]
+    criterion: str = "fpgm"
+    align: int = 1
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what users set.
+
+        Raises:
+            PlanError: unknown criterion, or an align below 1.
+        """
+        if self.criterion not in CRITERIA:
+            raise PlanError(f"prune.criterion: got {self.criterion!r}. Must be one of {', '.join(CRITERIA)}.")
+        if self.align < 1:
+            raise PlanError(f"prune.align: got {self.align}. Must be 1 or more; 8 or 16 suits most CPUs.")
+
+
+def plan_ratio(network: Network, ratio: float) -> PruningPlan:
+    """Remove the same share of every group.
+
+    Raises:
+        PlanError: the ratio is out of range, or `align` leaves every group whole.
+    """
+    if not 0.0 <= ratio < 1.0:
+        raise PlanError(f"prune.ratio: got {ratio:g}. Must lie in [0, 1): the share of channels to remove.")
+    return plan_ratios(network, _uniform(network, ratio), target={"ratio": ratio})
+
+
+def plan_metric_drop(network: Network, sensitivity: Sensitivity, metric_drop: float) -> PruningPlan:
+    """Remove from each group what costs at most `metric_drop` of the metric when it is pruned alone.
+
+    Raises:
+        PlanError: the drop is not a number, or `align` leaves every group whole.
+        ArtifactError: the scan is of other groups, or not finished.
+    """
+    if not math.isfinite(metric_drop):
+        raise PlanError(f"prune.metric_drop: got {metric_drop}. Must be a number, e.g. 0.01 for one point.")
+    ratios = _tolerated(_drops(network, sensitivity), metric_drop)
+    notes = (
+        () if any(ratios.values()) else (f"metric_drop {metric_drop:g}: no group stays below it, nothing is removed",)
+    )
+    return plan_ratios(network, ratios, target={"metric_drop": metric_drop}, notes=notes)
+
+
+def plan_macs(network: Network, macs: float, sensitivity: Sensitivity | None = None) -> PruningPlan:
+    """Bring multiply-adds down to a share of what they are.
+
+    With a scan, bisects the metric drop that every group may cost alone; without, one ratio for all. What the pruned
+    network really costs decides. If the share cannot be reached, the plan goes as far as it can and a note says so.
+
+    Args:
+        network: what to prune.
+        macs: wanted multiply-adds / those of the network, in (0, 1].
+        sensitivity: a finished scan of the same groups.
+
+    Raises:
+        PlanError: the share is out of range, or `align` leaves every group whole.
+        ArtifactError: the scan is of other groups, or not finished.
+    """
+    if not 0.0 < macs <= 1.0:
+        raise PlanError(f"prune.target.macs: got {macs:g}. Must lie in (0, 1]: the share of multiply-adds to keep.")
+    ratios_at, low, high = _ratio_family(network, sensitivity)
+    ranking = _Ranking(network)
+    wanted = macs * ranking.macs({})
+    least = ranking.macs(ratios_at(high))
+    notes = []
+    if least > wanted:
+        share = least / ranking.macs({})
+        notes = [f"macs {macs:g} cannot be reached: {share:.3f} is the least that the ratios and align allow"]
+    elif ranking.macs(ratios_at(low)) <= wanted:
+        high = low
+    else:
+        high = _bisect(lambda at: ranking.macs(ratios_at(at)) <= wanted, low, high)
+    return plan_ratios(network, ratios_at(high), target={"macs": macs}, notes=notes)
+
+
+def plan_ratios(
+    network: Network, ratios: Mapping[str, float], *, target: Mapping[str, float], notes: Sequence[str] = ()
+) -> PruningPlan:
+    """Turn a ratio per group into the exact channels: the lowest-scoring ones, kept channels a multiple of `align`.
+
+    Args:
+        network: what to prune.
+        ratios: group name -> share to remove; groups that are not named stay whole.
+        target: how the ratios were chosen, for the record.
+        notes: what to know about the plan.
+
+    Raises:
+        PlanError: a group is unknown, or `align` leaves every group whole although pruning was asked for.
+    """
+    unknown = sorted(set(ratios) - {group.name for group in network.groups})
+    if unknown:
+        raise PlanError(f"prune: channel group {unknown[0]!r} is not in this model.")
+    ranking = _Ranking(network)
+    plans = {group.name: ranking.group_plan(group, ratios.get(group.name, 0.0)) for group in network.groups}
+    _check_align(network, plans)
+    removed = {name: plan.removed for name, plan in plans.items()}
+    pruned = remove_channels(network.module, network.groups, removed)
+    params_after, macs_after = module_cost(pruned, network.input_shape)
+    return PruningPlan(
+        fingerprint=network.fingerprint,
+        criterion=network.criterion,
+        align=network.align,
+        target=dict(target),
+        macs_before=ranking.macs({}),
+        macs_after=macs_after,
+        params_before=parameter_count(network.module),
+        params_after=params_after,
+        groups=plans,
+        notes=tuple(notes),
+    )
+
+
+def largest_ratio(drops: Mapping[float, float], threshold: float) -> float:
+    """The largest ratio whose drop is at most the threshold, carried on linearly towards the next ratio; else 0.
+
+    Curves need not rise: an early bump above the threshold does not count if a larger ratio is below it.
+
+    >>> largest_ratio({0.25: 0.0, 0.5: 0.75, 0.75: 0.25, 0.875: 0.5}, 0.375)  # halfway from 0.75 to 0.875
+    0.8125
+    >>> largest_ratio({0.25: 0.5}, 0.375), largest_ratio({0.25: 0.0, 0.5: 0.25}, 0.375)
+    (0.0, 0.5)
+
+    Source: PaddleSlim, `get_ratios_by_loss`; there of relative losses, the rule is the same for either.
+    """
+    grid = sorted(drops)
+    for place in reversed(range(len(grid))):
+        ratio, drop = grid[place], drops[grid[place]]
+        if not drop <= threshold:  # also where it is not a number
+            continue
+        if place == len(grid) - 1 or not math.isfinite(drops[grid[place + 1]]):
+            return ratio
+        next_ratio, next_drop = grid[place + 1], drops[grid[place + 1]]
+        return ratio + (threshold - drop) * (next_ratio - ratio) / (next_drop - drop)
+    return 0.0
+
+
+def kept_channels(channels: int, ratio: float, align: int = 1) -> int:
+    """How many channels a ratio keeps: a multiple of `align`, rounded up, or all of them.
+
+    >>> kept_channels(40, 0.3), kept_channels(40, 0.3, 16), kept_channels(8, 0.5, 16), kept_channels(24, 0.3, 16)
+    (28, 32, 8, 24)
+    """
+    kept = channels - removal_count(channels, ratio)
+    return min(channels, math.ceil(kept / align) * align)
+
+
+class _Ranking:
+    """The groups' channels by score, computed once for the many ratios that a bisection tries."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        criterion = CRITERIA[network.criterion]
+        self._scores: dict[str, Tensor] = {
+            group.name: score_group(network.module, group, criterion) for group in network.groups
+        }
+        self._positions = layer_positions(network.module, network.input_shape)
+
+    def group_plan(self, group: ChannelGroup, ratio: float) -> GroupPlan:
+        align = self._network.align
+        kept = kept_channels(group.channels, ratio, align)
+        removed = lowest_channels(group, self._scores[group.name], group.channels - kept)
+        whole = kept == group.channels and removal_count(group.channels, ratio) > 0
+        return GroupPlan(
+            channels=group.channels,
+            layers=group.layers,
+            pruning_ratio_asked=ratio,
+            pruning_ratio=len(removed) / group.channels,
+            removed=removed,
+            note=f"stays whole: the next multiple of align {align} is not below its {group.channels} channels"
+            if whole
+            else "",
+        )
+
+    def macs(self, ratios: Mapping[str, float]) -> int:
+        """Multiply-adds of the network really pruned so."""
+        network = self._network
+        removed = {
+            group.name: self.group_plan(group, ratios[group.name]).removed
+            for group in network.groups
+            if group.name in ratios
+        }
+        return macs_at(remove_channels(network.module, network.groups, removed), self._positions)
+
+
+def _ratio_family(
+    network: Network, sensitivity: Sensitivity | None
+) -> tuple[Callable[[float], dict[str, float]], float, float]:
+    """Ratios per group as a function of one number, which prunes nothing at the first bound and most at the second."""
+    if sensitivity is None:
+        return lambda ratio: _uniform(network, ratio), 0.0, _LARGEST_UNIFORM_RATIO
+    drops = _drops(network, sensitivity)
+    cells = [drop for curve in drops.values() for drop in curve.values() if math.isfinite(drop)] or [0.0]
+    below_all = min(cells) - 1.0
+    return lambda threshold: _tolerated(drops, threshold), below_all, max(cells)
+
+
+def _uniform(network: Network, ratio: float) -> dict[str, float]:
+    return {group.name: ratio for group in network.groups}
+
+
+def _tolerated(drops: Mapping[str, Mapping[float, float]], threshold: float) -> dict[str, float]:
+    return {name: largest_ratio(curve, threshold) for name, curve in drops.items()}
+
+
+def _drops(network: Network, sensitivity: Sensitivity) -> dict[str, dict[float, float]]:
+    """Metric drop by ratio for each group of the network."""
+    for group in network.groups:
+        curve = sensitivity.curves.get(group.name)
+        if curve is None or curve.channels != group.channels:
+            found = "not in it" if curve is None else f"of {curve.channels} channels in it, now of {group.channels}"
+            raise ArtifactError(f"sensitivity: channel group {group.name!r} is {found}. Scan this model again.")
+        if len(curve.metric) < len(sensitivity.ratios):
+            raise ArtifactError(f"sensitivity: the scan of {group.name!r} is not finished. Run the scan to its end.")
+    return {group.name: metric_drops(sensitivity.curves[group.name], sensitivity.baseline) for group in network.groups}
+
+
+def metric_drops(curve: Curve, baseline: float) -> dict[float, float]:
+    """Absolute metric drop by ratio; below zero where pruning happened to help."""
+    return {float(ratio): baseline - metric for ratio, metric in curve.metric.items()}
+
+
+def _check_align(network: Network, plans: Mapping[str, GroupPlan]) -> None:
+    asked = [plan for plan in plans.values() if plan.note]
+    if asked and not any(plan.removed for plan in plans.values()):
+        widest = max(plan.channels for plan in plans.values())
+        raise PlanError(
+            f"prune.align: got {network.align}. It leaves every group whole (the widest has {widest} channels). "
+            "Use a smaller align, or a larger ratio."
+        )
+
+
+def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """The least number in (low, high] that holds; it does at `high`, does not at `low`, and changes once."""
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high

@@ -1,0 +1,70 @@
+"""Which channels of a group matter least."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from compress.prune.channels import ChannelGroup, Member, parts_to_keep
+from compress.prune.importance import Criterion
+
+
+def score_group(module: nn.Module, group: ChannelGroup, criterion: Criterion) -> Tensor:
+    """Score each channel of a group, [channels]; the lowest are removed first.
+
+    A channel is made by several layers where outputs are added, and carried by depthwise convolutions. Each such layer
+    scores its filters by the criterion; the scores are divided by the layer's mean, so that no layer counts more for
+    having larger weights, and averaged over the layers that hold the channel.
+
+    PaddleSlim instead goes by the layer that was named for pruning alone. For a group with one layer the two choose
+    the same channels; where outputs are added, ours also asks the other layers whose channels go.
+    """
+    total = torch.zeros(group.channels, dtype=torch.float64)
+    holders = torch.zeros(group.channels, dtype=torch.float64)
+    for member in group.members:
+        layer = _module_or_none(module, member.layer)
+        if member.side != "out" or not isinstance(layer, _ConvNd | nn.Linear):
+            continue
+        held = [channel for channel in range(group.channels) if member.indices[channel]]
+        scores = criterion(_filters(layer, member, held)).double().cpu()
+        total[held] += scores / scores.mean().clamp_min(torch.finfo(torch.float64).tiny)
+        holders[held] += 1.0
+    return total / holders.clamp_min(1.0)
+
+
+def lowest_channels(group: ChannelGroup, scores: Tensor, count: int) -> tuple[int, ...]:
+    """The `count` channels with the lowest scores, ascending; of equal scores the first go first.
+
+    Where a layer holds only a part of the group (its output is concatenated before it is added to others), its best
+    channel stays, as a layer without channels cannot be; then there may be fewer than `count`.
+    """
+    left = [set(part) for part in parts_to_keep(group)]
+    removed: list[int] = []
+    for channel in torch.argsort(scores, stable=True).tolist():
+        if len(removed) == count:
+            break
+        if {channel} not in left:
+            removed.append(channel)
+            for part in left:
+                part.discard(channel)
+    return tuple(sorted(removed))
+
+
+def removal_count(channels: int, ratio: float) -> int:
+    """How many channels a ratio removes: rounded as PaddleSlim does, and always leaving one.
+
+    >>> removal_count(10, 0.25), removal_count(10, 0.26), removal_count(4, 0.9)
+    (2, 3, 3)
+    """
+    return min(round(channels * ratio), channels - 1)
+
+
+def _filters(layer: nn.Module, member: Member, held: list[int]) -> Tensor:
+    """The layer's filters by group channel, [held, ...]; several filters of one channel count as one long one."""
+    weight: Tensor = layer.get_parameter("weight")
+    if isinstance(layer, _ConvNd) and layer.transposed and layer.groups == 1:
+        weight = weight.transpose(0, 1)
+    return torch.stack([weight[list(member.indices[channel])].flatten() for channel in held])
+
+
+def _module_or_none(module: nn.Module, name: str) -> nn.Module | None:
+    return dict(module.named_modules()).get(name)

@@ -1,0 +1,184 @@
+"""How much the metric drops when one group of channels is thinned out and nothing is retrained."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from compress.artifacts import Curve, Sensitivity
+from compress.errors import ArtifactError, PlanError
+from compress.measure.cost import layer_positions, weight_count
+from compress.prune.channels import ChannelGroup, Member, remove_channels
+from compress.prune.importance import CRITERIA
+from compress.prune.scoring import lowest_channels, removal_count, score_group
+
+Progress = Callable[[int, int, str], None]
+
+
+def scan_sensitivity(
+    module: nn.Module,
+    groups: Sequence[ChannelGroup],
+    *,
+    evaluate: Callable[[nn.Module], float],
+    ratios: Sequence[float],
+    criterion: str,
+    fingerprint: str,
+    metric_name: str,
+    input_shape: tuple[int, int, int],
+    baseline: float | None = None,
+    previous: Sensitivity | None = None,
+    on_cell: Callable[[Sensitivity], None] | None = None,
+    on_progress: Progress | None = None,
+) -> Sensitivity:
+    """Measure the metric with one group pruned at a time, at each ratio; the module is left as it was.
+
+    The same cells come out in whatever pieces the scan is done, so a stopped scan that goes on from its last
+    `on_cell` value ends with the same result. Ratios that remove the same number of channels share a measurement.
+
+    Args:
+        module: the network, in eval mode.
+        groups: from `find_groups`.
+        evaluate: metric of a network, higher is better.
+        ratios: shares of a group's channels to remove, each in (0, 1).
+        criterion: "fpgm", "l1" or "l2": which channels go first.
+        fingerprint: of model, data, metric and settings.
+        metric_name: name of what `evaluate` returns.
+        input_shape: (C, H, W) that MACs refer to.
+        baseline: metric of the unpruned network, if known.
+        previous: the cells of a stopped scan.
+        on_cell: called with the scan so far after each new cell; the caller stores it.
+        on_progress: called as (cells done, cells, message).
+
+    Raises:
+        PlanError: a ratio is out of range or the criterion unknown.
+        ArtifactError: `previous` belongs to another model, data or criterion.
+
+    Source: Li et al. 2016, "Pruning Filters for Efficient ConvNets" (arXiv 1608.08710), section 3.2; groups instead of
+    single layers, as coupled layers cannot be pruned alone.
+    """
+    _check_request(ratios, criterion)
+    scan = _start(module, groups, ratios, criterion, fingerprint, metric_name, input_shape, previous)
+    if baseline is not None or previous is None:
+        scan = dataclasses.replace(scan, baseline=evaluate(module) if baseline is None else baseline)
+    total = len(groups) * len(scan.ratios)
+    done = sum(len(curve.metric) for curve in scan.curves.values())
+    for group in groups:
+        missing = [ratio for ratio in scan.ratios if ratio_key(ratio) not in scan.curves[group.name].metric]
+        scores = score_group(module, group, CRITERIA[criterion]) if missing else None
+        for ratio in missing:
+            assert scores is not None
+            metric = _cell(module, group, ratio, scores, scan, evaluate)
+            scan = _with_cell(scan, group.name, ratio, metric)
+            done += 1
+            if on_cell is not None:
+                on_cell(scan)
+            if on_progress is not None:
+                on_progress(done, total, f"{group.name} at {ratio:g}: {metric_name} {metric:.4f}")
+    return scan
+
+
+def ratio_key(ratio: float) -> str:
+    """How a ratio is spelled in a stored curve.
+
+    >>> ratio_key(0.30000000000000004)
+    '0.3'
+    """
+    return f"{ratio:g}"
+
+
+def group_macs(module: nn.Module, group: ChannelGroup, positions: Mapping[str, int]) -> int:
+    """Multiply-adds that the group's channels take part in: what would go if all of them went.
+
+    Args:
+        module: the network.
+        group: one of its groups.
+        positions: from `compress.measure.cost.layer_positions`.
+    """
+    touched: dict[str, float] = {}
+    for member in group.members:
+        if member.layer in positions:
+            untouched = 1.0 - touched.get(member.layer, 0.0)
+            touched[member.layer] = 1.0 - untouched * (1.0 - _share(module, member))
+    return sum(
+        round(share * positions[layer] * weight_count(module.get_submodule(layer))) for layer, share in touched.items()
+    )
+
+
+def _share(module: nn.Module, member: Member) -> float:
+    """Share of a layer's channels, on the member's side, that belong to the group."""
+    layer = module.get_submodule(member.layer)
+    names = ("out_channels", "out_features") if member.side == "out" else ("in_channels", "in_features", "input_size")
+    channels = next(getattr(layer, name) for name in names if hasattr(layer, name))
+    return sum(len(indices) for indices in member.indices) / int(channels)
+
+
+def _cell(
+    module: nn.Module,
+    group: ChannelGroup,
+    ratio: float,
+    scores: Tensor,
+    scan: Sensitivity,
+    evaluate: Callable[[nn.Module], float],
+) -> float:
+    count = removal_count(group.channels, ratio)
+    if count == 0:
+        return scan.baseline
+    for key, metric in scan.curves[group.name].metric.items():
+        if removal_count(group.channels, float(key)) == count:
+            return metric
+    return float(evaluate(remove_channels(module, [group], {group.name: lowest_channels(group, scores, count)})))
+
+
+def _with_cell(scan: Sensitivity, group: str, ratio: float, metric: float) -> Sensitivity:
+    curve = scan.curves[group]
+    curve = dataclasses.replace(curve, metric={**curve.metric, ratio_key(ratio): metric})
+    return dataclasses.replace(scan, curves={**scan.curves, group: curve})
+
+
+def _start(
+    module: nn.Module,
+    groups: Sequence[ChannelGroup],
+    ratios: Sequence[float],
+    criterion: str,
+    fingerprint: str,
+    metric_name: str,
+    input_shape: tuple[int, int, int],
+    previous: Sensitivity | None,
+) -> Sensitivity:
+    """A scan without cells, or with those of a stopped one."""
+    grid = tuple(sorted({float(ratio_key(ratio)) for ratio in ratios}))
+    kept = _cells_to_keep(previous, fingerprint, criterion, grid)
+    positions = layer_positions(module, input_shape)
+    curves = {
+        group.name: Curve(
+            group.channels, group.layers, group_macs(module, group, positions), dict(kept.get(group.name, {}))
+        )
+        for group in groups
+    }
+    baseline = previous.baseline if previous is not None else float("nan")
+    return Sensitivity(fingerprint, criterion, metric_name, baseline, grid, curves)
+
+
+def _cells_to_keep(
+    previous: Sensitivity | None, fingerprint: str, criterion: str, grid: Sequence[float]
+) -> dict[str, dict[str, float]]:
+    if previous is None:
+        return {}
+    if previous.fingerprint != fingerprint or previous.criterion != criterion:
+        raise ArtifactError(
+            "sensitivity: stale: the earlier scan is of another model, data or settings "
+            f"(fingerprint {previous.fingerprint}, now {fingerprint}). Delete it, or choose another --out folder."
+        )
+    keys = {ratio_key(ratio) for ratio in grid}
+    return {
+        name: {key: metric for key, metric in curve.metric.items() if key in keys}
+        for name, curve in previous.curves.items()
+    }
+
+
+def _check_request(ratios: Sequence[float], criterion: str) -> None:
+    if criterion not in CRITERIA:
+        raise PlanError(f"sensitivity.criterion: got {criterion!r}. Must be one of {', '.join(CRITERIA)}.")
+    wrong = [ratio for ratio in ratios if not 0.0 < ratio < 1.0]
+    if wrong or not ratios:
+        raise PlanError(f"sensitivity.ratios: got {wrong[0] if wrong else list(ratios)}. Each must lie in (0, 1).")

@@ -1,0 +1,282 @@
+"""Groups of coupled channels: found as they are, protected where they define the output, exact when pruned."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from compress.errors import PlanError
+from compress.prune.channels import remove_channels, silence_channels
+from compress.prune.groups import find_groups, survey_channels
+from compress.prune.scoring import lowest_channels
+from tests.prune import nets
+
+SHAPE = (3, 8, 8)
+
+
+@dataclass(frozen=True)
+class Coupled:
+    """What is known of a group by reading the network: its layers, and who reads it at which input channels."""
+
+    channels: int
+    layers: set[str]
+    readers: dict[str, Any] = field(default_factory=dict)
+    """Layer -> its input indices for a channel."""
+
+
+def same(channel: int) -> list[int]:
+    return [channel]
+
+
+NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Coupled]]] = {
+    "plain": (
+        nets.Plain,
+        {
+            "conv1": Coupled(6, {"conv1", "bn1"}, {"conv2": same}),
+            "conv2": Coupled(8, {"conv2"}, {"fc": same}),
+        },
+    ),
+    "residual": (
+        nets.Residual,
+        {
+            "stem": Coupled(8, {"stem", "block1", "bn", "block2"}, {"expand1": same, "block2": same, "head": same}),
+            "expand1": Coupled(12, {"expand1"}, {"block1": same}),
+        },
+    ),
+    "squeeze-excite": (
+        nets.SqueezeExcite,
+        {
+            "stem": Coupled(8, {"stem", "project"}, {"expand": same, "head": same}),
+            "expand": Coupled(16, {"expand", "bn1", "depthwise", "bn2", "se2"}, {"se1": same, "project": same}),
+            "se1": Coupled(4, {"se1"}, {"se2": same}),
+        },
+    ),
+    "concat": (
+        nets.Concat,
+        {
+            "down1": Coupled(6, {"down1"}, {"down2": same, "merge": same}),
+            "down2": Coupled(10, {"down2"}, {"merge": lambda channel: [6 + channel]}),
+            "merge": Coupled(8, {"merge"}, {"up": same}),
+            "up": Coupled(4, {"up"}, {"last": same}),
+        },
+    ),
+    "flattened": (
+        nets.Flattened,
+        {
+            "conv": Coupled(5, {"conv"}, {"hidden": lambda channel: [4 * channel + k for k in range(4)]}),
+            "hidden": Coupled(9, {"hidden"}, {"fc": same}),
+        },
+    ),
+    "recurrent": (nets.Recurrent, {"conv": Coupled(7, {"conv"}, {"rnn": same})}),
+    "constants": (nets.WithConstants, {"conv": Coupled(6, {"conv", "prelu"}, {"head": same})}),
+}
+
+
+@pytest.fixture(params=list(NETWORKS))
+def network(request: pytest.FixtureRequest) -> tuple[nn.Module, dict[str, Coupled]]:
+    kind, expected = NETWORKS[request.param]
+    return nets.initialise(kind()), expected
+
+
+def masked_output(module: nn.Module, expected: dict[str, Coupled], removed: dict[str, list[int]], x: Tensor) -> Tensor:
+    """The full network, with the removed channels cut off by hand at the inputs of the layers that read them."""
+    blocked: dict[str, list[int]] = {}
+    for name, channels in removed.items():
+        for reader, places in expected[name].readers.items():
+            blocked.setdefault(reader, []).extend(place for channel in channels for place in places(channel))
+
+    def block(indices: list[int], dim: int) -> Any:
+        return lambda _, inputs: (inputs[0].index_fill(dim, torch.tensor(indices), 0.0), *inputs[1:])
+
+    hooks = []
+    for reader, indices in blocked.items():
+        layer = module.get_submodule(reader)
+        dim = -1 if isinstance(layer, nn.Linear | nn.RNNBase) else 1
+        hooks.append(layer.register_forward_pre_hook(block(indices, dim)))
+    with torch.no_grad():
+        output: Tensor = module(x)
+    for hook in hooks:
+        hook.remove()
+    return output
+
+
+def test_finds_each_coupled_group_once_in_order(network: tuple[nn.Module, dict[str, Coupled]]) -> None:
+    module, expected = network
+    groups = find_groups(module, SHAPE)
+    assert [group.name for group in groups] == list(expected)
+    assert {group.name: group.channels for group in groups} == {name: c.channels for name, c in expected.items()}
+    assert {group.name: set(group.layers) for group in groups} == {name: c.layers for name, c in expected.items()}
+    for group in groups:
+        assert group.layers[0] == group.name
+        readers = {member.layer: member.indices for member in group.members if member.side == "in"}
+        assert readers == {
+            layer: tuple(tuple(places(channel)) for channel in range(group.channels))
+            for layer, places in expected[group.name].readers.items()
+        }
+
+
+def test_the_pruned_network_equals_the_one_with_those_channels_cut_off_by_hand(
+    network: tuple[nn.Module, dict[str, Coupled]],
+) -> None:
+    module, expected = network
+    removed = {name: list(range(0, coupled.channels, 2)) for name, coupled in expected.items()}
+    x = torch.randn(2, *SHAPE)
+    pruned = remove_channels(module, find_groups(module, SHAPE), removed)
+    with torch.no_grad():
+        torch.testing.assert_close(pruned(x), masked_output(module, expected, removed, x), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(pruned(x), module(x), rtol=1e-3)
+
+
+def test_removing_nothing_is_bit_exact(network: tuple[nn.Module, dict[str, Coupled]]) -> None:
+    module, expected = network
+    copy = remove_channels(module, find_groups(module, SHAPE), {name: [] for name in expected})
+    x = torch.randn(2, *SHAPE)
+    assert torch.equal(copy(x), module(x))
+
+
+def test_finding_leaves_the_module_as_it_was(network: tuple[nn.Module, dict[str, Coupled]]) -> None:
+    module, _ = network
+    module.train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    flags = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    find_groups(module, SHAPE)
+    assert module.training
+    assert {name: parameter.requires_grad for name, parameter in module.named_parameters()} == flags
+    assert list(module.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(module=nets.drawn_networks(), seed=st.integers(0, 1000), share=st.floats(0.0, 1.0))
+def test_random_networks_are_pruned_exactly(module: nn.Module, seed: int, share: float) -> None:
+    survey = survey_channels(module, SHAPE)
+    assert set(survey.protected.values()) == {"defines the output"}
+    assert any("stem" in group.layers for group in survey.groups)
+    generator = torch.Generator().manual_seed(seed)
+    removed = {
+        group.name: lowest_channels(group, torch.rand(group.channels, generator=generator), int(share * group.channels))
+        for group in survey.groups
+    }
+    x = torch.randn(2, *SHAPE, generator=generator)
+    pruned = remove_channels(module, survey.groups, removed)
+    silent = silence_channels(module, survey.groups, removed)
+    with torch.no_grad():
+        torch.testing.assert_close(pruned(x), silent(x), rtol=1e-4, atol=1e-5)
+    for group in survey.groups:
+        assert pruned.get_submodule(group.name).weight.shape[0] == group.channels - len(removed[group.name])
+
+
+def test_a_concatenation_that_is_added_to_couples_both_its_parts() -> None:
+    module = nets.initialise(nets.Drawn(2, [("dense", 3), ("residual", 4)]))
+    group = find_groups(module, SHAPE)[-1]
+    assert (group.name, group.channels) == ("blocks.1.2", 5)
+    assert set(group.layers) == {"stem", "blocks.0", "blocks.1.2"}
+    with pytest.raises(PlanError, match="all 2 channels of a layer removed"):
+        remove_channels(module, [group], {"blocks.1.2": [0, 1]})
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_recurrent_units_stay_and_the_input_follows(kind: type[nn.RNNBase], layers: int) -> None:
+    module = nets.initialise(nets.Recurrent(kind, layers))
+    survey = survey_channels(module, SHAPE)
+    assert [group.name for group in survey.groups] == ["conv"]
+    assert "recurrent" in survey.protected["rnn"]
+    pruned = remove_channels(module, survey.groups, {"conv": [1, 4]})
+    silent = silence_channels(module, survey.groups, {"conv": [1, 4]})
+    x = torch.randn(2, *SHAPE)
+    torch.testing.assert_close(pruned(x), silent(x), rtol=1e-5, atol=1e-6)
+    assert pruned.rnn.input_size == 5
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (nets.Plain(), "fc"),
+        (nets.Residual(), "head"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.BatchNorm2d(5), nn.Sigmoid()), "2"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "2"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.Conv2d(5, 5, 3, groups=5)), "2"),
+    ],
+    ids=["softmax", "plain", "batch norm and sigmoid", "pooled", "depthwise"],
+)
+def test_channels_that_define_the_output_are_protected(module: nn.Module, name: str) -> None:
+    survey = survey_channels(nets.initialise(module), SHAPE)
+    assert survey.protected == {name: "defines the output"}
+
+
+def test_both_summands_of_an_output_are_protected() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.stem(x))
+            return torch.softmax(self.a(x) + self.b(x), dim=1)
+
+    survey = survey_channels(nets.initialise(Sum()), SHAPE)
+    assert [group.name for group in survey.groups] == ["stem"]
+    assert survey.protected == {"a": "defines the output"}
+
+
+def test_every_output_of_several_is_protected() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(4, 3, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            x = torch.relu(self.stem(x))
+            return self.a(x), torch.sigmoid(self.b(x))
+
+    survey = survey_channels(nets.initialise(Two()), SHAPE)
+    assert [group.name for group in survey.groups] == ["stem"]
+    assert set(survey.protected) == {"a", "b"}
+
+
+def test_named_layers_are_protected_with_their_whole_group() -> None:
+    survey = survey_channels(nets.initialise(nets.Residual()), SHAPE, protect=["block2"])
+    assert [group.name for group in survey.groups] == ["expand1"]
+    assert survey.protected["stem"] == "block2 is to be protected"
+
+
+def test_protecting_an_unknown_layer_names_the_nearest() -> None:
+    with pytest.raises(PlanError, match=r"protect: got 'blok1'\. .* Did you mean 'block1'\?"):
+        find_groups(nets.Residual(), SHAPE, protect=["blok1"])
+
+
+def test_convolutions_in_groups_stay_with_the_reason() -> None:
+    survey = survey_channels(nets.initialise(nets.Grouped()), SHAPE)
+    assert [group.name for group in survey.groups] == ["conv2"]
+    assert "grouped is a convolution in 2 groups" in survey.protected["conv1"]
+    assert "grouped is a convolution in 2 groups" in survey.protected["grouped"]
+
+
+def test_channels_that_cannot_be_followed_are_protected_not_pruned_wrongly() -> None:
+    survey = survey_channels(nets.initialise(nets.Shuffled()), SHAPE)
+    assert [group.name for group in survey.groups] == ["conv2"]
+    assert "change more than their own contribution" in survey.protected["conv1"]
+
+
+def test_channels_that_are_normalised_together_are_protected() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    assert "normalises channels" in survey_channels(nets.initialise(module), SHAPE).protected["0"]
+
+
+def test_channels_added_to_the_image_are_protected() -> None:
+    class OnImage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x + self.conv(x))
+
+    survey = survey_channels(nets.initialise(OnImage()), SHAPE)
+    assert survey.groups == []
+    assert "conv" in survey.protected
