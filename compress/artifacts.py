@@ -123,7 +123,11 @@ class Parity:
     agreement: float
     """Share of images with the same arg-max (optimisation on)."""
     tolerance: float
+    """Largest allowed difference of an integer tensor, in steps of its scale."""
     count: int
+    max_steps: float = 0.0
+    """Largest difference of any integer tensor, each recomputed from the file's own inputs to it; optimisation off."""
+    max_steps_optimised: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,13 @@ UNIFORM = {"dilations": 1, "strides": 1, "pads": 0}
 """Lists whose default is one number throughout (Conv and pooling)."""
 
 
-def compact(model: onnx.ModelProto) -> onnx.ModelProto:
+def compact(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The same model in fewer bytes: equal constants once, default attributes and node names gone, inner names short.
 
     Inputs, outputs, opsets and metadata stay as they are.
+
+    Returns:
+        The model, and the new name of every value by its old one.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -36,9 +39,9 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.value_info[:]
     graph.ClearField("doc_string")
     graph.name = "g"
-    _shorten_names(graph)
+    renamed = _shorten_names(graph)
     result.producer_name, result.producer_version = "compress", ""
-    return result
+    return result, renamed
 
 
 def _merge_constants(graph: onnx.GraphProto) -> None:
@@ -82,7 +85,7 @@ def _drop_defaults(node: onnx.NodeProto) -> None:
     node.attribute.extend(copies)
 
 
-def _shorten_names(graph: onnx.GraphProto) -> None:
+def _shorten_names(graph: onnx.GraphProto) -> dict[str, str]:
     public = {value.name for value in graph.input} | {value.name for value in graph.output}
     fresh = (name for name in _short_names() if name not in public)
     short = {name: name for name in public} | {"": ""}
@@ -94,6 +97,7 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
                 if name not in short:
                     short[name] = next(fresh)
                 names[index] = short[name]
+    return short
 
 
 def _short_names() -> Iterator[str]:

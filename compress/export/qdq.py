@@ -22,6 +22,9 @@ from compress.quant.functional import quantize_weight
 from compress.quant.layers import GATE_SCALE, IntegerHardSwish, QuantConv2d, QuantLinear
 from compress.quant.pact import PACT
 from compress.quant.prepare import PASS_THROUGH
+INTEGERS = ".int"
+"""Ends the name of a value's uint8 form while the graph is built."""
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -41,7 +44,16 @@ class Choices:
     hard_swish: frozenset[str]
 
 
-def export_int8(module: fx.GraphModule, template: onnx.ModelProto) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class Exported:
+    """An int8 model, and where its integers are."""
+
+    model: onnx.ModelProto
+    integers: dict[str, tuple[str, Parameters]]
+    """Value of the lowered float graph -> (name of its uint8 form in the file, scale and zero point)."""
+
+
+def export_int8(module: fx.GraphModule, template: onnx.ModelProto) -> Exported:
     """The int8 file of a quantisation-aware module.
 
     Args:
@@ -50,6 +62,9 @@ def export_int8(module: fx.GraphModule, template: onnx.ModelProto) -> onnx.Model
 
     Returns:
         A model with the template's inputs, outputs and metadata; inner names are short, since they cost bytes.
+
+    Raises:
+        ModelError: the module was not imported from this template.
     """
     choices = read_choices(module)
     model = ir.from_proto(to_onnx(module, template))
@@ -60,9 +75,10 @@ def export_int8(module: fx.GraphModule, template: onnx.ModelProto) -> onnx.Model
     quantize_weights(graph, choices)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
-    proto = compact(ir.to_proto(model))
+    proto, renamed = compact(ir.to_proto(model))
     onnx.checker.check_model(proto, full_check=True)
-    return proto
+    integers = {name: (renamed[f"{name}{INTEGERS}"], found) for name, found in choices.activations.items()}
+    return Exported(proto, integers)
 
 
 def read_choices(module: fx.GraphModule) -> Choices:
@@ -188,8 +204,7 @@ def _replace_weight(graph: ir.Graph, node: ir.Node, position: int, integers: np.
     name = f"{node.outputs[0].name}.{position}"
     stored = constant(graph, f"{name}.int", integers)
     scales = constant(graph, f"{name}.scale", scale)
-    zero_points = constant(graph, f"{name}.zero", np.zeros(scale.shape, integers.dtype))  # onnxruntime's exact mode demands them
-    dequantize = ir.node("DequantizeLinear", [stored, scales, zero_points], {"axis": axis})
+    dequantize = ir.node("DequantizeLinear", [stored, scales], {"axis": axis})
     graph.insert_before(node, dequantize)
     dequantize.outputs[0].name = f"{name}.float"
     node.replace_input_with(position, dequantize.outputs[0])
@@ -211,7 +226,7 @@ class _Pairs:
     def quantize(self, value: ir.Value, found: Parameters, producer: ir.Node | None) -> ir.Node:
         """A QuantizeLinear of a value, placed behind its producer if it has one in the graph."""
         node = ir.node("QuantizeLinear", [value, *self.constants(found)])
-        node.outputs[0].name = f"{value.name}.int" if value.name else None
+        node.outputs[0].name = f"{value.name}{INTEGERS}" if value.name else None
         if producer is not None:
             self.graph.insert_after(producer, node)
         elif value.is_graph_input():
