@@ -230,8 +230,10 @@ class _Graph:
             places = (*rule.weights, *rule.biases) if rule else _PARAMETERS_OF.get(node.op_type, ())
             for place in places:
                 if place < len(node.input) and node.input[place]:
-                    found |= self._roots(node.input[place]) or set()
-        return {name for name in found if self._is_parameter(self.constants[name])}
+                    roots = self._roots(node.input[place]) or set()
+                    # A lone number that is added or multiplied is a setting, but a lone bias is a parameter.
+                    found |= {name for name in roots if rule or math.prod(self.constants[name].dims) > 1}
+        return {name for name in found if self.constants[name].data_type in _PARAMETER_TYPES}
 
     def _roots(self, name: str) -> set[str] | None:
         """The constants a value is made of by mere copying; None where it depends on the image."""
@@ -245,10 +247,6 @@ class _Graph:
         if any(root is None for root in roots):
             return None
         return set().union(*(root for root in roots if root is not None))
-
-    @staticmethod
-    def _is_parameter(tensor: TensorProto) -> bool:
-        return tensor.data_type in _PARAMETER_TYPES and math.prod(tensor.dims) > 1
 
 
 def _values_to_see(nodes: Iterable[onnx.NodeProto]) -> set[str]:

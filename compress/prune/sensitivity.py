@@ -100,8 +100,16 @@ def group_macs(module: nn.Module, group: ChannelGroup, positions: Mapping[str, i
             untouched = 1.0 - touched.get(member.layer, 0.0)
             touched[member.layer] = 1.0 - untouched * (1.0 - _share(module, member))
     return sum(
-        round(share * positions[layer] * weight_count(module.get_submodule(layer))) for layer, share in touched.items()
+        round(share * positions[layer] * _weights_with_channels(module.get_submodule(layer)))
+        for layer, share in touched.items()
     )
+
+
+def _weights_with_channels(layer: nn.Module) -> int:
+    """Elements of the weights that a layer's channels index; not those between the units of a recurrent layer."""
+    if isinstance(layer, nn.RNNBase):
+        return sum(weight.numel() for name, weight in layer.named_parameters() if name.startswith("weight_ih_l0"))
+    return weight_count(layer)
 
 
 def _share(module: nn.Module, member: Member) -> float:

@@ -74,8 +74,9 @@ def export(module: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
         (nn.Conv2d(6, 6, 5, padding=2, groups=6), (6, 4, 4), 6 * 25 + 6, 6 * 25 * 16),
         (nn.ConvTranspose2d(6, 4, 2, stride=2), (6, 5, 7), 6 * 4 * 4 + 4, 6 * 4 * 4 * 35),
         (nn.Sequential(nn.Flatten(), nn.Linear(24, 5)), (2, 3, 4), 24 * 5 + 5, 24 * 5),
+        (nn.Conv2d(4, 1, 1), (4, 3, 3), 4 + 1, 4 * 9),
     ],
-    ids=["strided", "grouped", "depthwise", "transposed", "linear"],
+    ids=["strided", "grouped", "depthwise", "transposed", "linear", "a lone bias"],
 )
 def test_one_layer_by_hand_in_pytorch_and_in_onnx(
     layer: nn.Module, shape: tuple[int, int, int], params: int, macs: int
