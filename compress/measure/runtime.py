@@ -33,6 +33,7 @@ class Session:
             onnxruntime's `session.x64quantprecision` asks for slower kernels that are exact. It is a graph
             rewrite, hence without effect where `optimise` is off, and on CPUs that do not saturate.
         flush_denormals: treat denormal numbers as zero (they slow CPUs down 2 to 16 times).
+        spin: let idle threads wait busily, onnxruntime's default; off where other work (training) needs the cores.
 
     Raises:
         ModelError: onnxruntime rejects the model; the message names the file and the reason.
@@ -46,9 +47,12 @@ class Session:
         optimise: bool = True,
         exact_int8: bool = False,
         flush_denormals: bool = False,
+        spin: bool = True,
     ) -> None:
         self._name = _name_of(model)
         options = _options(threads, optimise, exact_int8, flush_denormals)
+        if not spin:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(_source_of(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises half a dozen unrelated types

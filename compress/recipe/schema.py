@@ -174,7 +174,7 @@ class PactSettings(_Settings):
     l2: NotNegativeFloat = Field(0.001, description="L2 on alpha")
     lr_multiplier: PositiveFloat = Field(1.0, description="learning rate of alpha over that of the weights")
     percentile: Annotated[Float, _rule(lambda v: 50 < v <= 100, "Must be in (50, 100]. Use e.g. 99.99.")] | None = (
-        Field(None, description="start alpha at this percentile of |x|; default the largest")
+        Field(None, description="start alpha at this percentile of |x|; default the one of least squared error")
     )
     asymmetric_hardswish: Flag = Field(True, description="use the range [-0.375, alpha] after hard-swish")
 
@@ -188,7 +188,9 @@ class QuantizeStep(_TrainStep):
     calibration: Positive = Field(256, description="training images that the ranges start from")
     pact: PactSettings = Field(default_factory=PactSettings, description="how ranges are learned; keys below")
     float_layers: Names = Field((), description="layers to leave in float; `*` matches any text")
-    weight_bits: Literal[7, 8] = Field(8, description="7 for CPUs without VNNI, which saturate at 8")
+    weight_bits: Literal[7, 8] = Field(
+        7, description="7 computes the same on every CPU; 8 is finer, but saturates on x86 CPUs without VNNI"
+    )
 
 
 def _step_name(value: Any) -> str | None:

@@ -45,8 +45,8 @@ class Task(Protocol):
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
         """Mean distance of the model's output from its teacher's, on the same images."""
 
-    def evaluate(self, predict: Predict) -> Score:
-        """Score on the validation data."""
+    def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
+        """Score on the validation data, or on `limit` of its images, always the same ones."""
 
     def calibration_batches(self, count: int, batch_size: int) -> Iterator[np.ndarray]:
         """At most `count` unaugmented training images, in batches, always the same ones."""

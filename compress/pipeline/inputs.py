@@ -1,0 +1,174 @@
+"""What a stage starts from: the model, however it is named, and the task with its data."""
+
+import collections
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+import torch
+from torch import nn
+
+from compress.artifacts import Score
+from compress.errors import CompressError, ModelError
+from compress.graph import from_torch, load_model, to_torch
+from compress.measure.cost import layer_positions, model_cost, module_cost
+from compress.measure.runtime import Session
+from compress.prune.groups import survey_channels
+from compress.prune.sensitivity import group_macs
+from compress.report.inspection import GroupSummary, Inspection
+from compress.tasks.base import Task
+from compress.tasks.classification import DirectionTask
+
+DEFAULT_SHAPE = (3, 48, 192)
+"""Of the direction classifier; (C, H, W)."""
+
+
+def open_model(spec: str, weights: Path | None = None, input_shape: tuple[int, int, int] | None = None) -> onnx.ModelProto:
+    """The canonical model that a user names: an .onnx file, or `package.module:factory` for a PyTorch module.
+
+    Args:
+        spec: path, or factory that is called without arguments.
+        weights: state dict for the factory's module, .safetensors, or .pt (read without unpickling objects).
+        input_shape: (C, H, W) of the example a PyTorch module is exported with.
+
+    Raises:
+        ModelError: nothing usable is there.
+    """
+    if ":" not in spec or Path(spec).exists() or spec.endswith(".onnx"):
+        if weights is not None:
+            raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
+        return load_model(Path(spec))
+    module = call_factory(spec)
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{spec}: returned {type(module).__name__}. Must return a torch.nn.Module.")
+    if weights is not None:
+        _load_weights(module, weights)
+    return from_torch(module, torch.zeros(1, *(input_shape or DEFAULT_SHAPE)))
+
+
+def call_factory(spec: str, *arguments: Any, **options: Any) -> Any:
+    """Import `package.module:name` (the current folder included) and call it.
+
+    Raises:
+        CompressError: it is not there, or fails.
+    """
+    module_name, _, name = spec.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        factory = cast(Callable[..., Any], getattr(importlib.import_module(module_name), name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CompressError(f"{spec}: cannot be imported ({error}). Expected package.module:name, found from here.") from error
+    try:
+        return factory(*arguments, **options)
+    except TypeError as error:
+        raise CompressError(f"{spec}: cannot be called so ({error}).") from error
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    """Load a state dict; every name must match."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file. Expected weights as .safetensors or .pt.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(state)
+    except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{path}: cannot be loaded into {type(module).__name__} ({reason}).") from error
+
+
+def make_task(
+    kind: str,
+    *,
+    train: Sequence[Path],
+    val: Sequence[Path],
+    input_shape: tuple[int, int, int] | None = None,
+    directions: bool | None = None,
+    labels: Sequence[str] | None = None,
+) -> Task:
+    """The task of that kind on that data; `package.module:Class` for a user's own.
+
+    Raises:
+        DataError: the data cannot be read.
+        CompressError: there is no such task.
+    """
+    options: dict[str, Any] = {} if input_shape is None else {"input_shape": input_shape}
+    if labels is not None:
+        options["labels"] = tuple(labels)
+    if kind == "classification":
+        return DirectionTask(train, val, directions=directions, **options)
+    if ":" in kind:
+        return cast(Task, call_factory(kind, train, val, **options))
+    raise CompressError(f"--task: got {kind!r}. Must be classification, or package.module:Class for your own.")
+
+
+def score_file(path: Path, task: Task, threads: int | None = None) -> Score:
+    """Score an ONNX file, float or int8, in onnxruntime.
+
+    Raises:
+        ModelError: onnxruntime rejects it.
+        DataError: its output does not fit the task.
+    """
+    session = Session(path, threads=threads or default_threads(), spin=False)
+    task.check_model(session.output_shape)
+    return task.evaluate(session.run)
+
+
+def default_threads() -> int:
+    """Every core this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def inspect_model(model: onnx.ModelProto, size_bytes: int, input_shape: tuple[int, int, int] | None = None) -> Inspection:
+    """What is in a canonical model, what it costs, and what can be pruned.
+
+    Raises:
+        UnsupportedOpError: the graph holds operators that cannot be imported.
+    """
+    shape = input_shape or static_shape(model) or DEFAULT_SHAPE
+    module = to_torch(model)
+    survey = survey_channels(module, shape)
+    positions = layer_positions(module, shape)
+    _, total = module_cost(module, shape)
+    groups = [
+        GroupSummary(group.name, group.channels, group_macs(module, group, positions) / max(1, total)) for group in survey.groups
+    ]
+    protected = [GroupSummary(name, _out_channels(module, name), 0.0, reason) for name, reason in survey.protected.items()]
+    return Inspection(
+        inputs=tuple(_describe(value) for value in model.graph.input),
+        outputs=tuple(_describe(value) for value in model.graph.output),
+        ops=dict(collections.Counter(node.op_type for node in model.graph.node).most_common()),
+        cost=model_cost(model, shape, size_bytes),
+        groups=(*groups, *protected),
+    )
+
+
+def static_shape(model: onnx.ModelProto) -> tuple[int, int, int] | None:
+    """(C, H, W) of the image input where the file fixes all three."""
+    dims = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    return (dims[1], dims[2], dims[3]) if len(dims) == 4 and all(size > 0 for size in dims[1:]) else None
+
+
+def _out_channels(module: nn.Module, name: str) -> int:
+    layer = module.get_submodule(name)
+    for attribute in ("out_channels", "out_features", "num_features", "hidden_size"):
+        if hasattr(layer, attribute):
+            return int(getattr(layer, attribute))
+    return 0
+
+
+def _describe(value: onnx.ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    kind = {"float": "float32"}.get(kind, kind)
+    dims = ", ".join(dim.dim_param or str(dim.dim_value) for dim in tensor.shape.dim)
+    return f"{value.name} {kind} [{dims}]"
