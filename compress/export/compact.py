@@ -75,7 +75,11 @@ def _drop_defaults(node: onnx.NodeProto) -> None:
         value = onnx.helper.get_attribute_value(entry)
         if entry.name in defaults and defaults[entry.name] == value:
             continue
-        if node.op_type in ("Conv", "MaxPool", "AveragePool", "ConvTranspose") and entry.name in UNIFORM and set(value) == {UNIFORM[entry.name]}:
+        if (
+            node.op_type in ("Conv", "MaxPool", "AveragePool", "ConvTranspose")
+            and entry.name in UNIFORM
+            and set(value) == {UNIFORM[entry.name]}
+        ):
             continue
         if node.op_type == "Conv" and entry.name == "kernel_shape":  # the weight's shape says it
             continue

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
-import torch
 from torch import fx
 
 from compress.export.compact import compact
@@ -22,6 +21,7 @@ from compress.quant.functional import quantize_weight
 from compress.quant.layers import GATE_SCALE, IntegerHardSwish, QuantConv2d, QuantLinear
 from compress.quant.pact import PACT
 from compress.quant.prepare import PASS_THROUGH
+
 INTEGERS = ".int"
 """Ends the name of a value's uint8 form while the graph is built."""
 
@@ -112,7 +112,12 @@ def remove_saturated_activations(graph: ir.Graph, choices: Choices) -> None:
         found = choices.activations[str(node.outputs[0].name)]
         low, top = (0.0, np.inf) if node.op_type == "Relu" else _clip_range(node)
         tight = low == 0.0 and found.zero_point == 0 and found.scale * 255 <= top * (1 + 1e-6)
-        if before is None or before.outputs[0].name not in choices.integer or len(before.outputs[0].uses()) != 1 or not tight:
+        if (
+            before is None
+            or before.outputs[0].name not in choices.integer
+            or len(before.outputs[0].uses()) != 1
+            or not tight
+        ):
             continue
         result, name = before.outputs[0], node.outputs[0].name
         ir.convenience.replace_all_uses_with(node.outputs[0], result)
@@ -134,7 +139,9 @@ def expand_hard_swish(graph: ir.Graph, choices: Choices) -> None:
     if not nodes:
         return
     pair = _Pairs(graph)
-    three = pair.dequantize(constant(graph, "three", np.array(255, np.uint8)), Parameters(3.0 / 255.0, 0), nodes[0], before=True)
+    three = pair.dequantize(
+        constant(graph, "three", np.array(255, np.uint8)), Parameters(3.0 / 255.0, 0), nodes[0], before=True
+    )
     for node in nodes:
         x = node.inputs[0]
         assert x is not None
@@ -151,7 +158,9 @@ def expand_hard_swish(graph: ir.Graph, choices: Choices) -> None:
 def insert_activation_pairs(graph: ir.Graph, choices: Choices) -> None:
     """Put QuantizeLinear and DequantizeLinear behind every ranged tensor; moves (Flatten, MaxPool, ...) work on the integers."""
     pair = _Pairs(graph)
-    values = {value.name: value for value in graph.inputs} | {output.name: output for node in graph for output in node.outputs}
+    values = {value.name: value for value in graph.inputs} | {
+        output.name: output for node in graph for output in node.outputs
+    }
     for name, found in choices.activations.items():
         value = values[name]
         uses = _uses(value)
@@ -200,7 +209,9 @@ def quantize_weights(graph: ir.Graph, choices: Choices) -> None:
         _replace_weight(graph, node, 2, bias.clip(limits.min, limits.max).astype(np.int32), step, 0)
 
 
-def _replace_weight(graph: ir.Graph, node: ir.Node, position: int, integers: np.ndarray, scale: np.ndarray, axis: int) -> None:
+def _replace_weight(
+    graph: ir.Graph, node: ir.Node, position: int, integers: np.ndarray, scale: np.ndarray, axis: int
+) -> None:
     name = f"{node.outputs[0].name}.{position}"
     stored = constant(graph, f"{name}.int", integers)
     scales = constant(graph, f"{name}.scale", scale)

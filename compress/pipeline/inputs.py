@@ -27,7 +27,9 @@ DEFAULT_SHAPE = (3, 48, 192)
 """Of the direction classifier; (C, H, W)."""
 
 
-def open_model(spec: str, weights: Path | None = None, input_shape: tuple[int, int, int] | None = None) -> onnx.ModelProto:
+def open_model(
+    spec: str, weights: Path | None = None, input_shape: tuple[int, int, int] | None = None
+) -> onnx.ModelProto:
     """The canonical model that a user names: an .onnx file, or `package.module:factory` for a PyTorch module.
 
     Args:
@@ -62,7 +64,9 @@ def call_factory(spec: str, *arguments: Any, **options: Any) -> Any:
     try:
         factory = cast(Callable[..., Any], getattr(importlib.import_module(module_name), name))
     except (ImportError, AttributeError, ValueError) as error:
-        raise CompressError(f"{spec}: cannot be imported ({error}). Expected package.module:name, found from here.") from error
+        raise CompressError(
+            f"{spec}: cannot be imported ({error}). Expected package.module:name, found from here."
+        ) from error
     try:
         return factory(*arguments, **options)
     except TypeError as error:
@@ -128,7 +132,9 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def inspect_model(model: onnx.ModelProto, size_bytes: int, input_shape: tuple[int, int, int] | None = None) -> Inspection:
+def inspect_model(
+    model: onnx.ModelProto, size_bytes: int, input_shape: tuple[int, int, int] | None = None
+) -> Inspection:
     """What is in a canonical model, what it costs, and what can be pruned.
 
     Raises:
@@ -140,9 +146,12 @@ def inspect_model(model: onnx.ModelProto, size_bytes: int, input_shape: tuple[in
     positions = layer_positions(module, shape)
     _, total = module_cost(module, shape)
     groups = [
-        GroupSummary(group.name, group.channels, group_macs(module, group, positions) / max(1, total)) for group in survey.groups
+        GroupSummary(group.name, group.channels, group_macs(module, group, positions) / max(1, total))
+        for group in survey.groups
     ]
-    protected = [GroupSummary(name, _out_channels(module, name), 0.0, reason) for name, reason in survey.protected.items()]
+    protected = [
+        GroupSummary(name, _out_channels(module, name), 0.0, reason) for name, reason in survey.protected.items()
+    ]
     return Inspection(
         inputs=tuple(_describe(value) for value in model.graph.input),
         outputs=tuple(_describe(value) for value in model.graph.output),

@@ -16,7 +16,7 @@ import onnx
 from compress import artifacts
 from compress.artifacts import Cost, Gate, Latency, Parity, PruningPlan, Report, Score, Sensitivity, StageResult
 from compress.errors import OutputError
-from compress.graph import load_model, read_model, save_model
+from compress.graph import read_model, save_model
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
@@ -142,7 +142,9 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             protect=step.protect,
         )
 
-    identity = artifacts.fingerprint(stages.model_identity(model), step.model_dump(), criterion, scan.curves if scan else "")
+    identity = artifacts.fingerprint(
+        stages.model_identity(model), step.model_dump(), criterion, scan.curves if scan else ""
+    )
     return run.stage("pruned", identity, compute)
 
 
@@ -194,7 +196,12 @@ def _measure(run: Run, files: dict[str, Path]) -> tuple[list[StageResult], list[
     settings = run.recipe.compare
     shape = run.task.input_shape
     latencies = measure_latency(
-        measured, shape, threads=settings.threads, rounds=settings.rounds, baseline="baseline", on_progress=run.on_progress
+        measured,
+        shape,
+        threads=settings.threads,
+        rounds=settings.rounds,
+        baseline="baseline",
+        on_progress=run.on_progress,
     )
     results = []
     for done, (name, file) in enumerate(measured.items(), 1):
@@ -231,7 +238,9 @@ def _report(run: Run, command: str, results: list[StageResult], plan: PruningPla
         machine=machine,
         stages=tuple(results),
         gates=check_gates(run.recipe.gates.as_dict(), results),
-        fingerprint=artifacts.fingerprint(stages.model_identity(run.original), run.task.fingerprint(), run.recipe.model_dump(mode="json")),
+        fingerprint=artifacts.fingerprint(
+            stages.model_identity(run.original), run.task.fingerprint(), run.recipe.model_dump(mode="json")
+        ),
         notes=tuple(notes),
         plan=_plan_table(plan),
     )
@@ -265,7 +274,11 @@ def _speed(reference: StageResult, result: StageResult) -> float:
 def _plan_table(plan: PruningPlan | None) -> dict[str, dict[str, float]]:
     groups = plan.groups if plan else {}
     return {
-        name: {"channels": group.channels, "kept": group.channels - len(group.removed), "pruning_ratio": group.pruning_ratio}
+        name: {
+            "channels": group.channels,
+            "kept": group.channels - len(group.removed),
+            "pruning_ratio": group.pruning_ratio,
+        }
         for name, group in groups.items()
     }
 

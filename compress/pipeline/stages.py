@@ -97,7 +97,9 @@ def run_prune(
     shape = input_shape or static_shape(model) or DEFAULT_SHAPE
     module = to_torch(model)
     groups = find_groups(module, shape, expand_names(module, protect, "protect"))
-    network = Network(module, groups, shape, criterion, align, fingerprint(model_identity(model), target, align, criterion))
+    network = Network(
+        module, groups, shape, criterion, align, fingerprint(model_identity(model), target, align, criterion)
+    )
     plan = _make_plan(network, target, sensitivity)
     plan_file = out_file.with_name("plan.json")
     artifacts.save(plan, plan_file)
@@ -226,10 +228,14 @@ def run_quantize(
     return parity
 
 
-def train_identity(model: onnx.ModelProto, teacher: onnx.ModelProto | None, task: Task, step: FinetuneStep | QuantizeStep, seed: int) -> str:
+def train_identity(
+    model: onnx.ModelProto, teacher: onnx.ModelProto | None, task: Task, step: FinetuneStep | QuantizeStep, seed: int
+) -> str:
     """Fingerprint of a training stage: where it starts, what it learns from, and every setting."""
     settings = json.loads(step.model_dump_json())
-    return fingerprint(model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed)
+    return fingerprint(
+        model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed
+    )
 
 
 def model_identity(model: onnx.ModelProto) -> str:
@@ -248,7 +254,9 @@ def expand_names(module: nn.Module, patterns: Sequence[str], where: str) -> tupl
     for pattern in patterns:
         matches = fnmatch.filter(layers, pattern)
         if not matches:
-            raise PlanError(f"{where}: {pattern!r} matches no layer. `compress inspect` lists them, e.g. {', '.join(layers[:3])}.")
+            raise PlanError(
+                f"{where}: {pattern!r} matches no layer. `compress inspect` lists them, e.g. {', '.join(layers[:3])}."
+            )
         found += matches
     return tuple(dict.fromkeys(found))
 
@@ -287,5 +295,3 @@ def _teacher(model: onnx.ModelProto | None, threads: int | None, weight: float) 
 def _discard(checkpoint: Path | None) -> None:
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-
-

@@ -28,7 +28,9 @@ class PACT(nn.Module):
 
     alpha: Tensor
 
-    def __init__(self, lower: float | None = None, alpha: float = 6.0, learned: bool = True, fixed: bool = False) -> None:
+    def __init__(
+        self, lower: float | None = None, alpha: float = 6.0, learned: bool = True, fixed: bool = False
+    ) -> None:
         """Start with the given threshold, quantisation on and observation off."""
         super().__init__()
         self.lower = lower
@@ -48,7 +50,11 @@ class PACT(nn.Module):
         if not self.enabled:
             return x
         alpha = self.alpha.clamp_min(functional.MIN_ALPHA)
-        clipped = functional.pact_clip(x, alpha) if self.lower is None else functional.pact_clip(x.clamp_min(self.lower), alpha)
+        clipped = (
+            functional.pact_clip(x, alpha)
+            if self.lower is None
+            else functional.pact_clip(x.clamp_min(self.lower), alpha)
+        )
         scale, zero_point = self.scale_and_zero_point()
         return functional.fake_quantize(clipped, scale, zero_point)
 

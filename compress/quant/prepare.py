@@ -67,7 +67,9 @@ def integer_nodes(module: fx.GraphModule, float_layers: Collection[str] = ()) ->
     Convolutions and Gemms do unless they are the stem or named; an element-wise node does where at least one operand
     comes from an integer node and one result goes to one. Found by starting with all and removing to a fixed point.
     """
-    layers = {node for node in module.graph.nodes if _is_integer_layer(module, node) and str(node.target) not in float_layers}
+    layers = {
+        node for node in module.graph.nodes if _is_integer_layer(module, node) and str(node.target) not in float_layers
+    }
     elementwise = {
         node
         for node in module.graph.nodes
@@ -78,7 +80,8 @@ def integer_nodes(module: fx.GraphModule, float_layers: Collection[str] = ()) ->
         dropped = {
             node
             for node in integer & elementwise
-            if not any(_source(module, x) in integer for x in _operands(node)) or not any(user in integer for user in _consumers(module, node))
+            if not any(_source(module, x) in integer for x in _operands(node))
+            or not any(user in integer for user in _consumers(module, node))
         }
         if not dropped:
             return integer
@@ -90,7 +93,9 @@ def pacts(module: nn.Module) -> Iterator[tuple[str, PACT]]:
     return ((name, child) for name, child in module.named_modules() if isinstance(child, PACT))
 
 
-def qat_parameter_groups(module: nn.Module, *, lr: float, weight_decay: float, l2: float, lr_multiplier: float) -> list[dict[str, Any]]:
+def qat_parameter_groups(
+    module: nn.Module, *, lr: float, weight_decay: float, l2: float, lr_multiplier: float
+) -> list[dict[str, Any]]:
     """Optimiser groups: weights as usual, thresholds with their own L2 and learning rate.
 
     Args:
@@ -221,7 +226,9 @@ def value_range(module: fx.GraphModule, node: fx.Node, asymmetric: bool) -> tupl
     layer = _module_of(module, node)
     if isinstance(layer, PACT) or node.meta.get("op_type") in (PASS_THROUGH | {"GlobalAveragePool"}):
         return value_range(module, node.all_input_nodes[0], asymmetric)
-    if node.meta.get("op_type") in ("HardSigmoid", "Sigmoid", "Softmax") or (isinstance(layer, nn.Hardtanh) and (layer.min_val, layer.max_val) == (0, 1)):
+    if node.meta.get("op_type") in ("HardSigmoid", "Sigmoid", "Softmax") or (
+        isinstance(layer, nn.Hardtanh) and (layer.min_val, layer.max_val) == (0, 1)
+    ):
         return 0.0, 1.0
     if isinstance(layer, nn.ReLU) or (isinstance(layer, nn.Hardtanh) and layer.min_val == 0):
         return 0.0, None
@@ -257,4 +264,8 @@ def _union_lower(ranges: list[Range]) -> float | None:
     return min(lowers) if len(lowers) == len(ranges) else None
 
 
-_COMBINE: dict[str, Callable[[list[Range]], float | None]] = {"Mul": _product_lower, "Add": _sum_lower, "Concat": _union_lower}
+_COMBINE: dict[str, Callable[[list[Range]], float | None]] = {
+    "Mul": _product_lower,
+    "Add": _sum_lower,
+    "Concat": _union_lower,
+}

@@ -100,7 +100,9 @@ def fit(
         ArtifactError: the checkpoint is damaged or of another run.
     """
     started = time.monotonic()
-    tuner = make_optimizer(parameter_groups or [{"params": list(module.parameters())}], optimizer, lr, momentum, weight_decay)
+    tuner = make_optimizer(
+        parameter_groups or [{"params": list(module.parameters())}], optimizer, lr, momentum, weight_decay
+    )
     peaks = [group["lr"] for group in tuner.param_groups]
     state = _resume(checkpoint, fingerprint, module, tuner)
     if state is None:
@@ -132,7 +134,9 @@ def fit(
     return FitResult(state.best_metric, state.best_epoch, tuple(state.history), time.monotonic() - started)
 
 
-def make_optimizer(groups: list[dict[str, Any]], name: str, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    groups: list[dict[str, Any]], name: str, lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
     """Adam (L2, not decoupled, as PP-OCR trains) or SGD with momentum.
 
     Raises:
@@ -221,8 +225,12 @@ def _resume(path: Path | None, fingerprint: str, module: nn.Module, tuner: torch
         check_fresh(path, saved["fingerprint"], fingerprint)
         module.load_state_dict(saved["weights"])
         tuner.load_state_dict(saved["optimizer"])
-        return _State(saved["epoch"], saved["best_metric"], saved["best_epoch"], list(saved["history"]), saved["best_weights"])
+        return _State(
+            saved["epoch"], saved["best_metric"], saved["best_epoch"], list(saved["history"]), saved["best_weights"]
+        )
     except ArtifactError:
         raise
     except Exception as error:  # torch.load and load_state_dict raise many kinds; all mean the same to the user
-        raise ArtifactError(f"{path}: not a usable checkpoint ({type(error).__name__}). Delete it to train again.") from error
+        raise ArtifactError(
+            f"{path}: not a usable checkpoint ({type(error).__name__}). Delete it to train again."
+        ) from error
