@@ -65,18 +65,66 @@ def activation_scale(alpha: Tensor, lower: float | None) -> tuple[Tensor, Tensor
     return scale, torch.round(-lower / scale).to(torch.int32)
 
 
+class _FakeQuantize(torch.autograd.Function):
+    """Round to the uint8 grid exactly as ONNX does; PyTorch's own operator differs at ties and is several times slower."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x, scale, zero_point)
+        return quantize(x, scale, zero_point).sub_(zero_point).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+        x, scale, zero_point = ctx.saved_tensors
+        inside = (x >= (UINT8[0] - zero_point - 0.5) * scale) & (x <= (UINT8[1] - zero_point + 0.5) * scale)
+        return gradient.masked_fill(inside.logical_not_(), 0.0), None, None
+
+
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """Round to the uint8 grid; gradients pass straight through inside the range and stop outside.
-
-    PyTorch's fused operator multiplies by 1/scale where ONNX divides by scale, and a value near the middle of two
-    steps may then fall on the other side. It is used for training alone; without gradients the result is ONNX's.
 
     >>> fake_quantize(torch.tensor([0.26, 9.0]), torch.tensor(0.1), torch.tensor(128))
     tensor([0.3000, 9.0000])
     """
-    if torch.is_grad_enabled():
-        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *UINT8)
-    return (quantize(x, scale, zero_point) - zero_point) * scale
+    return _FakeQuantize.apply(x, scale, zero_point)  # type: ignore[no-any-return]
+
+
+class _PactQuantize(torch.autograd.Function):
+    """Saturating uint8 rounding with PACT's gradients."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, alpha: Tensor, lower: float | None) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x, alpha)
+        ctx.lower = lower
+        scale, zero_point = activation_scale(alpha, lower)
+        return quantize(x, scale, zero_point).sub_(zero_point).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[no-untyped-def]
+        x, alpha = ctx.saved_tensors
+        above = x > alpha
+        below = x < (-alpha if ctx.lower is None else ctx.lower)
+        to_alpha = gradient[above].sum()  # few are clipped: picking them is cheaper than multiplying by a mask
+        if ctx.lower is None:
+            to_alpha = to_alpha - gradient[below].sum()
+        return gradient.masked_fill(above.logical_or_(below), 0.0), to_alpha.reshape(alpha.shape), None
+
+
+def pact_quantize(x: Tensor, alpha: Tensor, lower: float | None = None) -> Tensor:
+    """PACT's clip and the rounding to uint8 in one step, with the clip's gradients (see `pact_clip`).
+
+    The clip is the saturation of the 256 integers. Of the symmetric range they reach one step below -alpha, as the
+    exported file does; the gradient takes -alpha for the end.
+
+    Args:
+        x: any shape.
+        alpha: positive, one element.
+        lower: see `activation_scale`; no gradient flows to alpha from values below a fixed lower end.
+
+    >>> pact_quantize(torch.tensor([-3.0, 0.5, 3.0]), torch.tensor(1.27))
+    tensor([-1.2800,  0.5000,  1.2700])
+    """
+    return _PactQuantize.apply(x, alpha, lower)  # type: ignore[no-any-return]
 
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -85,7 +133,7 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     >>> quantize(torch.tensor([0.26, -20.0]), torch.tensor(0.1), torch.tensor(128))
     tensor([131.,   0.])
     """
-    return (torch.round(x / scale) + zero_point).clamp(*UINT8)
+    return torch.div(x, scale).round_().add_(zero_point).clamp_(*UINT8)
 
 
 def weight_scale(weight: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:

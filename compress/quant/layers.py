@@ -86,6 +86,4 @@ class IntegerHardSwish(nn.Module):
         """Any shape, kept."""
         scale = torch.tensor(GATE_SCALE, device=x.device)
         zero = torch.tensor(0, dtype=torch.int32, device=x.device)
-        if torch.is_grad_enabled():
-            return x * (functional.fake_quantize(x + 3.0, scale, zero) / 6.0)
-        return x * (functional.quantize(x + 3.0, scale, zero) * torch.tensor(GATE_SCALE / 6.0, device=x.device))
+        return x * (functional.fake_quantize(x + 3.0, scale, zero) / 6.0)

@@ -49,14 +49,7 @@ class PACT(nn.Module):
             self.observer.record(x)
         if not self.enabled:
             return x
-        alpha = self.alpha.clamp_min(functional.MIN_ALPHA)
-        clipped = (
-            functional.pact_clip(x, alpha)
-            if self.lower is None
-            else functional.pact_clip(x.clamp_min(self.lower), alpha)
-        )
-        scale, zero_point = self.scale_and_zero_point()
-        return functional.fake_quantize(clipped, scale, zero_point)
+        return functional.pact_quantize(x, self.alpha.clamp_min(functional.MIN_ALPHA), self.lower)
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """The tensor's quantisation parameters as the exported file will hold them."""
