@@ -72,8 +72,8 @@ def _write_node(
 
 def _sizes(module: nn.Module) -> dict[str, Any]:
     """Attributes that follow from the module's sizes."""
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d) and module.groups > 1:
-        return {"group": module.groups}
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
+        return {"group": module.groups}  # also 1: a depthwise convolution may be pruned to a single channel
     if isinstance(module, nn.LSTM | nn.GRU):
         return {"hidden_size": module.hidden_size}
     return {}
