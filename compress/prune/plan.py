@@ -92,15 +92,16 @@ def plan_macs(network: Network, macs: float, sensitivity: Sensitivity | None = N
     ranking = _Ranking(network)
     wanted = macs * ranking.macs({})
     least = ranking.macs(ratios_at(high))
-    notes = []
     if least > wanted:
         share = least / ranking.macs({})
-        notes = [f"macs {macs:g} cannot be reached: {share:.3f} is the least that the ratios and align allow"]
-    elif ranking.macs(ratios_at(low)) <= wanted:
-        high = low
-    else:
-        high = _bisect(lambda at: ranking.macs(ratios_at(at)) <= wanted, low, high)
-    return plan_ratios(network, ratios_at(high), target={"macs": macs}, notes=notes)
+        note = f"macs {macs:g} cannot be reached: {share:.3f} is the least that the ratios and align allow"
+        return plan_ratios(network, ratios_at(high), target={"macs": macs}, notes=(note,))
+
+    def fits(ratios: Mapping[str, float]) -> bool:
+        return ranking.macs(ratios) <= wanted
+
+    below, above = _bisect(lambda at: fits(ratios_at(at)), low, high)
+    return plan_ratios(network, _give_back(ratios_at(above), ratios_at(below), fits), target={"macs": macs})
 
 
 def plan_ratios(
@@ -184,6 +185,7 @@ class _Ranking:
             group.name: score_group(network.module, group, criterion) for group in network.groups
         }
         self._positions = layer_positions(network.module, network.input_shape)
+        self._macs: dict[frozenset[tuple[str, int]], int] = {}
 
     def group_plan(self, group: ChannelGroup, ratio: float) -> GroupPlan:
         align = self._network.align
@@ -202,14 +204,17 @@ class _Ranking:
         )
 
     def macs(self, ratios: Mapping[str, float]) -> int:
-        """Multiply-adds of the network really pruned so."""
+        """Multiply-adds of the network really pruned so; ratios that remove the same channels share one answer."""
         network = self._network
         removed = {
             group.name: self.group_plan(group, ratios[group.name]).removed
             for group in network.groups
             if group.name in ratios
         }
-        return macs_at(remove_channels(network.module, network.groups, removed), self._positions)
+        key = frozenset((name, len(channels)) for name, channels in removed.items() if channels)
+        if key not in self._macs:
+            self._macs[key] = macs_at(remove_channels(network.module, network.groups, removed), self._positions)
+        return self._macs[key]
 
 
 def _ratio_family(
@@ -259,9 +264,22 @@ def _check_align(network: Network, plans: Mapping[str, GroupPlan]) -> None:
         )
 
 
-def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The least number in (low, high] that holds; it does at `high`, does not at `low`, and changes once."""
+def _bisect(holds: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
+    """Two neighbouring numbers: the greatest that does not hold and the least that does (twice the least if all do)."""
+    if holds(low):
+        return low, low
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+    return low, high
+
+
+def _give_back(
+    ratios: Mapping[str, float], milder: Mapping[str, float], fits: Callable[[Mapping[str, float]], bool]
+) -> dict[str, float]:
+    """Prune less where the target is still met: many groups can jump at the same number, more than it takes."""
+    chosen = dict(ratios)
+    for name, ratio in milder.items():
+        if ratio < chosen[name] and fits({**chosen, name: ratio}):
+            chosen[name] = ratio
+    return chosen

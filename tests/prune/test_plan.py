@@ -201,6 +201,16 @@ def test_a_target_out_of_reach_gives_the_most_there_is_and_says_so() -> None:
     assert plan.notes == (f"macs 0.1 cannot be reached: {share:.3f} is the least that the ratios and align allow",)
 
 
+def test_groups_that_jump_together_are_only_pruned_as_far_as_the_target_needs() -> None:
+    # Three groups of 16 that align 8 lets shrink to 8 only, all at the same ratio: one of them is enough.
+    layers = [nn.Conv2d(3, 16, 1), *(nn.Conv2d(16, 16, 1) for _ in range(3))]
+    module = nets.initialise(nn.Sequential(*layers))
+    net = Network(module, find_groups(module, SHAPE), SHAPE, align=8)
+    plan = plan_macs(net, 0.8)
+    assert sorted(len(group.removed) for group in plan.groups.values()) == [0, 0, 8]
+    assert plan.macs_after <= 0.8 * plan.macs_before
+
+
 def test_a_target_of_everything_removes_nothing() -> None:
     net = network()
     assert plan_macs(net, 1.0, rising(net)).macs_after == module_cost(net.module, SHAPE)[1]
