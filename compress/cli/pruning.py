@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Sensitivity
@@ -63,14 +62,16 @@ def sensitivity(
             seed=seed,
             on_progress=on_progress,
         )
-    terminal.print_table(tables.sensitivity_table(found), Console())
+    terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())
     typer.echo(f"{found.metric_name} of the model itself: {found.baseline:.4f}. Written: {out / 'sensitivity.json'}")
 
 
 def prune(
     model: options.Model,
     out: Annotated[Path, typer.Option(help="the .onnx file to write; plan.json goes beside it.", metavar="FILE")],
-    ratio: Annotated[float | None, typer.Option(help="the same share of every group, in [0, 1).", show_default=False)] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="the same share of every group, in [0, 1).", show_default=False)
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="macs=SHARE left or metric_drop=MOST; needs --sensitivity.", show_default=False)
     ] = None,

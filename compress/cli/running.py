@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from compress.cli.progress import progress
 from compress.recipe import load_recipe
@@ -24,7 +23,9 @@ def run(
             metavar="KEY=VALUE",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for all results; default runs/<the recipe's name>.", metavar="FOLDER")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for all results; default runs/<the recipe's name>.", metavar="FOLDER")
+    ] = None,
 ) -> None:
     """Do everything a recipe says, and report it. Stopped, even killed, the same command goes on where it was.
 
@@ -36,12 +37,12 @@ def run(
     """
     given = load_recipe(recipe, [*(changes or ()), *([f"out={out}"] if out else ())])
     from compress import pipeline
-    from compress.report.terminal import print_report
+    from compress.report.terminal import print_report, wide_console
 
     command = shlex.join(["compress", *sys.argv[1:]])
     with progress(f"{given.out} holds what is done; the same command goes on from there.") as on_progress:
         report = pipeline.run_recipe(given, command, on_progress)
-    print_report(report, Console())
+    print_report(report, wide_console())
     typer.echo(f"Report: {given.out / 'report.md'}")
     missed = [gate.name for gate in report.gates if not gate.passed]
     if missed:

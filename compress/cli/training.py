@@ -22,6 +22,7 @@ def finetune(
     data: options.Val,
     out: Annotated[Path, typer.Option(help="the .onnx file to write.", metavar="FILE")],
     teacher: options.Teacher = None,
+    weights: options.Weights = None,
     task: options.TaskName = options.CLASSIFICATION,
     epochs: Annotated[int | None, setting(FinetuneStep, "epochs")] = None,
     lr: Annotated[float | None, setting(FinetuneStep, "lr")] = None,
@@ -61,7 +62,7 @@ def finetune(
     from compress import pipeline
 
     made = _make_task(task, train, data, input_size, directions, labels)
-    proto = pipeline.open_model(model, None, made.input_shape)
+    proto = pipeline.open_model(model, weights, made.input_shape)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
@@ -77,6 +78,7 @@ def quantize(
     data: options.Val,
     out: Annotated[Path, typer.Option(help="the int8 .onnx file to write.", metavar="FILE")],
     teacher: options.Teacher = None,
+    weights: options.Weights = None,
     task: options.TaskName = options.CLASSIFICATION,
     epochs: Annotated[int | None, setting(QuantizeStep, "epochs")] = None,
     lr: Annotated[float | None, setting(QuantizeStep, "lr")] = None,
@@ -131,15 +133,15 @@ def quantize(
     from compress.report import tables
 
     made = _make_task(task, train, data, input_size, directions, labels)
-    proto = pipeline.open_model(model, None, made.input_shape)
+    proto = pipeline.open_model(model, weights, made.input_shape)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
         parity = pipeline.run_quantize(
             proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
         )
-    _print_score(pipeline.score_file(out, made, threads), out, made)
-    typer.echo(f"Agrees with the network it came from on {tables.parity(parity)} ({parity.count} images).")
+    _print_score(pipeline.score_model(out, made, threads), out, made)
+    typer.echo(f"File against its network: {tables.parity(parity)} ({parity.count} images).")
 
 
 def _distill(weight: float | None, teacher: str | None) -> float | None:

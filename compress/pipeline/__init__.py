@@ -1,17 +1,18 @@
 """The stages on files, and the whole run: what the command line calls."""
 
-from compress.pipeline.inputs import inspect_model, make_task, open_model, score_file
+from compress.pipeline.inputs import inspect_model, make_task, open_any, open_model, score_model
 from compress.pipeline.run import run_recipe
 from compress.pipeline.stages import run_finetune, run_prune, run_quantize, run_sensitivity
 
 __all__ = [
     "inspect_model",
     "make_task",
+    "open_any",
     "open_model",
     "run_finetune",
     "run_prune",
     "run_quantize",
     "run_recipe",
     "run_sensitivity",
-    "score_file",
+    "score_model",
 ]

@@ -14,7 +14,7 @@ from torch import nn
 
 from compress.artifacts import Score
 from compress.errors import CompressError, ModelError
-from compress.graph import from_torch, load_model, to_torch
+from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.measure.runtime import Session
 from compress.prune.groups import survey_channels
@@ -40,7 +40,7 @@ def open_model(
     Raises:
         ModelError: nothing usable is there.
     """
-    if ":" not in spec or Path(spec).exists() or spec.endswith(".onnx"):
+    if not _is_factory(spec):
         if weights is not None:
             raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
         return load_model(Path(spec))
@@ -50,6 +50,23 @@ def open_model(
     if weights is not None:
         _load_weights(module, weights)
     return from_torch(module, torch.zeros(1, *(input_shape or DEFAULT_SHAPE)))
+
+
+def open_any(spec: str, weights: Path | None = None, input_shape: tuple[int, int, int] | None = None) -> bytes:
+    """The bytes of a model to run as it is: a file of any kind, int8 included, or a PyTorch module's export.
+
+    Raises:
+        ModelError: nothing usable is there.
+    """
+    if _is_factory(spec):
+        return open_model(spec, weights, input_shape).SerializeToString()
+    if weights is not None:
+        raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
+    return read_model(Path(spec)).SerializeToString()
+
+
+def _is_factory(spec: str) -> bool:
+    return ":" in spec and not spec.endswith(".onnx") and not Path(spec).exists()
 
 
 def call_factory(spec: str, *arguments: Any, **options: Any) -> Any:
@@ -115,16 +132,18 @@ def make_task(
     raise CompressError(f"--task: got {kind!r}. Must be classification, or package.module:Class for your own.")
 
 
-def score_file(path: Path, task: Task, threads: int | None = None) -> Score:
-    """Score an ONNX file, float or int8, in onnxruntime.
+def score_model(
+    model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None = None, limit: int | None = None
+) -> Score:
+    """Score a model, float or int8, in onnxruntime, on `limit` of the validation images or on all.
 
     Raises:
         ModelError: onnxruntime rejects it.
         DataError: its output does not fit the task.
     """
-    session = Session(path, threads=threads or default_threads(), spin=False)
+    session = Session(model, threads=threads or default_threads(), spin=False)
     task.check_model(session.output_shape)
-    return task.evaluate(session.run)
+    return task.evaluate(session.run) if limit is None else task.evaluate(session.run, limit)
 
 
 def default_threads() -> int:

@@ -22,7 +22,7 @@ from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax
 from compress.pipeline import stages
-from compress.pipeline.inputs import default_threads, make_task, open_model, score_file
+from compress.pipeline.inputs import default_threads, make_task, open_model, score_model
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep
 from compress.report import write_report
 from compress.tasks.base import Task
@@ -205,7 +205,7 @@ def _measure(run: Run, files: dict[str, Path]) -> tuple[list[StageResult], list[
     )
     results = []
     for done, (name, file) in enumerate(measured.items(), 1):
-        score = score_file(file, run.task, run.threads)
+        score = score_model(file, run.task, run.threads)
         if run.on_progress:
             run.on_progress(done, len(measured), f"{name}: {score.name} {score.metric:.4f}")
         results.append(_result(run, name, file, score, latencies[name]))
@@ -267,7 +267,8 @@ def check_gates(required: dict[str, float], results: list[StageResult]) -> tuple
 
 
 def _speed(reference: StageResult, result: StageResult) -> float:
-    assert reference.latency is not None and result.latency is not None
+    assert reference.latency is not None
+    assert result.latency is not None
     return reference.latency.median_ms / result.latency.median_ms
 
 

@@ -17,7 +17,7 @@ from compress.export import check_parity, export_int8
 from compress.graph import save_model, to_onnx, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.runtime import Session
-from compress.pipeline.inputs import DEFAULT_SHAPE, default_threads, score_file, static_shape
+from compress.pipeline.inputs import DEFAULT_SHAPE, default_threads, score_model, static_shape
 from compress.prune.apply import apply_plan
 from compress.prune.groups import find_groups
 from compress.prune.plan import Network, plan_macs, plan_metric_drop, plan_ratio
@@ -60,7 +60,7 @@ def run_sensitivity(
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"))
 
     def evaluate(pruned: nn.Module) -> float:
-        return _score(to_onnx(_graph_module(pruned), model), task, threads, images).metric
+        return score_model(to_onnx(_graph_module(pruned), model), task, threads, images).metric
 
     return scan_sensitivity(
         module,
@@ -135,7 +135,7 @@ def run_finetune(
     module = _trainable(model, task, threads)
 
     def evaluate(trained: nn.Module) -> float:
-        return _score(to_onnx(_graph_module(trained), model), task, threads).metric
+        return score_model(to_onnx(_graph_module(trained), model), task, threads).metric
 
     fit(
         module,
@@ -160,7 +160,7 @@ def run_finetune(
     )
     save_model(to_onnx(module, model), out_file)
     _discard(checkpoint)
-    return score_file(out_file, task, threads)
+    return score_model(out_file, task, threads)
 
 
 def run_quantize(
@@ -196,7 +196,7 @@ def run_quantize(
     calibrate(qat, batches, percentile=step.pact.percentile, total=step.calibration, on_progress=on_progress)
 
     def evaluate(trained: nn.Module) -> float:
-        return _score(export_int8(_graph_module(trained), lowered).model, task, threads).metric
+        return score_model(export_int8(_graph_module(trained), lowered).model, task, threads).metric
 
     if step.epochs:
         fit(
@@ -277,11 +277,6 @@ def _trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.Gr
 def _graph_module(module: nn.Module) -> fx.GraphModule:
     assert isinstance(module, fx.GraphModule)
     return module
-
-
-def _score(model: onnx.ModelProto, task: Task, threads: int | None, limit: int | None = None) -> Score:
-    session = Session(model, threads=threads or default_threads(), spin=False)
-    return task.evaluate(session.run) if limit is None else task.evaluate(session.run, limit)
 
 
 def _teacher(model: onnx.ModelProto | None, threads: int | None, weight: float) -> Callable[[Tensor], Tensor] | None:

@@ -47,8 +47,9 @@ def _legend(report: Report) -> str:
         )
     if any(stage.parity for stage in report.stages):
         lines.append(
-            "parity: images on which the exported file agrees with the network it came from, and the largest "
-            "difference of an output with onnxruntime's optimisation off / on."
+            "parity: exported file against the network it came from, onnxruntime's optimisation off / on. Steps: "
+            "largest difference of any integer tensor, each recomputed from the file's own inputs to it, in steps of "
+            "its scale (1 is a tie rounded the other way). Outputs: mean absolute difference end to end."
         )
     return "\n".join(lines)
 

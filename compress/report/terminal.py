@@ -10,13 +10,19 @@ from compress.report import tables
 from compress.report.inspection import Inspection
 from compress.report.tables import Table
 
+PLAIN_WIDTH = 120
+"""Columns of output that is not a terminal's."""
+
 
 def print_report(report: Report, console: Console) -> None:
     """Print a run: stages, gates, notes; the plan and details stand in report.md."""
     console.print(Text(f"{report.title}, {report.date}", style="bold"))
     console.print(Text(tables.machine_line(report.machine)))
     threads = {stage.latency.threads for stage in report.stages if stage.latency}
-    print_table(tables.stage_table(report), console, caption=_thread_note(threads))
+    print_table(_without(tables.stage_table(report), "parity", "file"), console, caption=_thread_note(threads))
+    for stage in report.stages:
+        if stage.parity:
+            console.print(Text(f"{stage.stage} file against its network: {tables.parity(stage.parity)}"))
     print_table(tables.gate_table(report), console)
     for note in tables.notes(report):
         console.print(Text(f"Note: {note}"))
@@ -53,6 +59,19 @@ def print_table(table: Table, console: Console, caption: str | None = None) -> N
         style = "red" if table.title == "Gates" and row[-1] == "NO" else None
         shown.add_row(*(Text(cell) for cell in row), style=style)
     console.print(shown)
+
+
+def wide_console() -> Console:
+    """The terminal; where output goes to a file, wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def _without(table: Table, *names: str) -> Table:
+    """The table less some columns, for terminals of ordinary width."""
+    kept = [index for index, name in enumerate(table.header) if name not in names]
+    rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
+    return Table(table.title, tuple(table.header[index] for index in kept), rows)
 
 
 def _thread_note(threads: set[int]) -> str | None:

@@ -42,7 +42,7 @@ def make_stage(name: str, size: int, metric: float, median: float, speedup: floa
 def make_report(**changes: object) -> Report:
     int8 = dataclasses.replace(
         make_stage("int8", 150_000, 0.89, 0.5, 2.0),
-        parity=Parity(0.01, 0.001, 0.02, 0.002, 0.998, 0.05, 64),
+        parity=Parity(0.01, 0.001, 0.02, 0.002, 0.998, 1.0, 64, 0.9, 1.0),
         notes=("stem left in float",),
     )
     report = Report(
@@ -88,7 +88,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-FACTS = ["600.0 (1.00x)", "150.0 (0.25x)", "15.00 M (0.25x)", "1.00 [0.90-1.20]", "2.00x", "0.8900", "+0.0100", "99.8%"]
+FACTS = ["600.0 (1.00x)", "150.0 (0.25x)", "15.00 M (0.25x)", "1.00 [0.90-1.20]", "2.00x", "0.8900", "+0.0100", "0.9 / 1.0 steps"]
 
 
 @pytest.mark.parametrize(
