@@ -39,15 +39,26 @@ class Drawing:
     box: tuple[float, float, float, float]
 
 
-def render_crop(text: str, rng: np.random.Generator) -> np.ndarray:
-    """Draw one word crop: uint8 BGR [H, W, 3], H from about 12 to 120."""
+def render_crop(text: str, rng: np.random.Generator, *, plain: bool = False) -> np.ndarray:
+    """Draw one word crop: uint8 BGR [H, W, 3], H from about 12 to 120.
+
+    `plain`: black on white or white on black, sharp: to learn letters from before learning to see them anywhere.
+    """
     height = int(np.clip(rng.lognormal(np.log(34), 0.5), 12, 120))
     drawing = _cut_out(_bend(_draw(text, height, rng), rng), rng)
+    if plain:
+        grey = cv2.cvtColor(drawing.text if rng.random() < 0.5 else 255 - drawing.text, cv2.COLOR_GRAY2BGR)
+        return _bring_to_height(grey, height)
     return _photograph(_paint(drawing, rng), height, rng)
 
 
 def write_dataset(
-    folder: Path, count: int, seed: int, *, on_progress: Callable[[int, int, str], None] | None = None
+    folder: Path,
+    count: int,
+    seed: int,
+    *,
+    plain: bool = False,
+    on_progress: Callable[[int, int, str], None] | None = None,
 ) -> Path:
     """Write `count` crops (PNG) and `labels.txt` into a folder; return the label list's path.
 
@@ -62,7 +73,7 @@ def write_dataset(
         rng = np.random.default_rng([seed, index])
         text = random_text(rng)
         name = f"images/{index:06d}.png"
-        done, data = cv2.imencode(".png", render_crop(text, rng), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        done, data = cv2.imencode(".png", render_crop(text, rng, plain=plain), [cv2.IMWRITE_PNG_COMPRESSION, 1])
         assert done, "OpenCV encodes any uint8 image as PNG"
         (folder / name).write_bytes(data.tobytes())
         lines.append(f"{name}\t{text}\n")
@@ -248,14 +259,13 @@ def _field(cells: int, depth: float, shape: tuple[int, ...], rng: np.random.Gene
 
 def _photograph(picture: np.ndarray, height: int, rng: np.random.Generator) -> np.ndarray:
     """Blur, bring to the crop's height, then light, noise and JPEG: uint8 BGR."""
-    tall, wide = picture.shape[:2]
+    tall = picture.shape[0]
     if rng.random() < 0.5:
         picture = cv2.GaussianBlur(picture, (0, 0), max(0.1, tall * rng.uniform(0.0, 0.05)))
     if rng.random() < 0.15:
         length = max(2, round(tall * rng.uniform(0.03, 0.2)))
         picture = cv2.blur(picture, (length, 1) if rng.random() < 0.6 else (1, length))
-    size = (max(4, round(wide * height / tall)), height)
-    picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if height < tall else cv2.INTER_LINEAR)
+    picture = _bring_to_height(picture, height)
     if rng.random() < 0.3:
         picture = picture * rng.uniform(0.25, 1.3) + rng.uniform(-10, 20)
     noise = rng.standard_normal(picture.shape, dtype=np.float32)
@@ -265,6 +275,12 @@ def _photograph(picture: np.ndarray, height: int, rng: np.random.Generator) -> n
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 95))])
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     return image
+
+
+def _bring_to_height(picture: np.ndarray, height: int) -> np.ndarray:
+    tall, wide = picture.shape[:2]
+    size = (max(4, round(wide * height / tall)), height)
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if height < tall else cv2.INTER_LINEAR)
 
 
 def _pick(choices: tuple[tuple[str, ...], ...], shares: tuple[float, ...], rng: np.random.Generator) -> tuple[str, ...]:

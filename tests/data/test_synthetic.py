@@ -33,6 +33,13 @@ def test_there_is_something_to_read():
     assert np.mean(np.array(spreads) > 15) > 0.95
 
 
+def test_plain_crops_are_black_and_white_both_ways_round():
+    made = [render_crop("Exit", np.random.default_rng([0, seed]), plain=True) for seed in range(40)]
+    assert all((crop[:, :, 0] == crop[:, :, 2]).all() for crop in made)
+    white = [np.median(crop) > 127 for crop in made]
+    assert 0.2 < np.mean(white) < 0.8
+
+
 def test_the_text_decides_the_width():
     short, long = ([crop.shape[1] / crop.shape[0] for crop in crops(40, text)] for text in ("A7", "University"))
     assert np.median(long) > 2 * np.median(short)

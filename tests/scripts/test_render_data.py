@@ -1,0 +1,38 @@
+"""`scripts/render_data.py`: what `make demo` calls."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from compress.data.images import load_images
+from compress.data.labels import read_labels
+
+ROOT = Path(__file__).parents[2]
+
+
+def render(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "render_data.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_it_writes_a_training_and_a_validation_set_with_nothing_in_common(tmp_path):
+    result = render("--out", str(tmp_path), "--train", "6", "--val", "4")
+    assert result.returncode == 0, result.stderr
+    parts = [load_images(read_labels(tmp_path / part / "labels.txt")) for part in ("train", "val")]
+    assert [len(part.images) for part in parts] == [6, 4]
+    pixels = [{image.tobytes() for image in part.images} for part in parts]
+    assert not pixels[0] & pixels[1]
+
+
+def test_help_has_examples():
+    result = render("--help")
+    assert result.returncode == 0
+    assert "python scripts/render_data.py --out runs/demo_data" in result.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    result = render("--out", str(tmp_path / "file"))
+    assert result.returncode != 0
+    assert result.stderr.strip().startswith("Error: ")
+    assert "Traceback" not in result.stderr
