@@ -18,7 +18,8 @@ def score_group(module: nn.Module, group: ChannelGroup, criterion: Criterion) ->
     PaddleSlim instead goes by the layer that was named for pruning alone. For a group with one layer the two choose
     the same channels; where outputs are added, ours also asks the other layers whose channels go. Neither is proven
     better: pruning each of the deployed direction classifier's 14 many-layered groups alone, PaddleSlim's choice left
-    the accuracy 3.4 points (standard error 2.4) higher at ratio 0.2 and 2.0 (1.7) at 0.35, on 120 word crops in both orientations.
+    the accuracy 3.4 points (standard error 2.4) higher at ratio 0.2 and 2.0 (1.7) at 0.35, on 120 word crops in both
+    orientations.
     """
     total = torch.zeros(group.channels, dtype=torch.float64)
     holders = torch.zeros(group.channels, dtype=torch.float64)
