@@ -16,8 +16,7 @@ from torch import fx
 
 from compress.export.compact import compact
 from compress.graph import to_onnx
-from compress.graph.rules import array_of, constant
-from compress.quant.functional import quantize_weight
+from compress.graph.edit import array_of, constant
 from compress.quant.layers import GATE_SCALE, IntegerHardSwish, QuantConv2d, QuantLinear
 from compress.quant.pact import PACT
 from compress.quant.prepare import PASS_THROUGH
@@ -196,7 +195,7 @@ def quantize_weights(graph: ir.Graph, choices: Choices) -> None:
         layer = choices.layers.get(str(node.outputs[0].name))
         if layer is None or node.op_type not in ("Conv", "Gemm", "MatMul") or node.inputs[1] is None:
             continue
-        integers, scale = (tensor.cpu().numpy() for tensor in quantize_weight(layer.weight, layer.bit_width))
+        integers, scale = (tensor.detach().cpu().numpy() for tensor in (layer.integers(), layer.weight_scale()))
         axis = 0
         if node.op_type != "Conv" and not (node.attributes.get("transB") and node.attributes["transB"].value):
             integers, axis = np.ascontiguousarray(integers.T), 1

@@ -2,22 +2,28 @@
 
 import contextlib
 import io
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.graph.canonical import canonicalise
+from compress.graph.canonical import OPSET, canonicalise
 
 
-def from_torch(module: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, input_name: str = "x", output_name: str = "output") -> onnx.ModelProto:
+def from_torch(
+    module: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, input_name: str = "x", output_name: str = "output"
+) -> onnx.ModelProto:
     """Export a PyTorch module to a canonical ONNX model with dynamic batch, height and width.
 
+    BatchNorm is kept as it is (not folded into the convolutions), so that the model can be trained on.
+
     Args:
-        module: any network that `torch.onnx.export` can trace; put into evaluation mode for the export.
+        module: any network that `torch.onnx.export` can trace; exported in evaluation mode and left as it was.
         example_inputs: the image batch [N, 3, H, W] it is called with, or a sequence of its inputs.
         input_name: name of the first input in the graph.
         output_name: name of the first output in the graph.
@@ -26,28 +32,38 @@ def from_torch(module: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, 
         ModelError: the module cannot be exported; the message holds PyTorch's reason.
     """
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    was_training = module.training
+    with tempfile.TemporaryDirectory() as folder, _evaluating(module):
+        path = Path(folder) / "model.onnx"
+        try:
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+                warnings.simplefilter("ignore")  # the tracer's notes on constants and its own deprecation
+                torch.onnx.export(
+                    module,
+                    inputs,
+                    path,
+                    dynamo=False,
+                    do_constant_folding=False,  # it would fold BatchNorm, too; our own folding does not
+                    opset_version=OPSET,
+                    input_names=[input_name, *(f"{input_name}_{index}" for index in range(1, len(inputs)))],
+                    output_names=[output_name],
+                    dynamic_axes={input_name: _dynamic_axes(inputs[0])},
+                )
+        except Exception as error:  # the exporter raises many kinds; all mean the same to the user
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(f"{type(module).__name__}: cannot be exported to ONNX ({reason}).") from error
+        return canonicalise(onnx.load(path))
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and every part's own mode again afterwards."""
+    modes = {part: part.training for part in module.modules()}
     module.eval()
-    stream = io.BytesIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # the tracer's notes on constants and its own deprecation
-            torch.onnx.export(
-                module,
-                inputs,
-                stream,
-                dynamo=False,
-                opset_version=17,
-                input_names=[input_name, *(f"{input_name}_{index}" for index in range(1, len(inputs)))],
-                output_names=[output_name],
-                dynamic_axes={input_name: _dynamic_axes(inputs[0])},
-            )
-    except Exception as error:  # the exporter raises many kinds; all mean the same to the user
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{type(module).__name__}: cannot be exported to ONNX ({reason}).") from error
+        yield
     finally:
-        module.train(was_training)
-    return canonicalise(onnx.load_from_string(stream.getvalue()))
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def _dynamic_axes(example: Tensor) -> dict[int, str]:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.graph import modules
-from compress.graph.to_torch import Handler, Importer, Unsupported
+from compress.graph.importer import Attributes, Handler, Importer, Unsupported
 
-Attributes = dict[str, Any]
 Weights = dict[int, np.ndarray]
 """ONNX input position -> array."""
 GATES_TO_TORCH = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2)}
 GATES_TO_ONNX = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
+ACTIVATIONS = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"]}
+"""The activations of each direction that PyTorch's layers (and ONNX's by default) have."""
 
 
 def split_padding(at: Attributes, dims: int) -> tuple[tuple[int, ...], list[int] | None]:
@@ -40,6 +41,14 @@ def _set(parameter: Tensor | None, value: Tensor) -> None:
         parameter.copy_(value)
 
 
+def _set_weights(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
+    assert isinstance(layer.weight, Tensor)
+    _set(layer.weight, weight)
+    if bias is not None:
+        assert isinstance(layer.bias, Tensor)
+        _set(layer.bias, bias)
+
+
 def _optional(g: Importer, node: onnx.NodeProto, position: int) -> Tensor | None:
     return g.weight(node.input[position]) if len(node.input) > position and node.input[position] else None
 
@@ -53,7 +62,7 @@ def _conv(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
     x = g.value(node.input[0])
     if uneven is not None:
         x = g.graph.call_function(modules.pad_image, (x, uneven))
-    make = nn.Conv2d if dims == 2 else nn.Conv1d
+    make: Any = nn.Conv2d if dims == 2 else nn.Conv1d
     conv = make(
         weight.shape[1] * groups,
         weight.shape[0],
@@ -64,31 +73,29 @@ def _conv(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
         groups=groups,
         bias=bias is not None,
     )
-    _set(conv.weight, weight)
-    if bias is not None:
-        _set(conv.bias, bias)
+    _set_weights(conv, weight, bias)
     return g.module(node, conv, x)
 
 
 def _conv_transpose(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
     weight, bias, groups = g.weight(node.input[1]), _optional(g, node, 2), at.get("group", 1)
+    if weight.ndim != 4:
+        raise Unsupported(f"{weight.ndim - 2}-dimensional kernel")
     even, uneven = split_padding(at, 2)
-    if weight.ndim != 4 or uneven is not None or "output_shape" in at:
-        raise Unsupported("uneven padding, output_shape or a kernel that is not 2-D")
+    if uneven is not None or "output_shape" in at:
+        raise Unsupported("uneven padding or output_shape")
     conv = nn.ConvTranspose2d(
         weight.shape[0],
         weight.shape[1] * groups,
-        tuple(weight.shape[2:]),  # type: ignore[arg-type]
+        (weight.shape[2], weight.shape[3]),
         stride=tuple(at.get("strides", [1, 1])),
-        padding=even,  # type: ignore[arg-type]
+        padding=(even[0], even[1]),
         output_padding=tuple(at.get("output_padding", [0, 0])),
         groups=groups,
         bias=bias is not None,
-        dilation=tuple(at.get("dilations", [1, 1])),  # type: ignore[arg-type]
+        dilation=tuple(at.get("dilations", [1, 1])),
     )
-    _set(conv.weight, weight)
-    if bias is not None:
-        _set(conv.bias, bias)
+    _set_weights(conv, weight, bias)
     return g.module(node, conv, g.value(node.input[0]))
 
 
@@ -105,17 +112,21 @@ def _batch_norm(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
     if at.get("training_mode", 0):
         raise Unsupported("training_mode")
     scale, offset, mean, variance = (g.weight(name) for name in node.input[1:5])
+    # On [N, C] and [N, C, L] PyTorch calls it BatchNorm1d; images are taken for granted where the rank is unknown.
+    make = nn.BatchNorm1d if g.rank(node.input[0]) in (2, 3) else nn.BatchNorm2d
     # ONNX's momentum weighs the old average, PyTorch's the new batch.
-    norm = nn.BatchNorm2d(scale.numel(), eps=at.get("epsilon", 1e-5), momentum=1.0 - at.get("momentum", 0.9))
-    for target, value in ((norm.weight, scale), (norm.bias, offset), (norm.running_mean, mean), (norm.running_var, variance)):
-        _set(target, value)
+    norm = make(scale.numel(), eps=at.get("epsilon", 1e-5), momentum=1.0 - at.get("momentum", 0.9))
+    _set_weights(norm, scale, offset)
+    _set(norm.running_mean, mean)
+    _set(norm.running_var, variance)
     return g.module(node, norm, g.value(node.input[0]))
 
 
 def norm_weights(module: nn.Module, node: onnx.NodeProto) -> Weights:
     """Scale, offset, mean and variance of a BatchNorm."""
-    assert isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None
-    return {1: _numpy(module.weight), 2: _numpy(module.bias), 3: _numpy(module.running_mean), 4: _numpy(module.running_var)}
+    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    tensors = (module.weight, module.bias, module.running_mean, module.running_var)
+    return {position: _numpy(tensor) for position, tensor in enumerate(tensors, start=1) if tensor is not None}
 
 
 def _layer_norm(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
@@ -123,9 +134,7 @@ def _layer_norm(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
     if at.get("axis", -1) != -1 or scale.ndim != 1:
         raise Unsupported("axis other than the last")
     norm = nn.LayerNorm(scale.numel(), eps=at.get("epsilon", 1e-5), bias=offset is not None)
-    _set(norm.weight, scale)
-    if offset is not None:
-        _set(norm.bias, offset)
+    _set_weights(norm, scale, offset)
     return g.module(node, norm, g.value(node.input[0]))
 
 
@@ -138,9 +147,7 @@ def layer_norm_weights(module: nn.Module, node: onnx.NodeProto) -> Weights:
 def _linear_module(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A Linear from weight [O, I] and bias [O]."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    _set(linear.weight, weight)
-    if bias is not None:
-        _set(linear.bias, bias)
+    _set_weights(linear, weight, bias)
     return linear
 
 
@@ -149,23 +156,26 @@ def _gemm(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
         raise Unsupported("transA, alpha or beta")
     weight, bias = g.weight(node.input[1]), _optional(g, node, 2)
     weight = weight if at.get("transB", 0) else weight.T
-    return g.module(node, _linear_module(weight, None if bias is None else bias.reshape(-1).expand(weight.shape[0])), g.value(node.input[0]))
+    if bias is not None:
+        if bias.numel() not in (1, weight.shape[0]):
+            raise Unsupported(f"bias of shape {list(bias.shape)}")
+        bias = bias.reshape(-1).expand(weight.shape[0])
+    return g.module(node, _linear_module(weight, bias), g.value(node.input[0]))
 
 
 def _matmul(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
-    """A constant second operand is a Linear, which takes in the Add of its bias; otherwise a plain product."""
-    if g.constant(node.input[1]) is None:
+    """A constant matrix as second operand is a Linear, which takes in the Add of its bias; else a plain product."""
+    matrix = g.constant(node.input[1])
+    if matrix is None or matrix.ndim != 2:
         return g.call(node, torch.matmul, g.value(node.input[0]), g.value(node.input[1]))
-    weight = g.weight(node.input[1])
-    if weight.ndim != 2:
-        raise Unsupported("constant that is not a matrix")
+    weight = g.weight(node.input[1]).T
     add = bias_node(g.readers.get(node.output[0], []), node, g.constants, g.outputs)
     if add is None:
-        return g.module(node, _linear_module(weight.T, None), g.value(node.input[0]))
+        return g.module(node, _linear_module(weight, None), g.value(node.input[0]))
     bias = g.weight(bias_input(add, node))
-    made = g.module(node, _linear_module(weight.T, bias), g.value(node.input[0]))
+    made = g.module(node, _linear_module(weight, bias), g.value(node.input[0]))
     g.values[add.output[0]] = made
-    g.skip.add(add.name)
+    g.taken_in.add(add.output[0])
     return made
 
 
@@ -200,16 +210,10 @@ def _recurrent(g: Importer, node: onnx.NodeProto, at: Attributes) -> tuple[Any, 
     directions = {b"forward": 1, b"bidirectional": 2}.get(at.get("direction", b"forward"))
     if directions is None:
         raise Unsupported("direction reverse alone")
-    if at.get("layout", 0) or "activations" in at or "clip" in at or at.get("input_forget", 0):
-        raise Unsupported("layout, activations, clip or input_forget")
-    if kind == "GRU" and not at.get("linear_before_reset", 0):
-        raise Unsupported("linear_before_reset=0, which PyTorch's GRU does not compute")
-    if any(len(node.input) > position and node.input[position] for position in (4, 5, 6, 7)):
-        raise Unsupported("sequence lengths, initial states or peepholes")
-    hidden = at["hidden_size"]
+    _check_recurrent(node, at, directions)
     inputs, recurrent, bias = g.weight(node.input[1]), g.weight(node.input[2]), _optional(g, node, 3)
     make = nn.LSTM if kind == "LSTM" else nn.GRU
-    layer = make(inputs.shape[2], hidden, bias=bias is not None, bidirectional=directions == 2)
+    layer = make(inputs.shape[2], recurrent.shape[2], bias=bias is not None, bidirectional=directions == 2)
     order = GATES_TO_TORCH[kind]
     for direction, suffix in enumerate(("", "_reverse")[:directions]):
         _set(getattr(layer, f"weight_ih_l0{suffix}"), _reorder(inputs[direction], order))
@@ -220,8 +224,22 @@ def _recurrent(g: Importer, node: onnx.NodeProto, at: Attributes) -> tuple[Any, 
             _set(getattr(layer, f"bias_hh_l0{suffix}"), _reorder(second, order))
     result = g.module(node, layer, g.value(node.input[0]))
     outputs: list[Any] = [g.call(node, modules.recurrent_output, result, directions)]
-    outputs += [g.call(node, modules.recurrent_state, result, index) for index in range(len(node.output) - 1)]
+    for position in range(1, len(node.output)):
+        outputs.append(g.call(node, modules.recurrent_state, result, position - 1, output=position))
     return tuple(outputs)
+
+
+def _check_recurrent(node: onnx.NodeProto, at: Attributes, directions: int) -> None:
+    """Raise for what PyTorch's layers do not compute."""
+    activations = [name.decode().lower() for name in at.get("activations", [])]
+    if activations and activations != ACTIVATIONS[node.op_type] * directions:
+        raise Unsupported(f"activations {', '.join(activations)}")
+    if at.get("layout", 0) or "clip" in at or at.get("input_forget", 0):
+        raise Unsupported("layout, clip or input_forget")
+    if node.op_type == "GRU" and not at.get("linear_before_reset", 0):
+        raise Unsupported("linear_before_reset=0, which PyTorch's GRU does not compute")
+    if any(node.input[4:]):
+        raise Unsupported("sequence lengths, initial states or peepholes")
 
 
 def _reorder(gates: Tensor, order: Sequence[int]) -> Tensor:
@@ -259,6 +277,17 @@ LAYERS: dict[str, Handler] = {
     "LSTM": _recurrent,
     "GRU": _recurrent,
 }
+KINDS: dict[str, tuple[type[nn.Module], ...]] = {
+    "Conv": (nn.Conv1d, nn.Conv2d),
+    "ConvTranspose": (nn.ConvTranspose2d,),
+    "BatchNormalization": (nn.BatchNorm1d, nn.BatchNorm2d),
+    "LayerNormalization": (nn.LayerNorm,),
+    "Gemm": (nn.Linear,),
+    "MatMul": (nn.Linear,),
+    "LSTM": (nn.LSTM,),
+    "GRU": (nn.GRU,),
+}
+"""Operator -> the PyTorch layers it is imported as."""
 WRITERS = {
     "Conv": conv_weights,
     "ConvTranspose": conv_weights,
@@ -269,3 +298,4 @@ WRITERS = {
     "LSTM": recurrent_weights,
     "GRU": recurrent_weights,
 }
+"""Operator -> the weights of such a layer, by input position."""

@@ -1,5 +1,6 @@
 """Read an ONNX file: every way in which it can be broken is one clear error; what comes out is canonical."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -9,6 +10,9 @@ from onnx.external_data_helper import load_external_data_for_model
 from compress.artifacts import write_atomic
 from compress.errors import ModelError
 from compress.graph.canonical import canonicalise
+
+HALF = {"float16", "bfloat16"}
+"""Types of weights that cannot be trained as they are."""
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -22,6 +26,9 @@ def load_model(path: Path) -> onnx.ModelProto:
     model = read_model(path)
     if is_quantised(model):
         raise ModelError(f"{path}: already quantised. Start from the fp32 model it was made from.")
+    half = sorted({_type_name(tensor) for tensor in _tensors(model.graph)} & HALF)
+    if half:
+        raise ModelError(f"{path}: holds {half[0]} weights. Must be float32. Export the model without half precision.")
     try:
         return canonicalise(model)
     except ModelError as error:
@@ -49,7 +56,9 @@ def read_model(path: Path) -> onnx.ModelProto:
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise ModelError(f"{path}: not an ONNX file, or truncated ({len(data)} bytes). Export or download it again.") from error
+        raise ModelError(
+            f"{path}: not an ONNX file, or truncated ({len(data)} bytes). Export or download it again."
+        ) from error
     if not model.graph.node or not model.graph.input or not model.graph.output:
         raise ModelError(f"{path}: holds no graph with inputs and outputs. Expected an ONNX model.")
     _load_external_data(model, path)
@@ -63,8 +72,12 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Whether the graph holds quantised operators already."""
-    marks = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-    return any(node.op_type in marks or node.op_type.startswith("QLinear") for node in model.graph.node)
+    return any(
+        node.op_type.startswith(("Quantize", "Dequantize", "DynamicQuantize", "QLinear", "QGemm", "QAttention"))
+        or "Integer" in node.op_type
+        or node.op_type.endswith("NBits")
+        for node in model.graph.node
+    )
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
@@ -84,7 +97,8 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         external = True
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
+        location = locations[0] if len(locations) == 1 else ""
         target = (folder / location).resolve()
         if not location or not target.is_relative_to(folder):
             raise ModelError(
@@ -101,12 +115,19 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError(f"{path}: external weights cannot be read ({error}). Export the model again.") from error
 
 
-def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    tensors = list(graph.initializer)
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every constant of a graph and the graphs inside it."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
-                tensors.append(attribute.t)
-            if attribute.HasField("g"):
-                tensors += _tensors(attribute.g)
-    return tensors
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _type_name(tensor: onnx.TensorProto) -> str:
+    return str(onnx.TensorProto.DataType.Name(tensor.data_type)).lower()

@@ -35,10 +35,10 @@ def recurrent_output(result: tuple[Tensor, object], directions: int) -> Tensor:
     return output.reshape(steps, batch, directions, width // directions).permute(0, 2, 1, 3)
 
 
-def recurrent_state(result: tuple[Tensor, object], index: int) -> Tensor:
+def recurrent_state(result: tuple[Tensor, Tensor | tuple[Tensor, Tensor]], index: int) -> Tensor:
     """The last hidden (0) or cell (1) state, [D, N, H] in both."""
     state = result[1]
-    return state[index] if isinstance(state, tuple) else state  # type: ignore[return-value]
+    return state[index] if isinstance(state, tuple) else state
 
 
 def onnx_reshape(x: Tensor, target: Tensor | Sequence[int]) -> Tensor:
@@ -47,7 +47,17 @@ def onnx_reshape(x: Tensor, target: Tensor | Sequence[int]) -> Tensor:
     return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)])
 
 
-def onnx_slice(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+def onnx_unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Insert dimensions of size 1 at these places of the result; negative ones count from its end."""
+    rank = x.ndim + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def onnx_slice(
+    x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
+) -> Tensor:
     """Slice with ONNX's clamped bounds; positive steps."""
     for position, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         axis = position if axes is None else int(axes[position])
@@ -64,18 +74,31 @@ def onnx_expand(x: Tensor, target: Tensor) -> Tensor:
     return x * torch.ones([int(size) for size in target], dtype=x.dtype, device=x.device)
 
 
-def shape_of(x: Tensor) -> Tensor:
-    """The shape as an int64 tensor."""
-    return torch.tensor(x.shape, dtype=torch.int64)
+def onnx_div(a: Tensor, b: Tensor | float) -> Tensor:
+    """Divide; between whole numbers (sizes) without a remainder.
+
+    >>> onnx_div(torch.tensor([7, -7]), torch.tensor([2])), onnx_div(torch.tensor([7.0]), 2.0)
+    (tensor([ 3, -3]), tensor([3.5000]))
+    """
+    tensors = [value for value in (a, b) if isinstance(value, Tensor)]
+    whole = len(tensors) == 2 and not any(value.is_floating_point() for value in tensors)
+    return torch.div(a, b, rounding_mode="trunc") if whole else a / b
 
 
-def resize(x: Tensor, scales: list[float] | None, sizes: Tensor | None, mode: str, align_corners: bool | None) -> Tensor:
-    """Resize height and width of [N, C, H, W] by fixed scales or to given sizes [4]."""
-    if sizes is not None:
-        target = [int(size) for size in sizes][2:]
-        return F.interpolate(x, size=target, mode=mode, align_corners=align_corners)
-    assert scales is not None
-    return F.interpolate(x, scale_factor=scales[2:], mode=mode, align_corners=align_corners)
+def shape_of(x: Tensor, start: int = 0, end: int | None = None) -> Tensor:
+    """The shape, or a slice of it, as an int64 tensor."""
+    return torch.tensor(x.shape[start:end], dtype=torch.int64, device=x.device)
+
+
+def resize_by(x: Tensor, factors: list[float], mode: str, align_corners: bool | None) -> Tensor:
+    """Resize height and width of [N, C, H, W] by fixed factors."""
+    return F.interpolate(x, scale_factor=factors, mode=mode, align_corners=align_corners)
+
+
+def resize_to(x: Tensor, sizes: Tensor, mode: str, align_corners: bool | None) -> Tensor:
+    """Resize [N, C, H, W] to a height and width: the last two of `sizes`."""
+    target = [int(size) for size in sizes][-2:]
+    return F.interpolate(x, size=target, mode=mode, align_corners=align_corners)
 
 
 def pad_image(x: Tensor, pads: list[int], value: float = 0.0) -> Tensor:

@@ -14,29 +14,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from compress.graph import layers, modules
-from compress.graph.to_torch import Handler, Importer, Unsupported
+from compress.graph.importer import Attributes, Handler, Importer, Unsupported
 
-Attributes = dict[str, Any]
+Pair = tuple[int, int]
 
 
 def _activation(make: Callable[[Attributes], nn.Module]) -> Handler:
     return lambda g, node, at: g.module(node, make(at), g.value(node.input[0]))
 
 
-def _function(function: Callable[..., Any], arity: int = 1) -> Handler:
-    return lambda g, node, at: g.call(node, function, *(g.value(name) for name in node.input[:arity]))
+def _function(function: Callable[..., Any]) -> Handler:
+    return lambda g, node, at: g.call(node, function, g.value(node.input[0]))
 
 
-def _fold(function: Callable[..., Any]) -> Handler:
-    """A variadic operator as a chain of binary ones."""
-
-    def handler(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
-        result = g.value(node.input[0])
-        for name in node.input[1:]:
-            result = g.call(node, function, result, g.value(name))
-        return result
-
-    return handler
+def _arithmetic(function: Callable[..., Any]) -> Handler:
+    return lambda g, node, at: g.call(node, function, g.operand(node.input[0]), g.operand(node.input[1]))
 
 
 def _ints(g: Importer, node: onnx.NodeProto, at: Attributes, name: str, position: int) -> list[int] | None:
@@ -52,15 +44,14 @@ def _ints(g: Importer, node: onnx.NodeProto, at: Attributes, name: str, position
 
 
 def _clip(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
-    bounds = []
-    for position, name in ((1, "min"), (2, "max")):
-        given = len(node.input) > position and node.input[position]
-        bounds.append(g.value(node.input[position]) if given else at.get(name))
-    low, high = bounds
+    low, high = (
+        g.operand(node.input[position]) if len(node.input) > position and node.input[position] else None
+        for position in (1, 2)
+    )
     if isinstance(low, float) and isinstance(high, float):
         made = nn.ReLU6() if (low, high) == (0.0, 6.0) else nn.Hardtanh(low, high)
         return g.module(node, made, g.value(node.input[0]))
-    return g.call(node, torch.clamp, g.value(node.input[0]), *bounds)
+    return g.call(node, torch.clamp, g.value(node.input[0]), low, high)
 
 
 def _softmax(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
@@ -70,9 +61,9 @@ def _softmax(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
 def _max_pool(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
     if len(node.output) > 1 and node.output[1]:
         raise Unsupported("its indices are used")
-    x, padding = _padded(g, node, at, -float("inf"))
-    kernel, strides = tuple(at["kernel_shape"]), tuple(at.get("strides", [1] * len(at["kernel_shape"])))
-    pool = nn.MaxPool2d(kernel, strides, padding, tuple(at.get("dilations", [1, 1])), ceil_mode=bool(at.get("ceil_mode", 0)))
+    x, kernel, stride, padding = _window(g, node, at, -float("inf"))
+    dilation = tuple(at.get("dilations", [1, 1]))
+    pool = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=bool(at.get("ceil_mode", 0)))
     return g.module(node, pool, x)
 
 
@@ -81,19 +72,24 @@ def _average_pool(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
     pads = at.get("pads", [0, 0, 0, 0])
     if not include and pads[:2] != pads[2:]:
         raise Unsupported("uneven padding left out of the average")
-    x, padding = _padded(g, node, at, 0.0)
-    kernel, strides = tuple(at["kernel_shape"]), tuple(at.get("strides", [1] * len(at["kernel_shape"])))
-    pool = nn.AvgPool2d(kernel, strides, padding, ceil_mode=bool(at.get("ceil_mode", 0)), count_include_pad=include)
+    if any(step != 1 for step in at.get("dilations", [1, 1])):
+        raise Unsupported("dilations")
+    x, kernel, stride, padding = _window(g, node, at, 0.0)
+    pool = nn.AvgPool2d(kernel, stride, padding, ceil_mode=bool(at.get("ceil_mode", 0)), count_include_pad=include)
     return g.module(node, pool, x)
 
 
-def _padded(g: Importer, node: onnx.NodeProto, at: Attributes, value: float) -> tuple[Any, tuple[int, ...]]:
-    """The input and the padding PyTorch's layer takes itself; uneven padding goes in front as its own step."""
+def _window(g: Importer, node: onnx.NodeProto, at: Attributes, fill: float) -> tuple[Any, Pair, Pair, Pair]:
+    """A pooling layer's input, kernel, stride and padding; uneven padding goes in front as its own step."""
+    if len(at["kernel_shape"]) != 2:
+        raise Unsupported(f"{len(at['kernel_shape'])}-dimensional kernel")
     x = g.value(node.input[0])
-    even, pads = layers.split_padding(at, 2)
-    if pads is not None:
-        x = g.graph.call_function(modules.pad_image, (x, pads, value))
-    return x, even
+    even, uneven = layers.split_padding(at, 2)
+    if uneven is not None:
+        x = g.graph.call_function(modules.pad_image, (x, uneven, fill))
+    height, width = at["kernel_shape"]
+    down, right = at.get("strides", [1, 1])
+    return x, (height, width), (down, right), (even[0], even[1])
 
 
 def _global_average_pool(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
@@ -128,44 +124,53 @@ def _squeeze(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
 
 
 def _unsqueeze(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
-    result = g.value(node.input[0])
-    for axis in sorted(_ints(g, node, at, "axes", 1) or []):
-        result = g.call(node, torch.unsqueeze, result, axis)
-    return result
+    return g.call(node, modules.onnx_unsqueeze, g.value(node.input[0]), _ints(g, node, at, "axes", 1) or [])
 
 
 def _reduce_mean(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
     axes = _ints(g, node, at, "axes", 1)
-    return g.call(node, torch.mean, g.value(node.input[0]), dim=axes, keepdim=bool(at.get("keepdims", 1)))
+    if not axes and at.get("noop_with_empty_axes", 0):
+        raise Unsupported("noop_with_empty_axes")
+    return g.call(node, torch.mean, g.value(node.input[0]), dim=axes or None, keepdim=bool(at.get("keepdims", 1)))
 
 
 def _slice(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
+    steps = g.constant(node.input[4]) if len(node.input) > 4 and node.input[4] else None
+    if steps is not None and (steps < 1).any():
+        raise Unsupported("negative steps")
     return g.call(node, modules.onnx_slice, *(g.value(name) if name else None for name in node.input))
 
 
 def _gather(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
     index = g.constant(node.input[1])
-    if index is None or index.size != 1:
-        raise Unsupported("more than one constant index")
+    if index is None or index.size != 1 or index.ndim > 1:
+        raise Unsupported("other than one constant index")
     x, axis = g.value(node.input[0]), at.get("axis", 0)
     if index.ndim == 0:
         return g.call(node, torch.select, x, axis, int(index))
     return g.call(node, torch.narrow, x, axis, int(index[0]), 1)
 
 
+def _shape(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
+    return g.call(node, modules.shape_of, g.value(node.input[0]), at.get("start", 0), at.get("end"))
+
+
 def _cast(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
-    kinds = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float32, 11: torch.float32}
+    # Float64 appears in the arithmetic of sizes alone, where float32 is as good.
+    kinds = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: torch.float32}
     if at["to"] not in kinds:
-        raise Unsupported(f"to type {at['to']}")
+        raise Unsupported(f"to {onnx.TensorProto.DataType.Name(at['to']).lower()}")
     return g.call(node, torch.Tensor.to, g.value(node.input[0]), kinds[at["to"]])
 
 
 def _split(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
     sizes = _ints(g, node, at, "split", 1)
-    if sizes is None:
-        raise Unsupported("sizes are not given")
-    parts = g.call(node, torch.split, g.value(node.input[0]), sizes, dim=at.get("axis", 0))
-    return tuple(g.call(node, operator.getitem, parts, index) for index in range(len(sizes)))
+    count = len(node.output)
+    if sizes is None:  # equal parts, the last one smaller if need be
+        parts = g.call(node, torch.chunk, g.value(node.input[0]), count, dim=at.get("axis", 0))
+    else:
+        parts = g.call(node, torch.split, g.value(node.input[0]), sizes, dim=at.get("axis", 0))
+    return tuple(g.call(node, operator.getitem, parts, index, output=index) for index in range(count))
 
 
 def _pad(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
@@ -174,32 +179,53 @@ def _pad(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
         raise Unsupported("mode other than constant over all axes")
     half = len(pads) // 2
     order = [side for axis in reversed(range(half)) for side in (pads[axis], pads[half + axis])]
-    fill = g.value(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
+    fill = g.operand(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
+    if not isinstance(fill, float):
+        raise Unsupported("a fill that is not one constant number")
     return g.call(node, modules.pad_image, g.value(node.input[0]), order, fill)
 
 
 def _resize(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
+    if at.get("axes", [2, 3]) != [2, 3] or at.get("antialias", 0) or "keep_aspect_ratio_policy" in at:
+        raise Unsupported("axes, antialias or keep_aspect_ratio_policy")
+    x = g.value(node.input[0])
+    if len(node.input) > 3 and node.input[3]:
+        return g.call(node, modules.resize_to, x, g.value(node.input[3]), *_resize_mode(at, None))
+    scales = g.constant(node.input[2])
+    if scales is None:
+        raise Unsupported("scales computed at run time")
+    if "axes" not in at:
+        if scales.size != 4 or (scales[:2] != 1).any():
+            raise Unsupported(f"scales {scales.tolist()}")
+        scales = scales[2:]
+    factors = [float(scale) for scale in scales]
+    return g.call(node, modules.resize_by, x, factors, *_resize_mode(at, factors))
+
+
+def _resize_mode(at: Attributes, factors: list[float] | None) -> tuple[str, bool | None]:
+    """PyTorch's mode and align_corners; `factors` where they are fixed."""
     mode = at.get("mode", b"nearest").decode()
     coordinates = at.get("coordinate_transformation_mode", b"half_pixel").decode()
-    scales = g.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    has_sizes = len(node.input) > 3 and bool(node.input[3])
-    if mode == "nearest":
-        rounding = at.get("nearest_mode", b"round_prefer_floor").decode()
-        whole = scales is not None and all(float(scale).is_integer() for scale in scales)
-        # For whole factors the half-pixel centre rounded to the nearest source is the floor as well.
-        same = coordinates == "asymmetric" and rounding == "floor"
-        if not (same or (whole and coordinates == "half_pixel" and rounding == "round_prefer_floor")):
-            raise Unsupported(f"nearest with {coordinates}, {rounding}")
-        torch_mode, align = "nearest", None
-    elif mode == "linear" and coordinates in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        torch_mode, align = "bilinear", coordinates == "align_corners"
-    else:
+    if mode == "linear" and coordinates in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        return "bilinear", coordinates == "align_corners"
+    if mode != "nearest":
         raise Unsupported(f"{mode} with {coordinates}")
-    if scales is None and not has_sizes:
-        raise Unsupported("scales computed at run time")
-    factors = None if has_sizes or scales is None else [float(scale) for scale in scales]
-    sizes = g.value(node.input[3]) if has_sizes else None
-    return g.call(node, modules.resize, g.value(node.input[0]), factors, sizes, torch_mode, align)
+    rounding = at.get("nearest_mode", b"round_prefer_floor").decode()
+    whole = factors is not None and all(factor.is_integer() for factor in factors)
+    doubled = factors is not None and set(factors) <= {1.0, 2.0}
+    same = (
+        (coordinates == "asymmetric" and rounding == "floor")
+        # The centre of a whole factor's pixel, rounded to the nearest source, is the floor as well (and never a tie).
+        or (whole and coordinates == "half_pixel" and rounding in ("round_prefer_floor", "round_prefer_ceil"))
+        or (doubled and coordinates == "asymmetric" and rounding == "round_prefer_floor")
+    )
+    if not same:
+        raise Unsupported(f"nearest with {coordinates}, {rounding}")
+    return "nearest", None
+
+
+def _expand(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
+    return g.call(node, modules.onnx_expand, g.value(node.input[0]), g.value(node.input[1]))
 
 
 def _gelu(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
@@ -219,10 +245,10 @@ OPS: dict[str, Handler] = {
     "Clip": _clip,
     "Softmax": _softmax,
     "LogSoftmax": _activation(lambda at: nn.LogSoftmax(dim=at.get("axis", -1))),
-    "Add": _fold(operator.add),
-    "Sub": _function(operator.sub, 2),
-    "Mul": _fold(operator.mul),
-    "Div": _function(operator.truediv, 2),
+    "Add": _arithmetic(operator.add),
+    "Sub": _arithmetic(operator.sub),
+    "Mul": _arithmetic(operator.mul),
+    "Div": _arithmetic(modules.onnx_div),
     "MaxPool": _max_pool,
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global_average_pool,
@@ -235,18 +261,18 @@ OPS: dict[str, Handler] = {
     "ReduceMean": _reduce_mean,
     "Slice": _slice,
     "Gather": _gather,
-    "Shape": _function(modules.shape_of),
+    "Shape": _shape,
     "Cast": _cast,
     "Split": _split,
     "Pad": _pad,
     "Resize": _resize,
-    "Expand": _function(modules.onnx_expand, 2),
+    "Expand": _expand,
     "Identity": _function(torch.clone),
     "Dropout": _activation(lambda at: nn.Identity()),
     "Sqrt": _function(torch.sqrt),
     "Exp": _function(torch.exp),
     "Erf": _function(torch.erf),
     "Neg": _function(operator.neg),
-    "Pow": _function(torch.pow, 2),
+    "Pow": _arithmetic(torch.pow),
     "Softplus": _function(F.softplus),
 }

@@ -13,13 +13,15 @@ from torch import fx, nn
 from compress.errors import ModelError
 from compress.graph import layers
 
+ADVICE = "Write a module back into the model it was imported from."
+
 
 def to_onnx(module: fx.GraphModule, template: onnx.ModelProto) -> onnx.ModelProto:
     """The template's graph with the module's weights, which may be fewer after pruning.
 
     Args:
         module: from `to_torch(template)`, trained, pruned, or a deep copy of either.
-        template: the canonical model that the module was imported from.
+        template: the canonical model that the module was imported from; it is left as it was.
 
     Raises:
         ModelError: the module was not imported from this template.
@@ -27,63 +29,73 @@ def to_onnx(module: fx.GraphModule, template: onnx.ModelProto) -> onnx.ModelProt
     model = onnx.ModelProto()
     model.CopyFrom(template)
     nodes = {node.output[0]: node for node in model.graph.node}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    _check_complete(module, nodes)
     for made in module.graph.nodes:
+        name, target = made.meta.get("onnx", ""), str(made.target)
         if made.op == "get_attr":
-            buffer = getattr(module, str(made.target))
-            _replace(tensors, made.meta["onnx"], buffer.detach().cpu().numpy())
-        if made.op != "call_module" or "op_type" not in made.meta:  # quantisers have no node of their own
-            continue
-        target = module.get_submodule(str(made.target))
-        node = nodes.get(made.meta.get("onnx", ""))
-        if node is None:
-            raise ModelError(f"layer {made.target!r} has no node in the graph. Write back into the model it was imported from.")
-        if node.op_type in layers.WRITERS and not isinstance(target, nn.Identity):
-            _write_node(model, node, target, tensors, readers)
+            _replace(tensors, name, getattr(module, target).detach().cpu().numpy())
+        elif made.op == "call_module" and "op_type" in made.meta:  # quantisers have no node of their own
+            layer, node = module.get_submodule(target), nodes.get(name)
+            if node is None or node.op_type != made.meta["op_type"]:
+                raise ModelError(f"layer {target!r} has no node in the graph. {ADVICE}")
+            if node.op_type in layers.WRITERS:
+                _check_kind(target, layer, node)
+                _write_layer(model.graph, node, layer, tensors)
     onnx.checker.check_model(model)
     return model
 
 
-def _write_node(
-    model: onnx.ModelProto,
-    node: onnx.NodeProto,
-    module: nn.Module,
-    tensors: dict[str, onnx.TensorProto],
-    readers: dict[str, list[onnx.NodeProto]],
+def _check_complete(module: fx.GraphModule, nodes: dict[str, onnx.NodeProto]) -> None:
+    known = {made.meta.get("onnx") for made in module.graph.nodes}
+    missing = [name for name, node in nodes.items() if node.op_type in layers.WRITERS and name not in known]
+    if missing:
+        raise ModelError(f"the module has no layer for the graph's {', '.join(missing)}. {ADVICE}")
+
+
+def _check_kind(target: str, layer: nn.Module, node: onnx.NodeProto) -> None:
+    kinds = layers.KINDS[node.op_type]
+    if not isinstance(layer, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise ModelError(f"layer {target!r} is {type(layer).__name__}. Must be {wanted}, as it was imported.")
+
+
+def _write_layer(
+    graph: onnx.GraphProto, node: onnx.NodeProto, layer: nn.Module, tensors: dict[str, onnx.TensorProto]
 ) -> None:
-    for position, array in layers.WRITERS[node.op_type](module, node).items():
+    for position, array in layers.WRITERS[node.op_type](layer, node).items():
         if position < len(node.input) and node.input[position]:
             _replace(tensors, node.input[position], array)
             continue
-        while len(node.input) <= position:
-            node.input.append("")
+        node.input.extend([""] * (position + 1 - len(node.input)))
         node.input[position] = f"{node.output[0]}.{position}"
-        model.graph.initializer.append(numpy_helper.from_array(array, node.input[position]))
-    if node.op_type == "MatMul" and isinstance(module, nn.Linear) and module.bias is not None:
-        add = readers[node.output[0]][0]
-        _replace(tensors, layers.bias_input(add, node), module.bias.detach().cpu().numpy())
-    for name, value in _sizes(module).items():
+        graph.initializer.append(numpy_helper.from_array(array, node.input[position]))
+    if node.op_type == "MatMul" and isinstance(layer, nn.Linear) and layer.bias is not None:
+        add = next(reader for reader in graph.node if node.output[0] in reader.input)
+        _replace(tensors, layers.bias_input(add, node), layer.bias.detach().cpu().numpy())
+    for name, value in _sizes(layer).items():
         _set_attribute(node, name, value)
 
 
-def _sizes(module: nn.Module) -> dict[str, Any]:
-    """Attributes that follow from the module's sizes."""
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
-        return {"group": module.groups}  # also 1: a depthwise convolution may be pruned to a single channel
-    if isinstance(module, nn.LSTM | nn.GRU):
-        return {"hidden_size": module.hidden_size}
+def _sizes(layer: nn.Module) -> dict[str, int]:
+    """Attributes that follow from the layer's sizes."""
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
+        return {"group": layer.groups}  # also 1: a depthwise convolution may be pruned to a single channel
+    if isinstance(layer, nn.LSTM | nn.GRU):
+        return {"hidden_size": layer.hidden_size}
     return {}
 
 
 def _replace(tensors: dict[str, onnx.TensorProto], name: str, array: np.ndarray) -> None:
+    if name not in tensors:
+        raise ModelError(f"weight {name!r} is not in the graph. {ADVICE}")
     tensors[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
 
 
 def _set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
-    kept = [entry for entry in node.attribute if entry.name != name]
-    del node.attribute[:]
-    node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+    made = onnx.helper.make_attribute(name, value)
+    for entry in node.attribute:
+        if entry.name == name:
+            entry.CopyFrom(made)
+            return
+    node.attribute.append(made)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from compress.graph.modules import HardSigmoid
+
 Stride = tuple[int, int]
 
 
@@ -55,13 +57,6 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-class HardSigmoid(nn.Module):
-    """clip(0.2 x + 0.5, 0, 1): PaddlePaddle's and ONNX's slope, where `nn.Hardsigmoid` has 1/6."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x * 0.2 + 0.5).clamp(0.0, 1.0)
-
-
 class ConvBN(nn.Sequential):
     """Convolution without bias, batch norm, and an activation when one is given."""
 
@@ -84,7 +79,7 @@ class SqueezeExcite(nn.Module):
         self.reduce = nn.Conv2d(channels, channels // 4, 1)
         self.relu = nn.ReLU()
         self.expand = nn.Conv2d(channels // 4, channels, 1)
-        self.gate = HardSigmoid()
+        self.gate = HardSigmoid(0.2, 0.5)  # PaddlePaddle's slope; PyTorch's own is 1/6
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(self.expand(self.relu(self.reduce(self.pool(x)))))
