@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 UINT8 = (0, 255)
+BIAS_MAX = 2.0**30
+"""Largest bias in steps of its scale: half of int32, so that sums do not overflow either."""
 MIN_ALPHA = 1e-4
 """Smallest threshold: alpha must stay positive for the scale to exist."""
 
@@ -136,24 +138,32 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return torch.div(x, scale).round_().add_(zero_point).clamp_(*UINT8)
 
 
-def weight_scale(weight: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
+def weight_scale(weight: Tensor, bit_width: int = 8) -> Tensor:
     """Symmetric per-channel scale: max |w| of each output channel / the largest integer (127, or 63 for 7 bits).
 
     Args:
-        weight: [O, ...] or with output channels on `axis`.
+        weight: [O, ...].
         bit_width: 8, or 7 where products of two must not overflow 16 bits (CPUs without VNNI).
-        axis: dimension of the output channels.
 
     Returns:
-        [O], positive. No channel's scale is below 2**-12 of the layer's largest: a bias, stored in steps of input
-        scale x weight scale, would not fit 32 bits. A layer of zeros gets scale 1.
+        [O], positive: a channel of zeros gets scale 1.
 
-    >>> weight_scale(torch.tensor([[1.27, -0.5], [0.0, 0.635]]))
-    tensor([0.0100, 0.0050])
+    >>> weight_scale(torch.tensor([[1.27, -0.5], [0.0, 0.0]]))
+    tensor([0.0100, 1.0000])
     """
-    largest = weight.detach().abs().transpose(0, axis).reshape(weight.shape[axis], -1).amax(dim=1)
-    largest = torch.maximum(largest, largest.amax() * 2.0**-12)
+    largest = weight.detach().abs().flatten(1).amax(dim=1)
     return torch.where(largest > 0, largest / quant_max(bit_width), torch.ones_like(largest))
+
+
+def scale_for_bias(scale: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
+    """Raise a weight's scale [O] where its bias [O] would not fit 32 bits in steps of input scale x weight scale.
+
+    That happens where a layer's input is all but dead: its weights then hardly matter, the bias does.
+
+    >>> scale_for_bias(torch.tensor([0.01]), torch.tensor([0.5]), torch.tensor(2.0**-31))
+    tensor([1.])
+    """
+    return torch.maximum(scale, bias.detach().abs() / (input_scale * BIAS_MAX))
 
 
 def quant_max(bit_width: int) -> int:
@@ -161,30 +171,27 @@ def quant_max(bit_width: int) -> int:
     return int(2 ** (bit_width - 1) - 1)
 
 
-def fake_quantize_weight(weight: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
-    """Round a weight to its per-channel int8 grid; gradients pass straight through.
+def fake_quantize_weight(weight: Tensor, scale: Tensor, bit_width: int = 8) -> Tensor:
+    """Round a weight [O, ...] to its per-channel grid of step `scale` [O]; gradients pass straight through.
 
-    >>> fake_quantize_weight(torch.tensor([[1.27, -0.504]]))
+    >>> fake_quantize_weight(torch.tensor([[1.27, -0.504]]), torch.tensor([0.01]))
     tensor([[ 1.2700, -0.5000]])
     """
-    scale = weight_scale(weight, bit_width, axis)
     largest = quant_max(bit_width)
     zero_point = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, axis, -largest, largest)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, 0, -largest, largest)
 
 
-def quantize_weight(weight: Tensor, bit_width: int = 8, axis: int = 0) -> tuple[Tensor, Tensor]:
-    """The int8 integers of a weight and their scale [O].
+def quantize_weight(weight: Tensor, scale: Tensor, bit_width: int = 8) -> Tensor:
+    """The int8 integers of a weight [O, ...] in steps of `scale` [O].
 
-    >>> quantize_weight(torch.tensor([[1.27, -0.504]]))
-    (tensor([[127, -50]], dtype=torch.int8), tensor([0.0100]))
+    >>> quantize_weight(torch.tensor([[1.27, -0.504]]), torch.tensor([0.01]))
+    tensor([[127, -50]], dtype=torch.int8)
     """
-    scale = weight_scale(weight, bit_width, axis)
-    shape = [-1 if dimension == axis else 1 for dimension in range(weight.ndim)]
     largest = quant_max(bit_width)
     # Multiplied by the reciprocal in float32, as PyTorch's fake quantisation does, so that both round alike.
-    integers = torch.round(weight.detach() * (1.0 / scale).reshape(shape)).clamp(-largest, largest)
-    return integers.to(torch.int8), scale
+    reciprocal = (1.0 / scale).reshape(-1, *[1] * (weight.ndim - 1))
+    return torch.round(weight.detach() * reciprocal).clamp(-largest, largest).to(torch.int8)
 
 
 def fake_quantize_bias(bias: Tensor, scale: Tensor) -> Tensor:

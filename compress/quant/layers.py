@@ -24,14 +24,28 @@ class _IntegerInput:
 
     def quantized(self) -> tuple[Tensor, Tensor | None]:
         """Weight rounded to int8 and bias to int32 steps of input scale x weight scale, as floats."""
-        weight = functional.fake_quantize_weight(self.weight, self.bit_width)
-        if self.bias is None or not self.source or not self.source[0].enabled:
+        weight = functional.fake_quantize_weight(self.weight, self.weight_scale(), self.bit_width)
+        if self.bias is None or not self._integer_input():
             return weight, self.bias
         return weight, functional.fake_quantize_bias(self.bias, self.bias_scale())
 
+    def weight_scale(self) -> Tensor:
+        """Step of the int8 weight [O]."""
+        scale = functional.weight_scale(self.weight, self.bit_width)
+        if self.bias is None or not self._integer_input():
+            return scale
+        return functional.scale_for_bias(scale, self.bias, self.source[0].scale_and_zero_point()[0])
+
     def bias_scale(self) -> Tensor:
         """Step of the int32 bias [O] of a layer with a quantised input."""
-        return self.source[0].scale_and_zero_point()[0] * functional.weight_scale(self.weight, self.bit_width)
+        return self.source[0].scale_and_zero_point()[0] * self.weight_scale()
+
+    def integers(self) -> Tensor:
+        """The int8 weight [O, ...] as the file stores it."""
+        return functional.quantize_weight(self.weight, self.weight_scale(), self.bit_width)
+
+    def _integer_input(self) -> bool:
+        return bool(self.source) and self.source[0].enabled
 
 
 class QuantConv2d(_IntegerInput, nn.Conv2d):
