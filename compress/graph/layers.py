@@ -174,6 +174,7 @@ def _matmul(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
         return g.module(node, _linear_module(weight, None), g.value(node.input[0]))
     bias = g.weight(bias_input(add, node))
     made = g.module(node, _linear_module(weight, bias), g.value(node.input[0]))
+    made.meta["value"] = add.output[0]  # what is computed; meta["onnx"] stays the product, which holds the weight
     g.values[add.output[0]] = made
     g.taken_in.add(add.output[0])
     return made

@@ -89,7 +89,7 @@ def _sizes(layer: nn.Module) -> dict[str, int]:
 def _replace(tensors: dict[str, onnx.TensorProto], name: str, array: np.ndarray) -> None:
     if name not in tensors:
         raise ModelError(f"weight {name!r} is not in the graph. {ADVICE}")
-    tensors[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
+    tensors[name].CopyFrom(numpy_helper.from_array(np.asarray(array, order="C"), name))
 
 
 def _set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
