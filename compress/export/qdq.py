@@ -12,12 +12,19 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
-from torch import fx
+from torch import fx, nn
 
 from compress.export.compact import compact
 from compress.graph import to_onnx
-from compress.graph.edit import array_of, constant
-from compress.quant.layers import GATE_SCALE, IntegerHardSwish, QuantConv2d, QuantLinear
+from compress.graph.rules import array_of, attribute, constant, is_inner
+from compress.quant.layers import (
+    GATE_SCALE,
+    IntegerHardSwish,
+    QuantLayer,
+    input_scale,
+    quantized_integers,
+    weight_scale,
+)
 from compress.quant.pact import PACT
 from compress.quant.prepare import PASS_THROUGH
 
@@ -35,10 +42,10 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the trained module says about each value of the graph, by the value's name."""
+    """What the trained module says: ranges by the value's name, the rest by the name of the graph's node."""
 
     activations: dict[str, Parameters]
-    layers: dict[str, QuantConv2d | QuantLinear]
+    layers: dict[str, QuantLayer]
     integer: frozenset[str]
     hard_swish: frozenset[str]
 
@@ -70,8 +77,8 @@ def export_int8(module: fx.GraphModule, template: onnx.ModelProto) -> Exported:
     graph = model.graph
     remove_saturated_activations(graph, choices)
     expand_hard_swish(graph, choices)
-    insert_activation_pairs(graph, choices)
     quantize_weights(graph, choices)
+    insert_activation_pairs(graph, choices)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
     proto, renamed = compact(ir.to_proto(model))
@@ -83,7 +90,7 @@ def export_int8(module: fx.GraphModule, template: onnx.ModelProto) -> Exported:
 def read_choices(module: fx.GraphModule) -> Choices:
     """Collect ranges, layers and integer nodes from a prepared module."""
     activations: dict[str, Parameters] = {}
-    layers: dict[str, QuantConv2d | QuantLinear] = {}
+    layers: dict[str, QuantLayer] = {}
     integer, hard_swish = set(), set()
     for node in module.graph.nodes:
         name = node.meta.get("onnx", node.name)
@@ -95,7 +102,7 @@ def read_choices(module: fx.GraphModule) -> Choices:
         if isinstance(target, PACT):
             scale, zero_point = target.scale_and_zero_point()
             activations[name] = Parameters(float(scale), int(zero_point))
-        elif isinstance(target, QuantConv2d | QuantLinear):
+        elif isinstance(target, QuantLayer):
             layers[name] = target
         elif isinstance(target, IntegerHardSwish):
             hard_swish.add(name)
@@ -105,24 +112,15 @@ def read_choices(module: fx.GraphModule) -> Choices:
 def remove_saturated_activations(graph: ir.Graph, choices: Choices) -> None:
     """Drop a Relu or Clip(0, top) behind a convolution whose uint8 output, zero point 0, saturates at the same ends."""
     for node in list(graph):
-        if node.op_type not in ("Relu", "Clip") or node.outputs[0].name not in choices.activations:
+        if node.op_type not in ("Relu", "Clip") or node.inputs[0] is None:
             continue
-        before = node.inputs[0].producer() if node.inputs[0] is not None else None
-        found = choices.activations[str(node.outputs[0].name)]
+        before, found = node.inputs[0].producer(), choices.activations.get(str(node.outputs[0].name))
+        if before is None or found is None or before.name not in choices.integer or not is_inner(node.inputs[0]):
+            continue
         low, top = (0.0, np.inf) if node.op_type == "Relu" else _clip_range(node)
-        tight = low == 0.0 and found.zero_point == 0 and found.scale * 255 <= top * (1 + 1e-6)
-        if (
-            before is None
-            or before.outputs[0].name not in choices.integer
-            or len(before.outputs[0].uses()) != 1
-            or not tight
-        ):
+        if low != 0.0 or found.zero_point != 0 or found.scale * 255 > top * (1 + 1e-6):
             continue
-        result, name = before.outputs[0], node.outputs[0].name
-        ir.convenience.replace_all_uses_with(node.outputs[0], result)
-        graph.remove(node, safe=True)
-        choices.layers[str(name)] = choices.layers.pop(str(result.name))
-        result.name = name
+        ir.convenience.replace_nodes_and_values(graph, node, [node], [], [node.outputs[0]], [before.outputs[0]])
 
 
 def _clip_range(node: ir.Node) -> tuple[float, float]:
@@ -134,121 +132,115 @@ def _clip_range(node: ir.Node) -> tuple[float, float]:
 
 def expand_hard_swish(graph: ir.Graph, choices: Choices) -> None:
     """HardSwish(x) in integers: x + 3 saturates to [0, 6] in uint8, is reread as a gate in [0, 1], and multiplies x."""
-    nodes = [node for node in graph if node.op_type == "HardSwish" and node.outputs[0].name in choices.hard_swish]
+    nodes = [node for node in graph if node.op_type == "HardSwish" and node.name in choices.hard_swish]
     if not nodes:
         return
-    pair = _Pairs(graph)
-    three = pair.dequantize(
-        constant(graph, "three", np.array(255, np.uint8)), Parameters(3.0 / 255.0, 0), nodes[0], before=True
-    )
+    three = _dequantize(graph, constant(graph, "three", np.array(255, np.uint8)), Parameters(3.0 / 255.0, 0))
+    _place(graph, three, None)
     for node in nodes:
         x = node.inputs[0]
         assert x is not None
-        add = ir.node("Add", [x, three])
-        quantized = pair.quantize(add.outputs[0], Parameters(GATE_SCALE, 0), None)
-        gate = ir.node("DequantizeLinear", [quantized.outputs[0], *pair.constants(Parameters(GATE_SCALE / 6.0, 0))])
+        add = ir.node("Add", [x, three.outputs[0]])
+        quantized = _quantize(graph, add.outputs[0], Parameters(GATE_SCALE, 0))
+        gate = _dequantize(graph, quantized.outputs[0], Parameters(GATE_SCALE / 6.0, 0))
         multiply = ir.node("Mul", [x, gate.outputs[0]])
-        name = node.outputs[0].name
         made = [add, quantized, gate, multiply]
         ir.convenience.replace_nodes_and_values(graph, node, [node], made, [node.outputs[0]], [multiply.outputs[0]])
-        multiply.outputs[0].name = name
+
+
+def quantize_weights(graph: ir.Graph, choices: Choices) -> None:
+    """Store weights as int8, and where a layer's input is integer its bias as int32 (step: input x weight scale)."""
+    for node in list(graph):
+        layer = choices.layers.get(str(node.name))
+        if layer is None:
+            continue
+        weight, bias = quantized_integers(layer)
+        scale, step = weight_scale(layer), input_scale(layer)
+        integers, axis = weight.cpu().numpy(), layer.channel_axis
+        if isinstance(layer, nn.Linear) and not attribute(node, "transB", 0):
+            integers, axis = np.ascontiguousarray(integers.T), 1
+        _store(graph, node, 1, integers, scale.cpu().numpy(), axis)
+        if bias is not None and step is not None:
+            _store(graph, node, 2, bias.cpu().numpy(), (step * scale).cpu().numpy(), 0)
+
+
+def _store(graph: ir.Graph, node: ir.Node, position: int, integers: np.ndarray, scale: np.ndarray, axis: int) -> None:
+    """Replace a node's constant input by integers behind a DequantizeLinear."""
+    name = f"{node.outputs[0].name}.{position}"
+    inputs = [constant(graph, f"{name}.int", integers), constant(graph, f"{name}.scale", scale)]
+    if node.op_type == "Gemm" and position == 1:  # onnxruntime fuses no Gemm whose weight has its zero point left out
+        inputs.append(constant(graph, f"{name}.zero_point", np.zeros(scale.shape, integers.dtype)))
+    dequantize = ir.node("DequantizeLinear", inputs, {"axis": axis})
+    graph.insert_before(node, dequantize)
+    dequantize.outputs[0].name = f"{name}.float"
+    node.replace_input_with(position, dequantize.outputs[0])
 
 
 def insert_activation_pairs(graph: ir.Graph, choices: Choices) -> None:
-    """Put QuantizeLinear and DequantizeLinear behind every ranged tensor; moves (Flatten, MaxPool, ...) work on the integers."""
-    pair = _Pairs(graph)
-    values = {value.name: value for value in graph.inputs} | {
-        output.name: output for node in graph for output in node.outputs
-    }
+    """Put QuantizeLinear and DequantizeLinear behind every ranged tensor; moves (Flatten, ...) work on the integers."""
+    outputs = {output.name: output for node in graph for output in node.outputs}
+    values = {value.name: value for value in graph.inputs} | outputs
     for name, found in choices.activations.items():
         value = values[name]
         uses = _uses(value)
-        quantized = pair.quantize(value, found, value.producer())
-        _dequantize_for(pair, quantized, uses, found)
+        quantized = _quantize(graph, value, found)
+        _place(graph, quantized, value.producer())
+        _hand_on(graph, value, quantized.outputs[0], uses, found)
 
 
 def _uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
     return [(use.node, use.idx) for use in value.uses()]
 
 
-def _dequantize_for(pair: "_Pairs", integers: ir.Node, uses: list[tuple[ir.Node, int]], found: Parameters) -> None:
-    """Give the readers of a float tensor its integers' dequantised form; moves read the integers themselves."""
-    readers = []
-    for node, index in uses:
-        if node.op_type in PASS_THROUGH and index == 0:
-            later = _uses(node.outputs[0])
-            node.replace_input_with(0, integers.outputs[0])
-            node.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
-            _dequantize_for(pair, node, later, found)
-        else:
-            readers.append((node, index))
-    if not readers:
-        return
-    dequantized = pair.dequantize(integers.outputs[0], found, integers)
-    for node, index in readers:
-        node.replace_input_with(index, dequantized)
-
-
-def quantize_weights(graph: ir.Graph, choices: Choices) -> None:
-    """Store every layer's weight as int8, and the bias of integer layers as int32 in steps of input scale x weight scale."""
-    for node in list(graph):
-        layer = choices.layers.get(str(node.outputs[0].name))
-        if layer is None or node.op_type not in ("Conv", "Gemm", "MatMul") or node.inputs[1] is None:
-            continue
-        integers, scale = (tensor.detach().cpu().numpy() for tensor in (layer.integers(), layer.weight_scale()))
-        axis = 0
-        if node.op_type != "Conv" and not (node.attributes.get("transB") and node.attributes["transB"].value):
-            integers, axis = np.ascontiguousarray(integers.T), 1
-        _replace_weight(graph, node, 1, integers, scale, axis)
-        if not layer.source or layer.bias is None or len(node.inputs) < 3:
-            continue
-        step = layer.bias_scale().detach().cpu().numpy()
-        bias = np.rint(layer.bias.detach().cpu().numpy().astype(np.float64) / step)
-        limits = np.iinfo(np.int32)
-        _replace_weight(graph, node, 2, bias.clip(limits.min, limits.max).astype(np.int32), step, 0)
-
-
-def _replace_weight(
-    graph: ir.Graph, node: ir.Node, position: int, integers: np.ndarray, scale: np.ndarray, axis: int
+def _hand_on(
+    graph: ir.Graph, value: ir.Value, integers: ir.Value, uses: list[tuple[ir.Node, int]], found: Parameters
 ) -> None:
-    name = f"{node.outputs[0].name}.{position}"
-    stored = constant(graph, f"{name}.int", integers)
-    scales = constant(graph, f"{name}.scale", scale)
-    dequantize = ir.node("DequantizeLinear", [stored, scales], {"axis": axis})
-    graph.insert_before(node, dequantize)
-    dequantize.outputs[0].name = f"{name}.float"
-    node.replace_input_with(position, dequantize.outputs[0])
+    """Give a value's readers its integers' dequantised form, and the moves among them the integers themselves."""
+    moves = [node for node, index in uses if node.op_type in PASS_THROUGH and index == 0]
+    readers = [(node, index) for node, index in uses if not (node.op_type in PASS_THROUGH and index == 0)]
+    if readers or value.is_graph_output():
+        dequantized = _dequantize(graph, integers, found)
+        _place(graph, dequantized, integers.producer())
+        for node, index in readers:
+            node.replace_input_with(index, dequantized.outputs[0])
+        if value.is_graph_output():
+            _take_output(graph, value, dequantized.outputs[0])
+    for node in moves:
+        node.replace_input_with(0, integers)
+        moved = node.outputs[0]
+        _hand_on(graph, moved, moved, _uses(moved), found)
+        moved.type = ir.TensorType(ir.DataType.UINT8)
 
 
-class _Pairs:
-    """Makes quantise and dequantise nodes, sharing equal scales and zero points."""
+def _take_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    """Make `new` the output of the graph that `old` was."""
+    name, new.type, new.shape = old.name, old.type, old.shape
+    old.name = f"{name}.inner"
+    new.name = name
+    graph.outputs[list(graph.outputs).index(old)] = new
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
 
-    def constants(self, found: Parameters) -> list[ir.Value]:
-        """Scale (float32) and zero point (uint8) as initialisers; equal ones are merged when the file is compacted."""
-        return [
-            constant(self.graph, "scale", np.array(found.scale, np.float32)),
-            constant(self.graph, "zero_point", np.array(found.zero_point, np.uint8)),
-        ]
+def _quantize(graph: ir.Graph, value: ir.Value, found: Parameters) -> ir.Node:
+    node = ir.node("QuantizeLinear", [value, *_constants(graph, found)])
+    node.outputs[0].name = f"{value.name}{INTEGERS}" if value.name else None
+    return node
 
-    def quantize(self, value: ir.Value, found: Parameters, producer: ir.Node | None) -> ir.Node:
-        """A QuantizeLinear of a value, placed behind its producer if it has one in the graph."""
-        node = ir.node("QuantizeLinear", [value, *self.constants(found)])
-        node.outputs[0].name = f"{value.name}{INTEGERS}" if value.name else None
-        if producer is not None:
-            self.graph.insert_after(producer, node)
-        elif value.is_graph_input():
-            self.graph.insert_before(self.graph[0], node)
-        return node
 
-    def dequantize(self, integers: ir.Value, found: Parameters, at: ir.Node, before: bool = False) -> ir.Value:
-        """The float form of integers, placed behind (or before) a node."""
-        node = ir.node("DequantizeLinear", [integers, *self.constants(found)])
-        node.outputs[0].name = f"{integers.name}.float"
-        if before:
-            self.graph.insert_before(at, node)
-        else:
-            self.graph.insert_after(at, node)
-        return node.outputs[0]
+def _dequantize(graph: ir.Graph, integers: ir.Value, found: Parameters) -> ir.Node:
+    node = ir.node("DequantizeLinear", [integers, *_constants(graph, found)])
+    node.outputs[0].name = f"{integers.name}.float" if integers.name else None
+    return node
+
+
+def _constants(graph: ir.Graph, found: Parameters) -> list[ir.Value]:
+    """Scale (float32) and zero point (uint8) as initialisers; equal ones are merged when the file is compacted."""
+    scale = constant(graph, "scale", np.array(found.scale, np.float32))
+    return [scale, constant(graph, "zero_point", np.array(found.zero_point, np.uint8))]
+
+
+def _place(graph: ir.Graph, node: ir.Node, producer: ir.Node | None) -> None:
+    """Put a node behind what it reads: an input or a constant, or what another node makes."""
+    if producer is None:
+        graph.insert_before(graph[0], node)
+    else:
+        graph.insert_after(producer, node)

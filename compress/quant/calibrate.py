@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compress.errors import DataError
-from compress.quant.pact import Observer
+from compress.quant.observer import Observer
 from compress.quant.prepare import pacts
 
 
@@ -33,10 +33,11 @@ def calibrate(
 
     Raises:
         DataError: there were none.
+        ModelError: the network computes NaN or infinity on them.
     """
     found = list(pacts(module))
     for _, pact in found:
-        pact.enabled, pact.observer = False, Observer(symmetric=pact.lower is None)
+        pact.enabled, pact.observer = False, Observer(pact.lower)
     count = 0
     was_training = module.training
     module.eval()
@@ -52,8 +53,7 @@ def calibrate(
         for _, pact in found:
             assert pact.observer is not None
             if not pact.fixed:
-                levels = 127 if pact.lower is None else 255
-                pact.alpha.data.fill_(pact.observer.best_alpha(levels, percentile))
+                pact.alpha.data.fill_(pact.observer.best_alpha(percentile))
     finally:
         for _, pact in found:
             pact.enabled, pact.observer = True, None

@@ -17,12 +17,12 @@ class _ModifiedClip(torch.autograd.Function):
     """Clip to [-alpha, alpha] with PACT's gradients for x and alpha."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, x: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, alpha)
         return torch.minimum(torch.maximum(x, -alpha), alpha)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         x, alpha = ctx.saved_tensors
         inside = x.abs() <= alpha
         to_alpha = torch.where(inside, torch.zeros_like(x), torch.sign(x)) * gradient
@@ -44,7 +44,7 @@ def pact_clip(x: Tensor, alpha: Tensor) -> Tensor:
     >>> pact_clip(torch.tensor([-3.0, -0.5, 0.5, 3.0]), torch.tensor(1.0))
     tensor([-1.0000, -0.5000,  0.5000,  1.0000])
     """
-    return _ModifiedClip.apply(x, alpha)  # type: ignore[no-any-return, no-untyped-call]
+    return _ModifiedClip.apply(x, alpha)
 
 
 def activation_scale(alpha: Tensor, lower: float | None) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ def activation_scale(alpha: Tensor, lower: float | None) -> tuple[Tensor, Tensor
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """Round to the uint8 grid exactly as ONNX does; PyTorch's own operator differs at ties and is several times slower."""
+    """Round to the uint8 grid as ONNX does; PyTorch's own operator differs at ties and is several times slower."""
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
@@ -88,15 +88,18 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     >>> fake_quantize(torch.tensor([0.26, 9.0]), torch.tensor(0.1), torch.tensor(128))
     tensor([0.3000, 9.0000])
     """
-    return _FakeQuantize.apply(x, scale, zero_point)  # type: ignore[no-any-return]
+    return _FakeQuantize.apply(x, scale, zero_point)
 
 
 class _PactQuantize(torch.autograd.Function):
-    """Saturating uint8 rounding with PACT's gradients."""
+    """Saturating uint8 rounding with PACT's gradients.
+
+    An alpha below MIN_ALPHA counts as that, and still gets its gradient: else a step too far could never be undone.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, alpha: Tensor, lower: float | None) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x, alpha)
+        ctx.save_for_backward(x, alpha.clamp_min(MIN_ALPHA))
         ctx.lower = lower
         scale, zero_point = activation_scale(alpha, lower)
         return quantize(x, scale, zero_point).sub_(zero_point).mul_(scale)
@@ -120,13 +123,13 @@ def pact_quantize(x: Tensor, alpha: Tensor, lower: float | None = None) -> Tenso
 
     Args:
         x: any shape.
-        alpha: positive, one element.
+        alpha: one element; MIN_ALPHA if less.
         lower: see `activation_scale`; no gradient flows to alpha from values below a fixed lower end.
 
     >>> pact_quantize(torch.tensor([-3.0, 0.5, 3.0]), torch.tensor(1.27))
     tensor([-1.2800,  0.5000,  1.2700])
     """
-    return _PactQuantize.apply(x, alpha, lower)  # type: ignore[no-any-return]
+    return _PactQuantize.apply(x, alpha, lower)
 
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -138,20 +141,22 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return torch.div(x, scale).round_().add_(zero_point).clamp_(*UINT8)
 
 
-def weight_scale(weight: Tensor, bit_width: int = 8) -> Tensor:
+def weight_scale(weight: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
     """Symmetric per-channel scale: max |w| of each output channel / the largest integer (127, or 63 for 7 bits).
 
     Args:
-        weight: [O, ...].
+        weight: [O, ...], or with output channels on `axis`.
         bit_width: 8, or 7 where products of two must not overflow 16 bits (CPUs without VNNI).
+        axis: dimension of the output channels.
 
     Returns:
-        [O], positive: a channel of zeros gets scale 1.
+        [O], positive. A channel of zeros gets the scale of the largest (its bias is rounded by it), or 1.
 
-    >>> weight_scale(torch.tensor([[1.27, -0.5], [0.0, 0.0]]))
-    tensor([0.0100, 1.0000])
+    >>> weight_scale(torch.tensor([[1.27, -0.5], [0.0, 0.0], [0.0, 0.635]]))
+    tensor([0.0100, 0.0100, 0.0050])
     """
-    largest = weight.detach().abs().flatten(1).amax(dim=1)
+    largest = weight.detach().abs().transpose(0, axis).flatten(1).amax(dim=1)
+    largest = torch.where(largest > 0, largest, largest.amax())
     return torch.where(largest > 0, largest / quant_max(bit_width), torch.ones_like(largest))
 
 
@@ -171,30 +176,44 @@ def quant_max(bit_width: int) -> int:
     return int(2 ** (bit_width - 1) - 1)
 
 
-def fake_quantize_weight(weight: Tensor, scale: Tensor, bit_width: int = 8) -> Tensor:
-    """Round a weight [O, ...] to its per-channel grid of step `scale` [O]; gradients pass straight through.
+def fake_quantize_weight(weight: Tensor, scale: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
+    """Round a weight to its per-channel grid of step `scale` [O]; gradients pass straight through.
 
     >>> fake_quantize_weight(torch.tensor([[1.27, -0.504]]), torch.tensor([0.01]))
     tensor([[ 1.2700, -0.5000]])
     """
     largest = quant_max(bit_width)
     zero_point = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, 0, -largest, largest)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, axis, -largest, largest)
 
 
-def quantize_weight(weight: Tensor, scale: Tensor, bit_width: int = 8) -> Tensor:
-    """The int8 integers of a weight [O, ...] in steps of `scale` [O].
+def quantize_weight(weight: Tensor, scale: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
+    """The int8 integers of a weight in steps of `scale` [O].
 
     >>> quantize_weight(torch.tensor([[1.27, -0.504]]), torch.tensor([0.01]))
     tensor([[127, -50]], dtype=torch.int8)
     """
     largest = quant_max(bit_width)
     # Multiplied by the reciprocal in float32, as PyTorch's fake quantisation does, so that both round alike.
-    reciprocal = (1.0 / scale).reshape(-1, *[1] * (weight.ndim - 1))
+    reciprocal = (1.0 / scale).reshape([-1 if dimension == axis else 1 for dimension in range(weight.ndim)])
     return torch.round(weight.detach() * reciprocal).clamp(-largest, largest).to(torch.int8)
 
 
 def fake_quantize_bias(bias: Tensor, scale: Tensor) -> Tensor:
-    """Round a bias [O] to int32 multiples of `scale` [O] (input scale x weight scale); straight-through gradient."""
-    rounded = torch.round(bias.detach().double() / scale).float() * scale
-    return bias + (rounded - bias).detach()
+    """Round a bias [O] to int32 multiples of `scale` [O] (input scale x weight scale); straight-through gradient.
+
+    >>> fake_quantize_bias(torch.tensor([0.26, -0.04]), torch.tensor([0.1, 0.1]))
+    tensor([0.3000, 0.0000])
+    """
+    rounded = quantize_bias(bias, scale).float() * scale
+    return rounded + (bias - bias.detach())  # zero is added: the value is exactly the rounded one
+
+
+def quantize_bias(bias: Tensor, scale: Tensor) -> Tensor:
+    """The int32 integers of a bias [O], saturated.
+
+    >>> quantize_bias(torch.tensor([0.26, -1e9]), torch.tensor([0.1, 0.1]))
+    tensor([          3, -2147483648], dtype=torch.int32)
+    """
+    limits = torch.iinfo(torch.int32)
+    return torch.round(bias.detach().double() / scale.double()).clamp(limits.min, limits.max).to(torch.int32)

@@ -11,45 +11,13 @@ GATE_SCALE = 6.0 / 255.0
 """Scale of x + 3 inside an integer hard-swish: uint8 saturation clips it to [0, 6]."""
 
 
-class _IntegerInput:
-    """Mixin: the PACT that the layer's input comes from, if it is quantised; its scale sets the bias's step.
-
-    Kept in a tuple, so that PyTorch does not register the quantiser a second time as a child of the layer.
-    """
+class QuantConv2d(nn.Conv2d):
+    """A convolution with per-output-channel int8 weights in the forward pass; the float weights are trained."""
 
     bit_width = 8
-    weight: Tensor
-    bias: Tensor | None
+    channel_axis = 0
     source: tuple[PACT, ...] = ()
-
-    def quantized(self) -> tuple[Tensor, Tensor | None]:
-        """Weight rounded to int8 and bias to int32 steps of input scale x weight scale, as floats."""
-        weight = functional.fake_quantize_weight(self.weight, self.weight_scale(), self.bit_width)
-        if self.bias is None or not self._integer_input():
-            return weight, self.bias
-        return weight, functional.fake_quantize_bias(self.bias, self.bias_scale())
-
-    def weight_scale(self) -> Tensor:
-        """Step of the int8 weight [O]."""
-        scale = functional.weight_scale(self.weight, self.bit_width)
-        if self.bias is None or not self._integer_input():
-            return scale
-        return functional.scale_for_bias(scale, self.bias, self.source[0].scale_and_zero_point()[0])
-
-    def bias_scale(self) -> Tensor:
-        """Step of the int32 bias [O] of a layer with a quantised input."""
-        return self.source[0].scale_and_zero_point()[0] * self.weight_scale()
-
-    def integers(self) -> Tensor:
-        """The int8 weight [O, ...] as the file stores it."""
-        return functional.quantize_weight(self.weight, self.weight_scale(), self.bit_width)
-
-    def _integer_input(self) -> bool:
-        return bool(self.source) and self.source[0].enabled
-
-
-class QuantConv2d(_IntegerInput, nn.Conv2d):
-    """A convolution with per-output-channel int8 weights in the forward pass; the float weights are trained."""
+    """The quantiser that the input comes from, if any; a tuple, so that it is not registered as a child once more."""
 
     @classmethod
     def from_float(cls, conv: nn.Conv2d, bit_width: int) -> "QuantConv2d":
@@ -70,11 +38,53 @@ class QuantConv2d(_IntegerInput, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
-        return self._conv_forward(input, *self.quantized())
+        return self._conv_forward(input, *quantized_parameters(self))
 
 
-class QuantLinear(_IntegerInput, nn.Linear):
+class QuantConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution with int8 weights; it has no integer kernel and computes in float.
+
+    Left in float, its weights would be rounded by onnxruntime's optimiser, behind the back of whoever trained them.
+    """
+
+    bit_width = 8
+    channel_axis = 1
+    source: tuple[PACT, ...] = ()
+
+    @classmethod
+    def from_float(cls, conv: nn.ConvTranspose2d, bit_width: int) -> "QuantConvTranspose2d":
+        """Take over a transposed convolution's weights."""
+        made = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.output_padding,  # type: ignore[arg-type]
+            conv.groups,
+            conv.bias is not None,
+            conv.dilation,  # type: ignore[arg-type]
+        )
+        made.bit_width = bit_width
+        made.weight, made.bias = conv.weight, conv.bias
+        return made
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """[N, I, H, W] -> [N, O, H', W']."""
+        weight, bias = quantized_parameters(self)
+        padding = self.padding
+        assert not isinstance(padding, str)
+        return F.conv_transpose2d(
+            input, weight, bias, self.stride, padding, self.output_padding, self.groups, self.dilation
+        )
+
+
+class QuantLinear(nn.Linear):
     """A linear layer with per-output-channel int8 weights in the forward pass."""
+
+    bit_width = 8
+    channel_axis = 0
+    source: tuple[PACT, ...] = ()
 
     @classmethod
     def from_float(cls, linear: nn.Linear, bit_width: int) -> "QuantLinear":
@@ -86,7 +96,40 @@ class QuantLinear(_IntegerInput, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
-        return F.linear(input, *self.quantized())
+        return F.linear(input, *quantized_parameters(self))
+
+
+QuantLayer = QuantConv2d | QuantConvTranspose2d | QuantLinear
+
+
+def quantized_parameters(layer: QuantLayer) -> tuple[Tensor, Tensor | None]:
+    """Weight rounded to int8 and bias (of a layer with quantised input) to int32, as floats."""
+    scale = weight_scale(layer)
+    weight = functional.fake_quantize_weight(layer.weight, scale, layer.bit_width, layer.channel_axis)
+    step = input_scale(layer)
+    if layer.bias is None or step is None:
+        return weight, layer.bias
+    return weight, functional.fake_quantize_bias(layer.bias, step * scale)
+
+
+def quantized_integers(layer: QuantLayer) -> tuple[Tensor, Tensor | None]:
+    """Weight as int8 and bias (of a layer with quantised input) as int32, as the file stores them."""
+    scale = weight_scale(layer)
+    weight = functional.quantize_weight(layer.weight, scale, layer.bit_width, layer.channel_axis)
+    step = input_scale(layer)
+    return weight, None if layer.bias is None or step is None else functional.quantize_bias(layer.bias, step * scale)
+
+
+def input_scale(layer: QuantLayer) -> Tensor | None:
+    """Scale of the layer's input, or None where that is float; times the weight's scale it is the bias's."""
+    return layer.source[0].scale_and_zero_point()[0] if layer.source and layer.source[0].enabled else None
+
+
+def weight_scale(layer: QuantLayer) -> Tensor:
+    """Step of the int8 weight [O]."""
+    scale = functional.weight_scale(layer.weight, layer.bit_width, layer.channel_axis)
+    step = input_scale(layer)
+    return scale if layer.bias is None or step is None else functional.scale_for_bias(scale, layer.bias, step)
 
 
 class IntegerHardSwish(nn.Module):

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from compress.quant.layers import IntegerHardSwish, QuantConv2d, QuantLinear
+from compress.graph.modules import pad_image
+from compress.quant.layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
 from compress.quant.pact import HARD_SWISH_MINIMUM, PACT
 
 INTEGER_ELEMENTWISE = frozenset({"Add", "Mul", "GlobalAveragePool", "Concat", "HardSwish"})
 """Operators besides Conv and Gemm with an integer kernel (HardSwish as an Add and a Mul)."""
 PASS_THROUGH = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
 """Operators that move integers and keep their scale."""
-FUSED = (nn.ReLU, nn.Hardtanh)
+SATURATING = (nn.ReLU, nn.Hardtanh)
 """Activations that saturation of the preceding convolution's output computes for nothing (ReLU6 is a Hardtanh)."""
 
 
@@ -49,7 +50,7 @@ def prepare_qat(
     if unknown:
         raise ValueError(f"float_layers: no such layer: {', '.join(unknown)}. Layers: {', '.join(sorted(layers))}.")
     integer = integer_nodes(module, float_layers)
-    quantised = [node for node in module.graph.nodes if _is_quantised(module, node, integer)]
+    quantised = [node for node in module.graph.nodes if is_quantised(module, node, integer)]
     for node in list(module.graph.nodes):
         _replace_module(module, node, node in integer, weight_bits)
     for node in quantised:
@@ -73,7 +74,7 @@ def integer_nodes(module: fx.GraphModule, float_layers: Collection[str] = ()) ->
     elementwise = {
         node
         for node in module.graph.nodes
-        if node.meta.get("op_type") in INTEGER_ELEMENTWISE and all(isinstance(x, fx.Node) for x in _operands(node))
+        if node.meta.get("op_type") in INTEGER_ELEMENTWISE and all(_is_computed(x) for x in _operands(node))
     }
     integer = layers | elementwise
     while True:
@@ -119,7 +120,7 @@ def _module_of(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def _is_layer(module: fx.GraphModule, node: fx.Node) -> bool:
-    return isinstance(_module_of(module, node), nn.Conv2d | nn.Linear)
+    return isinstance(_module_of(module, node), nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
 
 
 def _is_integer_layer(module: fx.GraphModule, node: fx.Node) -> bool:
@@ -129,8 +130,15 @@ def _is_integer_layer(module: fx.GraphModule, node: fx.Node) -> bool:
     """
     layer = _module_of(module, node)
     if isinstance(layer, nn.Conv2d):
-        return node.all_input_nodes[0].op != "placeholder"
+        return _source(module, _data(node)).op != "placeholder"
     return isinstance(layer, nn.Linear) and node.meta.get("op_type") == "Gemm"
+
+
+def _data(node: fx.Node) -> fx.Node:
+    """The tensor that a node of one tensor works on; further operands (the target of a reshape) are not data."""
+    data = node.args[0]
+    assert isinstance(data, fx.Node)
+    return data
 
 
 def _operands(node: fx.Node) -> list[Any]:
@@ -142,36 +150,46 @@ def _operands(node: fx.Node) -> list[Any]:
     return list(node.all_input_nodes)
 
 
+def _is_computed(operand: Any) -> bool:
+    """Whether an operand is a tensor that the network computes or is given, not a constant."""
+    return isinstance(operand, fx.Node) and operand.op != "get_attr"
+
+
 def _is_fused(module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node is an activation that its convolution's output saturation computes."""
     layer = _module_of(module, node)
-    if not isinstance(layer, FUSED) or (isinstance(layer, nn.Hardtanh) and layer.min_val != 0):
+    if not isinstance(layer, SATURATING) or (isinstance(layer, nn.Hardtanh) and layer.min_val != 0):
         return False
-    before = node.all_input_nodes[0]
+    before = _data(node)
     return isinstance(_module_of(module, before), nn.Conv2d) and len(before.users) == 1
+
+
+def _is_move(node: fx.Node) -> bool:
+    """Whether a node hands integers on as they are, or is the uneven padding that belongs to the layer behind it."""
+    return node.meta.get("op_type") in PASS_THROUGH or (node.target is pad_image and "op_type" not in node.meta)
 
 
 def _source(module: fx.GraphModule, node: fx.Node) -> fx.Node:
     """The node that computes a tensor's integers, looking through fused activations and moves."""
-    while _is_fused(module, node) or node.meta.get("op_type") in PASS_THROUGH:
-        node = node.all_input_nodes[0]
+    while _is_fused(module, node) or _is_move(node):
+        node = _data(node)
     return node
 
 
 def _consumers(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """The nodes that read a tensor, looking through fused activations and moves."""
+    """The nodes that read a tensor, looking through fused activations and moves (but not from a move's target size)."""
     found: list[fx.Node] = []
     for user in node.users:
-        if _is_fused(module, user) or user.meta.get("op_type") in PASS_THROUGH:
+        if (_is_fused(module, user) or _is_move(user)) and _data(user) is node:
             found += _consumers(module, user)
         else:
             found.append(user)
     return found
 
 
-def _is_quantised(module: fx.GraphModule, node: fx.Node, integer: set[fx.Node]) -> bool:
+def is_quantised(module: fx.GraphModule, node: fx.Node, integer: set[fx.Node]) -> bool:
     """Whether a tensor needs a range of its own: an integer node computes or reads it."""
-    if node.op in ("output", "get_attr") or node.meta.get("op_type") in PASS_THROUGH:
+    if node.op in ("output", "get_attr") or _is_move(node):
         return False
     if any(_is_fused(module, user) for user in node.users):
         return False
@@ -187,6 +205,8 @@ def _replace_module(module: fx.GraphModule, node: fx.Node, is_integer: bool, wei
     made: nn.Module | None = None
     if type(layer) is nn.Conv2d:
         made = QuantConv2d.from_float(layer, weight_bits)
+    elif type(layer) is nn.ConvTranspose2d:
+        made = QuantConvTranspose2d.from_float(layer, weight_bits)
     elif type(layer) is nn.Linear:
         made = QuantLinear.from_float(layer, weight_bits)
     elif isinstance(layer, nn.Hardswish) and is_integer:
@@ -204,19 +224,24 @@ def _insert_pact(module: fx.GraphModule, node: fx.Node, learned: bool, asymmetri
     users = list(node.users)
     with module.graph.inserting_after(node):
         made = module.graph.call_module(name, (node,))
-    made.meta["onnx"] = node.meta.get("onnx", node.name)
+    made.meta["onnx"] = value_name(node)
     for user in users:
         user.replace_input_with(node, made)
+
+
+def value_name(node: fx.Node) -> str:
+    """The ONNX value that a node computes: not the node's own where a MatMul has taken in the Add of its bias."""
+    return str(node.meta.get("value", node.meta.get("onnx", node.name)))
 
 
 def _connect_input(module: fx.GraphModule, node: fx.Node) -> None:
     """Tell an integer layer which quantiser its input comes from."""
     layer = _module_of(module, node)
-    if not isinstance(layer, QuantConv2d | QuantLinear):
+    if not isinstance(layer, QuantLayer):
         return
-    before = node.all_input_nodes[0]
-    while before.meta.get("op_type") in PASS_THROUGH:
-        before = before.all_input_nodes[0]
+    before = _data(node)
+    while _is_move(before):
+        before = _data(before)
     source = _module_of(module, before)
     layer.source = (source,) if isinstance(source, PACT) else ()
 
@@ -224,8 +249,8 @@ def _connect_input(module: fx.GraphModule, node: fx.Node) -> None:
 def value_range(module: fx.GraphModule, node: fx.Node, asymmetric: bool) -> tuple[float | None, float | None]:
     """What is known of a tensor's range from how it is computed: (lower end or None, exact upper end or None)."""
     layer = _module_of(module, node)
-    if isinstance(layer, PACT) or node.meta.get("op_type") in (PASS_THROUGH | {"GlobalAveragePool"}):
-        return value_range(module, node.all_input_nodes[0], asymmetric)
+    if isinstance(layer, PACT) or _is_move(node) or node.meta.get("op_type") == "GlobalAveragePool":
+        return value_range(module, _data(node), asymmetric)
     if node.meta.get("op_type") in ("HardSigmoid", "Sigmoid", "Softmax") or (
         isinstance(layer, nn.Hardtanh) and (layer.min_val, layer.max_val) == (0, 1)
     ):
@@ -236,7 +261,7 @@ def value_range(module: fx.GraphModule, node: fx.Node, asymmetric: bool) -> tupl
         return (HARD_SWISH_MINIMUM if asymmetric else None), None
     combine = _COMBINE.get(node.meta.get("op_type", ""))
     operands = _operands(node)
-    if combine is None or not all(isinstance(x, fx.Node) for x in operands):
+    if combine is None or not all(_is_computed(x) for x in operands):
         return None, None
     return combine([value_range(module, x, asymmetric) for x in operands]), None
 

@@ -123,7 +123,8 @@ def fit(
             value = _step(module, batch, tuner, loss, teacher, distillation_loss, distill)
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"loss is {value} in epoch {epoch}, step {index + 1} (learning rate {tuner.param_groups[0]['lr']:.2g}). "
+                    f"loss is {value} in epoch {epoch}, step {index + 1} "
+                    f"(learning rate {tuner.param_groups[0]['lr']:.2g}). "
                     f"Lower lr (now {lr:g}) or lengthen warmup_epochs (now {warmup_epochs:g})."
                 )
             if on_progress:
@@ -170,7 +171,7 @@ def _step(
     result = float(value)
     if math.isfinite(result):
         tuner.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         tuner.step()
     return result
 
