@@ -7,6 +7,7 @@ the value it computes.
 """
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -35,6 +36,7 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
         ModelError: the model's opset cannot be converted, or its constants cannot be folded.
     """
     model = _converted(model)
+    ranks = [len(value.type.tensor_type.shape.dim) for value in model.graph.output]
     _drop_weight_inputs(model.graph)
     _name_dimensions(model.graph)
     try:
@@ -51,7 +53,7 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
     _name_nodes(graph_model.graph)
     graph_model.graph.doc_string = None
     result = ir.to_proto(graph_model)
-    _infer_output_shapes(result)
+    _infer_output_shapes(result, ranks)
     return result
 
 
@@ -133,14 +135,15 @@ def _name_nodes(graph: ir.Graph) -> None:
             output.metadata_props.clear()
 
 
-def _infer_output_shapes(model: onnx.ModelProto) -> None:
-    """Fill in the outputs' shapes; inner ones are left out, they would be stale after pruning."""
+def _infer_output_shapes(model: onnx.ModelProto, ranks: Sequence[int]) -> None:
+    """Fill in the outputs' shapes, by rank alone where inference gives up; inner ones would be stale after pruning."""
     del model.graph.value_info[:]
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    for value, found in zip(model.graph.output, inferred.graph.output, strict=True):
-        if not found.type.tensor_type.HasField("shape"):
-            continue
-        value.CopyFrom(found)
+    for value, found, rank in zip(model.graph.output, inferred.graph.output, ranks, strict=True):
+        if found.type.tensor_type.HasField("shape"):
+            value.CopyFrom(found)
+        elif not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in range(rank))
         for index, dim in enumerate(value.type.tensor_type.shape.dim):
             if not dim.HasField("dim_value") and (not dim.dim_param or dim.dim_param.startswith("unk__")):
                 dim.dim_param = f"{value.name}_{index}"

@@ -88,6 +88,8 @@ def _window(g: Importer, node: onnx.NodeProto, at: Attributes, fill: float) -> t
     if uneven is not None:
         x = g.graph.call_function(modules.pad_image, (x, uneven, fill))
     height, width = at["kernel_shape"]
+    if 2 * even[0] > height or 2 * even[1] > width:
+        raise Unsupported("padding of more than half the kernel")
     down, right = at.get("strides", [1, 1])
     return x, (height, width), (down, right), (even[0], even[1])
 
