@@ -168,7 +168,7 @@ def _step(
         with torch.no_grad():
             wanted = teacher(batch.images)
         value = value + distill * distillation_loss(outputs, wanted)
-    result = float(value)
+    result = float(value.detach())
     if math.isfinite(result):
         tuner.zero_grad(set_to_none=True)
         value.backward()
