@@ -156,8 +156,9 @@ def weight_scale(weight: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
     tensor([0.0100, 0.0100, 0.0050])
     """
     largest = weight.detach().abs().transpose(0, axis).flatten(1).amax(dim=1)
-    largest = torch.where(largest > 0, largest, largest.amax())
-    return torch.where(largest > 0, largest / quant_max(bit_width), torch.ones_like(largest))
+    largest = torch.where(largest == 0, largest.amax(), largest)
+    # NaN stays NaN, so that a network whose weights broke is noticed by its loss.
+    return torch.where(largest == 0, torch.ones_like(largest), largest / quant_max(bit_width))
 
 
 def scale_for_bias(scale: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:

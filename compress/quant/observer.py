@@ -1,7 +1,5 @@
 """What a tensor's values look like on calibration images, and the threshold that suits them."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -16,20 +14,23 @@ class Observer:
     """Collects a histogram of |x|, or of x above a fixed lower end, to choose alpha from.
 
     The histogram's top doubles whenever a larger value comes, merging pairs of bins, so memory stays constant.
+    Zeros, of which there are many behind a ReLU, are counted apart: every range holds zero exactly.
 
     Args:
         lower: of the range, as `PACT` has it: None for the symmetric one.
     """
 
     BINS = 2048
+    TRIED = 512
+    """Thresholds that are compared, evenly spaced up to the largest value."""
 
     def __init__(self, lower: float | None) -> None:
         """Start empty."""
         self.lower = lower
-        self.zero = 0.0 if lower is None else -lower
-        """Where x = 0 lies in the histogram."""
-        self.levels = 127 if lower is None else 255
+        self.bottom = 0.0 if lower is None else lower
+        """Value at the lower end of the histogram."""
         self.top = 0.0
+        """Width of the histogram."""
         self.zeros = 0
         self.counts = torch.zeros(self.BINS, dtype=torch.float64)
 
@@ -40,11 +41,12 @@ class Observer:
             ModelError: there is NaN or infinity among them.
         """
         x = x.detach().float().cpu()
-        values = x.abs() if self.lower is None else (x - self.lower).clamp_min_(0.0)
-        largest = float(values.max())
-        if not math.isfinite(largest):
+        if not x.isfinite().all():
             raise ModelError("model: computes NaN or infinity on calibration images. Check its weights.")
-        self.zeros += int((values == self.zero).sum())
+        values = x[x != 0]
+        self.zeros += x.numel() - values.numel()
+        values = values.abs() if self.lower is None else (values - self.lower).clamp_min_(0.0)
+        largest = float(values.max()) if values.numel() else 0.0
         self.top = self.top or largest
         if self.top == 0.0:
             self.counts[0] += values.numel()
@@ -55,34 +57,34 @@ class Observer:
         self.counts += torch.histc(values, self.BINS, 0.0, self.top)
 
     def best_alpha(self, percentile: float | None = None) -> float:
-        """The threshold with the least mean squared error of clipping and rounding, or a percentile.
+        """The threshold with the least squared error of clipping and rounding, or a percentile.
 
         Args:
-            percentile: of |x| (or x) in (0, 100]; 100 is the maximum. None minimises the squared error.
-
-        The rounding error of a value inside the range is taken as uniform, step**2 / 12; that of zero, which every
-        range holds exactly, is none.
+            percentile: of |x| (or x) in (0, 100]; 100 is the maximum. None takes the least squared error.
         """
-        if self.top <= self.zero:
+        largest = self.bottom + self.top
+        if largest <= 0.0:
             return UNKNOWN_ALPHA
-        width = self.top / self.BINS
         if percentile is not None:
-            share = torch.cumsum(self.counts, 0) / self.counts.sum()
-            index = int(torch.searchsorted(share, min(percentile / 100.0, 1.0) - 1e-12))
-            return max(MIN_ALPHA, width * (min(index, self.BINS - 1) + 1) - self.zero)
-        ends = torch.arange(1, self.BINS + 1, dtype=torch.float64) * width
-        errors = self._clipping_errors(ends) + self._rounding_errors(ends)
-        errors[ends <= self.zero] = math.inf
-        return max(MIN_ALPHA, float(ends[errors.argmin()]) - self.zero)
+            return max(MIN_ALPHA, self._percentile(percentile))
+        alphas = torch.arange(1, self.TRIED + 1, dtype=torch.float64) * (largest / self.TRIED)
+        return max(MIN_ALPHA, float(alphas[self._squared_errors(alphas).argmin()]))
 
-    def _clipping_errors(self, ends: Tensor) -> Tensor:
-        """Sum of squared distances to each end of the values beyond it: [BINS]."""
-        centres = ends - 0.5 * ends[0]
-        # Sums of 1, x and x**2 over the bins beyond each end.
-        beyond = [total.sum() - total.cumsum(0) for total in (self.counts * centres**power for power in range(3))]
-        return (beyond[2] - 2 * ends * beyond[1] + ends**2 * beyond[0]).clamp_min(0.0)
+    def _percentile(self, percentile: float) -> float:
+        width = self.top / self.BINS
+        counts = self.counts.clone()
+        counts[min(int(-self.bottom / width), self.BINS - 1)] += self.zeros
+        share = counts.cumsum(0) / counts.sum()
+        index = int(torch.searchsorted(share, min(percentile / 100.0, 1.0) - 1e-12))
+        return self.bottom + width * (min(index, self.BINS - 1) + 1)
 
-    def _rounding_errors(self, ends: Tensor) -> Tensor:
-        """Sum of squared rounding errors of the values inside each range: [BINS]."""
-        inside = (self.counts.cumsum(0) - self.zeros).clamp_min(0.0)
-        return inside * (ends / self.levels) ** 2 / 12
+    def _squared_errors(self, alphas: Tensor) -> Tensor:
+        """Summed squared error of rounding everything with each threshold: [A] -> [A]."""
+        width = self.top / self.BINS
+        centres = self.bottom + (torch.arange(self.BINS, dtype=torch.float64) + 0.5) * width
+        ends = alphas[:, None]
+        steps = ends / 127 if self.lower is None else (ends - self.lower) / 255
+        errors = (centres - torch.minimum(torch.round(centres / steps) * steps, ends)).square()
+        # Where a bin is wider than a step, its centre says nothing of its values: their errors are spread evenly.
+        errors = torch.where((steps < width) & (centres < ends), steps.square() / 12, errors)
+        return errors @ self.counts

@@ -59,4 +59,4 @@ class PACT(nn.Module):
     def extra_repr(self) -> str:
         """Show the range."""
         low = "-alpha" if self.lower is None else f"{self.lower:g}"
-        return f"range=[{low}, {float(self.alpha):.4g}], learned={isinstance(self.alpha, nn.Parameter)}"
+        return f"range=[{low}, {float(self.alpha.detach()):.4g}], learned={isinstance(self.alpha, nn.Parameter)}"

@@ -20,6 +20,8 @@ INTEGER_ELEMENTWISE = frozenset({"Add", "Mul", "GlobalAveragePool", "Concat", "H
 """Operators besides Conv and Gemm with an integer kernel (HardSwish as an Add and a Mul)."""
 PASS_THROUGH = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
 """Operators that move integers and keep their scale."""
+WITHIN_RANGE = frozenset({"GlobalAveragePool", "AveragePool", "Resize", "Split", "Slice"})
+"""Operators whose results lie between their input's ends."""
 SATURATING = (nn.ReLU, nn.Hardtanh)
 """Activations that saturation of the preceding convolution's output computes for nothing (ReLU6 is a Hardtanh)."""
 
@@ -249,7 +251,7 @@ def _connect_input(module: fx.GraphModule, node: fx.Node) -> None:
 def value_range(module: fx.GraphModule, node: fx.Node, asymmetric: bool) -> tuple[float | None, float | None]:
     """What is known of a tensor's range from how it is computed: (lower end or None, exact upper end or None)."""
     layer = _module_of(module, node)
-    if isinstance(layer, PACT) or _is_move(node) or node.meta.get("op_type") == "GlobalAveragePool":
+    if isinstance(layer, PACT) or _is_move(node) or node.meta.get("op_type") in WITHIN_RANGE:
         return value_range(module, _data(node), asymmetric)
     if node.meta.get("op_type") in ("HardSigmoid", "Sigmoid", "Softmax") or (
         isinstance(layer, nn.Hardtanh) and (layer.min_val, layer.max_val) == (0, 1)
