@@ -1,0 +1,111 @@
+"""The threshold chosen from a histogram against the one found by trying every one on the values themselves."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from compress.errors import ModelError
+from compress.quant.functional import activation_scale, fake_quantize
+from compress.quant.observer import UNKNOWN_ALPHA, Observer
+
+LOWERS = [None, 0.0, -0.375]
+SAMPLES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "normal": lambda rng: rng.standard_normal(50_000),
+    "outliers": lambda rng: rng.standard_normal(50_000) * np.where(rng.random(50_000) < 0.001, 30, 1),
+    "heavy tail": lambda rng: rng.laplace(size=50_000) ** 3,
+    "mostly zero": lambda rng: np.maximum(rng.standard_normal(50_000) * 3 - 4, 0),
+    "small": lambda rng: rng.uniform(-1e-3, 1e-3, 50_000),
+}
+
+
+def observed(x: Tensor, lower: float | None, parts: int = 1) -> Observer:
+    observer = Observer(lower)
+    for part in x.chunk(parts):
+        observer.record(part)
+    return observer
+
+
+def error(x: Tensor, alpha: float, lower: float | None) -> float:
+    """Mean squared error of rounding x with this threshold."""
+    return float((fake_quantize(x, *activation_scale(torch.tensor(alpha), lower)) - x).square().mean())
+
+
+def sample(name: str, lower: float | None) -> Tensor:
+    """Values as they come in a tensor of that range."""
+    x = torch.from_numpy(SAMPLES[name](np.random.default_rng(0)).astype(np.float32))
+    return x if lower is None else torch.nn.functional.hardswish(x) if lower < 0 else x.relu()
+
+
+@pytest.mark.parametrize("lower", LOWERS)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_threshold_has_the_least_squared_error(name: str, lower: float | None) -> None:
+    x = sample(name, lower)
+    found = observed(x, lower).best_alpha()
+    tried = np.linspace(1, 400, 400) / 400 * float(x.abs().max())
+    least = min(error(x, float(alpha), lower) for alpha in tried)
+    assert error(x, found, lower) <= 1.02 * least
+
+
+@pytest.mark.parametrize("lower", LOWERS)
+@pytest.mark.parametrize("percentile", [50.51, 90.01, 99.91, 100.0])
+def test_percentile(lower: float | None, percentile: float) -> None:
+    x = sample("normal", lower)
+    observer = observed(x, lower)
+    values = x.abs() if lower is None else x
+    exact = float(np.percentile(values, percentile, method="inverted_cdf"))
+    bin_width = observer.top / Observer.BINS
+    assert observer.best_alpha(percentile) == pytest.approx(max(exact, 1e-4), abs=1.01 * bin_width)
+
+
+@pytest.mark.parametrize("lower", LOWERS)
+def test_all_of_them_is_the_maximum(lower: float | None) -> None:
+    x = sample("outliers", lower)
+    assert observed(x, lower).best_alpha(100.0) == pytest.approx(float(x.abs().max()), rel=1e-3)
+
+
+@pytest.mark.parametrize("lower", LOWERS)
+def test_growing_values_double_the_top_and_lose_nothing(lower: float | None) -> None:
+    """Sorted, each part is larger than all before: the histogram is that of all of them, in coarser bins."""
+    x = sample("heavy tail", lower).sort(stable=True).values
+    x = x[x.abs().argsort()]
+    whole, grown = observed(x, lower), observed(x, lower, parts=40)
+    assert grown.counts.sum() + grown.zeros == len(x)
+    assert grown.zeros == whole.zeros == int((x == 0).sum())
+    assert whole.top <= grown.top < 2 * whole.top * 1.001
+    kept = x[x != 0]
+    expected = torch.histc((kept.abs() if lower is None else kept - lower), Observer.BINS, 0.0, grown.top)
+    # A value on the border of two bins may fall into either one, since the borders were computed for another top.
+    assert (grown.counts.cumsum(0) - expected.cumsum(0)).abs().max() <= 2
+
+
+@pytest.mark.parametrize("lower", LOWERS)
+def test_zeros_alone_leave_a_usable_range(lower: float | None) -> None:
+    assert observed(torch.zeros(100), lower).best_alpha() == UNKNOWN_ALPHA
+    assert observed(torch.zeros(100), lower).best_alpha(99.0) == UNKNOWN_ALPHA
+
+
+@pytest.mark.parametrize("lower", LOWERS)
+def test_zeros_before_the_first_value_count(lower: float | None) -> None:
+    x = torch.cat([torch.zeros(1000), sample("normal", lower).abs()])
+    split = Observer(lower)
+    split.record(x[:1000])
+    split.record(x[1000:])
+    assert split.zeros == int((x == 0).sum())
+    assert split.best_alpha() == pytest.approx(observed(x, lower).best_alpha(), rel=0.03)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_no_numbers_are_an_error(value: float) -> None:
+    with pytest.raises(ModelError, match="computes NaN or infinity on calibration images"):
+        Observer(None).record(torch.tensor([1.0, value]))
+
+
+def test_counts_stay_exact_beyond_what_float32_counts() -> None:
+    observer = Observer(0.0)
+    observer.record(torch.tensor([1.0]))
+    observer.counts[-1] = 2.0**24
+    observer.record(torch.tensor([1.0]))
+    assert observer.counts[-1] == 2.0**24 + 1
