@@ -177,14 +177,12 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
         "0.25,0.5",
         "--protect",
         "fc",
-        "--seed",
-        "4",
     )
     args, keywords = pipeline.calls["run_sensitivity"]
     assert args[2] == Path("o")
     assert args[1].settings["val"] == (Path("v.txt"),)
     assert callable(keywords.pop("on_progress"))
-    assert keywords == {"criterion": "fpgm", "ratios": (0.25, 0.5), "images": None, "protect": ("fc",), "seed": 4}
+    assert keywords == {"criterion": "fpgm", "ratios": (0.25, 0.5), "images": None, "protect": ("fc",)}
     assert "+0.1000" in result.output
     assert "accuracy of the model itself: 0.9000. Written: o/sensitivity.json" in result.output
 

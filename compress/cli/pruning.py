@@ -27,7 +27,6 @@ def sensitivity(
     input_size: options.Input = None,
     directions: options.Directions = None,
     labels: options.Labels = None,
-    seed: options.Seed = 0,
 ) -> None:
     """Measure how much the metric drops when each group of channels is pruned, others untouched.
 
@@ -59,7 +58,6 @@ def sensitivity(
             ratios=step.ratios,
             images=step.images,
             protect=tuple(protect or ()),
-            seed=seed,
             on_progress=on_progress,
         )
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())

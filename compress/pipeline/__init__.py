@@ -2,7 +2,8 @@
 
 from compress.pipeline.inputs import inspect_model, make_task, open_any, open_model, score_model
 from compress.pipeline.run import run_recipe
-from compress.pipeline.stages import run_finetune, run_prune, run_quantize, run_sensitivity
+from compress.pipeline.stages import run_prune, run_sensitivity
+from compress.pipeline.training import run_finetune, run_quantize
 
 __all__ = [
     "inspect_model",

@@ -1,0 +1,138 @@
+"""The end of a run: cost, score and latency of every file, the gates, and the report."""
+
+import datetime
+from pathlib import Path
+
+from compress import artifacts
+from compress.artifacts import Cost, Gate, Latency, PruningPlan, Report, Score, StageResult
+from compress.graph import read_model, save_model
+from compress.measure.cost import model_cost
+from compress.measure.latency import measure_latency
+from compress.measure.machine import machine_info, saturates_int8
+from compress.measure.runtime import quantize_static_minmax
+from compress.pipeline.inputs import score_model
+from compress.pipeline.stages import model_identity
+from compress.pipeline.state import Run
+from compress.recipe import QuantizeStep
+
+PEER = "onnxruntime int8"
+
+
+def measure_files(run: Run, files: dict[str, Path]) -> tuple[list[StageResult], list[str]]:
+    """Cost, score and latency of every file; all latencies interleaved in one go."""
+    notes = list(run.task.warnings())
+    measured = {"baseline": files["baseline"], "canonical": _canonical_file(run)}
+    if run.recipe.compare.onnxruntime:
+        measured[PEER] = _peer_file(run, files["baseline"], notes)
+    measured.update(files)
+    settings = run.recipe.compare
+    shape = run.task.input_shape
+    latencies = measure_latency(
+        measured,
+        shape,
+        threads=settings.threads,
+        rounds=settings.rounds,
+        baseline="baseline",
+        on_progress=run.on_progress,
+    )
+    results = []
+    for done, (name, file) in enumerate(measured.items(), 1):
+        score = score_model(file, run.task, run.threads)
+        if run.on_progress:
+            run.on_progress(done, len(measured), f"{name}: {score.name} {score.metric:.4f}")
+        results.append(_result(run, name, file, score, latencies[name]))
+    return results, notes
+
+
+def _result(run: Run, name: str, file: Path, score: Score, latency: Latency) -> StageResult:
+    cost: Cost = model_cost(read_model(file), run.task.input_shape, file.stat().st_size)
+    record = run.records.get(name)
+    return StageResult(
+        stage=name,
+        file=file.name,
+        cost=cost,
+        score=score,
+        latency=latency,
+        parity=record.parity if record else None,
+        seconds=record.seconds if record else 0.0,
+    )
+
+
+def make_report(
+    run: Run, command: str, results: list[StageResult], plan: PruningPlan | None, notes: list[str]
+) -> Report:
+    machine = machine_info()
+    if saturates_int8(machine):
+        notes.append("this CPU has no VNNI: 8-bit weights saturate in 16-bit sums here; weight_bits: 7 does not")
+    notes += list(plan.notes) if plan else []
+    return Report(
+        title=run.recipe.name,
+        command=command,
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        machine=machine,
+        stages=tuple(results),
+        gates=check_gates(run.recipe.gates.as_dict(), results),
+        fingerprint=artifacts.fingerprint(
+            model_identity(run.original), run.task.fingerprint(), run.recipe.model_dump(mode="json")
+        ),
+        notes=tuple(notes),
+        plan=_plan_table(plan),
+    )
+
+
+def check_gates(required: dict[str, float], results: list[StageResult]) -> tuple[Gate, ...]:
+    """Compare the last stage with what the recipe requires; every gate is listed, met or not."""
+    by_name = {result.stage: result for result in results}
+    first, last = by_name["baseline"], results[-1]
+    figures = {
+        "metric_drop": first.score.metric - last.score.metric,
+        "metric_min": last.score.metric,
+        "size_ratio": last.cost.size_bytes / first.cost.size_bytes,
+        "size_bytes_max": float(last.cost.size_bytes),
+        "macs_ratio": last.cost.macs / max(1, first.cost.macs),
+        "speedup": _speed(first, last),
+        "speedup_over_onnxruntime": _speed(by_name[PEER], last) if PEER in by_name else 0.0,
+    }
+    at_least = {"metric_min", "speedup", "speedup_over_onnxruntime"}
+    return tuple(
+        Gate(name, value, figures[name], figures[name] >= value if name in at_least else figures[name] <= value)
+        for name, value in required.items()
+    )
+
+
+def _speed(reference: StageResult, result: StageResult) -> float:
+    assert reference.latency is not None
+    assert result.latency is not None
+    return reference.latency.median_ms / result.latency.median_ms
+
+
+def _plan_table(plan: PruningPlan | None) -> dict[str, dict[str, float]]:
+    groups = plan.groups if plan else {}
+    return {
+        name: {
+            "channels": group.channels,
+            "kept": group.channels - len(group.removed),
+            "pruning_ratio": group.pruning_ratio,
+        }
+        for name, group in groups.items()
+    }
+
+
+def _canonical_file(run: Run) -> Path:
+    """The original in canonical form: what the rewriting alone gains, so that no other step takes credit for it."""
+    file = run.recipe.out / "canonical.onnx"
+    save_model(run.original, file)
+    return file
+
+
+def _peer_file(run: Run, baseline: Path, notes: list[str]) -> Path:
+    """onnxruntime's own int8 of the original, as its documentation recommends for this CPU."""
+    file = run.recipe.out / "onnxruntime_int8.onnx"
+    quantize = run.recipe.find_step(QuantizeStep)
+    count = quantize.calibration if quantize else 256
+    reduce_range = saturates_int8(machine_info())
+    batches = run.task.calibration_batches(count, 1)
+    quantize_static_minmax(baseline, batches, file, reduce_range=reduce_range)
+    bits = "7-bit weights, since this CPU saturates at 8" if reduce_range else "8-bit weights"
+    notes.append(f"{PEER}: quantize_static, MinMax, per channel, {bits}, {count} calibration images")
+    return file

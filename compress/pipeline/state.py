@@ -1,0 +1,58 @@
+"""What a run knows while it goes on, and what it leaves behind of each finished stage."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from compress import artifacts
+from compress.artifacts import Parity
+from compress.graph import read_model
+from compress.pipeline.stages import Progress
+from compress.recipe import Recipe
+from compress.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished stage left: the identity of its input and of its file, and what cannot be measured again."""
+
+    fingerprint: str
+    content: str
+    seconds: float
+    parity: Parity | None = None
+    version: int = artifacts.VERSION
+
+
+@dataclass
+class Run:
+    """One run of a recipe: what stays the same from stage to stage."""
+
+    recipe: Recipe
+    task: Task
+    original: onnx.ModelProto
+    threads: int
+    on_progress: Progress | None
+    records: dict[str, Record] = dataclasses.field(default_factory=dict)
+
+    def stage(self, name: str, identity: str, compute: Callable[[Path], Parity | None]) -> onnx.ModelProto:
+        """Compute a stage's file, or take it as it is if it was finished before from the same things."""
+        file, record_file = self.recipe.out / f"{name}.onnx", self.recipe.out / f"{name}.json"
+        if record_file.exists() and file.exists():
+            record = artifacts.load(Record, record_file)
+            artifacts.check_fresh(record_file, record.fingerprint, identity)
+            artifacts.check_fresh(file, _content(file), record.content)
+        else:
+            started = time.monotonic()
+            parity = compute(file)
+            record = Record(identity, _content(file), round(time.monotonic() - started, 1), parity)
+            artifacts.save(record, record_file)
+        self.records[name] = record
+        return read_model(file)
+
+
+def _content(file: Path) -> str:
+    return artifacts.fingerprint(file.read_bytes())

@@ -1,0 +1,182 @@
+"""The stages that train: fine-tuning a float model, and quantisation-aware training up to the int8 file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, fx, nn
+
+from compress.artifacts import Parity, Score, fingerprint
+from compress.errors import DataError
+from compress.export import check_parity, export_int8
+from compress.graph import save_model, to_onnx, to_torch
+from compress.graph.lowering import lower_for_int8
+from compress.measure.runtime import Session
+from compress.pipeline.inputs import default_threads, score_model
+from compress.pipeline.stages import Progress, as_graph_module, check_fits, expand_names, model_identity
+from compress.quant import calibrate, prepare_qat, qat_parameter_groups
+from compress.recipe import FinetuneStep, QuantizeStep
+from compress.tasks.base import Task
+from compress.train import fit
+
+PARITY_IMAGES = 32
+"""Images that an exported file is checked on: every integer tensor of each is compared."""
+
+
+def run_finetune(
+    model: onnx.ModelProto,
+    teacher: onnx.ModelProto | None,
+    task: Task,
+    out_file: Path,
+    step: FinetuneStep,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    checkpoint: Path | None = None,
+    on_progress: Progress | None = None,
+) -> Score:
+    """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written."""
+    module = _trainable(model, task, threads)
+    _train(
+        module,
+        task,
+        step,
+        evaluate=lambda trained: score_model(to_onnx(as_graph_module(trained), model), task, threads).metric,
+        teacher=_teacher(teacher, threads, step.distill),
+        seed=seed,
+        checkpoint=checkpoint,
+        identity=train_identity(model, teacher, task, step, seed),
+        on_progress=on_progress,
+    )
+    save_model(to_onnx(module, model), out_file)
+    _discard(checkpoint)
+    return score_model(out_file, task, threads)
+
+
+def run_quantize(
+    model: onnx.ModelProto,
+    teacher: onnx.ModelProto | None,
+    task: Task,
+    out_file: Path,
+    step: QuantizeStep,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    checkpoint: Path | None = None,
+    on_progress: Progress | None = None,
+) -> Parity:
+    """Fold, calibrate, train with PACT, export to int8, and check the file against the trained model.
+
+    Each epoch is scored as the int8 file it would become, so the best epoch is the best file. With no epochs the
+    calibrated model is written.
+
+    Raises:
+        ParityError: the file does not compute what the model computes; nothing is written.
+    """
+    lowered = lower_for_int8(model)
+    module = _trainable(lowered, task, threads)
+    qat = prepare_qat(
+        module,
+        float_layers=expand_names(module, step.float_layers, "float_layers"),
+        pact=step.pact.enabled,
+        asymmetric_hard_swish=step.pact.asymmetric_hardswish,
+        weight_bits=step.weight_bits,
+    )
+    batches = task.calibration_batches(step.calibration, min(step.batch_size, step.calibration))
+    calibrate(qat, batches, percentile=step.pact.percentile, total=step.calibration, on_progress=on_progress)
+    if step.epochs:
+        _train(
+            qat,
+            task,
+            step,
+            evaluate=lambda trained: (
+                score_model(export_int8(as_graph_module(trained), lowered).model, task, threads).metric
+            ),
+            teacher=_teacher(teacher, threads, step.distill),
+            parameter_groups=qat_parameter_groups(
+                qat, lr=step.lr, weight_decay=step.weight_decay, l2=step.pact.l2, lr_multiplier=step.pact.lr_multiplier
+            ),
+            seed=seed + 1,  # other batches than fine-tuning saw
+            checkpoint=checkpoint,
+            identity=train_identity(model, teacher, task, step, seed),
+            on_progress=on_progress,
+        )
+    exported = export_int8(qat, lowered)
+    parity = check_parity(qat, exported, next(iter(task.calibration_batches(PARITY_IMAGES, PARITY_IMAGES))))
+    save_model(exported.model, out_file)
+    _discard(checkpoint)
+    return parity
+
+
+def _train(
+    module: fx.GraphModule,
+    task: Task,
+    step: FinetuneStep | QuantizeStep,
+    *,
+    evaluate: Callable[[nn.Module], float],
+    teacher: Callable[[Tensor], Tensor] | None,
+    parameter_groups: list[dict[str, Any]] | None = None,
+    seed: int,
+    checkpoint: Path | None,
+    identity: str,
+    on_progress: Progress | None,
+) -> None:
+    """Fit a module to a task as a recipe's step says."""
+    fit(
+        module,
+        batches=lambda epoch: task.train_batches(epoch=epoch, batch_size=step.batch_size, seed=seed),
+        steps_per_epoch=task.train_steps(step.batch_size),
+        loss=task.loss,
+        evaluate=evaluate,
+        epochs=step.epochs,
+        lr=step.lr,
+        optimizer=step.optimizer,
+        momentum=step.momentum,
+        weight_decay=step.weight_decay,
+        warmup_epochs=step.warmup_epochs,
+        parameter_groups=parameter_groups,
+        teacher=teacher,
+        distillation_loss=task.distillation_loss,
+        distill=step.distill,
+        freeze_batch_norm=isinstance(step, FinetuneStep) and step.freeze_bn,
+        seed=seed,
+        checkpoint=checkpoint,
+        fingerprint=identity,
+        on_progress=on_progress,
+    )
+
+
+def train_identity(
+    model: onnx.ModelProto, teacher: onnx.ModelProto | None, task: Task, step: FinetuneStep | QuantizeStep, seed: int
+) -> str:
+    """Fingerprint of a training stage: where it starts, what it learns from, and every setting."""
+    settings = json.loads(step.model_dump_json())
+    return fingerprint(
+        model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed
+    )
+
+
+def _trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.GraphModule:
+    """Import a model to train it: data checked first, threads set."""
+    check_fits(model, task)
+    if task.train_steps(1) == 0:
+        raise DataError("no training images. Name label lists with --train (data.train in a recipe).")
+    torch.set_num_threads(threads or default_threads())
+    return to_torch(model)
+
+
+def _teacher(model: onnx.ModelProto | None, threads: int | None, weight: float) -> Callable[[Tensor], Tensor] | None:
+    """The original model as a function of images; onnxruntime runs it faster than PyTorch."""
+    if model is None or weight == 0:
+        return None
+    session = Session(model, threads=threads or default_threads(), spin=False)
+    return lambda images: torch.from_numpy(session.run(np.ascontiguousarray(images.numpy())))
+
+
+def _discard(checkpoint: Path | None) -> None:
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
