@@ -263,7 +263,7 @@ class Capped(nn.Module):
         self.head = Head(8)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.relu6(self.second(F.relu6(3 * self.first(self.stem(x))))))
+        return self.head(F.relu6(self.second(F.relu6(self.first(3 * self.stem(x))))))
 
 
 class Doubled(nn.Module):
