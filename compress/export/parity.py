@@ -26,8 +26,8 @@ MAX_STEPS = 1.0
 """Kernels add and rescale in another order than PyTorch, so a value in the middle of two steps may fall either way."""
 MAX_OUTPUT = {False: 1e-3, True: 0.02}
 """Largest difference of an output from the model's on the file's last integers, by optimisation, over the largest
-output where that is above 1. Off, both do the same float arithmetic; on, onnxruntime rounds the input of a MatMul with int8
-weights to 8 bits as it runs (MatMulNBits)."""
+output where that is above 1. Off, both do the same float arithmetic; on, onnxruntime rounds the input of a MatMul with
+int8 weights to 8 bits as it runs (MatMulNBits)."""
 MAX_MEAN_OUTPUT = 0.05
 """Mean absolute difference of the outputs, over the largest of them where that is above 1 (they are no probabilities):
 differences of one step amplify through the layers."""
