@@ -15,10 +15,10 @@ NO_LIMIT = 1 << 40
 """Fold constants of any size: with the default limits LSTM weights stay behind Slice and Concat chains."""
 ROUNDS = 4
 """Folding uncovers rewriting and the other way round; two rounds do for every model seen."""
+NEUTRAL = rewriter.RewriteRuleSet((known.add_0_rule, known.mul_by_1_rule), commute=True)
 RULES = (
-    known.add_0_rule,
+    *NEUTRAL.rules,
     known.sub_0_rule,
-    known.mul_by_1_rule,
     known.div_by_1_rule,
     known.dropout_zero_rule,
     known.dropout_inference_rule,

@@ -5,15 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from onnx.reference import ReferenceEvaluator
 
 from compress.errors import UnsupportedOpError
 from compress.graph import to_torch
 from compress.graph.canonical import canonicalise
-from compress.graph.modules import onnx_slice
 from compress.graph.ops import OPS
 from tests.graph.graphs import image_graph, imported, ints, literal, number, weights
 
@@ -261,18 +256,3 @@ def test_ceil_mode_has_the_same_size_and_values(op: str, kernel: int, stride: in
     window = f"kernel_shape = [{kernel}, {kernel}], strides = [{stride}, {stride}], pads = [{pad}, {pad}, {pad}, {pad}]"
     model = image_graph(f"y = {op} <{window}, ceil_mode = 1> (x)", opset=19)
     imported(model, shapes=((1, 4, 5, 8), (2, 4, 7, 6)))
-
-
-@settings(max_examples=20)
-@given(
-    starts=st.lists(st.integers(-9, 9), min_size=2, max_size=2),
-    ends=st.lists(st.integers(-9, 9), min_size=2, max_size=2),
-    steps=st.lists(st.integers(1, 3), min_size=2, max_size=2),
-)
-def test_slices_clamp_as_onnx_does(starts: list[int], ends: list[int], steps: list[int]) -> None:
-    constants = {"s": ints(*starts), "e": ints(*ends), "a": ints(1, -1), "t": ints(*steps)}
-    model = image_graph("y = Slice (x, s, e, a, t)", constants)
-    x = np.arange(2 * 5 * 1 * 7, dtype=np.float32).reshape(2, 5, 1, 7)
-    expected = ReferenceEvaluator(model).run(None, {"x": x})[0]
-    found = onnx_slice(torch.from_numpy(x), *(torch.from_numpy(constants[name]) for name in "seat"))
-    np.testing.assert_array_equal(found.numpy(), expected)
