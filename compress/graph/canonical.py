@@ -138,11 +138,13 @@ def _name_nodes(graph: ir.Graph) -> None:
 def _infer_output_shapes(model: onnx.ModelProto, ranks: Sequence[int]) -> None:
     """Fill in the outputs' shapes, by rank alone where inference gives up; inner ones would be stale after pruning."""
     del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     for value, found, rank in zip(model.graph.output, inferred.graph.output, ranks, strict=True):
         if found.type.tensor_type.HasField("shape"):
             value.CopyFrom(found)
-        elif not value.type.tensor_type.HasField("shape"):
+        else:
             value.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in range(rank))
         for index, dim in enumerate(value.type.tensor_type.shape.dim):
             if not dim.HasField("dim_value") and (not dim.dim_param or dim.dim_param.startswith("unk__")):

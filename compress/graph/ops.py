@@ -120,9 +120,8 @@ def _flatten(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
 
 def _squeeze(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
     axes = _ints(g, node, at, "axes", 1)
-    if axes is None:
-        raise Unsupported("axes are not given")
-    return g.call(node, torch.squeeze, g.value(node.input[0]), tuple(axes))
+    which = () if axes is None else (tuple(axes),)  # without axes: every dimension of size 1, in both libraries
+    return g.call(node, torch.squeeze, g.value(node.input[0]), *which)
 
 
 def _unsqueeze(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
@@ -188,7 +187,8 @@ def _pad(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
 
 
 def _resize(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
-    if at.get("axes", [2, 3]) != [2, 3] or at.get("antialias", 0) or "keep_aspect_ratio_policy" in at:
+    stretched = at.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"
+    if at.get("axes", [2, 3]) != [2, 3] or at.get("antialias", 0) or not stretched:
         raise Unsupported("axes, antialias or keep_aspect_ratio_policy")
     x = g.value(node.input[0])
     if len(node.input) > 3 and node.input[3]:

@@ -101,6 +101,7 @@ CASES = {
     "Flatten 1": Case("t = Relu (x) y = Flatten <axis = 1> (t)"),
     "Squeeze": Case("p = GlobalAveragePool (x) y = Squeeze (p, a)", {"a": ints(2, 3)}),
     "Squeeze negative": Case("p = GlobalAveragePool (x) y = Squeeze (p, a)", {"a": ints(-1)}),
+    "Squeeze all": Case("w = Shape <start = 3> (x) s = Squeeze (w) f = Cast <to = 1> (s) y = Div (x, f)"),
     "Squeeze opset 11": Case("p = GlobalAveragePool (x) y = Squeeze <axes = [2, 3]> (p)", opset=11),
     "Unsqueeze": Case("y = Unsqueeze (x, a)", {"a": ints(3, 0)}),
     "Unsqueeze negative": Case("y = Unsqueeze (x, a)", {"a": ints(-1, -2)}),
@@ -196,7 +197,7 @@ def test_resize_to_computed_sizes(mode: str, opset: int) -> None:
 
 
 def test_resize_of_two_axes() -> None:
-    body = 'y = Resize <mode = "linear", axes = [2, 3]> (x, , s)'
+    body = 'y = Resize <mode = "linear", axes = [2, 3], keep_aspect_ratio_policy = "stretch"> (x, , s)'
     imported(image_graph(body, {"s": np.array([2, 3], np.float32)}, opset=18))
 
 
@@ -222,6 +223,12 @@ UNSUPPORTED = [
         "scales [1.0, 2.0, 2.0, 2.0]",
     ),
     ('y = Resize <mode = "linear", antialias = 1> (x, , s)', FOUR, 18, "axes, antialias or keep_aspect_ratio_policy"),
+    (
+        'y = Resize <keep_aspect_ratio_policy = "not_larger", axes = [2, 3]> (x, , , s)',
+        {"s": ints(9, 9)},
+        18,
+        "axes, antialias or keep_aspect_ratio_policy",
+    ),
     ("y = Resize (x, , , s)", {"s": ints(1, 4, 5, 5)}, 17, "nearest with half_pixel"),
     ("y = AveragePool <kernel_shape = [2, 2], pads = [0, 0, 1, 1]> (x)", {}, 17, "uneven padding left out"),
     ("y = AveragePool <kernel_shape = [2, 2], dilations = [2, 2]> (x)", {}, 19, "dilations"),
@@ -229,7 +236,6 @@ UNSUPPORTED = [
     ("y, i = MaxPool <kernel_shape = [2, 2]> (x) z = Cast <to = 1> (i)", {}, 17, "its indices are used"),
     ("y = MaxPool <kernel_shape = [2, 3], pads = [1, 2, 1, 2]> (x)", {}, 17, "padding of more than half the kernel"),
     ("y = Flatten <axis = 2> (x)", {}, 17, "axis other than 1"),
-    ("p = GlobalAveragePool (x) y = Squeeze (p)", {}, 17, "axes are not given"),
     ("y = Slice (x, s, e, a, t)", {"s": ints(9), "e": ints(0), "a": ints(3), "t": ints(-1)}, 17, "negative steps"),
     ("y = Gather <axis = 1> (x, i)", {"i": ints(0, 2)}, 17, "other than one constant index"),
     ("y = Gather <axis = 1> (x, i)", {"i": np.array([[0]])}, 17, "other than one constant index"),
