@@ -175,6 +175,10 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
             make_recipe(gates={"speedup_over_onnxruntime": 1.0}),
             "gates.speedup_over_onnxruntime: needs onnxruntime's own int8 file. Set compare: {onnxruntime: true}.",
         ),
+        (
+            make_recipe(data={"val": "v.txt"}, steps=[{"sensitivity": {}}], compare={"onnxruntime": True}),
+            "data.train: missing. `compare.onnxruntime` calibrates on it. Add a label list.",
+        ),
         (make_recipe(compare={"onnxruntime": "on"}), 'compare.onnxruntime: got "on". Must be true or false.'),
         (make_recipe(model="no.onnx"), "no.onnx: no such file. Use --set model=PATH."),
         (

@@ -80,14 +80,22 @@ def call_factory(spec: str, *arguments: Any, **options: Any) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         factory = cast(Callable[..., Any], getattr(importlib.import_module(module_name), name))
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the user's module may raise anything while it is imported
         raise CompressError(
-            f"{spec}: cannot be imported ({error}). Expected package.module:name, found from here."
+            f"{spec}: cannot be imported ({_reason(error)}). Expected package.module:name, found from here."
         ) from error
     try:
         return factory(*arguments, **options)
-    except TypeError as error:
-        raise CompressError(f"{spec}: cannot be called so ({error}).") from error
+    except CompressError:
+        raise
+    except Exception as error:  # so may the call
+        raise CompressError(f"{spec}: failed when called ({_reason(error)}). --debug shows where.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, on one line: its kind, then up to three lines of its text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join([f"{type(error).__name__}:", *lines[:3]]) if lines else type(error).__name__
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
@@ -103,8 +111,10 @@ def _load_weights(module: nn.Module, path: Path) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state)
     except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path}: cannot be loaded into {type(module).__name__} ({reason}).") from error
+        raise ModelError(
+            f"{path}: cannot be loaded into {type(module).__name__} ({_reason(error)}). "
+            "Expected the state_dict of that module."
+        ) from error
 
 
 def make_task(

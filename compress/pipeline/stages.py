@@ -51,7 +51,7 @@ def run_sensitivity(
     def evaluate(pruned: nn.Module) -> float:
         return score_model(to_onnx(as_graph_module(pruned), model), task, threads, images).metric
 
-    return scan_sensitivity(
+    scan = scan_sensitivity(
         module,
         groups,
         evaluate=evaluate,
@@ -64,6 +64,9 @@ def run_sensitivity(
         on_cell=lambda scan: artifacts.save(scan, path),
         on_progress=on_progress,
     )
+    if not path.exists():  # a model without a single group to prune
+        artifacts.save(scan, path)
+    return scan
 
 
 def run_prune(

@@ -1,7 +1,7 @@
 """The stages that train: fine-tuning a float model, and quantisation-aware training up to the int8 file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from compress.train import fit
 
 PARITY_IMAGES = 32
 """Images that an exported file is checked on: every integer tensor of each is compared."""
+QUANTISABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def run_finetune(
@@ -53,8 +54,9 @@ def run_finetune(
         on_progress=on_progress,
     )
     save_model(to_onnx(module, model), out_file)
-    _discard(checkpoint)
-    return score_model(out_file, task, threads)
+    score = score_model(out_file, task, threads)
+    _discard(checkpoint)  # last, so that until here the same call goes on from it
+    return score
 
 
 def run_quantize(
@@ -81,7 +83,7 @@ def run_quantize(
     module = _trainable(lowered, task, threads)
     qat = prepare_qat(
         module,
-        float_layers=expand_names(module, step.float_layers, "float_layers"),
+        float_layers=_float_layers(model, module, step.float_layers),
         pact=step.pact.enabled,
         asymmetric_hard_swish=step.pact.asymmetric_hardswish,
         weight_bits=step.weight_bits,
@@ -158,6 +160,28 @@ def train_identity(
     return fingerprint(
         model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed
     )
+
+
+def _float_layers(model: onnx.ModelProto, lowered: fx.GraphModule, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The lowered module's layers that patterns name as they are called in the model.
+
+    Lowering folds a BatchNorm into its convolution, which then computes the BatchNorm's value and has its name.
+
+    Raises:
+        PlanError: a pattern matches no layer.
+    """
+    module = to_torch(model)
+    named = set(expand_names(module, patterns, "float_layers"))
+    targets = {node.meta["onnx"]: str(node.target) for node in lowered.graph.nodes if node.op == "call_module"}
+    found = []
+    for node in module.graph.nodes:
+        if str(node.target) not in named or not isinstance(module.get_submodule(str(node.target)), QUANTISABLE):
+            continue  # what cannot be quantised is in float anyway
+        readers = list(node.users)
+        folded = len(readers) == 1 and readers[0].meta["op_type"] == "BatchNormalization"
+        value = readers[0].meta["onnx"] if folded and readers[0].meta["onnx"] in targets else node.meta["onnx"]
+        found.append(targets[value])
+    return tuple(found)
 
 
 def _trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.GraphModule:

@@ -17,8 +17,11 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
     names = [name for name, _ in steps_of(data) if name in STEPS]
     yield from _check_order(names)
     yield from _check_prune(dict(steps_of(data)))
-    if {"finetune", "quantize"} & set(names) and isinstance(data.get("data"), dict) and not at(data, "data", "train"):
-        yield "data.train", "missing. `finetune` and `quantize` train on it. Add a label list."
+    if isinstance(data.get("data"), dict) and not at(data, "data", "train"):
+        if {"finetune", "quantize"} & set(names):
+            yield "data.train", "missing. `finetune` and `quantize` train on it. Add a label list."
+        elif at(data, "compare", "onnxruntime") is True:
+            yield "data.train", "missing. `compare.onnxruntime` calibrates on it. Add a label list."
     gate = "speedup_over_onnxruntime"
     if at(data, "gates", gate) is not None and not at(data, "compare", "onnxruntime"):
         yield f"gates.{gate}", "needs onnxruntime's own int8 file. Set compare: {onnxruntime: true}."
