@@ -1,0 +1,281 @@
+"""A whole recipe on a tiny network: in one go, stopped and gone on, stale, gated, and refused."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from compress import artifacts
+from compress.artifacts import PruningPlan, Report, StageResult
+from compress.cli import app
+from compress.errors import ArtifactError, CompressError, DataError, OutputError, PlanError, RecipeError
+from compress.graph import is_quantised, read_model
+from compress.pipeline import run_recipe
+from compress.recipe import Recipe
+from tests.pipeline import tiny
+
+FILES = ("sensitivity.json", "plan.json", "pruned.onnx", "finetuned.onnx", "int8.onnx")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_inputs(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def whole(inputs: Path) -> Report:
+    """A run in one go, into `whole`."""
+    return run_recipe(tiny.recipe(inputs, "whole", gates={"size_ratio": 0.9}), "compress run recipe.yaml")
+
+
+@pytest.fixture
+def folder(inputs: Path, tmp_path: Path) -> Path:
+    """The same inputs in a folder of their own."""
+    shutil.copytree(inputs, tmp_path / "inputs", ignore=shutil.ignore_patterns("whole"))
+    return tmp_path / "inputs"
+
+
+def lasting(stages: Sequence[StageResult]) -> list[tuple[Any, ...]]:
+    """What a run gives again: all but timings."""
+    return [(stage.stage, stage.file, stage.cost, stage.score, stage.parity) for stage in stages]
+
+
+def test_report(inputs: Path, whole: Report) -> None:
+    assert [stage.stage for stage in whole.stages] == ["baseline", "canonical", "pruned", "finetuned", "int8"]
+    assert artifacts.load(Report, inputs / "whole" / "report.json") == whole
+    sizes = {stage.stage: stage.cost.size_bytes for stage in whole.stages}
+    assert sizes["int8"] < sizes["pruned"] < sizes["baseline"]
+    macs = {stage.stage: stage.cost.macs for stage in whole.stages}
+    assert macs["int8"] == macs["finetuned"] == macs["pruned"] <= 0.7 * macs["baseline"] == 0.7 * macs["canonical"]
+    parity = whole.stages[-1].parity
+    assert parity is not None
+    assert parity.max_steps <= 1.01
+    assert all(stage.latency is not None and stage.latency.runs >= 3 for stage in whole.stages)
+    assert [(gate.name, gate.passed) for gate in whole.gates] == [("size_ratio", True)]
+    assert whole.command == "compress run recipe.yaml"
+    plan = artifacts.load(PruningPlan, inputs / "whole" / "plan.json")
+    assert whole.plan == {
+        name: {
+            "channels": group.channels,
+            "kept": group.channels - len(group.removed),
+            "pruning_ratio": group.pruning_ratio,
+        }
+        for name, group in plan.groups.items()
+    }
+
+
+def test_folder_holds_every_result_and_no_leftovers(inputs: Path, whole: Report) -> None:
+    names = {path.name for path in (inputs / "whole").iterdir()}
+    assert {*FILES, "canonical.onnx", "report.json", "report.md"} <= names
+    assert not [name for name in names if name.endswith(".checkpoint") or name.startswith(".")]
+    assert is_quantised(read_model(inputs / "whole" / "int8.onnx"))
+
+
+def test_again_it_computes_nothing_and_reports_the_same(
+    inputs: Path, whole: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: (inputs / "whole" / name).stat().st_mtime_ns for name in FILES}
+
+    def must_not(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    for target in ("stages.run_prune", "training.run_finetune", "training.run_quantize"):
+        monkeypatch.setattr(f"compress.pipeline.{target}", must_not)
+    again = run_recipe(tiny.recipe(inputs, "whole", gates={"size_ratio": 0.9}), "again")
+    assert lasting(again.stages) == lasting(whole.stages)
+    assert [stage.seconds for stage in again.stages] == [stage.seconds for stage in whole.stages]
+    assert again.plan == whole.plan
+    assert {name: (inputs / "whole" / name).stat().st_mtime_ns for name in FILES} == before
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [
+        [("accuracy", 2), ("epoch 2/3", 1), ("calibrating", 1), ("epoch 2/2", 2)],
+        [("accuracy", 6), ("epoch 1/3", 3)],
+    ],
+)
+def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
+    folder: Path, inputs: Path, whole: Report, stops: list[tuple[str, int]]
+) -> None:
+    """Inside the scan, inside fine-tuning, inside calibration and inside quantisation-aware training."""
+    for text, count in stops:
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(tiny.recipe(folder), "", tiny.stop_when(text, count))
+        assert not (folder / "out" / "int8.onnx").exists()
+    report = run_recipe(tiny.recipe(folder), "")
+    for name in FILES:
+        assert (folder / "out" / name).read_bytes() == (inputs / "whole" / name).read_bytes(), name
+    # The baseline is named as the recipe names it; all else is the same.
+    assert [found[2:] for found in lasting(report.stages)] == [found[2:] for found in lasting(whole.stages)]
+
+
+@pytest.mark.parametrize("lost", ["pruned.onnx", "int8.json"])
+def test_a_lost_file_is_made_again(inputs: Path, whole: Report, folder: Path, lost: str) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    (folder / "out" / lost).unlink()
+    run_recipe(tiny.recipe(folder, steps=tiny.STEPS), "")
+    for name in FILES:
+        assert (folder / "out" / name).read_bytes() == (inputs / "whole" / name).read_bytes(), name
+
+
+# --- stale ------------------------------------------------------------------------------------------------------
+
+
+def one_line(recipe: Recipe, kind: type[CompressError]) -> str:
+    """The error, which is one line and touches nothing that was computed before."""
+    before = {path: path.read_bytes() for path in recipe.out.iterdir()} if recipe.out.is_dir() else {}
+    with pytest.raises(kind) as caught:
+        run_recipe(recipe, "")
+    assert "\n" not in str(caught.value)
+    for path, content in before.items():
+        assert path.read_bytes() == content
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("step", "changes", "file"),
+    [
+        ("sensitivity", {"criterion": "l2"}, "sensitivity.json"),
+        ("prune", {"align": 8}, "pruned.json"),
+        ("finetune", {"lr": 0.1}, "finetuned.json"),
+        ("quantize", {"pact": {"l2": 0.5}}, "int8.json"),
+    ],
+)
+def test_changed_settings_are_stale(
+    inputs: Path, whole: Report, folder: Path, step: str, changes: dict[str, Any], file: str
+) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    steps = {**tiny.STEPS, step: {**tiny.STEPS[step], **changes}}
+    text = one_line(tiny.recipe(folder, steps=steps), ArtifactError)
+    assert text.startswith(f"{folder / 'out' / file}: stale: computed from another model, data or settings")
+    assert text.endswith("Delete it, or choose another --out folder.")
+
+
+def test_a_scan_of_another_model_is_stale(inputs: Path, whole: Report, folder: Path) -> None:
+    (folder / "out").mkdir()
+    shutil.copy(inputs / "whole" / "pruned.onnx", folder / "model.onnx")
+    shutil.copy(inputs / "whole" / "sensitivity.json", folder / "out")
+    assert "sensitivity.json: stale: " in one_line(tiny.recipe(folder), ArtifactError)
+
+
+def test_other_data_are_stale(inputs: Path, whole: Report, folder: Path) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    labels = folder / "val" / "labels.txt"
+    labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:-1]))
+    assert "sensitivity.json: stale: " in one_line(tiny.recipe(folder), ArtifactError)
+
+
+def test_a_file_changed_by_hand_is_not_built_upon(inputs: Path, whole: Report, folder: Path) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    shutil.copy(folder / "out" / "canonical.onnx", folder / "out" / "pruned.onnx")
+    assert "pruned.onnx: stale" in one_line(tiny.recipe(folder), ArtifactError)
+
+
+# --- refused ----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_written(folder: Path) -> None:
+    (folder / "out").write_text("a file")
+    assert one_line(tiny.recipe(folder), OutputError) == (
+        f"{folder / 'out'}: cannot be written (File exists). Choose another folder with --out."
+    )
+    assert "cannot be written" in one_line(tiny.recipe(folder, "out/deeper"), OutputError)
+
+
+def test_validation_data_of_zero_length(folder: Path) -> None:
+    (folder / "val" / "labels.txt").write_text("")
+    assert f"{folder / 'val' / 'labels.txt'}" in one_line(tiny.recipe(folder), DataError)
+    assert not list((folder / "out").iterdir())
+
+
+def test_an_align_that_leaves_every_layer_whole(folder: Path) -> None:
+    steps = {"prune": {"target": {"ratio": 0.3}, "align": 16}}
+    text = one_line(tiny.recipe(folder, steps=steps), PlanError)
+    assert "align" in text
+    assert not (folder / "out" / "plan.json").exists()
+
+
+def test_a_missing_model(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+    with pytest.raises(RecipeError, match=r"model: .*model\.onnx: no such file"):
+        tiny.recipe(folder)
+
+
+# --- other recipes ----------------------------------------------------------------------------------------------
+
+
+def test_only_quantised_from_a_factory(folder: Path) -> None:
+    """A PyTorch network has no file, so its export is the baseline."""
+    steps = {"quantize": {"epochs": 0, "batch_size": 6, "calibration": 4}}
+    report = run_recipe(tiny.recipe(folder, steps=steps, model="tests.pipeline.tiny:build"), "")
+    assert [(stage.stage, stage.file) for stage in report.stages] == [
+        ("baseline", "baseline.onnx"),
+        ("canonical", "canonical.onnx"),
+        ("int8", "int8.onnx"),
+    ]
+    assert report.stages[0].cost == report.stages[1].cost
+
+
+def test_beside_onnxruntimes_own_int8(folder: Path) -> None:
+    steps = {"quantize": {"epochs": 0, "batch_size": 6, "calibration": 4}}
+    compare = {"rounds": 3, "onnxruntime": True}
+    gates = {"speedup_over_onnxruntime": 1e-6}
+    report = run_recipe(tiny.recipe(folder, steps=steps, compare=compare, gates=gates), "")
+    assert [stage.stage for stage in report.stages] == ["baseline", "canonical", "onnxruntime int8", "int8"]
+    assert is_quantised(read_model(folder / "out" / "onnxruntime_int8.onnx"))
+    assert any("onnxruntime int8: quantize_static" in note for note in report.notes)
+    assert report.gates[0].passed
+
+
+def test_only_scanned(folder: Path) -> None:
+    report = run_recipe(tiny.recipe(folder, steps={"sensitivity": {"ratios": [0.5], "images": 4}}), "")
+    assert [stage.stage for stage in report.stages] == ["baseline", "canonical"]
+
+
+# --- from the command line --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ratio", "code"), [(0.9, 0), (0.01, 1)])
+def test_gates_decide_the_exit_code(inputs: Path, whole: Report, ratio: float, code: int) -> None:
+    tiny.recipe(inputs, "whole")  # writes recipe.yaml
+    arguments = [
+        "run",
+        str(inputs / "recipe.yaml"),
+        "--out",
+        str(inputs / "whole"),
+        "--set",
+        f"gates.size_ratio={ratio}",
+    ]
+    found = CliRunner().invoke(app, [*arguments, "--set", "gates.metric_min=0.001"])
+    assert found.exit_code == code, found.output
+    assert ("Gates missed: size_ratio." in found.stderr) == (code == 1)
+    gates = artifacts.load(Report, inputs / "whole" / "report.json").gates
+    assert {gate.name: gate.passed for gate in gates} == {"size_ratio": code == 0, "metric_min": True}
+
+
+def test_interrupted_it_says_how_to_go_on(inputs: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.pipeline.training.run_finetune", _interrupt)
+    tiny.recipe(folder)
+    found = CliRunner().invoke(app, ["run", str(folder / "recipe.yaml"), "--out", str(folder / "out")])
+    assert found.exit_code == 130
+    assert "holds what is done; the same command goes on from there." in found.stderr
+    assert (folder / "out" / "pruned.onnx").exists()
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_stale_folder_is_one_line_and_exit_code_2(inputs: Path, whole: Report) -> None:
+    tiny.recipe(inputs, "whole")
+    arguments = ["run", str(inputs / "recipe.yaml"), "--out", str(inputs / "whole"), "--set", "prune.align=8"]
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == 2
+    assert [line for line in found.stderr.splitlines() if line.startswith("Error: ")] == [
+        line for line in found.stderr.splitlines() if "stale" in line
+    ]
+    assert "Traceback" not in found.output

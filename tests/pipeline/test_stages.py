@@ -1,0 +1,204 @@
+"""Scan, plan and prune on files: resumed, refused when stale, and what patterns name."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from compress import artifacts
+from compress.artifacts import PruningPlan, Sensitivity
+from compress.errors import ArtifactError, DataError, PlanError
+from compress.graph import from_torch, load_model, to_torch
+from compress.measure.cost import model_cost
+from compress.measure.runtime import Session
+from compress.pipeline import make_task, open_model, run_prune, run_sensitivity
+from compress.pipeline.stages import expand_names
+from compress.tasks.base import Task
+from tests.pipeline import tiny
+
+FIRST, SECOND = "first_first_0_Conv_output_0", "second_second_0_Conv_output_0"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_inputs(tmp_path_factory.mktemp("stages"), crops=6)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> onnx.ModelProto:
+    return load_model(folder / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def task(folder: Path) -> Task:
+    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
+    return make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+
+
+def scan(model: onnx.ModelProto, task: Task, out: Path, **changes: object) -> Sensitivity:
+    return run_sensitivity(model, task, out, **{"criterion": "l1", "ratios": [0.25, 0.5], "threads": 1, **changes})  # type: ignore[arg-type]
+
+
+# --- scan -------------------------------------------------------------------------------------------------------
+
+
+def test_scan_is_stored(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    found = scan(model, task, tmp_path)
+    assert artifacts.load(Sensitivity, tmp_path / "sensitivity.json") == found
+    assert [curve.channels for curve in found.curves.values()] == [8, 16, 16]
+    assert all(list(curve.metric) == ["0.25", "0.5"] for curve in found.curves.values())
+    assert found.baseline == task.evaluate(Session(model).run).metric
+
+
+def test_stopped_inside_the_scan_it_goes_on_to_identical_json(
+    model: onnx.ModelProto, task: Task, tmp_path: Path
+) -> None:
+    scan(model, task, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        scan(model, task, tmp_path / "stopped", on_progress=tiny.stop_when("accuracy", 3))
+    path = tmp_path / "stopped" / "sensitivity.json"
+    assert sum(len(curve["metric"]) for curve in json.loads(path.read_text())["curves"].values()) == 3
+    messages: list[str] = []
+    scan(model, task, tmp_path / "stopped", on_progress=lambda done, total, text: messages.append(text))
+    assert len(messages) == 3
+    assert path.read_bytes() == (tmp_path / "whole" / "sensitivity.json").read_bytes()
+
+
+def test_more_ratios_go_on_from_what_is_there(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    scan(model, task, tmp_path)
+    messages: list[str] = []
+    found = scan(model, task, tmp_path, ratios=[0.25, 0.5, 0.75], on_progress=lambda *call: messages.append(call[2]))
+    assert len(messages) == 3
+    assert found == scan(model, task, tmp_path / "whole", ratios=[0.25, 0.5, 0.75])
+
+
+@pytest.mark.parametrize("changes", [{"criterion": "l2"}, {"images": 4}, {"protect": [FIRST]}])
+def test_a_scan_of_other_settings_is_stale(
+    model: onnx.ModelProto, task: Task, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    scan(model, task, tmp_path)
+    before = (tmp_path / "sensitivity.json").read_bytes()
+    with pytest.raises(ArtifactError, match=r"sensitivity\.json: stale: computed from another model, data or settings"):
+        scan(model, task, tmp_path, **changes)
+    assert (tmp_path / "sensitivity.json").read_bytes() == before
+
+
+def test_a_scan_of_another_model_is_stale(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    scan(model, task, tmp_path)
+    torch.manual_seed(5)
+    other = from_torch(tiny.Tiny(), torch.zeros(1, *tiny.SHAPE))
+    with pytest.raises(ArtifactError, match=r"stale: .*Delete it, or choose another --out folder\."):
+        scan(other, task, tmp_path)
+
+
+def test_a_damaged_scan(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    (tmp_path / "sensitivity.json").write_text('{"version": 1, "curves"')
+    with pytest.raises(ArtifactError, match=r"sensitivity\.json: not readable as JSON .* Delete it"):
+        scan(model, task, tmp_path)
+
+
+def test_a_model_of_other_classes_is_refused_before_anything_is_computed(task: Task, tmp_path: Path) -> None:
+    other = open_model("tests.pipeline.tiny:three_classes", None, tiny.SHAPE)
+    with pytest.raises(DataError, match=r"output shape \[None, 3\] does not fit classification"):
+        scan(other, task, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_prune_is_stored_too(task: Task, tmp_path: Path) -> None:
+    linear = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2), torch.nn.Softmax(1)
+    )
+    found = scan(from_torch(linear, torch.zeros(1, *tiny.SHAPE)), task, tmp_path)
+    assert found.curves == {}
+    assert artifacts.load(Sensitivity, tmp_path / "sensitivity.json") == found
+
+
+def test_scanning_on_fewer_images(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    found = scan(model, task, tmp_path, images=4, ratios=[0.5])
+    assert found.baseline == task.evaluate(Session(model).run, 4).metric
+
+
+# --- prune ------------------------------------------------------------------------------------------------------
+
+
+def prune(model: onnx.ModelProto, out: Path, **changes: object) -> PruningPlan:
+    settings = {"target": {"ratio": 0.5}, "align": 4, "criterion": "l1", "input_shape": tiny.SHAPE, **changes}
+    return run_prune(model, out, **settings)  # type: ignore[arg-type]
+
+
+def test_pruned_file_is_what_its_plan_says(model: onnx.ModelProto, tmp_path: Path) -> None:
+    plan = prune(model, tmp_path / "pruned.onnx")
+    assert artifacts.load(PruningPlan, tmp_path / "plan.json") == plan
+    pruned = load_model(tmp_path / "pruned.onnx")
+    cost = model_cost(pruned, tiny.SHAPE, 0)
+    assert (cost.params, cost.macs) == (plan.params_after, plan.macs_after)
+    assert plan.macs_after < 0.5 * plan.macs_before
+    assert [value.name for value in pruned.graph.output] == [value.name for value in model.graph.output]
+    assert Session(pruned).run(np.zeros((3, *tiny.SHAPE), np.float32)).shape == (3, 2)
+
+
+def test_pruning_again_gives_the_same_bytes(model: onnx.ModelProto, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        prune(model, tmp_path / name / "pruned.onnx")
+    for name in ("plan.json", "pruned.onnx"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_targets(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    found = scan(model, task, tmp_path)
+    by_macs = prune(model, tmp_path / "m.onnx", target={"macs": 0.6}, sensitivity=found)
+    assert by_macs.macs_after <= 0.6 * by_macs.macs_before
+    by_drop = prune(model, tmp_path / "d.onnx", target={"metric_drop": 1.0}, sensitivity=found)
+    assert all(len(group.removed) == group.channels // 2 for group in by_drop.groups.values())
+
+
+def test_a_drop_needs_a_scan(model: onnx.ModelProto, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"prune\.target\.metric_drop: needs a sensitivity scan\. Run `compress"):
+        prune(model, tmp_path / "p.onnx", target={"metric_drop": 0.1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_align_that_leaves_every_group_whole(model: onnx.ModelProto, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="align"):
+        prune(model, tmp_path / "p.onnx", target={"ratio": 0.3}, align=16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scan_of_another_network(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    found = scan(model, task, tmp_path)
+    other = from_torch(
+        torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1)),
+        torch.zeros(1, *tiny.SHAPE),
+    )
+    with pytest.raises(ArtifactError, match="sensitivity"):
+        prune(other, tmp_path / "p.onnx", target={"macs": 0.5}, sensitivity=found)
+
+
+def test_protected_layers_stay_whole(model: onnx.ModelProto, tmp_path: Path) -> None:
+    plan = prune(model, tmp_path / "p.onnx", protect=["first_*"])
+    assert sorted(group.channels for group in plan.groups.values()) == [8, 16]
+    assert FIRST not in plan.groups
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+
+def test_patterns(model: onnx.ModelProto) -> None:
+    module = to_torch(model)
+    assert expand_names(module, [SECOND], "x") == (SECOND,)
+    assert expand_names(module, ["first*", SECOND, "first*"], "x") == (
+        FIRST,
+        "first_first_1_BatchNormalization_output_0",
+        SECOND,
+    )
+    assert expand_names(module, [], "x") == ()
+
+
+def test_a_pattern_of_nothing(model: onnx.ModelProto) -> None:
+    with pytest.raises(
+        PlanError, match=r"protect: 'fist\*' matches no layer\. `compress inspect` lists them, e\.g\. stem_stem_0"
+    ):
+        expand_names(to_torch(model), ["fist*"], "protect")

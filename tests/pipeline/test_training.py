@@ -1,0 +1,252 @@
+"""Fine-tuning and quantisation on files, with a handful of crops."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from compress.artifacts import Parity, Score
+from compress.errors import ArtifactError, DataError, ParityError, PlanError
+from compress.graph import from_torch, is_quantised, load_model, read_model, to_torch
+from compress.graph.lowering import lower_for_int8
+from compress.pipeline import make_task, open_model, run_finetune, run_quantize, score_model, training
+from compress.pipeline.training import train_identity
+from compress.quant import integer_nodes
+from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
+from compress.tasks.base import Task
+from tests.export import files
+from tests.pipeline import tiny
+from tests.quant import nets
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_inputs(tmp_path_factory.mktemp("training"), crops=6)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> onnx.ModelProto:
+    return load_model(folder / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def task(folder: Path) -> Task:
+    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
+    return make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+
+
+def finetune(model: onnx.ModelProto, task: Task, out: Path, teacher: onnx.ModelProto | None = None, **options) -> Score:  # type: ignore[no-untyped-def]
+    step = FinetuneStep(epochs=2, batch_size=6, lr=0.01, distill=0.0 if teacher is None else 1.0)
+    return run_finetune(model, teacher, task, out, step, threads=1, **options)
+
+
+def quantize(model: onnx.ModelProto, task: Task, out: Path, step: QuantizeStep | None = None, **options) -> Parity:  # type: ignore[no-untyped-def]
+    step = step or QuantizeStep(epochs=1, batch_size=6, calibration=8, distill=0.0)
+    return run_quantize(model, None, task, out, step, threads=1, **options)
+
+
+# --- fine-tuning ------------------------------------------------------------------------------------------------
+
+
+def test_finetuned_file_scores_what_is_said(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    score = finetune(model, task, tmp_path / "f.onnx", teacher=model)
+    assert score == score_model(tmp_path / "f.onnx", task, 1)
+    assert score.metric >= score_model(model, task, 1).metric  # the start is one of the candidates
+    written = read_model(tmp_path / "f.onnx")
+    assert [node.op_type for node in written.graph.node] == [node.op_type for node in model.graph.node]
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_one_seed_one_file(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    """Rising metrics, so that the last epoch is kept; another seed sees other crops."""
+    calls = iter(range(100))
+    task.evaluate, kept = (lambda predict, limit=None: Score(next(calls) / 100, "accuracy", 12)), task.evaluate  # type: ignore[method-assign]
+    try:
+        for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+            finetune(model, task, tmp_path / f"{name}.onnx", seed=seed)
+    finally:
+        task.evaluate = kept  # type: ignore[method-assign]
+    content = {name: (tmp_path / f"{name}.onnx").read_bytes() for name in "abc"}
+    assert content["a"] == content["b"]
+    assert content["a"] != content["c"]
+
+
+def test_stopped_inside_finetuning_it_goes_on_to_the_same_file(
+    model: onnx.ModelProto, task: Task, tmp_path: Path
+) -> None:
+    finetune(model, task, tmp_path / "whole.onnx", checkpoint=tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        finetune(model, task, tmp_path / "s.onnx", checkpoint=tmp_path / "c", on_progress=tiny.stop_when("epoch 2/2"))
+    assert (tmp_path / "c").exists()
+    assert not (tmp_path / "s.onnx").exists()
+    finetune(model, task, tmp_path / "s.onnx", checkpoint=tmp_path / "c")
+    assert (tmp_path / "s.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_checkpoint_of_other_settings_is_stale(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        finetune(model, task, tmp_path / "f.onnx", checkpoint=tmp_path / "c", on_progress=tiny.stop_when("epoch 2/2"))
+    with pytest.raises(ArtifactError, match="stale"):
+        finetune(model, task, tmp_path / "f.onnx", checkpoint=tmp_path / "c", seed=7)
+
+
+def test_identity_depends_on_everything(model: onnx.ModelProto, task: Task) -> None:
+    step = FinetuneStep()
+    other = open_model("tests.pipeline.tiny:three_classes", None, tiny.SHAPE)
+    found = {
+        train_identity(model, None, task, step, 0),
+        train_identity(model, model, task, step, 0),
+        train_identity(other, None, task, step, 0),
+        train_identity(model, None, task, FinetuneStep(lr=0.5), 0),
+        train_identity(model, None, task, step, 1),
+    }
+    assert len(found) == 5
+    assert train_identity(model, None, task, FinetuneStep(), 0) in found
+
+
+@pytest.mark.parametrize("run", [finetune, quantize])
+def test_nothing_to_train_on(model: onnx.ModelProto, folder: Path, tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    val = [folder / "val" / "labels.txt"]
+    bare = make_task("classification", train=(), val=val, input_shape=tiny.SHAPE, directions=True)
+    with pytest.raises(DataError, match=r"no (training )?images"):
+        run(model, bare, tmp_path / "f.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("run", [finetune, quantize])
+def test_a_model_of_other_classes(task: Task, tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+    other = open_model("tests.pipeline.tiny:three_classes", None, tiny.SHAPE)
+    with pytest.raises(DataError, match="does not fit classification"):
+        run(other, task, tmp_path / "f.onnx")
+
+
+# --- quantisation -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_int8_file(model: onnx.ModelProto, task: Task, tmp_path: Path, epochs: int) -> None:
+    step = QuantizeStep(epochs=epochs, batch_size=6, calibration=8, distill=0.0)
+    parity = quantize(model, task, tmp_path / "int8.onnx", step)
+    assert parity.max_steps <= 1.01
+    assert parity.count == 12  # of 32 asked for, what there is
+    made = read_model(tmp_path / "int8.onnx")
+    assert is_quantised(made)
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.6 * len(model.SerializeToString())
+    assert abs(score_model(made, task, 1).metric - score_model(model, task, 1).metric) <= 0.5
+
+
+def test_stopped_inside_quantisation_it_goes_on_to_the_same_file(
+    model: onnx.ModelProto, task: Task, tmp_path: Path
+) -> None:
+    step = QuantizeStep(epochs=2, batch_size=6, calibration=8, distill=0.0)
+    quantize(model, task, tmp_path / "whole.onnx", step, checkpoint=tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        quantize(
+            model, task, tmp_path / "s.onnx", step, checkpoint=tmp_path / "c", on_progress=tiny.stop_when("epoch 2/2")
+        )
+    quantize(model, task, tmp_path / "s.onnx", step, checkpoint=tmp_path / "c")
+    assert (tmp_path / "s.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+
+
+def test_a_file_that_differs_is_not_written(
+    model: onnx.ModelProto, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Parity:
+        raise ParityError("differs")
+
+    monkeypatch.setattr(training, "check_parity", fails)
+    with pytest.raises(ParityError, match="differs"):
+        quantize(model, task, tmp_path / "int8.onnx", checkpoint=tmp_path / "c")
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]  # what was trained is kept
+
+
+def integer_convolutions(path: Path) -> int:
+    return files.count_ops(files.optimised(read_model(path)))["QLinearConv"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"), [((), 2), (("first_first_0_Conv_output_0",), 1), (("second*",), 1), (("*Conv*",), 0)]
+)
+def test_float_layers_go_by_the_models_own_names(
+    model: onnx.ModelProto,
+    task: Task,
+    tmp_path: Path,
+    patterns: tuple[str, ...],
+    left: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`first` has a BatchNorm that lowering folds: it is still called what `inspect` calls it."""
+    seen: list[tuple[str, ...]] = []
+    prepare = training.prepare_qat
+
+    def look(module, float_layers, **options):  # type: ignore[no-untyped-def]
+        seen.append(float_layers)
+        found = [node for node in integer_nodes(module, float_layers) if node.meta["op_type"] == "Conv"]
+        assert len(found) == left
+        return prepare(module, float_layers=float_layers, **options)
+
+    monkeypatch.setattr(training, "prepare_qat", look)
+    step = QuantizeStep(epochs=0, batch_size=6, calibration=8, distill=0.0, float_layers=patterns)
+    quantize(model, task, tmp_path / "int8.onnx", step)
+    assert len(seen) == 1
+
+
+def test_float_layers_that_cannot_be_integer_anyway() -> None:
+    """A pattern of everything names an LSTM, too, which is in float whatever one says."""
+    model = from_torch(nets.initialise(nets.Recurrent()), nets.images(1))
+    lowered = to_torch(lower_for_int8(model))
+    found = training._float_layers(model, lowered, ["*"])
+    assert sorted(found) == ["conv_Conv_output_0", "fc_MatMul_output_0", "stem_stem_1_BatchNormalization_output_0"]
+
+
+def test_an_unknown_float_layer(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    step = QuantizeStep(epochs=0, calibration=8, float_layers=("nope",))
+    with pytest.raises(PlanError, match=r"float_layers: 'nope' matches no layer"):
+        quantize(model, task, tmp_path / "int8.onnx", step)
+
+
+def test_settings_reach_the_network(
+    model: onnx.ModelProto, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+    prepare, groups = training.prepare_qat, training.qat_parameter_groups
+
+    def look_at_prepare(module, **options):  # type: ignore[no-untyped-def]
+        given.update(options)
+        return prepare(module, **options)
+
+    def look_at_groups(module, **options):  # type: ignore[no-untyped-def]
+        given.update(options)
+        return groups(module, **options)
+
+    monkeypatch.setattr(training, "prepare_qat", look_at_prepare)
+    monkeypatch.setattr(training, "qat_parameter_groups", look_at_groups)
+    pact = PactSettings(l2=0.5, lr_multiplier=3.0, asymmetric_hardswish=False)
+    step = QuantizeStep(
+        epochs=1, batch_size=12, calibration=4, lr=0.25, weight_decay=0.125, weight_bits=8, pact=pact, distill=0.0
+    )
+    monkeypatch.setattr(training, "check_parity", lambda *_: None)  # 8 bits and such a rate: not what is tested
+    quantize(model, task, tmp_path / "int8.onnx", step)
+    assert given == {
+        "float_layers": (),
+        "pact": True,
+        "asymmetric_hard_swish": False,
+        "weight_bits": 8,
+        "lr": 0.25,
+        "weight_decay": 0.125,
+        "l2": 0.5,
+        "lr_multiplier": 3.0,
+    }
+
+
+def test_the_teacher_is_the_original(model: onnx.ModelProto) -> None:
+    assert training._teacher(None, 1, 1.0) is None
+    assert training._teacher(model, 1, 0.0) is None
+    teacher = training._teacher(model, 1, 0.5)
+    assert teacher is not None
+    images = torch.rand(2, *tiny.SHAPE).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        np.testing.assert_allclose(teacher(images), to_torch(model)(images), atol=1e-5)
