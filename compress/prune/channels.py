@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from compress.errors import PlanError
+from compress.prune.units import shrink_units, silence_units
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class ChannelGroup:
     layers: tuple[str, ...]
     """Modules that make or carry the channels, in the order they run."""
     members: tuple[Member, ...]
+    blocks: int = 1
+    """The channels lie in this many equal runs (the directions of a recurrent layer), which must stay equal."""
 
 
 def remove_channels(
@@ -77,9 +80,12 @@ def silence_channels(
     silent = copy.deepcopy(module)
     with torch.no_grad():
         for (layer, side, _), indices in _by_layer(groups, removed).items():
+            target = dict(silent.named_modules()).get(layer)
             if side == "in":
                 for tensor, dim in _tensors(silent.get_submodule(layer), side):
                     tensor.index_fill_(dim, torch.tensor(indices, device=tensor.device), 0.0)
+            elif isinstance(target, nn.RNNBase):  # its units read each other
+                silence_units(target, indices)
     return silent
 
 
@@ -91,6 +97,9 @@ def shrink_layer(module: nn.Module, layer: str, side: str, removed: Sequence[int
         _set_tensor(owner, last, _without(getattr(owner, last), dim, removed))
         return
     target = getattr(owner, last)
+    if isinstance(target, nn.RNNBase) and side == "out":
+        shrink_units(target, removed)
+        return
     for name, axis in _tensor_axes(target, side).items():
         _set_tensor(target, name, _without(getattr(target, name), axis, removed))
     for name in _size_attributes(target, side):
@@ -100,7 +109,15 @@ def shrink_layer(module: nn.Module, layer: str, side: str, removed: Sequence[int
 def parts_to_keep(group: ChannelGroup) -> list[frozenset[int]]:
     """Sets of group channels of which one each must stay, or a layer would have none left."""
     held = {frozenset(channel for channel, indices in enumerate(member.indices) if indices) for member in group.members}
+    if group.blocks > 1:
+        held |= {frozenset(block) for block in channel_blocks(group)}
     return sorted(held, key=len, reverse=True)
+
+
+def channel_blocks(group: ChannelGroup) -> list[range]:
+    """The runs of channels from which as many must be removed; mostly one, of all channels."""
+    size = group.channels // group.blocks
+    return [range(start, start + size) for start in range(0, group.channels, size)]
 
 
 def is_depthwise(layer: nn.Module) -> bool:
@@ -146,6 +163,12 @@ def _check_channels(group: ChannelGroup, channels: Sequence[int]) -> None:
         if part <= set(channels):
             what = f"all {len(part)} channels of a layer" if len(part) < group.channels else f"all {len(part)} channels"
             raise PlanError(f"channel group {group.name!r}: {what} removed. Keep at least one.")
+    counts = [len(set(channels) & set(block)) for block in channel_blocks(group)]
+    if len(set(counts)) > 1:
+        raise PlanError(
+            f"channel group {group.name!r}: {' and '.join(map(str, counts))} channels removed of its {group.blocks} "
+            "directions. Remove as many from each."
+        )
 
 
 def _tensor_axes(layer: nn.Module, side: str) -> dict[str, int]:

@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from compress.errors import PlanError
 from compress.prune.channels import ChannelGroup, Member, is_depthwise, unsupported_reason
 from compress.prune.exactness import exact_groups
+from compress.prune.recurrent import find_units
 
 _WEIGHTED = (_ConvNd, nn.Linear)
 
@@ -35,23 +36,27 @@ class Survey:
 
 
 def find_groups(
-    module: nn.Module, input_shape: tuple[int, int, int], protect: Collection[str] = ()
+    module: nn.Module, input_shape: tuple[int, int, int], protect: Collection[str] = (), recurrent: bool = True
 ) -> list[ChannelGroup]:
     """The prunable channel groups of a network, in the order they run; see `survey_channels`."""
-    return survey_channels(module, input_shape, protect).groups
+    return survey_channels(module, input_shape, protect, recurrent).groups
 
 
-def survey_channels(module: nn.Module, input_shape: tuple[int, int, int], protect: Collection[str] = ()) -> Survey:
+def survey_channels(
+    module: nn.Module, input_shape: tuple[int, int, int], protect: Collection[str] = (), recurrent: bool = True
+) -> Survey:
     """Find every group of coupled channels of a network, each once.
 
     Protected are: channels that reach the output with nothing but element-wise operations, pooling or concatenation
-    between (the logits, the map of a detector), recurrent layers' units, convolutions in groups, whatever
-    normalises over channels, and the groups that hold a layer named in `protect`.
+    between (the logits, the map of a detector), convolutions in groups, whatever normalises over channels, the groups
+    that hold a layer named in `protect`, and recurrent layers' units that anything but a convolution, a linear or
+    another recurrent layer reads (see `compress.prune.recurrent`).
 
     Args:
         module: any module that takes images [N, C, H, W]; it is left as it was.
         input_shape: (C, H, W).
         protect: names of layers whose channels must stay.
+        recurrent: whether the hidden units of recurrent layers may be removed.
 
     Raises:
         PlanError: `protect` names a layer that the module does not have.
@@ -67,11 +72,29 @@ def survey_channels(module: nn.Module, input_shape: tuple[int, int, int], protec
             protected[group.name] = reason
         else:
             found.append(group)
+    if recurrent:
+        _add_units(module, input_shape, protect, found, protected)
     exact = exact_groups(module, input_shape, found)
     for group in found:
         if group not in exact:
             protected[group.name] = "removing its channels would change more than their own contribution"
     return Survey(sorted(exact, key=lambda group: traced.rank(group.name)), protected)
+
+
+def _add_units(
+    module: nn.Module,
+    input_shape: tuple[int, int, int],
+    protect: Collection[str],
+    found: list[ChannelGroup],
+    protected: dict[str, str],
+) -> None:
+    """Put the hidden units of recurrent layers, which torch-pruning's graph lacks, to the groups it knows."""
+    units = find_units(module, input_shape)
+    for group in units.groups:
+        if group.name not in protect:
+            found.append(group)
+            protected.pop(group.name, None)
+    protected.update({name: reason for name, reason in units.protected.items() if name not in protect})
 
 
 class _Traced:

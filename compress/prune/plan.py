@@ -11,7 +11,7 @@ from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import layer_positions, macs_at, module_cost, parameter_count
 from compress.prune.channels import ChannelGroup, remove_channels
 from compress.prune.importance import CRITERIA
-from compress.prune.scoring import lowest_channels, removal_count, score_group
+from compress.prune.scoring import group_removal_count, lowest_channels, removal_count, score_group
 
 _STEPS = 50
 """Of a bisection: enough to tell apart neighbouring float64 thresholds that matter."""
@@ -22,7 +22,8 @@ _LARGEST_UNIFORM_RATIO = 0.95
 class Network:
     """What every plan needs to know: the network, its groups, and how channels are ranked and rounded.
 
-    `align`: kept channels are a multiple of it, rounded up, so that never more is removed than was asked for.
+    `align`: kept channels (of a recurrent layer: units per direction) are a multiple of it, rounded up, so that never
+    more is removed than was asked for.
     """
 
     module: nn.Module
@@ -189,18 +190,16 @@ class _Ranking:
 
     def group_plan(self, group: ChannelGroup, ratio: float) -> GroupPlan:
         align = self._network.align
-        kept = kept_channels(group.channels, ratio, align)
+        kept = group.blocks * kept_channels(group.channels // group.blocks, ratio, align)
         removed = lowest_channels(group, self._scores[group.name], group.channels - kept)
-        whole = kept == group.channels and removal_count(group.channels, ratio) > 0
+        whole = kept == group.channels and group_removal_count(group, ratio) > 0
         return GroupPlan(
             channels=group.channels,
             layers=group.layers,
             pruning_ratio_asked=ratio,
             pruning_ratio=len(removed) / group.channels,
             removed=removed,
-            note=f"stays whole: the next multiple of align {align} is not below its {group.channels} channels"
-            if whole
-            else "",
+            note=f"stays whole: the next multiple of align {align} is not below its {_width(group)}" if whole else "",
         )
 
     def macs(self, ratios: Mapping[str, float]) -> int:
@@ -215,6 +214,12 @@ class _Ranking:
         if key not in self._macs:
             self._macs[key] = macs_at(remove_channels(network.module, network.groups, removed), self._positions)
         return self._macs[key]
+
+
+def _width(group: ChannelGroup) -> str:
+    """What `align` is held against."""
+    width = group.channels // group.blocks
+    return f"{width} channels" if group.blocks == 1 else f"{width} units per direction"
 
 
 def _ratio_family(
@@ -257,7 +262,7 @@ def metric_drops(curve: Curve, baseline: float) -> dict[float, float]:
 def _check_align(network: Network, plans: Mapping[str, GroupPlan]) -> None:
     asked = [plan for plan in plans.values() if plan.note]
     if asked and not any(plan.removed for plan in plans.values()):
-        widest = max(plan.channels for plan in plans.values())
+        widest = max(group.channels // group.blocks for group in network.groups)
         raise PlanError(
             f"prune.align: got {network.align}. It leaves every group whole (the widest has {widest} channels). "
             "Use a smaller align, or a larger ratio."

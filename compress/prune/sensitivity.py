@@ -10,7 +10,7 @@ from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import layer_positions, weight_count
 from compress.prune.channels import ChannelGroup, Member, remove_channels
 from compress.prune.importance import CRITERIA
-from compress.prune.scoring import lowest_channels, removal_count, score_group
+from compress.prune.scoring import group_removal_count, lowest_channels, score_group
 
 Progress = Callable[[int, int, str], None]
 
@@ -100,14 +100,14 @@ def group_macs(module: nn.Module, group: ChannelGroup, positions: Mapping[str, i
             untouched = 1.0 - touched.get(member.layer, 0.0)
             touched[member.layer] = 1.0 - untouched * (1.0 - _share(module, member))
     return sum(
-        round(share * positions[layer] * _weights_with_channels(module.get_submodule(layer)))
+        round(share * positions[layer] * _weights_with_channels(module.get_submodule(layer), units=layer == group.name))
         for layer, share in touched.items()
     )
 
 
-def _weights_with_channels(layer: nn.Module) -> int:
-    """Elements of the weights that a layer's channels index; not those between the units of a recurrent layer."""
-    if isinstance(layer, nn.RNNBase):
+def _weights_with_channels(layer: nn.Module, units: bool) -> int:
+    """Elements of the weights that a layer's channels index; of a recurrent layer all, if they are its `units`."""
+    if isinstance(layer, nn.RNNBase) and not units:
         return sum(weight.numel() for name, weight in layer.named_parameters() if name.startswith("weight_ih_l0"))
     return weight_count(layer)
 
@@ -115,6 +115,8 @@ def _weights_with_channels(layer: nn.Module) -> int:
 def _share(module: nn.Module, member: Member) -> float:
     """Share of a layer's channels, on the member's side, that belong to the group."""
     layer = module.get_submodule(member.layer)
+    if isinstance(layer, nn.RNNBase) and member.side == "out":
+        return 1.0
     names = ("out_channels", "out_features") if member.side == "out" else ("in_channels", "in_features", "input_size")
     channels = next(getattr(layer, name) for name in names if hasattr(layer, name))
     return sum(len(indices) for indices in member.indices) / int(channels)
@@ -128,11 +130,11 @@ def _cell(
     scan: Sensitivity,
     evaluate: Callable[[nn.Module], float],
 ) -> float:
-    count = removal_count(group.channels, ratio)
+    count = group_removal_count(group, ratio)
     if count == 0:
         return scan.baseline
     for key, metric in scan.curves[group.name].metric.items():
-        if removal_count(group.channels, float(key)) == count:
+        if group_removal_count(group, float(key)) == count:
             return metric
     return float(evaluate(remove_channels(module, [group], {group.name: lowest_channels(group, scores, count)})))
 

@@ -106,7 +106,7 @@ def masked_output(module: nn.Module, expected: dict[str, Coupled], removed: dict
 
 def test_finds_each_coupled_group_once_in_order(network: tuple[nn.Module, dict[str, Coupled]]) -> None:
     module, expected = network
-    groups = find_groups(module, SHAPE)
+    groups = find_groups(module, SHAPE, recurrent=False)
     assert [group.name for group in groups] == list(expected)
     assert {group.name: group.channels for group in groups} == {name: c.channels for name, c in expected.items()}
     assert {group.name: set(group.layers) for group in groups} == {name: c.layers for name, c in expected.items()}
@@ -181,9 +181,9 @@ def test_a_concatenation_that_is_added_to_couples_both_its_parts() -> None:
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_recurrent_units_stay_and_the_input_follows(kind: type[nn.RNNBase], layers: int) -> None:
+def test_recurrent_units_stay_where_not_asked_for_and_the_input_follows(kind: type[nn.RNNBase], layers: int) -> None:
     module = nets.initialise(nets.Recurrent(kind, layers))
-    survey = survey_channels(module, SHAPE)
+    survey = survey_channels(module, SHAPE, recurrent=False)
     assert [group.name for group in survey.groups] == ["conv"]
     assert "recurrent" in survey.protected["rnn"]
     pruned = remove_channels(module, survey.groups, {"conv": [1, 4]})
