@@ -23,6 +23,8 @@ OPSET = 17
 """Lowest opset of the canonical form: the first with every operator that we emit."""
 IR_VERSION = 8
 """Lowest version of the file format: the one that came with opset 17."""
+ROUNDS = 5
+"""Most rounds of folding and rewriting; two do for every model seen."""
 PARAMETRIC = frozenset(
     ("Conv", "ConvTranspose", "BatchNormalization", "Gemm", "MatMul", "LSTM", "GRU", "LayerNormalization")
 )
@@ -39,15 +41,11 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
     ranks = [len(value.type.tensor_type.shape.dim) for value in model.graph.output]
     _drop_weight_inputs(model.graph)
     _name_dimensions(model.graph)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = fold(model)
-    except Exception as error:  # the optimiser raises many kinds; all mean the same to the user
-        raise ModelError(f"constants cannot be folded ({error}). Export the model again.") from error
-    graph_model = ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
-    rules.apply_rules(graph_model.graph)
-    common.RemoveUnusedNodesPass()(graph_model)
+    for _ in range(ROUNDS):  # a rule may uncover more to fold, e.g. two Transposes that an Identity kept apart
+        graph_model, changed = _simplified(model)
+        model = ir.to_proto(graph_model)
+        if not changed:
+            break
     _unshare_weights(graph_model.graph)
     rules.flush_denormals(graph_model.graph)
     _name_nodes(graph_model.graph)
@@ -55,6 +53,20 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
     result = ir.to_proto(graph_model)
     _infer_output_shapes(result, ranks)
     return result
+
+
+def _simplified(model: onnx.ModelProto) -> tuple[ir.Model, bool]:
+    """Fold constants and apply the rules; whether a rule applied."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = fold(model)
+    except Exception as error:  # the optimiser raises many kinds; all mean the same to the user
+        raise ModelError(f"constants cannot be folded ({error}). Export the model again.") from error
+    graph_model = ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    changed = rules.apply_rules(graph_model.graph)
+    common.RemoveUnusedNodesPass()(graph_model)
+    return graph_model, changed
 
 
 def _converted(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -21,14 +21,17 @@ MOVES = frozenset(
 Rule = Callable[[ir.Graph, ir.Node], bool]
 
 
-def apply_rules(graph: ir.Graph) -> None:
-    """Apply every rule until none applies."""
+def apply_rules(graph: ir.Graph) -> bool:
+    """Apply every rule until none applies; whether any did."""
+    rounds = 0
     changed = True
     while changed:
         changed = False
         for node in list(graph):
             if node.graph is not None:  # an earlier rule may have removed it
                 changed = any(rule(graph, node) for rule in RULES) or changed
+        rounds += 1
+    return rounds > 1
 
 
 def conv_add_to_bias(graph: ir.Graph, node: ir.Node) -> bool:

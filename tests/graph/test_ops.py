@@ -243,6 +243,20 @@ UNSUPPORTED = [
     ('y = Pad <mode = "reflect"> (x, p)', {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)}, 17, "mode other than constant"),
     ("y = Pad (x, p, , a)", {"p": ints(1, 1), "a": ints(3)}, 18, "mode other than constant over all axes"),
     ("y = ReduceMean <noop_with_empty_axes = 1> (x)", {}, 18, "noop_with_empty_axes"),
+    ("s = Shape <start = 0, end = 1> (x) y = ReduceMean (x, s)", {}, 18, "axes is computed at run time"),
+    ("s = Shape (x) f = Cast <to = 1> (s) y = Resize (x, , f)", {}, 17, "scales computed at run time"),
+    (
+        "v = ReduceMean <keepdims = 0> (x) y = Pad (x, p, v)",
+        {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)},
+        17,
+        "a fill that is not one constant number",
+    ),
+    (
+        "r = ReduceMean <axes = [2], keepdims = 0> (x) y = MaxPool <kernel_shape = [2]> (r)",
+        {},
+        17,
+        "1-dimensional kernel",
+    ),
 ]
 
 
