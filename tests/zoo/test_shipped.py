@@ -2,7 +2,11 @@
 
 import pytest
 
+from compress.data.synthetic import write_dataset
 from compress.errors import ModelError
+from compress.graph import load_model, to_torch
+from compress.measure.runtime import Session
+from compress.tasks.classification import DirectionTask
 from compress.zoo import shipped, shipped_names
 
 
@@ -13,3 +17,17 @@ def test_every_shipped_model_is_a_file():
 def test_an_unknown_name_is_refused_with_the_allowed_ones():
     with pytest.raises(ModelError, match=r"'no_such_model' is no shipped model. Allowed: "):
         shipped("no_such_model")
+
+
+def test_the_classifier_tells_directions_of_crops_it_has_not_seen(tmp_path):
+    """It scores .8805 on 2000 images; on these 240 three standard deviations (6 points) less still pass."""
+    labels = write_dataset(tmp_path, 120, seed=987)
+    score = DirectionTask([], [labels], directions=True).evaluate(Session(shipped("direction_classifier")).run)
+    assert score.metric > 0.82
+
+
+def test_the_classifier_is_small_and_can_be_trained_on():
+    path = shipped("direction_classifier")
+    assert path.stat().st_size < 620_000
+    kinds = [type(module).__name__ for module in to_torch(load_model(path)).modules()]
+    assert kinds.count("BatchNorm2d") == 35
