@@ -177,12 +177,14 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
         "0.25,0.5",
         "--protect",
         "fc",
+        "--no-recurrent",
     )
     args, keywords = pipeline.calls["run_sensitivity"]
     assert args[2] == Path("o")
     assert args[1].settings["val"] == (Path("v.txt"),)
     assert callable(keywords.pop("on_progress"))
-    assert keywords == {"criterion": "fpgm", "ratios": (0.25, 0.5), "images": None, "protect": ("fc",)}
+    step = {"criterion": "fpgm", "ratios": (0.25, 0.5), "images": None}
+    assert keywords == {**step, "protect": ("fc",), "recurrent": False}
     assert "+0.1000" in result.output
     assert "accuracy of the model itself: 0.9000. Written: o/sensitivity.json" in result.output
 
@@ -205,6 +207,14 @@ def test_prune_by_ratio(pipeline: FakePipeline) -> None:
     assert run("prune", "m.onnx", "--ratio", "0.3", "--out", "p.onnx").exit_code == 0
     keywords = pipeline.calls["run_prune"][1]
     assert (keywords["target"], keywords["criterion"]) == ({"ratio": 0.3}, "fpgm")
+
+
+def test_hidden_units_can_be_left_whole(pipeline: FakePipeline) -> None:
+    for flags, expected in (((), True), (("--recurrent",), True), (("--no-recurrent",), False)):
+        assert run("prune", "m.onnx", "--ratio", "0.3", *flags, "--out", "p.onnx").exit_code == 0
+        assert run("sensitivity", "m.onnx", "--data", "v.txt", *flags, "--out", "o").exit_code == 0
+        assert pipeline.calls["run_prune"][1]["recurrent"] is expected
+        assert pipeline.calls["run_sensitivity"][1]["recurrent"] is expected
 
 
 def test_finetune(pipeline: FakePipeline) -> None:
@@ -235,6 +245,23 @@ def test_evaluate(pipeline: FakePipeline) -> None:
     assert (args[0], args[2]) == (b"a model", 2)
     assert args[1].settings["labels"] == ["up", "down"]
     assert result.stdout == "accuracy 0.9000 on 20 images\n  0 0.8750\n  180 1\n"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sensitivity", "finetune", "quantize"])
+def test_recognition_options_reach_the_task(pipeline: FakePipeline, command: str) -> None:
+    more = {"evaluate": [], "sensitivity": ["--out", "o"]}.get(command, ["--train", "t.txt", "--out", "o.onnx"])
+    options = ["--task", "recognition", "--charset", "d.txt", "--no-space", "--widths", "160,320"]
+    result = run(command, "m.onnx", "--data", "v.txt", *more, *options)
+    assert result.exit_code == 0, result.output
+    task = next(item for args, _ in pipeline.calls.values() for item in args if isinstance(item, FakeTask))
+    settings = task.settings
+    assert task.kind == "recognition"
+    assert (settings["charset"], settings["use_space"], settings["widths"]) == (Path("d.txt"), False, [160, 320])
+
+
+def test_widths_that_are_no_numbers(pipeline: FakePipeline) -> None:
+    said = fails("evaluate", "m.onnx", "--data", "v.txt", "--widths", "160,wide")
+    assert "--widths: got '160,wide'. Must be whole numbers with commas. Use e.g. 160,320." in said
 
 
 def test_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ ONLY_IN = {
     "onnxruntime": ("measure/runtime.py",),
     "torch_pruning": ("prune/groups.py",),
     "jinja2": ("report/html.py",),
+    "lmdb": ("data/lmdb_folder.py",),
+    "rapidfuzz": ("tasks/words.py",),
     "yaml": ("recipe/",),
     "pydantic": ("recipe/", "cli/"),
     "typer": ("cli/",),

@@ -93,6 +93,17 @@ def test_prune_ranks_as_the_scan_did(tmp_path: Path) -> None:
     ]
 
 
+def test_recognition(tmp_path: Path) -> None:
+    """The charset is a path of the recipe, data may be LMDB folders, and the input's default is the recogniser's."""
+    (tmp_path / "db").mkdir()
+    task = {"kind": "recognition", "charset": "v.txt", "widths": [160, 320]}
+    recipe = load(tmp_path, make_recipe(task=task, data={"train": ["t.txt", "db"], "val": "db"}))
+    assert recipe.task.charset == tmp_path / "v.txt"
+    assert recipe.data.train == (tmp_path / "t.txt", tmp_path / "db")
+    assert (recipe.task.input_shape, recipe.task.widths, recipe.task.use_space) == ((3, 32, 320), (160, 320), True)
+    assert load(tmp_path, make_recipe(task={"kind": "classification"})).task.input_shape == (3, 48, 192)
+
+
 def test_recipes_are_values(tmp_path: Path) -> None:
     one, other = load(tmp_path, make_recipe()), load(tmp_path, make_recipe())
     assert one == other
@@ -161,7 +172,24 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (make_recipe(model=None), "model: missing. Add it: an ONNX file"),
         (make_recipe(model=3), "model: got 3. Must be text."),
         (make_recipe(weights="v.txt"), "weights: an ONNX model has its weights inside."),
-        (make_recipe(task={"kind": "detection"}), 'task.kind: got "detection". Must be classification.'),
+        (make_recipe(task={"kind": "detection"}), 'task.kind: got "detection". Must be classification or recog'),
+        (make_recipe(task={"kind": "recognition"}), "task: charset is missing. Recognition needs the charset file"),
+        (
+            make_recipe(task={"kind": "recognition", "charset": "no.txt"}),
+            "no.txt: no such file. Use --set task.charset=PATH.",
+        ),
+        (
+            make_recipe(task={"kind": "recognition", "charset": "v.txt", "labels": ["a"], "directions": True}),
+            "task: directions, labels: not for recognition. Remove them.",
+        ),
+        (
+            make_recipe(task={"kind": "classification", "charset": "v.txt"}),
+            "task: charset: not for classification. Remove it.",
+        ),
+        (
+            make_recipe(task={"kind": "recognition", "charset": "v.txt", "widths": [320, 160]}),
+            "task.widths: got [320, 160]. Must be rising",
+        ),
         (make_recipe(task={"kind": "classification", "input": [3, 48]}), "task.input: got [3, 48]. Must be [channels,"),
         (make_recipe(data={"val": "v.txt"}), "data.train: missing. `finetune` and `quantize` train on it."),
         (make_recipe(data={"train": "t.txt"}), "data.val: missing. Add it:"),

@@ -9,6 +9,7 @@ from compress import artifacts
 from compress.artifacts import Report, Sensitivity
 from compress.cli import options
 from compress.cli.progress import progress
+from compress.cli.tasks import make_task
 from compress.errors import ArtifactError
 
 
@@ -38,23 +39,30 @@ def evaluate(
     input_size: options.Input = None,
     directions: options.Directions = None,
     labels: options.Labels = None,
+    charset: options.Charset = None,
+    use_space: options.UseSpace = None,
+    widths: options.Widths = None,
     threads: options.Threads = None,
 ) -> None:
     """Score any model on labelled images, in onnxruntime.
 
     \b
-    Example:
+    Examples:
       compress evaluate int8.onnx --task classification --data val/labels.txt
+      compress evaluate rec.onnx --task recognition --charset dict.txt --data val/labels.txt
     """
     from compress import pipeline
 
-    made = pipeline.make_task(
+    made = make_task(
         task,
-        train=(),
-        val=tuple(data),
-        input_shape=options.parse_shape(input_size),
+        (),
+        data,
+        input_size,
         directions=directions,
-        labels=options.parse_list(labels),
+        labels=labels,
+        charset=charset,
+        use_space=use_space,
+        widths=widths,
     )
     score = pipeline.score_model(pipeline.open_any(model, weights, made.input_shape), made, threads)
     typer.echo(f"{score.name} {score.metric:.4f} on {score.count} images")

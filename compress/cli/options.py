@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from compress.errors import CompressError
 from compress.recipe.problems import describe, key_of
-from compress.recipe.schema import TaskSettings
+from compress.recipe.schema import PruneStep, TaskSettings
 
 M = TypeVar("M", bound=BaseModel)
 Shape = tuple[int, int, int]
@@ -100,12 +100,18 @@ Input = Annotated[
     str | None,
     typer.Option("--input", help="channels, height and width of an image; default the model's.", metavar="C,H,W"),
 ]
-TaskName = Annotated[str, typer.Option("--task", help="classification, or package.module:Class of your own.")]
+TaskName = Annotated[
+    str, typer.Option("--task", help="classification, recognition, or package.module:Class of your own.")
+]
 Train = Annotated[
-    list[Path], typer.Option("--train", help="label list to train and calibrate on; may be repeated.", metavar="FILE")
+    list[Path],
+    typer.Option(
+        "--train", help="label list or LMDB folder to train and calibrate on; may be repeated.", metavar="FILE"
+    ),
 ]
 Val = Annotated[
-    list[Path], typer.Option("--data", "--val", help="label list to score on; may be repeated.", metavar="FILE")
+    list[Path],
+    typer.Option("--data", "--val", help="label list or LMDB folder to score on; may be repeated.", metavar="FILE"),
 ]
 Directions = Annotated[
     bool | None,
@@ -117,10 +123,27 @@ Directions = Annotated[
 Labels = Annotated[
     str | None, typer.Option("--labels", help="class names in the order of the model's outputs; default 0,180.")
 ]
+Charset = Annotated[
+    Path | None,
+    typer.Option(
+        "--charset", help="for recognition: the model's characters, one a line.", metavar="FILE", show_default=False
+    ),
+]
+UseSpace = Annotated[
+    bool | None,
+    typer.Option("--space/--no-space", help="a space follows the charset's characters, or not; default it does."),
+]
+Widths = Annotated[
+    str | None,
+    typer.Option(
+        "--widths", help="for recognition: rising widths to pad crops to, the last the input's; default that alone."
+    ),
+]
 Protect = Annotated[
     list[str] | None,
     typer.Option("--protect", help="layer never to prune; may be repeated, * matches any text.", metavar="NAME"),
 ]
+Recurrent = Annotated[bool | None, setting(PruneStep, "recurrent", "--recurrent/--no-recurrent")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="of everything random.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default every core.")]
 Teacher = Annotated[

@@ -10,6 +10,7 @@ from compress.artifacts import PruningPlan, Sensitivity
 from compress.cli import options
 from compress.cli.options import setting
 from compress.cli.progress import progress
+from compress.cli.tasks import make_task
 from compress.errors import CompressError
 from compress.recipe import PruneStep, SensitivityStep
 
@@ -23,10 +24,14 @@ def sensitivity(
     ratios: Annotated[str | None, setting(SensitivityStep, "ratios")] = None,
     images: Annotated[int | None, setting(SensitivityStep, "images")] = None,
     protect: options.Protect = None,
+    recurrent: options.Recurrent = None,
     weights: options.Weights = None,
     input_size: options.Input = None,
     directions: options.Directions = None,
     labels: options.Labels = None,
+    charset: options.Charset = None,
+    use_space: options.UseSpace = None,
+    widths: options.Widths = None,
 ) -> None:
     """Measure how much the metric drops when each group of channels is pruned, others untouched.
 
@@ -42,9 +47,16 @@ def sensitivity(
     from compress import pipeline
     from compress.report import tables, terminal
 
-    shape = options.parse_shape(input_size)
-    made = pipeline.make_task(
-        task, train=(), val=tuple(data), input_shape=shape, directions=directions, labels=options.parse_list(labels)
+    made = make_task(
+        task,
+        (),
+        data,
+        input_size,
+        directions=directions,
+        labels=labels,
+        charset=charset,
+        use_space=use_space,
+        widths=widths,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
     with progress(
@@ -58,6 +70,7 @@ def sensitivity(
             ratios=step.ratios,
             images=step.images,
             protect=tuple(protect or ()),
+            recurrent=recurrent is not False,
             on_progress=on_progress,
         )
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())
@@ -79,6 +92,7 @@ def prune(
     align: Annotated[int | None, setting(PruneStep, "align")] = None,
     criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None,
     protect: options.Protect = None,
+    recurrent: options.Recurrent = None,
     weights: options.Weights = None,
     input_size: options.Input = None,
 ) -> None:
@@ -111,6 +125,7 @@ def prune(
         sensitivity=scan,
         input_shape=shape,
         protect=tuple(protect or ()),
+        recurrent=recurrent is not False,
     )
     _print_plan(plan, out)
 

@@ -9,6 +9,7 @@ from compress.artifacts import Score
 from compress.cli import options
 from compress.cli.options import setting
 from compress.cli.progress import progress
+from compress.cli.tasks import make_task
 from compress.errors import CompressError
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
 
@@ -36,6 +37,9 @@ def finetune(
     input_size: options.Input = None,
     directions: options.Directions = None,
     labels: options.Labels = None,
+    charset: options.Charset = None,
+    use_space: options.UseSpace = None,
+    widths: options.Widths = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -61,7 +65,17 @@ def finetune(
     options.check_out(out, model, teacher or model)
     from compress import pipeline
 
-    made = _make_task(task, train, data, input_size, directions, labels)
+    made = make_task(
+        task,
+        train,
+        data,
+        input_size,
+        directions=directions,
+        labels=labels,
+        charset=charset,
+        use_space=use_space,
+        widths=widths,
+    )
     proto = pipeline.open_model(model, weights, made.input_shape)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
@@ -101,6 +115,9 @@ def quantize(
     input_size: options.Input = None,
     directions: options.Directions = None,
     labels: options.Labels = None,
+    charset: options.Charset = None,
+    use_space: options.UseSpace = None,
+    widths: options.Widths = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -132,7 +149,17 @@ def quantize(
     from compress import pipeline
     from compress.report import tables
 
-    made = _make_task(task, train, data, input_size, directions, labels)
+    made = make_task(
+        task,
+        train,
+        data,
+        input_size,
+        directions=directions,
+        labels=labels,
+        charset=charset,
+        use_space=use_space,
+        widths=widths,
+    )
     proto = pipeline.open_model(model, weights, made.input_shape)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
@@ -153,21 +180,6 @@ def _distill(weight: float | None, teacher: str | None) -> float | None:
     if teacher is None and weight:
         raise CompressError(f"--distill: got {weight:g}, but there is no --teacher. Give the original model.")
     return 0.0 if teacher is None else weight
-
-
-def _make_task(
-    kind: str, train: list[Path], data: list[Path], size: str | None, directions: bool | None, labels: str | None
-) -> "Task":
-    from compress import pipeline
-
-    return pipeline.make_task(
-        kind,
-        train=tuple(train),
-        val=tuple(data),
-        input_shape=options.parse_shape(size),
-        directions=directions,
-        labels=options.parse_list(labels),
-    )
 
 
 def _print_score(score: Score, out: Path, task: "Task") -> None:

@@ -1,6 +1,6 @@
 """Decode the images of label lists, once, into memory; count and name those that cannot be decoded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,20 +23,29 @@ class LoadedList:
 def read_image(path: Path) -> np.ndarray | None:
     """Decode an image file to uint8 BGR [H, W, 3]; None when it is empty, truncated beyond use or no image."""
     try:
-        data = np.fromfile(path, dtype=np.uint8)
-        # An empty buffer and some damaged headers raise instead of returning None.
-        return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error):
+        return decode_image(path.read_bytes())
+    except OSError:
         return None
 
 
-def load_images(labels: LabelList, max_height: int | None = None) -> LoadedList:
+def decode_image(data: bytes) -> np.ndarray | None:
+    """Decode an image file's bytes to uint8 BGR [H, W, 3]; None when they are none."""
+    try:
+        # An empty buffer and some damaged headers raise instead of returning None.
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        return None
+
+
+def load_images(
+    labels: LabelList, max_height: int | None = None, read: Callable[[Path], np.ndarray | None] = read_image
+) -> LoadedList:
     """Decode every image of a list. `max_height`: shrink taller ones to it, to save memory and later work.
 
     Raises:
         DataError: more than `MAX_BAD_SHARE` of the list's images cannot be decoded.
     """
-    decoded = [read_image(entry.image) for entry in labels.entries]
+    decoded = [read(entry.image) for entry in labels.entries]
     pairs = [(entry, image) for entry, image in zip(labels.entries, decoded, strict=True) if image is not None]
     bad = [entry for entry, image in zip(labels.entries, decoded, strict=True) if image is None]
     check_bad_share(labels.path, "unreadable", [str(entry.image) for entry in bad], len(decoded))

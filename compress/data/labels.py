@@ -79,9 +79,17 @@ def skipped_warning(path: Path, kind: str, names: Sequence[str], total: int) -> 
     """
     if not names:
         return ()
+    return (f"{path}: {len(names)} of {total} images skipped, {kind}: {name_some(names)}",)
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are.
+
+    >>> name_some([*"abcdefg"])
+    'a, b, c, d, e and 2 more'
+    """
     more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-    named = ", ".join(names[:NAMED_AT_MOST])
-    return (f"{path}: {len(names)} of {total} images skipped, {kind}: {named}{more}",)
+    return ", ".join(names[:NAMED_AT_MOST]) + more
 
 
 def _read_text(path: Path) -> str:

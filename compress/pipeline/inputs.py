@@ -22,6 +22,7 @@ from compress.prune.sensitivity import group_macs
 from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Task
 from compress.tasks.classification import DirectionTask
+from compress.tasks.recognition import RecognitionTask
 
 DEFAULT_SHAPE = (3, 48, 192)
 """Of the direction classifier; (C, H, W)."""
@@ -125,21 +126,36 @@ def make_task(
     input_shape: tuple[int, int, int] | None = None,
     directions: bool | None = None,
     labels: Sequence[str] | None = None,
+    charset: Path | None = None,
+    use_space: bool | None = None,
+    widths: Sequence[int] | None = None,
 ) -> Task:
     """The task of that kind on that data; `package.module:Class` for a user's own.
+
+    `directions` and `labels` are for classification, `charset`, `use_space` and `widths` for recognition.
 
     Raises:
         DataError: the data cannot be read.
         CompressError: there is no such task.
     """
     options: dict[str, Any] = {} if input_shape is None else {"input_shape": input_shape}
+    if kind == "recognition":
+        if charset is None:
+            raise CompressError(
+                "--charset: missing. Recognition needs the charset file that the model was trained with."
+            )
+        return RecognitionTask(
+            train, val, charset=charset, use_space=use_space is not False, widths=widths or (), **options
+        )
     if labels is not None:
         options["labels"] = tuple(labels)
     if kind == "classification":
         return DirectionTask(train, val, directions=directions, **options)
     if ":" in kind:
         return cast(Task, call_factory(kind, train, val, **options))
-    raise CompressError(f"--task: got {kind!r}. Must be classification, or package.module:Class for your own.")
+    raise CompressError(
+        f"--task: got {kind!r}. Must be classification, recognition, or package.module:Class for your own."
+    )
 
 
 def score_model(

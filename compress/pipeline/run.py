@@ -38,6 +38,9 @@ def run_recipe(recipe: Recipe, command: str, on_progress: Progress | None = None
         input_shape=shape,
         directions=recipe.task.directions,
         labels=recipe.task.labels,
+        charset=recipe.task.charset,
+        use_space=recipe.task.use_space,
+        widths=recipe.task.widths,
     )
     run = Run(recipe, task, original, recipe.threads or default_threads(), on_progress)
     files = {"baseline": _baseline_file(run)}
@@ -73,6 +76,7 @@ def _scan(run: Run) -> Sensitivity | None:
         ratios=step.ratios,
         images=step.images,
         protect=prune.protect if prune else (),
+        recurrent=prune.recurrent if prune else True,
         threads=run.threads,
         on_progress=run.on_progress,
     )
@@ -91,6 +95,7 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             sensitivity=scan,
             input_shape=run.task.input_shape,
             protect=step.protect,
+            recurrent=step.recurrent,
         )
 
     identity = artifacts.fingerprint(
@@ -138,7 +143,7 @@ def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.Mode
 
 
 def _shape(recipe: Recipe) -> tuple[int, int, int]:
-    channels, height, width = recipe.task.input
+    channels, height, width = recipe.task.input_shape
     return channels, height, width
 
 

@@ -31,6 +31,7 @@ def run_sensitivity(
     ratios: Sequence[float],
     images: int | None = None,
     protect: Sequence[str] = (),
+    recurrent: bool = True,
     threads: int | None = None,
     on_progress: Progress | None = None,
 ) -> Sensitivity:
@@ -42,11 +43,11 @@ def run_sensitivity(
     path = out / "sensitivity.json"
     module = to_torch(model)
     check_fits(model, task)
-    identity = fingerprint(model_identity(model), task.fingerprint(), criterion, images, sorted(protect))
+    identity = fingerprint(model_identity(model), task.fingerprint(), criterion, images, sorted(protect), recurrent)
     previous = artifacts.load(Sensitivity, path) if path.exists() else None
     if previous is not None:
         artifacts.check_fresh(path, previous.fingerprint, identity)
-    groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"))
+    groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
 
     def evaluate(pruned: nn.Module) -> float:
         return score_model(to_onnx(as_graph_module(pruned), model), task, threads, images).metric
@@ -79,6 +80,7 @@ def run_prune(
     sensitivity: Sensitivity | None = None,
     input_shape: tuple[int, int, int] | None = None,
     protect: Sequence[str] = (),
+    recurrent: bool = True,
 ) -> PruningPlan:
     """Plan, store the plan as plan.json beside the file, and prune by the stored plan.
 
@@ -88,7 +90,7 @@ def run_prune(
     """
     shape = input_shape or static_shape(model) or DEFAULT_SHAPE
     module = to_torch(model)
-    groups = find_groups(module, shape, expand_names(module, protect, "protect"))
+    groups = find_groups(module, shape, expand_names(module, protect, "protect"), recurrent)
     network = Network(
         module, groups, shape, criterion, align, fingerprint(model_identity(model), target, align, criterion)
     )

@@ -34,8 +34,13 @@ def check_files(data: Mapping[str, Any]) -> Iterator[Problem]:
     for keys in INPUT_KEYS:
         value, key = at(data, *keys), ".".join(keys)
         for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, str) and not FACTORY.fullmatch(item) and not Path(item).is_file():
+            if isinstance(item, str) and not FACTORY.fullmatch(item) and not _is_there(Path(item), keys):
                 yield key, f"{item}: no such file. Use --set {key}=PATH."
+
+
+def _is_there(path: Path, keys: tuple[str, ...]) -> bool:
+    """Data may be an LMDB folder; what it must hold is said when it is read."""
+    return path.is_file() or (keys[0] == "data" and path.is_dir())
 
 
 def _check_order(names: list[str]) -> Iterator[Problem]:

@@ -131,6 +131,7 @@ class PruneStep(Step):
         None, description="as for `sensitivity`; default that of the recipe's `sensitivity`, else `fpgm`"
     )
     protect: Names = Field((), description="layers never to prune, beside the outputs; `*` matches any text")
+    recurrent: Flag = Field(True, description="prune the hidden units of LSTM and GRU layers as well")
 
 
 class _TrainStep(Step):
@@ -219,25 +220,60 @@ STEPS: dict[str, type[Step]] = {kind.name: kind for kind in (SensitivityStep, Pr
 """The steps by name, in the order they must come in."""
 
 
+INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320)}
+"""(C, H, W) that PP-OCR v2's models are fed."""
+KEYS_OF = {"classification": ("directions", "labels"), "recognition": ("charset", "use_space", "widths")}
+
+
 class TaskSettings(_Settings):
     """What the model does, and how images are fed to it."""
 
-    kind: Literal["classification"] = Field(description="`classification`")
+    kind: Literal["classification", "recognition"] = Field(description="`classification` or `recognition`")
     input: Annotated[
-        tuple[Positive, ...],
+        tuple[Positive, ...] | None,
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
-        _rule(lambda v: len(v) == 3, "Must be [channels, height, width]. Use e.g. [3, 48, 192]."),
-    ] = Field((3, 48, 192), description="channels, height and width that the model is fed, and measured with")
+        _rule(lambda v: v is None or len(v) == 3, "Must be [channels, height, width]. Use e.g. [3, 48, 192]."),
+    ] = Field(
+        None,
+        description="channels, height and width that the model is fed, and measured with; default [3, 48, 192] for "
+        "classification, [3, 32, 320] for recognition",
+    )
     directions: Flag | None = Field(
         None,
         description="`true`: the lists name upright crops, feed each as it is and turned by 180 degrees; `false`: the "
         "lists hold the labels; default by what they hold",
     )
     labels: Names = Field(("0", "180"), description="class names in the order of the model's outputs")
+    charset: Path | None = Field(
+        None, description="for recognition, required there: the file of the model's characters, one a line"
+    )
+    use_space: Flag = Field(True, description="for recognition: a space follows the charset's characters")
+    widths: Annotated[
+        tuple[Positive, ...],
+        BeforeValidator(_one_or_many),
+        _rule(lambda v: list(v) == sorted(set(v)), "Must be rising, each width once. Use e.g. [160, 320]."),
+    ] = Field(
+        (), description="for recognition: pad each crop to the smallest of these that holds it; default the input's"
+    )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) as given, or the kind's own."""
+        return self.input or INPUTS[self.kind]
+
+    @model_validator(mode="after")
+    def _keys_of_the_kind(self) -> Self:
+        foreign = [key for kind, keys in KEYS_OF.items() for key in keys if kind != self.kind]
+        wrong = [key for key in foreign if key in self.model_fields_set]
+        if wrong:
+            raise _problem(f"{', '.join(wrong)}: not for {self.kind}. Remove {'it' if len(wrong) == 1 else 'them'}.")
+        if self.kind == "recognition" and self.charset is None:
+            raise _problem("charset is missing. Recognition needs the charset file that the model was trained with.")
+        return self
 
 
 class DataSettings(_Settings):
-    """Label lists in PaddleOCR's form: `path<TAB>label`, the path relative to the list."""
+    """Label lists in PaddleOCR's form, `path<TAB>label`, the path relative to the list; or LMDB folders."""
 
     train: Paths = Field((), description="label list or lists to train and calibrate with")
     val: Paths = Field(description="label list or lists that the metric is measured on")

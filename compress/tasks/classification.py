@@ -11,15 +11,15 @@ from torch import Tensor
 
 from compress.artifacts import Score, fingerprint
 from compress.data.augment import augment_crop
-from compress.data.images import LoadedList, content_parts, load_images
-from compress.data.labels import read_labels
+from compress.data.images import LoadedList, content_parts
+from compress.data.lmdb_folder import load_list
 from compress.data.prefetch import prefetch
 from compress.data.transforms import resize_crop, stack_resized
-from compress.errors import DataError, ModelError
+from compress.errors import DataError
 from compress.tasks.base import Batch, Predict
+from compress.tasks.probabilities import check_probabilities, kl_divergence, log_probabilities
+from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
-MIN_PROBABILITY = 1e-12
-"""Probabilities are raised to this before the logarithm, so that a saturated softmax costs 27.6, not infinity."""
 TRAIN_HEIGHT = 2
 """Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
 
@@ -87,8 +87,8 @@ class DirectionTask:
                 raise DataError(f"labels: got {list(self.labels)}. Directions made from word crops need two labels.")
             directions = False
         max_height = TRAIN_HEIGHT * input_shape[1]
-        train_lists = [load_images(read_labels(Path(path)), max_height) for path in train]
-        val_lists = [load_images(read_labels(Path(path))) for path in val]
+        train_lists = [load_list(Path(path), max_height) for path in train]
+        val_lists = [load_list(Path(path)) for path in val]
         self._train = [sample for part in train_lists for sample in make_samples(part, self.labels, directions)]
         val_samples = [sample for part in val_lists for sample in make_samples(part, self.labels, directions)]
         if not val_samples:
@@ -107,21 +107,17 @@ class DirectionTask:
         )
 
     def train_steps(self, batch_size: int) -> int:
-        """Number of full batches in an epoch; one smaller one when there are fewer images than that.
+        """Number of batches in an epoch (see `count_steps`).
 
         Raises:
             DataError: there is no training data.
         """
-        if not self._train:
-            raise DataError("train: no images to train on. Name at least one label list with readable images.")
-        return max(1, len(self._train) // batch_size)
+        return count_steps(len(self._train), batch_size)
 
     def train_batches(self, *, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
-        """Shuffled, augmented batches, made ahead by a thread. Images beyond the last full batch wait for another
-        epoch's shuffle: a batch of one or two would upset the running statistics of batch norm."""
-        steps = self.train_steps(batch_size)
-        order = np.random.default_rng([seed, epoch]).permutation(len(self._train))
-        parts = (order[step * batch_size : (step + 1) * batch_size] for step in range(steps))
+        """Shuffled, augmented batches (see `shuffled_batches`), made ahead by a thread."""
+        self.train_steps(batch_size)
+        parts = shuffled_batches(np.zeros(len(self._train)), epoch=epoch, batch_size=batch_size, seed=seed)
         return prefetch(self._train_batch(indices, epoch, seed) for indices in parts)
 
     def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
@@ -129,7 +125,7 @@ class DirectionTask:
         for index in indices:
             image = self._train[index].upright()
             if self.augment:
-                image = augment_crop(image, np.random.default_rng([seed, epoch, int(index)]))
+                image = augment_crop(image, image_rng(seed, epoch, index))
             images.append(resize_crop(image, self.input_shape))
         targets = torch.tensor([self._train[index].target for index in indices])
         return Batch(torch.from_numpy(stack_resized(images, self.input_shape)), targets)
@@ -140,22 +136,20 @@ class DirectionTask:
         Raises:
             ModelError: the outputs are not probabilities (a model exported without its softmax).
         """
-        _check_probabilities(outputs)
+        check_probabilities(outputs)
         chosen = outputs.gather(1, batch.targets.to(outputs.device)[:, None])
-        return -chosen.clamp_min(MIN_PROBABILITY).log().mean()
+        return -log_probabilities(chosen).mean()
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
         """Mean Kullback-Leibler divergence KL(teacher || student) of probabilities [N, K], in nats."""
-        teacher = teacher_outputs.clamp_min(MIN_PROBABILITY)
-        student = outputs.clamp_min(MIN_PROBABILITY)
-        return (teacher * (teacher.log() - student.log())).sum(dim=1).mean()
+        return kl_divergence(outputs, teacher_outputs)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Accuracy over all validation images, and per class in `details`. An output of NaN counts as wrong.
 
         `limit`: score on at most this many images, drawn once with a fixed seed: always the same ones.
         """
-        chosen = np.sort(np.random.default_rng(0).permutation(len(self._val))[:limit])
+        chosen = np.sort(fixed_sample(len(self._val), limit))
         predicted = []
         for start in range(0, len(chosen), self.eval_batch_size):
             images = [self._val[index] for index in chosen[start : start + self.eval_batch_size]]
@@ -178,7 +172,7 @@ class DirectionTask:
             DataError: there is no training data.
         """
         self.train_steps(1)
-        chosen = np.random.default_rng(0).permutation(len(self._train))[:count]
+        chosen = fixed_sample(len(self._train), count)
         for start in range(0, len(chosen), batch_size):
             samples = [self._train[index] for index in chosen[start : start + batch_size]]
             yield stack_resized([resize_crop(item.upright(), self.input_shape) for item in samples], self.input_shape)
@@ -220,14 +214,3 @@ def make_samples(loaded: LoadedList, labels: tuple[str, ...], directions: bool |
         )
     pairs = zip(loaded.images, loaded.entries, strict=True)
     return [Sample(image, False, labels.index(entry.text)) for image, entry in pairs]
-
-
-def _check_probabilities(outputs: Tensor) -> None:
-    values = outputs.detach()
-    # NaN passes on purpose: the training loop names it better.
-    if values.min() < 0 or (values.sum(dim=1) - 1).abs().max() > 0.01:
-        row = [round(value, 3) for value in values[0].tolist()]
-        raise ModelError(
-            f"model: its output is not probabilities (first row {row}). Expected rows that sum to 1: "
-            "export the model with its softmax."
-        )

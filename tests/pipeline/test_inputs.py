@@ -17,6 +17,7 @@ from compress.measure.runtime import Session
 from compress.pipeline import inspect_model, make_task, open_any, open_model, score_model
 from compress.pipeline.inputs import call_factory, default_threads, static_shape
 from compress.tasks.classification import DirectionTask
+from compress.tasks.recognition import RecognitionTask
 from tests.pipeline import tiny
 from tests.quant import nets
 
@@ -176,11 +177,23 @@ def test_tasks(folder: Path) -> None:
     assert own.given == (("a",), val, (3, 4, 5))  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("kind", ["recognition", "Classification", ""])
+@pytest.mark.parametrize("kind", ["detection", "Classification", ""])
 def test_an_unknown_task(kind: str) -> None:
-    text = f"--task: got {kind!r}. Must be classification, or package.module:Class for your own."
+    text = f"--task: got {kind!r}. Must be classification, recognition, or package.module:Class for your own."
     with pytest.raises(CompressError, match=re.escape(text)):
         make_task(kind, train=(), val=())
+
+
+def test_recognition(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "dict.txt").write_text("a\nb\n")
+    val = [folder / "val" / "labels.txt"]
+    made = make_task(
+        "recognition", train=(), val=val, charset=tmp_path / "dict.txt", use_space=False, widths=[160, 320]
+    )
+    assert isinstance(made, RecognitionTask)
+    assert (made.charset.characters, made.widths, made.input_shape) == (("a", "b"), (160, 320), (3, 32, 320))
+    with pytest.raises(CompressError, match=r"--charset: missing. Recognition needs the charset file"):
+        make_task("recognition", train=(), val=val)
 
 
 def test_nothing_to_validate_on(tmp_path: Path) -> None:

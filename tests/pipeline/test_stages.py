@@ -38,6 +38,20 @@ def task(folder: Path) -> Task:
     return make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
 
 
+class Recurrent(torch.nn.Module):
+    """An LSTM over the columns of an image, and a class for its last step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.rnn = torch.nn.Conv2d(3, 8, (16, 4), (1, 4)), torch.nn.LSTM(8, 6, bidirectional=True)
+        self.fc = torch.nn.Linear(12, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, 3, 16, 32] -> [N, 2]."""
+        steps = self.rnn(torch.relu(self.conv(x)).mean(2).permute(2, 0, 1))[0]
+        return torch.softmax(self.fc(steps[-1]), 1)
+
+
 def scan(model: onnx.ModelProto, task: Task, out: Path, **changes: object) -> Sensitivity:
     return run_sensitivity(model, task, out, **{"criterion": "l1", "ratios": [0.25, 0.5], "threads": 1, **changes})  # type: ignore[arg-type]
 
@@ -65,6 +79,22 @@ def test_stopped_inside_the_scan_it_goes_on_to_identical_json(
     scan(model, task, tmp_path / "stopped", on_progress=lambda done, total, text: messages.append(text))
     assert len(messages) == 3
     assert path.read_bytes() == (tmp_path / "whole" / "sensitivity.json").read_bytes()
+
+
+def test_hidden_units_are_scanned_and_pruned_unless_told_otherwise(task: Task, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = from_torch(Recurrent(), torch.zeros(1, *tiny.SHAPE))
+    assert [curve.channels for curve in scan(model, task, tmp_path).curves.values()] == [8, 12]
+    with pytest.raises(ArtifactError, match="stale"):
+        scan(model, task, tmp_path, recurrent=False)
+    assert [curve.channels for curve in scan(model, task, tmp_path / "not", recurrent=False).curves.values()] == [8]
+    sizes = []
+    for recurrent in (True, False):
+        file = tmp_path / f"{recurrent}.onnx"
+        run_prune(model, file, target={"ratio": 0.5}, align=1, criterion="fpgm", recurrent=recurrent)
+        (layer,) = (child for child in to_torch(load_model(file)).children() if isinstance(child, torch.nn.LSTM))
+        sizes.append((layer.input_size, layer.hidden_size))
+    assert sizes == [(4, 3), (4, 6)]
 
 
 def test_more_ratios_go_on_from_what_is_there(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""The task that a command's options name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress.cli import options
+from compress.errors import CompressError
+
+if TYPE_CHECKING:
+    from compress.tasks.base import Task
+
+
+def make_task(
+    kind: str,
+    train: Sequence[Path],
+    val: Sequence[Path],
+    input_size: str | None,
+    *,
+    directions: bool | None,
+    labels: str | None,
+    charset: Path | None,
+    use_space: bool | None,
+    widths: str | None,
+) -> "Task":
+    """Read options as values and make the task.
+
+    Raises:
+        CompressError: an option cannot be read, there is no such task, or its data cannot be read.
+    """
+    from compress import pipeline
+
+    return pipeline.make_task(
+        kind,
+        train=tuple(train),
+        val=tuple(val),
+        input_shape=options.parse_shape(input_size),
+        directions=directions,
+        labels=options.parse_list(labels),
+        charset=charset,
+        use_space=use_space,
+        widths=_parse_widths(widths),
+    )
+
+
+def _parse_widths(text: str | None) -> list[int] | None:
+    parts = options.parse_list(text)
+    if parts is None:
+        return None
+    if not all(part.isdecimal() for part in parts):
+        raise CompressError(f"--widths: got {text!r}. Must be whole numbers with commas. Use e.g. 160,320.")
+    return [int(part) for part in parts]

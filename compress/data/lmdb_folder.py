@@ -1,0 +1,75 @@
+"""LMDB data sets of word crops: a folder with data.mdb, as text recognition papers share them.
+
+Keys: `num-samples`, then `image-000000001` (an encoded image) and `label-000000001` (UTF-8 text), and so on.
+Source: CRNN (Shi et al. 2015) and PaddleOCR's LMDBDataSet.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+
+from compress.data.images import LoadedList, decode_image, load_images
+from compress.data.labels import Entry, LabelList, check_bad_share, read_labels
+from compress.errors import DataError
+
+FILE = "data.mdb"
+EXPECTED = "Expected an LMDB with num-samples, image-000000001, label-000000001, ..."
+
+
+def load_list(path: Path, max_height: int | None = None) -> LoadedList:
+    """Read a label list, or an LMDB folder, with all its images (see `load_images`).
+
+    Raises:
+        DataError: it cannot be read, or more than `MAX_BAD_SHARE` of its images are missing or unreadable.
+    """
+    if not path.is_dir():
+        return load_images(read_labels(path), max_height)
+    if not (path / FILE).is_file():
+        raise DataError(f"{path}: a folder without {FILE}. Give a label list (path<TAB>text), or an LMDB folder.")
+    with _opened(path) as get:
+        return load_images(_read_entries(path, get), max_height, lambda key: decode_image(get(key.name) or b""))
+
+
+def _read_entries(path: Path, get: Callable[[str], bytes | None]) -> LabelList:
+    """Entry of each sample; its `image` is path/key, its `line` the sample's number. Texts may be empty."""
+    found: list[Entry] = []
+    missing: list[Entry] = []
+    for number in range(1, _sample_count(path, get) + 1):
+        label, image = get(f"label-{number:09d}"), get(f"image-{number:09d}")
+        if label is None:
+            raise DataError(f"{path}: no label-{number:09d}. {EXPECTED}")
+        entry = Entry(path / f"image-{number:09d}", _decoded(path, number, label), number)
+        (missing if image is None else found).append(entry)
+    check_bad_share(path, "missing", [str(entry.image) for entry in missing], len(found) + len(missing))
+    return LabelList(path, tuple(found), tuple(missing))
+
+
+def _sample_count(path: Path, get: Callable[[str], bytes | None]) -> int:
+    value = get("num-samples")
+    if value is None:
+        raise DataError(f"{path}: no num-samples. {EXPECTED}")
+    if not value.isdigit() or int(value) == 0:
+        raise DataError(f"{path}: num-samples: got {value[:20]!r}. Must be a whole number above 0.")
+    return int(value)
+
+
+def _decoded(path: Path, number: int, label: bytes) -> str:
+    try:
+        return label.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: label-{number:09d}: not UTF-8 text. Write the labels as UTF-8.") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Callable[[str], bytes | None]]:
+    """Key -> value of a database that is only read: no lock file, so a read-only folder will do."""
+    try:
+        with (
+            lmdb.open(str(path), readonly=True, lock=False, readahead=False, create=False) as database,
+            database.begin() as reader,
+        ):
+            yield lambda key: reader.get(key.encode())
+    except lmdb.Error as error:
+        raise DataError(f"{path}: cannot be read as an LMDB ({error}). Copy {FILE} again.") from error

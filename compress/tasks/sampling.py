@@ -1,0 +1,62 @@
+"""Which images make which batch: the same ones for the same (seed, epoch), whatever the process or thread."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from compress.errors import DataError
+
+
+def count_steps(images: int, batch_size: int) -> int:
+    """Number of full batches in an epoch; one smaller one when there are fewer images than that.
+
+    Raises:
+        DataError: there is no training data.
+    """
+    if not images:
+        raise DataError("train: no images to train on. Name at least one label list with readable images.")
+    return max(1, images // batch_size)
+
+
+def shuffled_batches(
+    buckets: Sequence[int] | np.ndarray, *, epoch: int, batch_size: int, seed: int
+) -> list[np.ndarray]:
+    """Indices of each batch of an epoch: `count_steps` full batches, images of one bucket together.
+
+    What is left of a bucket fills up the next larger one, so no small bucket is left out for good; what is left in the
+    end waits for another epoch's shuffle: a batch of one or two would upset the running statistics of batch norm.
+    """
+    sizes = np.asarray(buckets)
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(sizes))
+    batches: list[np.ndarray] = []
+    waiting = order[:0]
+    kinds = np.unique(sizes)
+    for kind in kinds:
+        waiting = np.concatenate([waiting, order[sizes[order] == kind]])
+        full = len(waiting) // batch_size
+        batches += [waiting[step * batch_size : (step + 1) * batch_size] for step in range(full)]
+        waiting = waiting[full * batch_size :]
+    if not batches:
+        return [order]
+    # Else each epoch would end with the widest images.
+    return batches if len(kinds) == 1 else [batches[index] for index in rng.permutation(len(batches))]
+
+
+def fixed_sample(images: int, limit: int | None) -> np.ndarray:
+    """Indices of at most `limit` images, drawn once with a fixed seed: always the same ones."""
+    return np.random.default_rng(0).permutation(images)[:limit]
+
+
+def bucket_batches(indices: np.ndarray, buckets: Sequence[int] | np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Cut `indices` into batches of one bucket each, narrow buckets first, in their order otherwise."""
+    of_index = np.asarray(buckets)[indices]
+    for kind in np.unique(of_index):
+        same = indices[of_index == kind]
+        for start in range(0, len(same), batch_size):
+            yield same[start : start + batch_size]
+
+
+def image_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator that augments one image of one epoch."""
+    return np.random.default_rng([seed, epoch, int(index)])

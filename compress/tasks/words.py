@@ -1,0 +1,87 @@
+"""Texts of word crops: which of them can be trained on, what is said of the others, and how readings are scored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+from compress.artifacts import Score
+from compress.data.charset import Charset
+from compress.data.images import LoadedList
+from compress.data.labels import MAX_BAD_SHARE, name_some, skipped_warning
+from compress.errors import DataError
+
+METRIC = "exact"
+
+
+@dataclass(frozen=True)
+class Word:
+    """A crop to train on, uint8 BGR [h, w, 3], its text, and the text's classes without what the charset lacks."""
+
+    image: np.ndarray
+    text: str
+    classes: tuple[int, ...]
+
+
+def make_words(loaded: LoadedList, charset: Charset) -> list[Word]:
+    """What of a list can be trained on (see `RecognitionTask`).
+
+    Raises:
+        DataError: most texts hold characters that the charset lacks, so it is not the list's charset.
+    """
+    encoded = [charset.encode(entry.text) for entry in loaded.entries]
+    bad = [entry for entry, (_, unknown) in zip(loaded.entries, encoded, strict=True) if unknown]
+    if len(bad) > MAX_BAD_SHARE * len(encoded):
+        raise DataError(
+            f"{loaded.path}: {len(bad)} of {len(encoded)} texts hold characters that the charset lacks, the first is "
+            f"{bad[0].text!r} in line {bad[0].line}. At most {MAX_BAD_SHARE:.0%} may. Check that charset and data fit."
+        )
+    return [
+        Word(image, entry.text, tuple(classes))
+        for image, entry, (classes, _) in zip(loaded.images, loaded.entries, encoded, strict=True)
+        if classes and image.shape[1] > 1
+    ]
+
+
+def text_warnings(loaded: LoadedList, charset: Charset, training: bool) -> tuple[str, ...]:
+    """Count and name what `RecognitionTask` treats specially in one list."""
+    entries, path, total = loaded.entries, loaded.path, len(loaded.entries)
+    unknown = {entry: found for entry in entries if (found := charset.encode(entry.text)[1])}
+    lines: tuple[str, ...] = ()
+    if unknown:
+        characters = "".join(sorted(set("".join(unknown.values()))))
+        treated = "left out of the text" if training else "counted as read wrong"
+        texts = name_some([repr(entry.text) for entry in unknown])
+        lines = (
+            f"{path}: {len(unknown)} of {total} texts hold {characters!r}, not in the charset, {treated}: {texts}",
+        )
+    empty = [
+        entry.image.name for entry in entries if not entry.text or (training and not charset.encode(entry.text)[0])
+    ]
+    narrow = [entry.image.name for image, entry in zip(loaded.images, entries, strict=True) if image.shape[1] == 1]
+    lines += skipped_warning(path, "without text", empty, total)
+    if training:
+        return lines + skipped_warning(path, "one pixel wide", narrow, total)
+    return lines + (
+        (f"{path}: {len(narrow)} of {total} images are one pixel wide: {name_some(narrow)}",) if narrow else ()
+    )
+
+
+def score_texts(read: Sequence[str | None], texts: Sequence[str]) -> Score:
+    """Compare what was read, None where the output was unusable, with what stands there.
+
+    >>> score = score_texts(["Exit", "stop!", None], ["Exit", "STOP", "a"])
+    >>> round(score.metric, 3), {name: round(value, 3) for name, value in score.details.items()}
+    (0.333, {'alnum': 0.667, 'ned': 0.333})
+    """
+    pairs = list(zip(read, texts, strict=True))
+    exact = [found == text for found, text in pairs]
+    alnum = [found is not None and _alnum(found) == _alnum(text) for found, text in pairs]
+    ned = [0.0 if found is None else Levenshtein.normalized_similarity(found, text) for found, text in pairs]
+    details = {"alnum": float(np.mean(alnum)), "ned": float(np.mean(ned))}
+    return Score(float(np.mean(exact)), METRIC, len(pairs), details)
+
+
+def _alnum(text: str) -> str:
+    return "".join(character for character in text.lower() if character.isalnum())

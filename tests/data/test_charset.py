@@ -1,0 +1,99 @@
+"""Charset files and greedy CTC: the classes, their order, both directions, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress.data.charset import BLANK, Charset, check_classes, read_charset, steps_needed
+from compress.errors import DataError
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "dict.txt"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("content", [b"a\nb\n", b"a\nb", b"a\r\nb\r\n", b"\xef\xbb\xbfa\nb\n"])
+def test_one_character_a_line_then_a_space(tmp_path, content):
+    path = write(tmp_path, content)
+    assert read_charset(path).characters == ("a", "b", " ")
+    assert read_charset(path, use_space=False).characters == ("a", "b")
+    assert read_charset(path).classes == 4
+
+
+def test_a_space_in_the_file_stays_and_another_follows(tmp_path):
+    """PaddleOCR's en_dict.txt is like this; a text's space is the last of them, as in its encoder."""
+    charset = read_charset(write(tmp_path, b"a\n \n"))
+    assert charset.characters == ("a", " ", " ")
+    assert charset.encode("a ") == ([1, 3], "")
+    assert charset.decode([2, 1, 3]) == " a "
+
+
+def test_a_line_separator_is_a_character(tmp_path):
+    assert read_charset(write(tmp_path, "a\n\u2028\n".encode()), use_space=False).characters == ("a", "\u2028")
+
+
+@pytest.mark.parametrize(("content", "line"), [(b"a\n\nb\n", 2), (b"a\nbc\n", 2), (b"a\n\n", 2), (b"ab\n", 1)])
+def test_lines_that_are_not_one_character(tmp_path, content, line):
+    with pytest.raises(DataError, match=rf"dict.txt: line {line}: got .*Expected one character a line"):
+        read_charset(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf"])
+def test_no_characters(tmp_path, content):
+    with pytest.raises(DataError, match=r"dict.txt: no characters"):
+        read_charset(write(tmp_path, content))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere.txt: no such file. Expected a charset"):
+        read_charset(tmp_path / "nowhere.txt")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_charset(tmp_path)
+    with pytest.raises(DataError, match=r"not UTF-8 text \(byte 0xe9 at offset 2\)"):
+        read_charset(write(tmp_path, b"a\n\xe9\n"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "use_space", "advice"),
+    [
+        (3, True, r"2 characters.* make 4 classes, but the model's output has 3. .*set use_space: false"),
+        (4, False, r"2 characters and the blank make 3 classes, but the model's output has 4. .*set use_space: true"),
+        (97, True, r"make 4 classes, but the model's output has 97. Use the charset file that the model was trained"),
+    ],
+)
+def test_a_charset_of_another_model_names_both_numbers_and_what_to_do(tmp_path, classes, use_space, advice):
+    path = write(tmp_path, b"a\nb\n")
+    with pytest.raises(DataError, match=advice):
+        check_classes(read_charset(path, use_space), path, classes, use_space)
+
+
+def test_a_charset_that_fits(tmp_path):
+    path = write(tmp_path, b"a\nb\n")
+    check_classes(read_charset(path), path, 4, True)
+
+
+def alignment(classes: list[int], data: st.DataObject) -> list[int]:
+    """Any way that a network may spell a text: each class repeated, blanks around, and between equal neighbours."""
+    steps: list[int] = []
+    for number, now in enumerate(classes):
+        least = 1 if number and classes[number - 1] == now else 0
+        steps += [BLANK] * data.draw(st.integers(least, 2)) + [now] * data.draw(st.integers(1, 3))
+    return steps + [BLANK] * data.draw(st.integers(0, 2))
+
+
+@given(text=st.text("ab ", max_size=12), data=st.data())
+def test_every_alignment_of_a_text_reads_as_the_text(text, data):
+    charset = Charset(("a", "b", " "))
+    classes, unknown = charset.encode(text)
+    assert unknown == ""
+    steps = alignment(classes, data)
+    assert charset.decode(steps) == text
+    assert steps_needed(classes) <= len(steps)
+
+
+def test_the_shortest_alignment_has_as_many_steps_as_are_needed():
+    assert [steps_needed(classes) for classes in ([], [1], [1, 2], [1, 1], [1, 1, 1, 2, 2])] == [0, 1, 2, 3, 8]
