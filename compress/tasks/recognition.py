@@ -178,8 +178,9 @@ class RecognitionTask:
         return losses.mean()
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
-        """Kullback-Leibler divergence KL(teacher || student) of [N, T, K] in nats, averaged over images and steps."""
-        return kl_divergence(outputs, teacher_outputs)
+        """Kullback-Leibler divergence KL(teacher || student) of [N, T, K] in nats, summed over an image's steps as the
+        CTC loss is, so that a weight of 1 weighs both alike; averaged over images."""
+        return outputs.shape[1] * kl_divergence(outputs, teacher_outputs)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Share of texts read exactly; in `details` `alnum`, the share read right when only letters and digits count
