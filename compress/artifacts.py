@@ -131,6 +131,14 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Quantized:
+    """What exporting an int8 file came to: how far it is from its network, and what was chosen on the way."""
+
+    parity: Parity
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StageResult:
     """One stage of a run (`baseline`, `pruned`, `finetuned`, `int8`) and everything measured of its file."""
 

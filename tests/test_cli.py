@@ -18,7 +18,19 @@ from typer.testing import CliRunner, Result
 
 import compress
 from compress import artifacts
-from compress.artifacts import Cost, Curve, Gate, GroupPlan, Latency, Parity, PruningPlan, Report, Score, Sensitivity
+from compress.artifacts import (
+    Cost,
+    Curve,
+    Gate,
+    GroupPlan,
+    Latency,
+    Parity,
+    PruningPlan,
+    Quantized,
+    Report,
+    Score,
+    Sensitivity,
+)
 from compress.cli import app
 from compress.cli.progress import plain_lines
 from compress.errors import CompressError, ModelError
@@ -83,7 +95,7 @@ class FakePipeline(types.ModuleType):
             "run_sensitivity": SCAN,
             "run_prune": PLAN,
             "run_finetune": SCORE,
-            "run_quantize": Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64),
+            "run_quantize": Quantized(Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64), ("recurrent layers: weights",)),
             "score_model": SCORE,
             "open_any": b"a model",
         }
@@ -236,7 +248,15 @@ def test_quantize(pipeline: FakePipeline) -> None:
     expected = {"epochs": 0, "distill": 0.0, "float_layers": "stem", "pact": {"enabled": False, "l2": 0.01}}
     assert args[4] == QuantizeStep.model_validate(expected)
     assert args[1] is None
-    assert "0.0 / 0.0 steps" in result.output
+    assert "0.0 / 0.0 steps" in result.stdout
+    assert "Note: recurrent layers: weights\n" in result.stderr
+
+
+@pytest.mark.parametrize("form", ["auto", "float", "weights", "dynamic"])
+def test_form_of_recurrent_layers(pipeline: FakePipeline, form: str) -> None:
+    result = run("quantize", "f.onnx", "--train", "a", "--data", "v", "--out", "q.onnx", "--recurrent", form)
+    assert result.exit_code == 0, result.output
+    assert pipeline.calls["run_quantize"][0][4].recurrent == form
 
 
 def test_evaluate(pipeline: FakePipeline) -> None:
@@ -388,6 +408,10 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
         (
             ["quantize", "m", "--train", "t", "--data", "v", "--out", "o", "--optimizer", "adm"],
             '--optimizer: got "adm". Must be adam or sgd. Did you mean `adam`?',
+        ),
+        (
+            ["quantize", "m", "--train", "t", "--data", "v", "--out", "o", "--recurrent", "dynamc"],
+            '--recurrent: got "dynamc". Must be auto, float, weights or dynamic. Did you mean `dynamic`?',
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

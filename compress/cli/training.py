@@ -111,6 +111,7 @@ def quantize(
         list[str] | None,
         typer.Option(help="layer to leave in float; may be repeated, * matches any text.", metavar="NAME"),
     ] = None,
+    recurrent: Annotated[str | None, setting(QuantizeStep, "recurrent")] = None,
     weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
     input_size: options.Input = None,
     directions: options.Directions = None,
@@ -142,6 +143,7 @@ def quantize(
         "calibration": calibration,
         "pact": {key: value for key, value in ranges.items() if value is not None},
         "float_layers": float_layer,
+        "recurrent": recurrent,
         "weight_bits": weight_bits,
     }
     step = options.build(QuantizeStep, values)
@@ -164,10 +166,13 @@ def quantize(
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
-        parity = pipeline.run_quantize(
+        result = pipeline.run_quantize(
             proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
         )
     _print_score(pipeline.score_model(out, made, threads), out, made)
+    for note in result.notes:
+        typer.echo(f"Note: {note}", err=True)
+    parity = result.parity
     typer.echo(f"File against its network: {tables.parity(parity)} ({parity.count} images).")
 
 

@@ -19,6 +19,7 @@ from torch import fx
 from compress.artifacts import Parity
 from compress.errors import ParityError
 from compress.export.qdq import Exported, Parameters
+from compress.graph.modules import recurrent_output, recurrent_state
 from compress.measure.runtime import Session
 from compress.quant.pact import PACT
 
@@ -28,6 +29,9 @@ MAX_OUTPUT = {False: 1e-3, True: 0.02}
 """Largest difference of an output from the model's on the file's last integers, by optimisation, over the largest
 output where that is above 1. Off, both do the same float arithmetic; on, onnxruntime rounds the input of a MatMul with
 int8 weights to 8 bits as it runs (MatMulNBits)."""
+MAX_MEAN_RECURRENT = 0.02
+"""Mean absolute difference of what an LSTM computes in integers from what it computes in float of the same input, in
+[-1, 1]; onnxruntime rounds its input and its states to 8 bits by the range that each call has."""
 MAX_MEAN_OUTPUT = 0.05
 """Mean absolute difference of the outputs, over the largest of them where that is above 1 (they are no probabilities):
 differences of one step amplify through the layers."""
@@ -41,6 +45,18 @@ class Step:
     name: str
     worst: float
     share: float
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A file's values against the model's, each recomputed from the file's own values before it."""
+
+    steps: list[Step]
+    """Integer tensors, in execution order."""
+    recurrent: dict[str, float]
+    """Mean absolute differences of what LSTMs compute in integers."""
+    outputs: dict[str, float]
+    """Largest differences of the outputs, over their sizes (see MAX_OUTPUT)."""
 
 
 def check_parity(module: fx.GraphModule, exported: Exported, images: np.ndarray) -> Parity:
@@ -57,9 +73,11 @@ def check_parity(module: fx.GraphModule, exported: Exported, images: np.ndarray)
     optimised = Session(exported.model).run(images)
     steps: dict[bool, list[Step]] = {}
     for optimise in (False, True):
-        steps[optimise], outputs = _replay(module, exported, images, optimise)
-        _require_steps(steps[optimise], optimise)
-        _require_same_outputs(outputs, optimise)
+        replayed = _replay(module, exported, images, optimise)
+        steps[optimise] = replayed.steps
+        _require_steps(replayed.steps, optimise)
+        _require_recurrent(replayed.recurrent, optimise)
+        _require_same_outputs(replayed.outputs, optimise)
     off, on = np.abs(plain - wanted), np.abs(optimised - wanted)
     _require_outputs(float(off.mean()), float(on.mean()), max(1.0, float(np.abs(wanted).max())))
     return Parity(
@@ -77,41 +95,55 @@ def check_parity(module: fx.GraphModule, exported: Exported, images: np.ndarray)
 
 def compare_steps(module: fx.GraphModule, exported: Exported, images: np.ndarray, *, optimise: bool) -> list[Step]:
     """Recompute each integer tensor from the file's own previous ones, in execution order."""
-    return _replay(module, exported, images, optimise)[0]
+    return _replay(module, exported, images, optimise).steps
 
 
-def _replay(
-    module: fx.GraphModule, exported: Exported, images: np.ndarray, optimise: bool
-) -> tuple[list[Step], dict[str, float]]:
-    """Differences of the integer tensors in steps, and of each output over its size (see MAX_OUTPUT)."""
+def _replay(module: fx.GraphModule, exported: Exported, images: np.ndarray, optimise: bool) -> Replayed:
     probe = onnx.ModelProto()
     probe.CopyFrom(exported.model)
     outputs = [output.name for output in probe.graph.output]
     for name, _ in exported.integers.values():
         probe.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None))
+    for name in exported.approximate.values():
+        probe.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     values = Session(probe, optimise=optimise).run_all(images)
-    replay = _Replay(module, {value: (values[name], found) for value, (name, found) in exported.integers.items()})
+    replay = _Replay(
+        module,
+        {value: (values[name], found) for value, (name, found) in exported.integers.items()},
+        {value: values[name] for value, name in exported.approximate.items()},
+    )
     with torch.no_grad():
         results = replay.run(torch.from_numpy(images))
     differences = {}
     for name, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
         expected = result.cpu().numpy()
         differences[name] = float(np.abs(values[name] - expected).max() / max(1.0, np.abs(expected).max()))
-    return replay.steps, differences
+    return Replayed(replay.steps, replay.recurrent, differences)
 
 
 class _Replay(fx.Interpreter):
-    """Runs the model, and after each quantiser goes on with the file's value instead of its own."""
+    """Runs the model, and after each quantiser or integer LSTM goes on with the file's value instead of its own."""
 
-    def __init__(self, module: fx.GraphModule, values: dict[str, tuple[np.ndarray, Parameters]]) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        values: dict[str, tuple[np.ndarray, Parameters]],
+        approximate: dict[str, np.ndarray],
+    ) -> None:
         super().__init__(module)
         self.submodules = dict(module.named_modules())
         self.values = values
+        self.approximate = approximate
         self.steps: list[Step] = []
+        self.recurrent: dict[str, float] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Compute a node; a quantiser's result is compared with the file's and replaced by it."""
+        """Compute a node; the result of a quantiser or LSTM is compared with the file's and replaced by it."""
         result = super().run_node(n)
+        if n.target in (recurrent_output, recurrent_state) and n.meta["onnx"] in self.approximate:
+            found_here = torch.from_numpy(self.approximate[n.meta["onnx"]])
+            self.recurrent[n.meta["onnx"]] = float((result - found_here).abs().mean())
+            return found_here
         if n.op != "call_module" or not isinstance(self.submodules[str(n.target)], PACT):
             return result
         integers, found = self.values[n.meta["onnx"]]
@@ -130,6 +162,16 @@ def _require_steps(steps: list[Step], optimise: bool) -> None:
             f"(allowed: {MAX_STEPS:g}), onnxruntime's optimisation {'on' if optimise else 'off'}; "
             f"{len(wrong)} of {len(steps)} tensors differ so.{f' {ADVICE}' if optimise else ''}"
         )
+
+
+def _require_recurrent(differences: dict[str, float], optimise: bool) -> None:
+    for name, difference in differences.items():
+        if not difference <= MAX_MEAN_RECURRENT:
+            raise ParityError(
+                f"the LSTM {name!r} in integers differs by {difference:.3f} on average from what the trained model "
+                f"makes of the file's own integers (allowed: {MAX_MEAN_RECURRENT:g}), onnxruntime's optimisation "
+                f"{'on' if optimise else 'off'}. Use recurrent: weights."
+            )
 
 
 def _require_same_outputs(outputs: dict[str, float], optimise: bool) -> None:

@@ -6,7 +6,7 @@ QuantizeLinear/DequantizeLinear pair with alpha's scale. Activations are uint8 a
 that reaches the fast integer kernels of x86 CPUs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ import onnx_ir.passes.common as common
 from torch import fx, nn
 
 from compress.export.compact import compact
+from compress.export.recurrent import RecurrentForm, store_recurrent
 from compress.graph import to_onnx
 from compress.graph.rules import array_of, attribute, constant, is_inner
 from compress.quant.layers import (
@@ -57,14 +58,21 @@ class Exported:
     model: onnx.ModelProto
     integers: dict[str, tuple[str, Parameters]]
     """Value of the lowered float graph -> (name of its uint8 form in the file, scale and zero point)."""
+    recurrent: RecurrentForm = "float"
+    approximate: dict[str, str] = field(default_factory=dict)
+    """Results of layers that choose their steps as they run: value of the lowered float graph -> name in the file."""
 
 
-def export_int8(module: fx.GraphModule, template: onnx.ModelProto) -> Exported:
+def export_int8(
+    module: fx.GraphModule, template: onnx.ModelProto, *, recurrent: RecurrentForm = "float", weight_bits: int = 7
+) -> Exported:
     """The int8 file of a quantisation-aware module.
 
     Args:
         module: from `prepare_qat(to_torch(template))`, calibrated and trained.
         template: the lowered float model it was imported from.
+        recurrent: the form of LSTM and GRU layers.
+        weight_bits: of LSTM weights in the form `dynamic`; the other layers know theirs.
 
     Returns:
         A model with the template's inputs, outputs and metadata; inner names are short, since they cost bytes.
@@ -79,12 +87,14 @@ def export_int8(module: fx.GraphModule, template: onnx.ModelProto) -> Exported:
     expand_hard_swish(graph, choices)
     quantize_weights(graph, choices)
     insert_activation_pairs(graph, choices)
+    results = store_recurrent(graph, recurrent, weight_bits)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
     proto, renamed = compact(ir.to_proto(model))
     onnx.checker.check_model(proto, full_check=True)
     integers = {name: (renamed[f"{name}{INTEGERS}"], found) for name, found in choices.activations.items()}
-    return Exported(proto, integers)
+    approximate = {name: renamed[name] for name in results}
+    return Exported(proto, integers, recurrent, approximate)
 
 
 def read_choices(module: fx.GraphModule) -> Choices:

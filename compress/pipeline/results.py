@@ -58,6 +58,7 @@ def _result(run: Run, name: str, file: Path, score: Score, latency: Latency) -> 
         latency=latency,
         parity=record.parity if record else None,
         seconds=record.seconds if record else 0.0,
+        notes=record.notes if record else (),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from compress import artifacts
-from compress.artifacts import Parity, PruningPlan, Report, Sensitivity
+from compress.artifacts import PruningPlan, Quantized, Report, Sensitivity
 from compress.errors import OutputError
 from compress.graph import save_model
 from compress.pipeline import stages, training
@@ -126,7 +126,7 @@ def _finetune(run: Run, model: onnx.ModelProto, step: FinetuneStep) -> onnx.Mode
 def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.ModelProto:
     recipe = run.recipe
 
-    def compute(file: Path) -> Parity:
+    def compute(file: Path) -> Quantized:
         return training.run_quantize(
             model,
             run.original,

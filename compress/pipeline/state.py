@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from compress import artifacts
-from compress.artifacts import Parity
+from compress.artifacts import Parity, Quantized
 from compress.graph import read_model
 from compress.pipeline.stages import Progress
 from compress.recipe import Recipe
@@ -24,6 +24,7 @@ class Record:
     content: str
     seconds: float
     parity: Parity | None = None
+    notes: tuple[str, ...] = ()
     version: int = artifacts.VERSION
 
 
@@ -38,7 +39,7 @@ class Run:
     on_progress: Progress | None
     records: dict[str, Record] = dataclasses.field(default_factory=dict)
 
-    def stage(self, name: str, identity: str, compute: Callable[[Path], Parity | None]) -> onnx.ModelProto:
+    def stage(self, name: str, identity: str, compute: Callable[[Path], Quantized | None]) -> onnx.ModelProto:
         """Compute a stage's file, or take it as it is if it was finished before from the same things."""
         file, record_file = self.recipe.out / f"{name}.onnx", self.recipe.out / f"{name}.json"
         if record_file.exists() and file.exists():
@@ -47,8 +48,11 @@ class Run:
             artifacts.check_fresh(file, _content(file), record.content)
         else:
             started = time.monotonic()
-            parity = compute(file)
-            record = Record(identity, _content(file), round(time.monotonic() - started, 1), parity)
+            made = compute(file)
+            seconds = round(time.monotonic() - started, 1)
+            record = Record(
+                identity, _content(file), seconds, made.parity if made else None, made.notes if made else ()
+            )
             artifacts.save(record, record_file)
         self.records[name] = record
         return read_model(file)

@@ -10,12 +10,12 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
-from compress.artifacts import Parity, Score, fingerprint
+from compress.artifacts import Quantized, Score, fingerprint
 from compress.errors import DataError
-from compress.export import check_parity, export_int8
 from compress.graph import save_model, to_onnx, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.runtime import Session
+from compress.pipeline.exporting import check_export, choose_form, export_form
 from compress.pipeline.inputs import default_threads, score_model
 from compress.pipeline.stages import Progress, as_graph_module, check_fits, expand_names, model_identity
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
@@ -70,11 +70,12 @@ def run_quantize(
     threads: int | None = None,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
-) -> Parity:
+) -> Quantized:
     """Fold, calibrate, train with PACT, export to int8, and check the file against the trained model.
 
     Each epoch is scored as the int8 file it would become, so the best epoch is the best file. With no epochs the
-    calibrated model is written.
+    calibrated model is written. LSTM and GRU layers are not quantised in training; at the end their forms in the file
+    are compared (see `choose_form`).
 
     Raises:
         ParityError: the file does not compute what the model computes; nothing is written.
@@ -96,7 +97,7 @@ def run_quantize(
             task,
             step,
             evaluate=lambda trained: (
-                score_model(export_int8(as_graph_module(trained), lowered).model, task, threads).metric
+                score_model(export_form(as_graph_module(trained), lowered, step).model, task, threads).metric
             ),
             teacher=_teacher(teacher, threads, step.distill),
             parameter_groups=qat_parameter_groups(
@@ -107,11 +108,12 @@ def run_quantize(
             identity=train_identity(model, teacher, task, step, seed),
             on_progress=on_progress,
         )
-    exported = export_int8(qat, lowered)
-    parity = check_parity(qat, exported, next(iter(task.calibration_batches(PARITY_IMAGES, PARITY_IMAGES))))
+    exported, notes = choose_form(qat, lowered, step, lambda made: score_model(made, task, threads).metric)
+    images = max(task.calibration_batches(PARITY_IMAGES, PARITY_IMAGES), key=len)  # batches may differ in width
+    quantized = check_export(qat, exported, images, notes)
     save_model(exported.model, out_file)
     _discard(checkpoint)
-    return parity
+    return quantized
 
 
 def _train(

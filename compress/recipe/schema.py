@@ -189,6 +189,11 @@ class QuantizeStep(_TrainStep):
     calibration: Positive = Field(256, description="training images that the ranges start from")
     pact: PactSettings = Field(default_factory=PactSettings, description="how ranges are learned; keys below")
     float_layers: Names = Field((), description="layers to leave in float; `*` matches any text")
+    recurrent: Literal["auto", "float", "weights", "dynamic"] = Field(
+        "auto",
+        description="LSTM and GRU layers in the file: `float`; `weights`: int8 weights, computed in float; `dynamic`: "
+        "LSTM in integers; `auto`: the smallest file that scores as well as the best",
+    )
     weight_bits: Literal[7, 8] = Field(
         7, description="7 computes the same on every CPU; 8 is finer, but saturates on x86 CPUs without VNNI"
     )
