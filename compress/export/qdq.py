@@ -1,7 +1,7 @@
 """Write a quantisation-aware module as an int8 ONNX file in QDQ form.
 
 A list of small passes over the lowered float graph, each of which reads its choice from the trained module:
-weights become int8 initialisers behind DequantizeLinear, biases int32, and every tensor with a PACT gets a
+weights become int8 initialisers (see `compress.export.weights`), biases int32, and every tensor with a PACT gets a
 QuantizeLinear/DequantizeLinear pair with alpha's scale. Activations are uint8 and weights int8, the one pair of types
 that reaches the fast integer kernels of x86 CPUs.
 """
@@ -16,8 +16,9 @@ from torch import fx, nn
 
 from compress.export.compact import compact
 from compress.export.recurrent import RecurrentForm, store_recurrent
+from compress.export.weights import store_integers, store_scaled
 from compress.graph import to_onnx
-from compress.graph.rules import array_of, attribute, constant, is_inner
+from compress.graph.edit import array_of, attribute, constant, is_inner, producer
 from compress.quant.layers import (
     GATE_SCALE,
     IntegerHardSwish,
@@ -85,8 +86,8 @@ def export_int8(
     graph = model.graph
     remove_saturated_activations(graph, choices)
     expand_hard_swish(graph, choices)
-    quantize_weights(graph, choices)
     insert_activation_pairs(graph, choices)
+    quantize_weights(graph, choices)
     results = store_recurrent(graph, recurrent, weight_bits)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
@@ -169,21 +170,11 @@ def quantize_weights(graph: ir.Graph, choices: Choices) -> None:
         integers, axis = weight.cpu().numpy(), layer.channel_axis
         if isinstance(layer, nn.Linear) and not attribute(node, "transB", 0):
             integers, axis = np.ascontiguousarray(integers.T), 1
-        _store(graph, node, 1, integers, scale.cpu().numpy(), axis)
+        # Behind DequantizeLinear a layer is integer to onnxruntime: from a float weight it would make its own integers.
+        store = store_integers if producer(node.inputs[0], "DequantizeLinear") else store_scaled
+        store(graph, node, 1, integers, scale.cpu().numpy(), axis)
         if bias is not None and step is not None:
-            _store(graph, node, 2, bias.cpu().numpy(), (step * scale).cpu().numpy(), 0)
-
-
-def _store(graph: ir.Graph, node: ir.Node, position: int, integers: np.ndarray, scale: np.ndarray, axis: int) -> None:
-    """Replace a node's constant input by integers behind a DequantizeLinear."""
-    name = f"{node.outputs[0].name}.{position}"
-    inputs = [constant(graph, f"{name}.int", integers), constant(graph, f"{name}.scale", scale)]
-    if node.op_type == "Gemm" and position == 1:  # onnxruntime fuses no Gemm whose weight has its zero point left out
-        inputs.append(constant(graph, f"{name}.zero_point", np.zeros(scale.shape, integers.dtype)))
-    dequantize = ir.node("DequantizeLinear", inputs, {"axis": axis})
-    graph.insert_before(node, dequantize)
-    dequantize.outputs[0].name = f"{name}.float"
-    node.replace_input_with(position, dequantize.outputs[0])
+            store_integers(graph, node, 2, bias.cpu().numpy(), (step * scale).cpu().numpy(), 0)
 
 
 def insert_activation_pairs(graph: ir.Graph, choices: Choices) -> None:
@@ -205,7 +196,11 @@ def _uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
 def _hand_on(
     graph: ir.Graph, value: ir.Value, integers: ir.Value, uses: list[tuple[ir.Node, int]], found: Parameters
 ) -> None:
-    """Give a value's readers its integers' dequantised form, and the moves among them the integers themselves."""
+    """Give a value's readers its dequantised form, and those that move it or ask for its size the integers."""
+    for node, _ in uses:
+        if node.op_type == "Shape":
+            node.replace_input_with(0, integers)
+    uses = [(node, index) for node, index in uses if node.op_type != "Shape"]
     moves = [node for node, index in uses if node.op_type in PASS_THROUGH and index == 0]
     readers = [(node, index) for node, index in uses if not (node.op_type in PASS_THROUGH and index == 0)]
     if readers or value.is_graph_output():

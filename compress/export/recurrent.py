@@ -12,12 +12,13 @@ import onnx
 import onnx_ir as ir
 import torch
 
+from compress.export.weights import store_scaled
 from compress.graph.edit import array_of, constant
 from compress.quant import functional
 
 RecurrentForm = Literal["float", "weights", "dynamic"]
-"""float: as trained. weights: int8, dequantised when the file is loaded and computed in float; a quarter of the bytes,
-the same speed. dynamic: int8 and computed in integers, for LSTM only (a GRU gets `weights`)."""
+"""float: as trained. weights: int8, turned into float when the file is loaded; a quarter of the bytes, the same speed.
+dynamic: int8 and computed in integers, for LSTM only (a GRU gets `weights`)."""
 CONTRIB = "com.microsoft"
 WEIGHT_BITS = 8
 """Of the form `weights`: no integer product, so nothing can saturate."""
@@ -58,16 +59,10 @@ def store_recurrent(graph: ir.Graph, form: RecurrentForm, weight_bits: int) -> l
 
 
 def store_weight(graph: ir.Graph, node: ir.Node, position: int) -> None:
-    """Put one weight behind DequantizeLinear: int8 [D*G*H, I] with a step for each row, then a Reshape."""
-    weight, name = _weight(node, position)
-    rows = weight.reshape(-1, weight.shape[-1])
-    integers, scale = round_rows(rows, WEIGHT_BITS)
-    parts = [constant(graph, f"{name}.int", integers), constant(graph, f"{name}.scale", scale)]
-    dequantize = ir.node("DequantizeLinear", parts, {"axis": 0})
-    shape = constant(graph, f"{name}.shape", np.array(weight.shape, np.int64))
-    reshape = ir.node("Reshape", [dequantize.outputs[0], shape])
-    graph.insert_before(node, [dequantize, reshape])
-    node.replace_input_with(position, reshape.outputs[0])
+    """Store one weight as int8 [D, G*H, I] with a step for each row [D, G*H]."""
+    weight, _ = _weight(node, position)
+    integers, scale = round_rows(weight.reshape(-1, weight.shape[-1]), WEIGHT_BITS)
+    store_scaled(graph, node, position, integers.reshape(weight.shape), scale.reshape(weight.shape[:2]), 1)
 
 
 def compute_in_integers(graph: ir.Graph, node: ir.Node, weight_bits: int) -> None:

@@ -155,7 +155,7 @@ _PARAMETERS_OF = {
 """Inputs that hold parameters of operators whose arithmetic is not counted."""
 
 _COPIES = frozenset(("Cast", "Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"))
-_PASSES_CONSTANTS = _COPIES | {"DequantizeLinear", "QuantizeLinear"}
+_PASSES_CONSTANTS = _COPIES | {"DequantizeLinear", "QuantizeLinear", "Mul"}
 _NO_ARITHMETIC = _COPIES | frozenset(
     ("Constant", "ConstantOfShape", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Pad", "Shape", "Tile")
 )
@@ -196,7 +196,7 @@ def model_cost(model: onnx.ModelProto, input_shape: tuple[int, int, int], size_b
         macs=sum(_macs(node, shapes) for node in counted),
         size_bytes=size_bytes,
         input_shape=tuple(input_shape),
-        uncounted=tuple(sorted({node.op_type for node in model.graph.node} - set(_COUNTED) - _NO_ARITHMETIC)),
+        uncounted=tuple(sorted({node.op_type for node in graph.running()} - set(_COUNTED) - _NO_ARITHMETIC)),
     )
 
 
@@ -222,10 +222,14 @@ class _Graph:
         unknown = sorted(set(names) - set(shapes))
         return shapes | (value_shapes(self.model, unknown, image) if unknown else {})
 
+    def running(self) -> list[onnx.NodeProto]:
+        """The nodes that compute from the image; the others make one constant of another when the file is loaded."""
+        return [node for node in self.model.graph.node if self._roots(_output(node)) is None]
+
     def parameters(self) -> set[str]:
         """Names of the constants that hold weights and biases, each once."""
         found: set[str] = set()
-        for node in self.model.graph.node:
+        for node in self.running():
             rule = _COUNTED.get(node.op_type)
             places = (*rule.weights, *rule.biases) if rule else _PARAMETERS_OF.get(node.op_type, ())
             for place in places:
@@ -236,16 +240,18 @@ class _Graph:
         return {name for name in found if self.constants[name].data_type in _PARAMETER_TYPES}
 
     def _roots(self, name: str) -> set[str] | None:
-        """The constants a value is made of by mere copying; None where it depends on the image."""
+        """The constants a value is made of by copying and rescaling; None where it depends on the image."""
         if name in self.constants:
             return {name}
         node = self.makers.get(name)
         if node is None or node.op_type not in _PASSES_CONSTANTS:
             return None
-        sources = list(node.input) if node.op_type == "Concat" else [node.input[0]]
+        sources = list(node.input) if node.op_type in ("Concat", "Mul") else [node.input[0]]
         roots = [self._roots(source) for source in sources]
         if any(root is None for root in roots):
             return None
+        if node.op_type == "Mul":  # of integers and their steps
+            return roots[0]
         return set().union(*(root for root in roots if root is not None))
 
 

@@ -32,9 +32,19 @@ def producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
 
 
 def stored_type(model: onnx.ModelProto, name: str) -> int | None:
-    """Element type that a node's constant input is stored as, looking through DequantizeLinear; None if computed."""
-    maker = producers(model).get(name)
-    if maker is not None and maker.op_type == "DequantizeLinear":
+    """Element type that a constant input is stored as, behind DequantizeLinear or Cast and Mul; None if computed."""
+    makers = producers(model)
+    while (maker := makers.get(name)) is not None and maker.op_type in ("DequantizeLinear", "Cast", "Mul"):
         name = maker.input[0]
     tensor = initialisers(model).get(name)
     return None if tensor is None else int(tensor.data_type)
+
+
+def steps_of(model: onnx.ModelProto) -> set[str]:
+    """Names of all scales: of QuantizeLinear and DequantizeLinear, and what cast integers are multiplied by."""
+    cast = {node.output[0] for node in model.graph.node if node.op_type == "Cast"}
+    return {
+        node.input[1]
+        for node in model.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") or node.input[0] in cast
+    }

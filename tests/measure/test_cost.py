@@ -147,6 +147,19 @@ def test_an_int8_file_counts_the_same_weights(tmp_path: Path) -> None:
     assert {"DequantizeLinear", "QuantizeLinear"} <= set(cost.uncounted)
 
 
+def test_scaled_integers_count_as_the_weights_they_are() -> None:
+    """Cast and Mul of constants: the integers are the parameters, their steps are not, and nothing of it is work."""
+    graph = onnx.parser.parse_graph(
+        """g (float[N, 3, H, W] x) => (float[N, 4, H, W] y)
+        { c = Cast<to = 1>(q)  w = Mul(c, s)  y = Conv(x, w) }"""
+    )
+    constants = {"q": np.ones((4, 3, 1, 1), np.int8), "s": np.ones((4, 1, 1, 1), np.float32)}
+    graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    cost = model_cost(model, (3, 2, 5), 0)
+    assert (cost.params, cost.macs, cost.uncounted) == (12, 120, ())
+
+
 def test_weights_as_constant_nodes_and_behind_copies_are_found() -> None:
     weight = numpy_helper.from_array(np.ones((4, 3), np.float32), "w")
     graph = helper.make_graph(
