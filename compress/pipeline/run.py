@@ -42,7 +42,9 @@ def run_recipe(recipe: Recipe, command: str, on_progress: Progress | None = None
         use_space=recipe.task.use_space,
         widths=recipe.task.widths,
     )
-    run = Run(recipe, task, original, recipe.threads or default_threads(), on_progress)
+    teacher = open_model(str(recipe.teacher), None, shape) if recipe.teacher else original
+    stages.check_fits(teacher, task)
+    run = Run(recipe, task, original, teacher, recipe.threads or default_threads(), on_progress)
     files = {"baseline": _baseline_file(run)}
     model = original
     scan = _scan(run)
@@ -110,7 +112,7 @@ def _finetune(run: Run, model: onnx.ModelProto, step: FinetuneStep) -> onnx.Mode
     def compute(file: Path) -> None:
         training.run_finetune(
             model,
-            run.original,
+            run.teacher,
             run.task,
             file,
             step,
@@ -120,7 +122,7 @@ def _finetune(run: Run, model: onnx.ModelProto, step: FinetuneStep) -> onnx.Mode
             on_progress=run.on_progress,
         )
 
-    return run.stage("finetuned", training.train_identity(model, run.original, run.task, step, recipe.seed), compute)
+    return run.stage("finetuned", training.train_identity(model, run.teacher, run.task, step, recipe.seed), compute)
 
 
 def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.ModelProto:
@@ -129,7 +131,7 @@ def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.Mode
     def compute(file: Path) -> Quantized:
         return training.run_quantize(
             model,
-            run.original,
+            run.teacher,
             run.task,
             file,
             step,
@@ -139,7 +141,7 @@ def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.Mode
             on_progress=run.on_progress,
         )
 
-    return run.stage("int8", training.train_identity(model, run.original, run.task, step, recipe.seed), compute)
+    return run.stage("int8", training.train_identity(model, run.teacher, run.task, step, recipe.seed), compute)
 
 
 def _shape(recipe: Recipe) -> tuple[int, int, int]:

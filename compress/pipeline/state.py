@@ -35,6 +35,7 @@ class Run:
     recipe: Recipe
     task: Task
     original: onnx.ModelProto
+    teacher: onnx.ModelProto
     threads: int
     on_progress: Progress | None
     records: dict[str, Record] = dataclasses.field(default_factory=dict)

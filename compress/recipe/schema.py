@@ -317,6 +317,9 @@ class Recipe(_Settings):
     name: Text = Field("", description="title of the report; default the file's name")
     model: Text = Field(description="an ONNX file, or `package.module:factory` for a PyTorch module")
     weights: Path | None = Field(None, description="with a factory: its weights, .safetensors or .pt")
+    teacher: Path | None = Field(
+        None, description="an ONNX file whose outputs are the soft targets of `distill`; default the original model"
+    )
     task: TaskSettings = Field(description="what the model does; keys below")
     data: DataSettings = Field(description="images and labels; keys below")
     out: Path = Field(Path("runs"), description="folder for all results; default `runs/<name>` where you are")

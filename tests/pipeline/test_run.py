@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Report, StageResult
 from compress.cli import app
 from compress.errors import ArtifactError, CompressError, DataError, OutputError, PlanError, RecipeError
-from compress.graph import is_quantised, read_model
+from compress.graph import from_torch, is_quantised, read_model, save_model
 from compress.pipeline import run_recipe
+from compress.pipeline.state import Record
 from compress.recipe import Recipe
 from tests.pipeline import tiny
 
@@ -120,6 +122,25 @@ def test_a_lost_file_is_made_again(inputs: Path, whole: Report, folder: Path, lo
     run_recipe(tiny.recipe(folder, steps=tiny.STEPS), "")
     for name in FILES:
         assert (folder / "out" / name).read_bytes() == (inputs / "whole" / name).read_bytes(), name
+
+
+def test_another_teacher_is_another_training(folder: Path, inputs: Path, whole: Report) -> None:
+    """The teacher is read from its file; the original stays the baseline, and pruning does not ask for a teacher."""
+    torch.manual_seed(1)
+    save_model(from_torch(tiny.Tiny().eval(), torch.zeros(1, *tiny.SHAPE)), folder / "teacher.onnx")
+    teacher = str(folder / "teacher.onnx")
+    report = run_recipe(tiny.recipe(folder, teacher=teacher), "")
+    assert (folder / "out" / "pruned.onnx").read_bytes() == (inputs / "whole" / "pruned.onnx").read_bytes()
+    for stage in ("finetuned", "int8"):
+        records = [artifacts.load(Record, out / f"{stage}.json") for out in (folder / "out", inputs / "whole")]
+        assert records[0].fingerprint != records[1].fingerprint
+    assert report.stages[0].score == whole.stages[0].score
+
+
+def test_a_teacher_of_another_task_is_refused(folder: Path) -> None:
+    save_model(from_torch(tiny.three_classes().eval(), torch.zeros(1, *tiny.SHAPE)), folder / "teacher.onnx")
+    with pytest.raises(DataError, match="does not fit classification"):
+        run_recipe(tiny.recipe(folder, teacher=str(folder / "teacher.onnx")), "")
 
 
 # --- stale ------------------------------------------------------------------------------------------------------
