@@ -141,7 +141,10 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (make_recipe(steps=[{"prune": {}}]), "prune.target: missing. Add it: how much to remove"),
         (make_recipe(steps=[]), "steps: got []. Must hold at least one step."),
         (make_recipe(steps="prune"), 'steps: got "prune". Must be a list.'),
-        (make_recipe(steps=["prune"]), 'steps[0]: got "prune". Must be one step with its settings: sensitivity, prune'),
+        (
+            make_recipe(steps=["prune"]),
+            'steps[0]: got "prune". Must be one step with its settings: teacher, sensitivity, prune',
+        ),
         (make_recipe(steps=[{"prun": {}}]), "Did you mean `prune`?"),
         (make_recipe(steps=[{"finetune": 3}]), "finetune: got 3. Must be a mapping of keys: epochs, lr"),
         (make_recipe(steps=[{"finetune": {"epochs": 0}}]), "finetune.epochs: got 0. Must be 1 or more."),
@@ -163,7 +166,7 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (make_recipe(steps=[{"sensitivity": {"ratios": []}}]), "sensitivity.ratios: got []. Must be rising"),
         (
             make_recipe(steps=[{"quantize": {}}, {"finetune": {}}]),
-            "steps: got the order quantize, finetune. Must be in the order sensitivity, prune, finetune, quantize.",
+            "steps: got the order quantize, finetune. Must be in the order teacher, sensitivity, prune, finetune, quantize.",
         ),
         (make_recipe(steps=[{"finetune": {}}] * 2), "steps: `finetune` comes 2 times. Each step may come once."),
         (make_recipe(modle="x"), "modle: unknown key. Did you mean `model`?"),

@@ -1,4 +1,4 @@
-"""A whole recipe, as one story: scan -> plan -> prune -> fine-tune -> quantise -> measure -> report.
+"""A whole recipe, as one story: (teach ->) scan -> plan -> prune -> fine-tune -> quantise -> measure -> report.
 
 Every stage leaves its file and a record of what it was computed from in the output folder, so a run that was stopped
 anywhere, even killed, goes on where it was, and ends with the same files as a run in one go.
@@ -17,7 +17,7 @@ from compress.pipeline.inputs import default_threads, make_task, open_model
 from compress.pipeline.results import make_report, measure_files
 from compress.pipeline.stages import Progress
 from compress.pipeline.state import Run
-from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep
+from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep, TeacherStep
 from compress.report import write_report
 
 
@@ -42,11 +42,12 @@ def run_recipe(recipe: Recipe, command: str, on_progress: Progress | None = None
         use_space=recipe.task.use_space,
         widths=recipe.task.widths,
     )
-    teacher = open_model(str(recipe.teacher), None, shape) if recipe.teacher else original
-    stages.check_fits(teacher, task)
-    run = Run(recipe, task, original, teacher, recipe.threads or default_threads(), on_progress)
+    run = Run(recipe, task, original, original, recipe.threads or default_threads(), on_progress)
     files = {"baseline": _baseline_file(run)}
     model = original
+    if (lesson := recipe.find_step(TeacherStep)) is not None:
+        run.teacher = _finetune(run, "teacher", original, lesson.as_finetune())
+        files["teacher"] = recipe.out / "teacher.onnx"
     scan = _scan(run)
     plan: PruningPlan | None = None
     if (prune := recipe.find_step(PruneStep)) is not None:
@@ -54,7 +55,7 @@ def run_recipe(recipe: Recipe, command: str, on_progress: Progress | None = None
         plan = artifacts.load(PruningPlan, recipe.out / "plan.json")
         files["pruned"] = recipe.out / "pruned.onnx"
     if (finetune := recipe.find_step(FinetuneStep)) is not None:
-        model = _finetune(run, model, finetune)
+        model = _finetune(run, "finetuned", model, finetune)
         files["finetuned"] = recipe.out / "finetuned.onnx"
     if (quantize := recipe.find_step(QuantizeStep)) is not None:
         _quantize(run, model, quantize)
@@ -106,23 +107,23 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
     return run.stage("pruned", identity, compute)
 
 
-def _finetune(run: Run, model: onnx.ModelProto, step: FinetuneStep) -> onnx.ModelProto:
-    recipe = run.recipe
+def _finetune(run: Run, stage: str, model: onnx.ModelProto, step: FinetuneStep) -> onnx.ModelProto:
+    recipe, teacher = run.recipe, run.teacher
 
     def compute(file: Path) -> None:
         training.run_finetune(
             model,
-            run.teacher,
+            teacher,
             run.task,
             file,
             step,
             seed=recipe.seed,
             threads=run.threads,
-            checkpoint=recipe.out / "finetuned.checkpoint",
+            checkpoint=recipe.out / f"{stage}.checkpoint",
             on_progress=run.on_progress,
         )
 
-    return run.stage("finetuned", training.train_identity(model, run.teacher, run.task, step, recipe.seed), compute)
+    return run.stage(stage, training.train_identity(model, teacher, run.task, step, recipe.seed), compute)
 
 
 def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.ModelProto:

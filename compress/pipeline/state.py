@@ -36,6 +36,7 @@ class Run:
     task: Task
     original: onnx.ModelProto
     teacher: onnx.ModelProto
+    """What training distils from: the original, or the same fine-tuned."""
     threads: int
     on_progress: Progress | None
     records: dict[str, Record] = dataclasses.field(default_factory=dict)

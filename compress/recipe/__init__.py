@@ -14,6 +14,7 @@ from compress.recipe.schema import (
     SensitivityStep,
     Step,
     TaskSettings,
+    TeacherStep,
 )
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "SensitivityStep",
     "Step",
     "TaskSettings",
+    "TeacherStep",
     "load_recipe",
 ]

@@ -18,7 +18,7 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _check_order(names)
     yield from _check_prune(dict(steps_of(data)))
     if isinstance(data.get("data"), dict) and not at(data, "data", "train"):
-        if {"finetune", "quantize"} & set(names):
+        if {"teacher", "finetune", "quantize"} & set(names):
             yield "data.train", "missing. `finetune` and `quantize` train on it. Add a label list."
         elif at(data, "compare", "onnxruntime") is True:
             yield "data.train", "missing. `compare.onnxruntime` calibrates on it. Add a label list."

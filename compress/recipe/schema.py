@@ -168,6 +168,20 @@ class FinetuneStep(_TrainStep):
     freeze_bn: Flag = Field(False, description="keep BatchNorm's running statistics as they are")
 
 
+class TeacherStep(_TrainStep):
+    """Fine-tune the original model, neither pruned nor quantised, first: a teacher that knows the data, and a row of the
+    report that shows what fine-tuning alone gains."""
+
+    name: ClassVar[str] = "teacher"
+    epochs: Positive = Field(4, description="passes over the training data")
+    lr: PositiveFloat = Field(1e-3, description="highest learning rate")
+    freeze_bn: Flag = Field(False, description="keep BatchNorm's running statistics as they are")
+
+    def as_finetune(self) -> FinetuneStep:
+        """The same settings for the training loop."""
+        return FinetuneStep(**self.model_dump())
+
+
 class PactSettings(_Settings):
     """Learned activation ranges: y = clip(x, -alpha, alpha), alpha is trained and is the range at export."""
 
@@ -215,13 +229,16 @@ def _step_settings(value: Any) -> Any:
 
 
 AnyStep = Annotated[
-    Annotated[SensitivityStep, BeforeValidator(_step_settings), Tag("sensitivity")]
+    Annotated[TeacherStep, BeforeValidator(_step_settings), Tag("teacher")]
+    | Annotated[SensitivityStep, BeforeValidator(_step_settings), Tag("sensitivity")]
     | Annotated[PruneStep, BeforeValidator(_step_settings), Tag("prune")]
     | Annotated[FinetuneStep, BeforeValidator(_step_settings), Tag("finetune")]
     | Annotated[QuantizeStep, BeforeValidator(_step_settings), Tag("quantize")],
     Discriminator(_step_name),
 ]
-STEPS: dict[str, type[Step]] = {kind.name: kind for kind in (SensitivityStep, PruneStep, FinetuneStep, QuantizeStep)}
+STEPS: dict[str, type[Step]] = {
+    kind.name: kind for kind in (TeacherStep, SensitivityStep, PruneStep, FinetuneStep, QuantizeStep)
+}
 """The steps by name, in the order they must come in."""
 
 
@@ -317,9 +334,6 @@ class Recipe(_Settings):
     name: Text = Field("", description="title of the report; default the file's name")
     model: Text = Field(description="an ONNX file, or `package.module:factory` for a PyTorch module")
     weights: Path | None = Field(None, description="with a factory: its weights, .safetensors or .pt")
-    teacher: Path | None = Field(
-        None, description="an ONNX file whose outputs are the soft targets of `distill`; default the original model"
-    )
     task: TaskSettings = Field(description="what the model does; keys below")
     data: DataSettings = Field(description="images and labels; keys below")
     out: Path = Field(Path("runs"), description="folder for all results; default `runs/<name>` where you are")
@@ -329,7 +343,9 @@ class Recipe(_Settings):
         tuple[AnyStep, ...],
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
         _rule(lambda v: len(v) > 0, "Must hold at least one step. Use e.g. [{quantize: {epochs: 0}}]."),
-    ] = Field(description="what to do, in order: `sensitivity`, `prune`, `finetune`, `quantize`, each at most once")
+    ] = Field(
+        description="what to do, in order: `teacher`, `sensitivity`, `prune`, `finetune`, `quantize`, each at most once"
+    )
     compare: CompareSettings = Field(default_factory=CompareSettings, description="further figures; keys below")
     gates: GateSettings = Field(default_factory=GateSettings, description="requirements; keys below")
 
