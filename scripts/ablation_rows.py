@@ -1,0 +1,110 @@
+"""The rows of an ablation (scripts/ablate.py): which keys of the recipe each of them changes."""
+
+from dataclasses import dataclass
+
+from compress.artifacts import PruningPlan
+from compress.errors import CompressError
+from compress.graph import to_torch
+from compress.pipeline import open_model
+from compress.pipeline.stages import expand_names
+from compress.prune.groups import find_groups
+from compress.prune.plan import Network, plan_macs
+from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe
+
+LSTM_FORMS = ("float", "weights", "dynamic")
+L2_ON_ALPHA = ("0", "1e-4", "1e-3")
+UNPRUNED = ("sensitivity", "prune", "quantize")
+"""Steps that a network does without that is fine-tuned only."""
+EXCESSES = tuple(step / 1000 for step in range(11))
+"""How far above a plan's share of multiply-adds a uniform plan may be asked for, as parts of it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: the recipe with `settings` (as for `compress run --set`) on top, and without some of its steps."""
+
+    name: str
+    title: str
+    settings: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+
+def all_rows(base: Recipe) -> tuple[Row, ...]:
+    """Every row that the recipe can have, in the order of the table.
+
+    Raises:
+        CompressError: a step is missing that the rows are variations of.
+    """
+    finetune, quantize = base.find_step(FinetuneStep), base.find_step(QuantizeStep)
+    if base.find_step(PruneStep) is None or finetune is None or quantize is None:
+        found = ", ".join(step.name for step in base.steps)
+        raise CompressError(f"steps: got {found}. Must hold prune, finetune and quantize, to vary each of them.")
+    epochs = f"finetune.epochs={finetune.epochs + quantize.epochs}"
+    rows = [
+        Row("fp32", "fp32, as deployed"),
+        Row("control", "fp32 fine-tuned, neither pruned nor quantised, as many epochs in all", (epochs,), UNPRUNED),
+        Row("control-alone", "the same without distillation", (epochs, "finetune.distill=0"), ("teacher", *UNPRUNED)),
+        Row("base", "the recipe: per-layer ratios, PACT"),
+        Row("uniform", "one ratio for all layers, MACs as near as it goes", without=("sensitivity",)),
+        Row("no-distill", "no distillation", ("finetune.distill=0", "quantize.distill=0"), ("teacher",)),
+        Row("first-teacher", "distilled from the original, which was not fine-tuned first", without=("teacher",)),
+        Row("plain-qat", "plain QAT: ranges stay as calibrated", ("quantize.pact.enabled=false",)),
+        *(Row(f"pact-l2-{l2}", f"PACT, L2 on alpha {l2}", (f"quantize.pact.l2={l2}",)) for l2 in L2_ON_ALPHA),
+        Row("live-bn", "BatchNorm live in fine-tuning", ("finetune.freeze_bn=false",)),
+        Row("frozen-bn", "BatchNorm frozen in fine-tuning", ("finetune.freeze_bn=true",)),
+        *(Row(f"lstm-{form}", f"LSTM: {form}", (f"quantize.recurrent={form}",)) for form in LSTM_FORMS),
+    ]
+    left_out = set()
+    if not finetune.distill:
+        left_out.add("control-alone")
+    if not any(step.name == "teacher" for step in base.steps):
+        left_out.add("first-teacher")
+    if base.task.kind != "recognition":
+        left_out |= {f"lstm-{form}" for form in LSTM_FORMS}
+    return tuple(row for row in rows if row.name not in left_out)
+
+
+def choose(rows: tuple[Row, ...], names: str | None) -> tuple[Row, ...]:
+    """The rows named in a comma-separated list; all for None.
+
+    Raises:
+        CompressError: there is no row of that name.
+    """
+    if names is None:
+        return rows
+    by_name = {row.name: row for row in rows}
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted or any(name not in by_name for name in wanted):
+        raise CompressError(f"--rows: got {names!r}. Must be names from: {', '.join(by_name)}.")
+    return tuple(by_name[name] for name in wanted)
+
+
+def shared_steps(base: Recipe, recipe: Recipe) -> list[str]:
+    """Names of the leading steps that are equal in both."""
+    names = []
+    for own, other in zip(recipe.steps, base.steps, strict=False):
+        if own != other:
+            break
+        names.append(own.name)
+    return names
+
+
+def uniform_share(recipe: Recipe, plan: PruningPlan) -> tuple[float, int]:
+    """The share of multiply-adds to ask for, so that one ratio for all groups leaves nearly what a plan leaves.
+
+    Rounded to multiples of `align`, many groups change width at the same ratio; `plan_macs` lets some of them keep the
+    wider one where the share allows. Several shares are tried, since the nearest result may lie above the plan's.
+
+    Returns:
+        The share of all multiply-adds, and how many it leaves.
+    """
+    step = recipe.find_step(PruneStep)
+    assert step is not None
+    channels, height, width = recipe.task.input_shape
+    shape = (channels, height, width)
+    module = to_torch(open_model(recipe.model, recipe.weights, shape))
+    groups = find_groups(module, shape, expand_names(module, step.protect, "protect"), step.recurrent)
+    network = Network(module, groups, shape, step.criterion or "fpgm", step.align)
+    shares = [round(min(1.0, plan.macs_after / plan.macs_before * (1 + excess)), 6) for excess in EXCESSES]
+    tried = {share: plan_macs(network, share).macs_after for share in shares}
+    return min(tried.items(), key=lambda item: abs(item[1] - plan.macs_after))
