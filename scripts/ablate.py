@@ -141,7 +141,7 @@ def compute(ablation: Ablation, row: Row, recipe: Recipe, identity: str) -> Resu
     stages = {stage.stage: stage for stage in report.stages}
     return dataclasses.replace(
         result,
-        fp32=stages.get("finetuned"),
+        fp32=stages.get("finetuned") or stages.get("teacher"),
         int8=stages.get("int8"),
         count=stages["baseline"].score.count,
         notes=report.notes,
@@ -174,7 +174,7 @@ def task_of(recipe: Recipe) -> Task:
 
 
 def share_stages(ablation: Ablation, recipe: Recipe) -> None:
-    """Copy the files of the steps that a recipe begins with like the base; what is not there yet is made there."""
+    """Copy the files of the steps that a recipe has in common with the base; what is not there yet is made there."""
     shared = shared_steps(ablation.base, recipe)
     if shared:
         finish_base(ablation, shared[-1])

@@ -9,12 +9,19 @@ from compress.pipeline import open_model
 from compress.pipeline.stages import expand_names
 from compress.prune.groups import find_groups
 from compress.prune.plan import Network, plan_macs
-from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe
+from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, TeacherStep
 
 LSTM_FORMS = ("float", "weights", "dynamic")
 L2_ON_ALPHA = ("0", "1e-4", "1e-3")
 UNPRUNED = ("sensitivity", "prune", "quantize")
 """Steps that a network does without that is fine-tuned only."""
+BUILDS_ON: dict[str, set[str]] = {
+    "teacher": set(),
+    "sensitivity": set(),
+    "prune": {"sensitivity"},
+    "finetune": {"teacher", "prune"},
+    "quantize": {"teacher", "finetune"},
+}
 EXCESSES = tuple(step / 1000 for step in range(11))
 """How far above a plan's share of multiply-adds a uniform plan may be asked for, as parts of it."""
 
@@ -39,29 +46,40 @@ def all_rows(base: Recipe) -> tuple[Row, ...]:
     if base.find_step(PruneStep) is None or finetune is None or quantize is None:
         found = ", ".join(step.name for step in base.steps)
         raise CompressError(f"steps: got {found}. Must hold prune, finetune and quantize, to vary each of them.")
-    epochs = f"finetune.epochs={finetune.epochs + quantize.epochs}"
+    lesson = base.find_step(TeacherStep)
     rows = [
         Row("fp32", "fp32, as deployed"),
-        Row("control", "fp32 fine-tuned, neither pruned nor quantised, as many epochs in all", (epochs,), UNPRUNED),
-        Row("control-alone", "the same without distillation", (epochs, "finetune.distill=0"), ("teacher", *UNPRUNED)),
+        *control_rows(finetune, quantize, lesson),
         Row("base", "the recipe: per-layer ratios, PACT"),
         Row("uniform", "one ratio for all layers, MACs as near as it goes", without=("sensitivity",)),
         Row("no-distill", "no distillation", ("finetune.distill=0", "quantize.distill=0"), ("teacher",)),
-        Row("first-teacher", "distilled from the original, which was not fine-tuned first", without=("teacher",)),
+    ]
+    if lesson:
+        rows.append(Row("first-teacher", "distilled from the original, not fine-tuned first", without=("teacher",)))
+    rows += [
         Row("plain-qat", "plain QAT: ranges stay as calibrated", ("quantize.pact.enabled=false",)),
         *(Row(f"pact-l2-{l2}", f"PACT, L2 on alpha {l2}", (f"quantize.pact.l2={l2}",)) for l2 in L2_ON_ALPHA),
         Row("live-bn", "BatchNorm live in fine-tuning", ("finetune.freeze_bn=false",)),
         Row("frozen-bn", "BatchNorm frozen in fine-tuning", ("finetune.freeze_bn=true",)),
-        *(Row(f"lstm-{form}", f"LSTM: {form}", (f"quantize.recurrent={form}",)) for form in LSTM_FORMS),
     ]
-    left_out = set()
-    if not finetune.distill:
-        left_out.add("control-alone")
-    if not any(step.name == "teacher" for step in base.steps):
-        left_out.add("first-teacher")
-    if base.task.kind != "recognition":
-        left_out |= {f"lstm-{form}" for form in LSTM_FORMS}
-    return tuple(row for row in rows if row.name not in left_out)
+    if base.task.kind == "recognition":
+        rows += [Row(f"lstm-{form}", f"LSTM: {form}", (f"quantize.recurrent={form}",)) for form in LSTM_FORMS]
+    return tuple(rows)
+
+
+def control_rows(finetune: FinetuneStep, quantize: QuantizeStep, lesson: TeacherStep | None) -> list[Row]:
+    """What training alone gains: the network neither pruned nor quantised, trained for as many epochs in all."""
+    epochs = f"finetune.epochs={finetune.epochs + quantize.epochs}"
+    rows = [Row("control", "fp32 fine-tuned, neither pruned nor quantised, as many epochs in all", (epochs,), UNPRUNED)]
+    if lesson:
+        alone = ("sensitivity", "prune", "finetune", "quantize")
+        rows.insert(0, Row("teacher", "the teacher: fp32 fine-tuned first", without=alone))
+        mild = (epochs, f"finetune.lr={lesson.lr:g}")
+        rows.append(Row("control-mild", "the same at the teacher's learning rate", mild, UNPRUNED))
+    if finetune.distill:
+        without = ("teacher", *UNPRUNED)
+        rows.append(Row("control-alone", "the same without distillation", (epochs, "finetune.distill=0"), without))
+    return rows
 
 
 def choose(rows: tuple[Row, ...], names: str | None) -> tuple[Row, ...]:
@@ -80,13 +98,14 @@ def choose(rows: tuple[Row, ...], names: str | None) -> tuple[Row, ...]:
 
 
 def shared_steps(base: Recipe, recipe: Recipe) -> list[str]:
-    """Names of the leading steps that are equal in both."""
-    names = []
-    for own, other in zip(recipe.steps, base.steps, strict=False):
-        if own != other:
-            break
-        names.append(own.name)
-    return names
+    """Names of the steps that give the same in both: equal themselves, and so is all that they build on."""
+    own, other = ({step.name: step for step in each.steps} for each in (recipe, base))
+    shared: list[str] = []
+    for name, step in other.items():
+        ready = all(need in shared or need not in {**own, **other} for need in BUILDS_ON[name])
+        if ready and own.get(name) == step:
+            shared.append(name)
+    return shared
 
 
 def uniform_share(recipe: Recipe, plan: PruningPlan) -> tuple[float, int]:

@@ -12,7 +12,7 @@ import pytest
 from compress import artifacts
 from compress.artifacts import Cost, Latency, Machine, PruningPlan, Score, StageResult
 from compress.errors import ArtifactError, CompressError, TrainingError
-from compress.recipe import load_recipe
+from compress.recipe import TeacherStep, load_recipe
 from tests.pipeline import tiny
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -107,6 +107,18 @@ def test_uniform_has_one_ratio_and_needs_no_scan(whole: Path) -> None:
     assert not (whole / "uniform" / "sensitivity.json").exists()
 
 
+def test_what_builds_on_another_step_is_not_shared(ablate: ModuleType, inputs: Path) -> None:
+    """Leaving the teacher out changes training, not the scan; another scan changes all that follows."""
+    given = ablation(ablate, inputs, "shared")
+    lesson = TeacherStep(epochs=1)
+    base = given.base.model_copy(update={"steps": (lesson, *given.base.steps)})
+    assert ablate.shared_steps(base, base) == ["teacher", "sensitivity", "prune", "finetune", "quantize"]
+    assert ablate.shared_steps(base, given.base) == ["sensitivity", "prune"]
+    assert ablate.shared_steps(given.base, given.base) == ["sensitivity", "prune", "finetune", "quantize"]
+    no_scan = base.model_copy(update={"steps": (lesson, *given.base.steps[1:])})
+    assert ablate.shared_steps(base, no_scan) == ["teacher"]
+
+
 @pytest.mark.parametrize("macs", [0.5, 0.6, 0.7, 0.8])
 def test_the_uniform_share_is_never_more_than_a_hundredth_above_the_plan(
     ablate: ModuleType, inputs: Path, macs
@@ -138,10 +150,14 @@ def test_a_teacher_is_trained_once(ablate: ModuleType, tmp_path: Path, monkeypat
     tiny.write_inputs(tmp_path, 6)
     lesson = {"epochs": 1, "batch_size": 6, "lr": 0.01}
     tiny.recipe(tmp_path, steps={"teacher": lesson, **tiny.STEPS})
-    folder = run(ablate, tmp_path, "out", "--rows", "control,first-teacher,uniform")
+    folder = run(ablate, tmp_path, "out", "--rows", "teacher,control,first-teacher,uniform")
+    lesson_only = row(ablate, folder, "teacher")
+    assert lesson_only.fp32.file == "teacher.onnx"
+    assert lesson_only.int8 is None
     assert same(folder / "control", folder / "base", "teacher.onnx") == [True]
     assert same(folder / "uniform", folder / "base", "teacher.onnx") == [True]
     assert not (folder / "first-teacher" / "teacher.onnx").exists()
+    assert same(folder / "first-teacher", folder / "base", *FILES[:2]) == [True] * 2  # pruning asks for no teacher
     assert "no `teacher`" in (folder / "ablation.md").read_text()
 
 
