@@ -29,8 +29,8 @@ MAX_OUTPUT = 1e-3
 """Largest difference of an output from the model's on the file's last integers, over the largest output where that is
 above 1: the float arithmetic is the same, but for its order."""
 MAX_MEAN_RECURRENT = 0.02
-"""Mean absolute difference of what an LSTM computes in integers from what it computes in float of the same input, in
-[-1, 1]; onnxruntime rounds its input and its states to 8 bits by the range that each call has."""
+"""Mean absolute difference of what an LSTM computes in integers from what it computes in float of the same input, over
+the largest value where that is above 1; onnxruntime rounds its input and its states to 8 bits by each call's range."""
 MAX_MEAN_OUTPUT = 0.05
 """Mean absolute difference of the outputs, over the largest of them where that is above 1 (they are no probabilities):
 differences of one step amplify through the layers."""
@@ -53,7 +53,7 @@ class Replayed:
     steps: list[Step]
     """Integer tensors, in execution order."""
     recurrent: dict[str, float]
-    """Mean absolute differences of what LSTMs compute in integers."""
+    """Mean differences of what LSTMs compute in integers, over their sizes (see MAX_MEAN_RECURRENT)."""
     outputs: dict[str, float]
     """Largest differences of the outputs, over their sizes (see MAX_OUTPUT)."""
 
@@ -103,7 +103,7 @@ def _replay(module: fx.GraphModule, exported: Exported, images: np.ndarray, opti
     outputs = [output.name for output in probe.graph.output]
     for name, _ in exported.integers.values():
         probe.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None))
-    for name in exported.approximate.values():
+    for name in set(exported.approximate.values()) - set(outputs):
         probe.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     values = Session(probe, optimise=optimise).run_all(images)
     replay = _Replay(
@@ -141,7 +141,8 @@ class _Replay(fx.Interpreter):
         result = super().run_node(n)
         if n.target in (recurrent_output, recurrent_state) and n.meta["onnx"] in self.approximate:
             found_here = torch.from_numpy(self.approximate[n.meta["onnx"]])
-            self.recurrent[n.meta["onnx"]] = float((result - found_here).abs().mean())
+            difference = (result - found_here).abs().mean() / max(1.0, float(result.abs().max()))
+            self.recurrent[n.meta["onnx"]] = float(difference)
             return found_here
         if n.op != "call_module" or not isinstance(self.submodules[str(n.target)], PACT):
             return result

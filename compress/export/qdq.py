@@ -15,7 +15,7 @@ import onnx_ir.passes.common as common
 from torch import fx, nn
 
 from compress.export.compact import compact
-from compress.export.recurrent import RecurrentForm, store_recurrent
+from compress.export.recurrent import RecurrentForm, bits_of, store_recurrent
 from compress.export.weights import store_integers, store_scaled
 from compress.graph import to_onnx
 from compress.graph.edit import array_of, attribute, constant, is_inner, producer
@@ -59,7 +59,8 @@ class Exported:
     model: onnx.ModelProto
     integers: dict[str, tuple[str, Parameters]]
     """Value of the lowered float graph -> (name of its uint8 form in the file, scale and zero point)."""
-    recurrent: RecurrentForm = "float"
+    recurrent_bits: dict[str, int] = field(default_factory=dict)
+    """LSTM or GRU -> bits of its weights, where they are int8."""
     approximate: dict[str, str] = field(default_factory=dict)
     """Results of layers that choose their steps as they run: value of the lowered float graph -> name in the file."""
 
@@ -95,7 +96,7 @@ def export_int8(
     onnx.checker.check_model(proto, full_check=True)
     integers = {name: (renamed[f"{name}{INTEGERS}"], found) for name, found in choices.activations.items()}
     approximate = {name: renamed[name] for name in results}
-    return Exported(proto, integers, recurrent, approximate)
+    return Exported(proto, integers, bits_of(recurrent, weight_bits), approximate)
 
 
 def read_choices(module: fx.GraphModule) -> Choices:

@@ -37,6 +37,15 @@ def forms_of(model: onnx.ModelProto) -> tuple[RecurrentForm, ...]:
     return tuple(forms)
 
 
+def bits_of(form: RecurrentForm, weight_bits: int) -> dict[str, int]:
+    """Operator -> bits of its weights in that form; none of them where it is float."""
+    if form == "float":
+        return {}
+    return dict.fromkeys(FORM_OPS["weights"], WEIGHT_BITS) | dict.fromkeys(
+        FORM_OPS["dynamic"] if form == "dynamic" else (), weight_bits
+    )
+
+
 def store_recurrent(graph: ir.Graph, form: RecurrentForm, weight_bits: int) -> list[str]:
     """Give every LSTM and GRU of a float graph the form; the names of what is computed in integers are returned.
 
@@ -50,7 +59,7 @@ def store_recurrent(graph: ir.Graph, form: RecurrentForm, weight_bits: int) -> l
     results: list[str] = []
     for node in list(graph):
         if node.op_type in FORM_OPS["dynamic"] and form == "dynamic":
-            results += [str(output.name) for output in node.outputs if output.name and output.uses()]
+            results += [str(out.name) for out in node.outputs if out.name and (out.uses() or out.is_graph_output())]
             compute_in_integers(graph, node, weight_bits)
         elif node.op_type in FORM_OPS["weights"]:
             for position in (1, 2):

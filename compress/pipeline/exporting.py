@@ -7,9 +7,10 @@ import numpy as np
 import onnx
 from torch import fx
 
-from compress.artifacts import Quantized
+from compress.artifacts import Parity, Quantized
+from compress.errors import ParityError
 from compress.export import Exported, check_parity, export_int8
-from compress.export.recurrent import WEIGHT_BITS, RecurrentForm, forms_of
+from compress.export.recurrent import RecurrentForm, forms_of
 from compress.quant.recurrent import round_recurrent
 from compress.recipe import QuantizeStep
 
@@ -42,29 +43,64 @@ def export_form(
     return export_int8(module, lowered, recurrent=form, weight_bits=step.weight_bits)
 
 
-def choose_form(
-    module: fx.GraphModule, lowered: onnx.ModelProto, step: QuantizeStep, score: Callable[[onnx.ModelProto], float]
-) -> tuple[Exported, tuple[str, ...]]:
-    """Export in every form that the step allows, and keep the one of `best_candidate`; a line says what was measured.
+def export_checked(
+    module: fx.GraphModule,
+    lowered: onnx.ModelProto,
+    step: QuantizeStep,
+    score: Callable[[onnx.ModelProto], float],
+    images: np.ndarray,
+) -> tuple[onnx.ModelProto, Quantized]:
+    """The int8 file of a trained network, its recurrent layers in the form that the step names or that measures best.
 
     Args:
         module: the trained network.
         lowered: the float model it was imported from.
-        step: names one form, or leaves the choice to what is measured.
+        step: names one form, or leaves the choice to what is measured (see `best_candidate`).
         score: file -> metric on the validation data.
+        images: [N, 3, H, W] to compare file and network on.
+
+    Raises:
+        ParityError: the file does not compute what the network computes.
     """
     forms = forms_of(lowered)
-    if len(forms) == 1:
-        return export_form(module, lowered, step, "float"), ()
-    if step.recurrent != "auto":
-        return export_form(module, lowered, step), (f"recurrent layers: {step.recurrent}, as the recipe says",)
+    if step.recurrent != "auto" or len(forms) == 1:
+        exported = export_form(module, lowered, step)
+        return exported.model, Quantized(check_export(module, exported, images), _as_asked(step.recurrent, forms))
     candidates = []
     for form in forms:
         exported = export_form(module, lowered, step, form)
         candidates.append(Candidate(form, exported, score(exported.model)))
-    best = best_candidate(candidates)
+    return _best_that_agrees(candidates, module, images)
+
+
+def _as_asked(asked: str, forms: tuple[RecurrentForm, ...]) -> tuple[str, ...]:
+    """What became of a form that the recipe names."""
+    if asked == "auto":
+        return ()
+    if len(forms) == 1:
+        return (f"recurrent: {asked} changes nothing: the model has no LSTM or GRU layer",)
+    if asked not in forms:
+        return (f"recurrent layers: {forms[-1]}; {asked} exists for LSTM layers only",)
+    return (f"recurrent layers: {asked}, as the recipe says",)
+
+
+def _best_that_agrees(
+    candidates: list[Candidate], module: fx.GraphModule, images: np.ndarray
+) -> tuple[onnx.ModelProto, Quantized]:
+    """The best candidate; not one in integers whose rounding is too coarse for the network."""
     measured = ", ".join(f"{one.form} {one.metric:.4f} in {one.size_bytes / 1000:.1f} KB" for one in candidates)
-    return best.exported, (f"recurrent layers: {best.form}, of {measured}",)
+    notes: tuple[str, ...] = ()
+    while True:
+        best = best_candidate(candidates)
+        try:
+            parity = check_export(module, best.exported, images)
+        except ParityError as error:
+            if best.form != "dynamic":
+                raise
+            candidates = [one for one in candidates if one is not best]
+            notes = (f"recurrent layers: not dynamic, {error}",)
+        else:
+            return best.exported.model, Quantized(parity, (f"recurrent layers: {best.form}, of {measured}", *notes))
 
 
 def best_candidate(candidates: list[Candidate]) -> Candidate:
@@ -79,11 +115,10 @@ def best_candidate(candidates: list[Candidate]) -> Candidate:
     return max(reversed(small), key=lambda one: one.metric)
 
 
-def check_export(module: fx.GraphModule, exported: Exported, images: np.ndarray, notes: tuple[str, ...]) -> Quantized:
-    """Compare the file with the network that it holds (see `check_parity`).
+def check_export(module: fx.GraphModule, exported: Exported, images: np.ndarray) -> Parity:
+    """Compare the file with the network that it holds, recurrent weights rounded as they are in it.
 
     Raises:
-        ParityError: they do not compute the same.
+        ParityError: they do not compute the same (see `check_parity`).
     """
-    twin = module if exported.recurrent == "float" else round_recurrent(module, WEIGHT_BITS)
-    return Quantized(check_parity(twin, exported, images), notes)
+    return check_parity(round_recurrent(module, exported.recurrent_bits), exported, images)

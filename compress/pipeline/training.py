@@ -15,7 +15,7 @@ from compress.errors import DataError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.runtime import Session
-from compress.pipeline.exporting import check_export, choose_form, export_form
+from compress.pipeline.exporting import export_checked, export_form
 from compress.pipeline.inputs import default_threads, score_model
 from compress.pipeline.stages import Progress, as_graph_module, check_fits, expand_names, model_identity
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
@@ -75,7 +75,7 @@ def run_quantize(
 
     Each epoch is scored as the int8 file it would become, so the best epoch is the best file. With no epochs the
     calibrated model is written. LSTM and GRU layers are not quantised in training; at the end their forms in the file
-    are compared (see `choose_form`).
+    are compared (see `export_checked`).
 
     Raises:
         ParityError: the file does not compute what the model computes; nothing is written.
@@ -108,10 +108,9 @@ def run_quantize(
             identity=train_identity(model, teacher, task, step, seed),
             on_progress=on_progress,
         )
-    exported, notes = choose_form(qat, lowered, step, lambda made: score_model(made, task, threads).metric)
     images = max(task.calibration_batches(PARITY_IMAGES, PARITY_IMAGES), key=len)  # batches may differ in width
-    quantized = check_export(qat, exported, images, notes)
-    save_model(exported.model, out_file)
+    made, quantized = export_checked(qat, lowered, step, lambda file: score_model(file, task, threads).metric, images)
+    save_model(made, out_file)
     _discard(checkpoint)
     return quantized
 
