@@ -129,8 +129,8 @@ def _is_integer_layer(module: fx.GraphModule, node: fx.Node) -> bool:
     """Layers with an integer kernel worth using: Gemm, MatMul with a constant, and convolutions but the stem.
 
     A convolution that reads the image has too few channels for integer kernels (0.5 to 0.65x of fp32, measured).
-    The logits of a recogniser are a MatMul: 96 units to 6625 classes in 80 steps take 1.6 ms so, 2.1 ms in float, and
-    3.7 ms with int8 weights alone, softmax included (AVX2, one thread, `scripts/time_logits.py`).
+    The logits of a recogniser are a MatMul: 96 units to 6625 classes in 80 steps take 1.6 ms so, 2.1 ms in float,
+    softmax included (AVX2, one thread, `scripts/time_logits.py`).
     """
     layer = _module_of(module, node)
     if isinstance(layer, nn.Conv2d):
