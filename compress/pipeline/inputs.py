@@ -19,6 +19,7 @@ from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.measure.runtime import Session
 from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
+from compress.recipe import Recipe
 from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Task
 from compress.tasks.classification import DirectionTask
@@ -155,6 +156,27 @@ def make_task(
         return cast(Task, call_factory(kind, train, val, **options))
     raise CompressError(
         f"--task: got {kind!r}. Must be classification, recognition, or package.module:Class for your own."
+    )
+
+
+def recipe_task(recipe: Recipe) -> Task:
+    """The task of a recipe, on its data.
+
+    Raises:
+        DataError: the data cannot be read.
+    """
+    settings = recipe.task
+    channels, height, width = settings.input_shape
+    return make_task(
+        settings.kind,
+        train=recipe.data.train,
+        val=recipe.data.val,
+        input_shape=(channels, height, width),
+        directions=settings.directions,
+        labels=settings.labels,
+        charset=settings.charset,
+        use_space=settings.use_space,
+        widths=settings.widths,
     )
 
 

@@ -13,7 +13,7 @@ from compress.artifacts import PruningPlan, Quantized, Report, Sensitivity
 from compress.errors import OutputError
 from compress.graph import save_model
 from compress.pipeline import stages, training
-from compress.pipeline.inputs import default_threads, make_task, open_model
+from compress.pipeline.inputs import default_threads, open_model, recipe_task
 from compress.pipeline.results import make_report, measure_files
 from compress.pipeline.stages import Progress
 from compress.pipeline.state import Run
@@ -28,20 +28,8 @@ def run_recipe(recipe: Recipe, command: str, on_progress: Progress | None = None
         CompressError: anything a user can mend; what was finished before stays.
     """
     _check_writable(recipe.out)
-    shape = _shape(recipe)
-    original = open_model(recipe.model, recipe.weights, shape)
-    data = recipe.data
-    task = make_task(
-        recipe.task.kind,
-        train=data.train,
-        val=data.val,
-        input_shape=shape,
-        directions=recipe.task.directions,
-        labels=recipe.task.labels,
-        charset=recipe.task.charset,
-        use_space=recipe.task.use_space,
-        widths=recipe.task.widths,
-    )
+    task = recipe_task(recipe)
+    original = open_model(recipe.model, recipe.weights, task.input_shape)
     run = Run(recipe, task, original, original, recipe.threads or default_threads(), on_progress)
     files = {"baseline": _baseline_file(run)}
     model = original
@@ -143,11 +131,6 @@ def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.Mode
         )
 
     return run.stage("int8", training.train_identity(model, run.teacher, run.task, step, recipe.seed), compute)
-
-
-def _shape(recipe: Recipe) -> tuple[int, int, int]:
-    channels, height, width = recipe.task.input_shape
-    return channels, height, width
 
 
 def _baseline_file(run: Run) -> Path:

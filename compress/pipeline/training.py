@@ -80,6 +80,30 @@ def run_quantize(
     Raises:
         ParityError: the file does not compute what the model computes; nothing is written.
     """
+    qat, lowered = train_int8(
+        model, teacher, task, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+    )
+    made, quantized = export_trained(qat, lowered, task, step, threads)
+    save_model(made, out_file)
+    _discard(checkpoint)
+    return quantized
+
+
+def train_int8(
+    model: onnx.ModelProto,
+    teacher: onnx.ModelProto | None,
+    task: Task,
+    step: QuantizeStep,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    checkpoint: Path | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[fx.GraphModule, onnx.ModelProto]:
+    """Fold, calibrate and train with PACT: the network that an int8 file will hold, and the float model behind it.
+
+    A checkpoint stays; the same call with it goes on, or gives the finished network again.
+    """
     lowered = lower_for_int8(model)
     module = _trainable(lowered, task, threads)
     qat = prepare_qat(
@@ -108,11 +132,19 @@ def run_quantize(
             identity=train_identity(model, teacher, task, step, seed),
             on_progress=on_progress,
         )
+    return qat, lowered
+
+
+def export_trained(
+    qat: fx.GraphModule, lowered: onnx.ModelProto, task: Task, step: QuantizeStep, threads: int | None = None
+) -> tuple[onnx.ModelProto, Quantized]:
+    """The int8 file of a trained network, checked against it (see `export_checked`).
+
+    Raises:
+        ParityError: the file does not compute what the network computes.
+    """
     images = max(task.calibration_batches(PARITY_IMAGES, PARITY_IMAGES), key=len)  # batches may differ in width
-    made, quantized = export_checked(qat, lowered, step, lambda file: score_model(file, task, threads).metric, images)
-    save_model(made, out_file)
-    _discard(checkpoint)
-    return quantized
+    return export_checked(qat, lowered, step, lambda file: score_model(file, task, threads).metric, images)
 
 
 def _train(
