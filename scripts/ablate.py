@@ -21,16 +21,18 @@ from pathlib import Path
 
 import onnx
 import typer
+from ablation_forms import run_form
 from ablation_results import Result, commit, locked, merge, result_file, row_identity, summary
-from ablation_rows import Row, all_rows, choose, shared_steps, uniform_share
+from ablation_rows import FORM, Row, all_rows, choose, shared_steps, uniform_share
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, StageResult
 from compress.cli.progress import OnProgress, progress
-from compress.errors import CompressError, ParityError, TrainingError
+from compress.errors import CompressError, ParityError, TrainingError, UnsupportedOpError
 from compress.measure.cost import model_cost
 from compress.measure.machine import machine_info
-from compress.pipeline import make_task, open_any, run_recipe, score_model
+from compress.pipeline import open_any, run_recipe, score_model
+from compress.pipeline.inputs import recipe_task
 from compress.recipe import CompareSettings, GateSettings, Recipe, load_recipe
 from compress.tasks.base import Task
 
@@ -123,7 +125,7 @@ def run_row(ablation: Ablation, row: Row) -> Result:
 
 def compute(ablation: Ablation, row: Row, recipe: Recipe, identity: str) -> Result:
     """Run the row; a failure of training or export is its result."""
-    task = task_of(recipe)
+    task = recipe_task(recipe)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     result = Result(
         row.name, row.title, row.settings, row.without, identity, commit(), now, machine_info(), task.metric_name
@@ -132,20 +134,31 @@ def compute(ablation: Ablation, row: Row, recipe: Recipe, identity: str) -> Resu
         deployed = score_deployed(recipe, task)
         return dataclasses.replace(result, fp32=deployed, count=deployed.score.count)
     try:
-        if row.name != "base":
-            share_stages(ablation, recipe)
-        with locked(recipe.out.with_name(f".{recipe.out.name}.lock")):
-            report = run_recipe(recipe, shlex.join(["python", *sys.argv]), ablation.on_progress)
-    except (TrainingError, ParityError) as error:
+        stages, notes = run_stages(ablation, row, recipe, task)
+    except (TrainingError, ParityError, UnsupportedOpError) as error:
         return dataclasses.replace(result, failed=str(error))
-    stages = {stage.stage: stage for stage in report.stages}
     return dataclasses.replace(
         result,
         fp32=stages.get("finetuned") or stages.get("teacher"),
         int8=stages.get("int8"),
         count=stages["baseline"].score.count,
-        notes=report.notes,
+        notes=notes,
     )
+
+
+def run_stages(
+    ablation: Ablation, row: Row, recipe: Recipe, task: Task
+) -> tuple[dict[str, StageResult], tuple[str, ...]]:
+    """What a run of the row's recipe reports of each stage, and its notes."""
+    if row.name.startswith(FORM):
+        finish_base(ablation, "finetune")
+        with locked(ablation.out / ".forms.lock"):  # one network, trained by whichever row comes first
+            return run_form(ablation.base, recipe, task, ablation.out / "forms.checkpoint", ablation.on_progress), ()
+    if row.name != "base":
+        share_stages(ablation, recipe)
+    with locked(recipe.out.with_name(f".{recipe.out.name}.lock")):
+        report = run_recipe(recipe, shlex.join(["python", *sys.argv]), ablation.on_progress)
+    return {stage.stage: stage for stage in report.stages}, report.notes
 
 
 def score_deployed(recipe: Recipe, task: Task) -> StageResult:
@@ -155,22 +168,6 @@ def score_deployed(recipe: Recipe, task: Task) -> StageResult:
     size_bytes = file.stat().st_size if file.is_file() else len(content)
     cost = model_cost(onnx.load_model_from_string(content), task.input_shape, size_bytes)
     return StageResult("baseline", file.name, cost, score_model(content, task, recipe.threads))
-
-
-def task_of(recipe: Recipe) -> Task:
-    settings = recipe.task
-    channels, height, width = settings.input_shape
-    return make_task(
-        settings.kind,
-        train=recipe.data.train,
-        val=recipe.data.val,
-        input_shape=(channels, height, width),
-        directions=settings.directions,
-        labels=settings.labels,
-        charset=settings.charset,
-        use_space=settings.use_space,
-        widths=settings.widths,
-    )
 
 
 def share_stages(ablation: Ablation, recipe: Recipe) -> None:

@@ -12,6 +12,8 @@ from compress.prune.plan import Network, plan_macs
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, TeacherStep
 
 LSTM_FORMS = ("float", "weights", "dynamic")
+FORM = "lstm-"
+"""Rows that export one network in different forms have names that begin so."""
 L2_ON_ALPHA = ("0", "1e-4", "1e-3")
 UNPRUNED = ("sensitivity", "prune", "quantize")
 """Steps that a network does without that is fine-tuned only."""
@@ -63,7 +65,7 @@ def all_rows(base: Recipe) -> tuple[Row, ...]:
         Row("frozen-bn", "BatchNorm frozen in fine-tuning", ("finetune.freeze_bn=true",)),
     ]
     if base.task.kind == "recognition":
-        rows += [Row(f"lstm-{form}", f"LSTM: {form}", (f"quantize.recurrent={form}",)) for form in LSTM_FORMS]
+        rows += [Row(FORM + form, f"LSTM: {form}", (f"quantize.recurrent={form}",)) for form in LSTM_FORMS]
     return tuple(rows)
 
 

@@ -8,15 +8,31 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from compress import artifacts
 from compress.artifacts import Cost, Latency, Machine, PruningPlan, Score, StageResult
 from compress.errors import ArtifactError, CompressError, TrainingError
+from compress.graph import from_torch, save_model
 from compress.recipe import TeacherStep, load_recipe
 from tests.pipeline import tiny
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 FILES = ("plan.json", "pruned.onnx", "finetuned.onnx", "int8.onnx")
+
+
+class Columns(nn.Module):
+    """An LSTM over the columns of an image, and a class for its last step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.rnn = nn.Conv2d(3, 8, (16, 4), (1, 4)), nn.LSTM(8, 32, bidirectional=True)
+        self.fc = nn.Linear(64, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns, _ = self.rnn(nn.functional.relu(self.conv(x)).mean(2).permute(2, 0, 1))
+        return torch.softmax(self.fc(columns[-1]), 1)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +182,38 @@ def test_every_row_is_a_valid_recipe(ablate: ModuleType, inputs: Path) -> None:
     recipes = {each.name: given.recipe(each) for each in ablate.all_rows(given.base) if each.name != "uniform"}
     assert len(recipes) > 8
     assert len({recipe.out for recipe in recipes.values()}) == len(recipes)
+
+
+def test_lstm_forms_are_files_of_one_network(ablate: ModuleType, tmp_path: Path, monkeypatch) -> None:
+    """Trained once; the form that the recipe itself chose gives the recipe's own bytes."""
+    tiny.write_inputs(tmp_path, 6)
+    save_model(from_torch(Columns().eval(), torch.zeros(1, *tiny.SHAPE)), tmp_path / "model.onnx")
+    tiny.recipe(tmp_path, steps={**tiny.STEPS, "prune": {"target": {"macs": 0.7}, "align": 1}})
+    given = ablation(ablate, tmp_path, "forms")
+    base = ablate.run_row(given, ablate.Row("base", ""))
+    rows = {
+        form: ablate.Row(f"lstm-{form}", "", (f"quantize.recurrent={form}",))
+        for form in ("float", "weights", "dynamic")
+    }
+    results = {"float": ablate.run_row(given, rows.pop("float"))}
+
+    def must_not(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("compress.tasks.classification.DirectionTask.train_batches", must_not)
+    results |= {form: ablate.run_row(given, each) for form, each in rows.items()}
+    assert results["weights"].int8.cost.size_bytes < results["float"].int8.cost.size_bytes
+    assert results["weights"].fp32.score == results["float"].fp32.score == base.fp32.score
+    (chosen,) = (note.split()[2].rstrip(",") for note in base.int8.notes)
+    assert chosen in results
+    assert same(given.out / f"lstm-{chosen}", given.out / "base", "int8.onnx") == [True]
+    assert results["float"].int8.parity.max_steps <= 1.01
+
+
+def test_forms_of_a_network_without_lstm_are_no_result(ablate: ModuleType, inputs: Path, whole: Path) -> None:
+    given = ablation(ablate, inputs, "whole")
+    found = ablate.run_row(given, ablate.Row("lstm-weights", "", ("quantize.recurrent=weights",)))
+    assert found.failed == "quantize.recurrent: weights: no layer of the model can have this form"
 
 
 # --- again, stopped, stale --------------------------------------------------------------------------------------

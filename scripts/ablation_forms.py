@@ -1,0 +1,81 @@
+"""Rows of an ablation (scripts/ablate.py) that export one trained network with its LSTM in different forms."""
+
+from pathlib import Path
+
+import onnx
+
+from compress.artifacts import Quantized, StageResult, fingerprint
+from compress.cli.progress import OnProgress
+from compress.errors import UnsupportedOpError
+from compress.export.recurrent import forms_of
+from compress.graph import read_model, save_model
+from compress.pipeline import open_model
+from compress.pipeline.inputs import default_threads
+from compress.pipeline.results import measure_files
+from compress.pipeline.state import Run
+from compress.pipeline.training import export_trained, train_identity, train_int8
+from compress.recipe import QuantizeStep, Recipe
+from compress.tasks.base import Task
+
+
+def run_form(
+    base: Recipe, recipe: Recipe, task: Task, checkpoint: Path, on_progress: OnProgress
+) -> dict[str, StageResult]:
+    """Export the base's int8 network in the form that a recipe names; its stages are what `run_recipe` would give.
+
+    The network is trained as the base says, once: rows differ in the file alone, not in which epoch was the best.
+
+    Args:
+        base: the recipe that training goes by; its folder holds the fine-tuned file.
+        recipe: the same but for `quantize.recurrent`; its folder takes the result.
+        task: of both.
+        checkpoint: the trained network, made if it is not there, and kept.
+        on_progress: as for `run_recipe`.
+
+    Raises:
+        UnsupportedOpError: there is no LSTM or GRU, or none that has this form.
+    """
+    trained, step = base.find_step(QuantizeStep), recipe.find_step(QuantizeStep)
+    assert trained is not None
+    assert step is not None
+    original = open_model(recipe.model, recipe.weights, task.input_shape)
+    if step.recurrent not in forms_of(original) or len(forms_of(original)) == 1:
+        raise UnsupportedOpError(f"quantize.recurrent: {step.recurrent}: no layer of the model can have this form")
+    run = Run(recipe, task, original, _teacher(base, original), recipe.threads or default_threads(), on_progress)
+    model = read_model(base.out / "finetuned.onnx")
+    identity = train_identity(model, run.teacher, task, trained, recipe.seed)
+
+    def compute(file: Path) -> Quantized:
+        qat, lowered = train_int8(
+            model,
+            run.teacher,
+            task,
+            trained,
+            seed=recipe.seed,
+            threads=run.threads,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+        )
+        made, quantized = export_trained(qat, lowered, task, step, run.threads)
+        save_model(made, file)
+        return quantized
+
+    run.stage("int8", fingerprint(identity, step.recurrent), compute)
+    files = {"baseline": _baseline(run), "finetuned": base.out / "finetuned.onnx", "int8": recipe.out / "int8.onnx"}
+    results, _ = measure_files(run, files)
+    return {result.stage: result for result in results}
+
+
+def _teacher(base: Recipe, original: onnx.ModelProto) -> onnx.ModelProto:
+    file = base.out / "teacher.onnx"
+    return read_model(file) if any(step.name == "teacher" for step in base.steps) else original
+
+
+def _baseline(run: Run) -> Path:
+    """The user's own file; a PyTorch model has none, so its export is written."""
+    given = Path(run.recipe.model)
+    if given.is_file():
+        return given
+    file = run.recipe.out / "baseline.onnx"
+    save_model(run.original, file)
+    return file
