@@ -43,8 +43,8 @@ def read_labels(path: Path) -> LabelList:
     """Read `path<TAB>text` lines (UTF-8, with or without BOM, any line ends; blank lines are skipped).
 
     Raises:
-        DataError: no such file, not UTF-8, no lines, a line without exactly one tab between two non-empty
-            columns, or more than `MAX_BAD_SHARE` of the images missing.
+        DataError: no such file, not UTF-8, no lines, a line without exactly one tab or without a path before it, or
+            more than `MAX_BAD_SHARE` of the images missing. A text may be empty: what that means is for the task.
     """
     lines = _read_text(path).replace("\r\n", "\n").split("\n")
     entries = [_parse_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -108,10 +108,10 @@ def _read_text(path: Path) -> str:
 
 def _parse_line(path: Path, number: int, line: str) -> Entry:
     columns = line.split("\t")
-    if len(columns) != 2 or not columns[0].strip() or not columns[1].strip():
+    if len(columns) != 2 or not columns[0].strip():
         shown = line if len(line) <= 80 else line[:77] + "..."
         raise DataError(
             f"{path}: line {number}: got {shown!r}. Expected two columns with one tab between them: path<TAB>text."
         )
     image, text = columns
-    return Entry(path.parent / image.strip(), text.rstrip("\r"), number)
+    return Entry(path.parent / image.strip(), text.rstrip("\r") if text.strip() else "", number)

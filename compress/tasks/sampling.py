@@ -14,7 +14,7 @@ def count_steps(images: int, batch_size: int) -> int:
         DataError: there is no training data.
     """
     if not images:
-        raise DataError("train: no images to train on. Name at least one label list with readable images.")
+        raise DataError("train: no images to train on. Name at least one label list with readable, labelled images.")
     return max(1, images // batch_size)
 
 

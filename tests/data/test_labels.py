@@ -78,11 +78,18 @@ def test_no_lines(tmp_path, content):
         read_labels(make_list(tmp_path, content))
 
 
-@pytest.mark.parametrize("line", ["b.png EXIT", "b.png\tEXIT\t1", "b.png\t", "\tEXIT", "b.png\t  "])
+@pytest.mark.parametrize("line", ["b.png EXIT", "b.png\tEXIT\t1", "b.png", "\tEXIT", "  \tEXIT"])
 def test_wrong_columns_name_the_line_and_show_it(tmp_path, line):
     path = make_list(tmp_path, f"a.png\tA\n{line}\n".encode())
     with pytest.raises(DataError, match=r"labels.txt: line 2: got '.*'. Expected two columns with one tab"):
         read_labels(path)
+
+
+@pytest.mark.parametrize("text", ["", " ", "  \u3000"])
+def test_a_text_may_be_empty(tmp_path, text):
+    """As in an LMDB folder: the task counts and names it."""
+    entries = read_labels(make_list(tmp_path, f"a.png\tA\nb.png\t{text}\n".encode())).entries
+    assert [entry.text for entry in entries] == ["A", ""]
 
 
 def test_a_long_wrong_line_is_shown_shortened(tmp_path):

@@ -79,6 +79,12 @@ def test_a_typing_error_among_labels_is_an_error_with_its_line(tmp_path, directi
         DirectionTask([], [path], input_shape=SHAPE, directions=directions)
 
 
+def test_an_empty_label_is_an_error_with_its_line(tmp_path):
+    path = write_list(tmp_path, ["0", "180", "", "180"])
+    with pytest.raises(DataError, match=r"labels.txt: line 3: unknown label ''. Allowed: 0, 180."):
+        DirectionTask([], [path], input_shape=SHAPE)
+
+
 def test_words_where_labels_are_demanded_are_an_error(crops):
     with pytest.raises(DataError, match=r"line 1: unknown label 'word0'"):
         DirectionTask([], [crops], input_shape=SHAPE, directions=False)

@@ -186,6 +186,13 @@ def test_lmdb_folders_and_their_empty_texts(make, tmp_path):
     assert task.warnings() == (f"{folder}: 1 of 3 images skipped, without text: image-000000002",) * 2
 
 
+def test_empty_texts_of_a_label_list_are_skipped_and_named_as_well(make, tmp_path):
+    path = write_list(tmp_path / "e", ["ab", "", "ba", " "])
+    task = make(train=[path], val=[path])
+    assert (task.train_steps(1), task.evaluate(reader(["ab", "", "ba", ""])).count) == (2, 2)
+    assert task.warnings() == (f"{path}: 2 of 4 images skipped, without text: 1.png, 3.png",) * 2
+
+
 def test_crops_one_pixel_wide(make, tmp_path):
     path = write_list(tmp_path / "n", ["a", "b", "ab"], [1, 20, 30])
     task = make(train=[path], val=[path])
