@@ -107,7 +107,9 @@ class RecognitionTask:
         """Keep validation images resized, and their texts and widths."""
         pairs = [pair for part in lists for pair in zip(part.images, part.entries, strict=True) if pair[1].text]
         if not pairs:
-            raise DataError("val: no images to validate on. Name at least one label list with readable, labelled images.")
+            raise DataError(
+                "val: no images to validate on. Name at least one label list with readable, labelled images."
+            )
         self._val = [resize_crop(image, self.input_shape) for image, _ in pairs]
         self._val_texts = [entry.text for _, entry in pairs]
         self._val_widths = np.array([self._bucket(image) for image, _ in pairs])
