@@ -11,6 +11,7 @@ from compress.export import check_parity, export_int8
 from compress.graph import load_model, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.quant import calibrate, prepare_qat
+from compress.quant.recurrent import round_recurrent
 from tests.export import files
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
@@ -44,3 +45,21 @@ def test_deployed_model(name: str) -> None:
     found = files.count_ops(files.optimised(exported.model))
     assert {kind: found[kind] for kind in layers} == layers
     assert found["Gemm"] == found["FusedConv"] == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "size_ratio", "kernel"), [("weights", 0.29, "LSTM"), ("dynamic", 0.29, "DynamicQuantizeLSTM")]
+)
+def test_deployed_recogniser_with_int8_lstms(form: str, size_ratio: float, kernel: str) -> None:
+    """Half of what it takes with the LSTMs in float, and still the network's own readings."""
+    name, shape = "en_number_mobile_v2.0_rec_infer.onnx", (3, 32, 160)
+    template = lower_for_int8(load_model(MODELS / name))
+    module = prepare_qat(to_torch(template), weight_bits=7, asymmetric_hard_swish=True)
+    calibrate(module, [crops(16, shape)])
+    exported = export_int8(module, template, recurrent=form, weight_bits=7)
+    parity = check_parity(round_recurrent(module, exported.recurrent_bits), exported, crops(24, shape)[16:])
+    assert parity.max_steps <= 1.01
+    assert parity.agreement >= 0.95
+    assert len(exported.model.SerializeToString()) <= size_ratio * (MODELS / name).stat().st_size
+    found = files.count_ops(files.optimised(exported.model))
+    assert (found[kernel], found["MatMulIntegerToFloat"], found["QLinearConv"]) == (2, 1, 52)
