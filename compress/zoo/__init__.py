@@ -10,7 +10,7 @@ _SUFFIX = ".onnx"
 
 def shipped_names() -> tuple[str, ...]:
     """Names of the models that ship with the package."""
-    return tuple(sorted(path.stem for path in _models_folder().glob(f"*{_SUFFIX}")))
+    return tuple(sorted(path.stem for path in models_folder().glob(f"*{_SUFFIX}")))
 
 
 def shipped(name: str) -> Path:
@@ -21,9 +21,10 @@ def shipped(name: str) -> Path:
     """
     if name not in shipped_names():
         raise ModelError(f"{name!r} is no shipped model. Allowed: {', '.join(shipped_names()) or 'none'}.")
-    return _models_folder() / f"{name}{_SUFFIX}"
+    return models_folder() / f"{name}{_SUFFIX}"
 
 
-def _models_folder() -> Path:
+def models_folder() -> Path:
+    """Folder of the models that ship, and of the charset of the recogniser among them."""
     # The package is installed as ordinary files (never zipped), so the resource is a path.
     return Path(str(resources.files("compress.zoo") / "models"))

@@ -1,0 +1,93 @@
+"""What the scripts that train the shipped networks have in common: stages on rendered crops, each of which resumes."""
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.artifacts import fingerprint
+from compress.cli.progress import OnProgress
+from compress.data.synthetic import write_dataset
+from compress.tasks.base import Predict, Task
+from compress.train import fit
+
+SEEDS = {"train": 0, "val": 1, "plain": 2, "more": 3}
+"""Sets of crops, and what is added to --seed for each; no crop is in two sets."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One call of `fit`."""
+
+    name: str
+    crops: str
+    input_shape: tuple[int, int, int]
+    epochs: int
+    lr: float
+    augment: bool
+
+
+def run_stage(
+    module: nn.Module, stage: Stage, task: Task, options: argparse.Namespace, before: str, on_progress: OnProgress
+) -> str:
+    """Train the module in place; return the stage's identity, on which the next one's depends."""
+    identity = fingerprint(before, task.fingerprint(), asdict(stage), options.batch_size, options.seed)
+    result = fit(
+        module,
+        batches=lambda epoch: task.train_batches(epoch=epoch, batch_size=options.batch_size, seed=options.seed),
+        steps_per_epoch=task.train_steps(options.batch_size),
+        loss=task.loss,
+        evaluate=lambda network: task.evaluate(predictor(network)).metric,
+        epochs=stage.epochs,
+        lr=stage.lr,
+        weight_decay=1e-5,
+        warmup_epochs=0.2,
+        seed=options.seed,
+        checkpoint=options.work / f"{stage.name}.pt",
+        fingerprint=identity,
+        on_progress=lambda done, total, message: on_progress(done, total, f"{stage.name}: {message}"),
+    )
+    figures = ", ".join(f"{metric:.4f}" for metric in result.history)
+    print(f"{stage.name}: {task.metric_name} after each epoch {figures}", flush=True)
+    return identity
+
+
+def predictor(module: nn.Module) -> Predict:
+    """Images and outputs as arrays."""
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return module(torch.from_numpy(images).contiguous(memory_format=torch.channels_last)).numpy()
+
+    return predict
+
+
+def rendered(kind: str, options: argparse.Namespace, on_progress: OnProgress) -> Path:
+    """The label list of a rendered set, made now unless a whole one of that size is there."""
+    count = {"val": options.val_crops, "more": 2 * options.crops}.get(kind, options.crops)
+    labels: Path = options.work / kind / "labels.txt"
+    if labels.exists() and len(labels.read_text(encoding="utf-8").splitlines()) == count:
+        return labels
+    seed = options.seed + SEEDS[kind]
+    return write_dataset(labels.parent, count, seed, plain=kind == "plain", on_progress=on_progress)
+
+
+def add_options(
+    parser: argparse.ArgumentParser, *, work: str, epochs: tuple[int, ...], lr: float, crops: int = 12000
+) -> None:
+    """The options of every such script."""
+    shown = " ".join(map(str, epochs))
+    parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
+    parser.add_argument("--work", type=Path, default=Path(work), help="crops and checkpoints (default %(default)s)")
+    parser.add_argument("--crops", type=int, default=crops, help="training crops of each kind (default %(default)s)")
+    parser.add_argument("--val-crops", type=int, default=1000, help="held-out crops (default %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, nargs=len(epochs), default=epochs, metavar="N", help=f"of each stage (default {shown})"
+    )
+    parser.add_argument("--lr", type=float, default=lr, help="peak learning rate (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="(default %(default)s)")
+    parser.add_argument("--seed", type=int, default=100, help="of crops, weights and order (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="(default %(default)s)")

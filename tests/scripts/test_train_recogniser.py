@@ -1,0 +1,41 @@
+"""`scripts/train_recogniser.py`: trains, can be stopped and started, and writes a model that runs at any width."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress.measure.runtime import Session
+
+ROOT = Path(__file__).parents[2]
+
+
+def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "train_recogniser.py")]
+    options = ["--out", str(folder / "model.onnx"), "--work", str(folder), "--crops", "40", "--val-crops", "10"]
+    return subprocess.run([*command, *options, "--threads", "1", *arguments], capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_started_again_it_goes_on_and_ends_with_the_same_file(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(whole, "--epochs", "1", "1", "1").returncode == 0
+    assert train(parts, "--epochs", "1", "1", "1").returncode == 0
+    for checkpoint in ("2-real.pt", "3-more.pt"):  # as if killed after the first stage
+        (parts / checkpoint).unlink()
+    again = train(parts, "--epochs", "1", "1", "1")
+    assert again.returncode == 0, again.stderr
+    assert "exact" in again.stdout
+    assert (whole / "model.onnx").read_bytes() == (parts / "model.onnx").read_bytes()
+    outputs = Session(whole / "model.onnx").run(np.zeros((2, 3, 32, 100), np.float32))
+    assert outputs.shape == (2, 25, 96)
+    np.testing.assert_allclose(outputs.sum(axis=2), 1, atol=1e-5)
+
+
+def test_help_has_examples():
+    command = [sys.executable, str(ROOT / "scripts" / "train_recogniser.py"), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert "python scripts/train_recogniser.py --out runs/recogniser.onnx" in result.stdout
