@@ -1,8 +1,9 @@
 """LSTM and GRU layers of an int8 file: left in float, with int8 weights, or computed in integers.
 
 onnxruntime has one integer kernel for them, `DynamicQuantizeLSTM`. It rounds a layer's input, and at each time step its
-state, to uint8 by the range they have in that call: the images of one batch share it, so a reading may depend on what
-else is in the batch. Measured on PP-OCR's recogniser, one thread: docs/benchmarks.md.
+state, to uint8 by the range they have in that call: the images of one batch share it (with several threads, those that
+one thread takes), so a reading may depend on what else is in the batch. An image alone is always read the same.
+Measured on PP-OCR's recogniser, one thread: docs/benchmarks.md.
 """
 
 from typing import Literal

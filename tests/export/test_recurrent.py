@@ -149,6 +149,13 @@ def test_dynamic_readings_depend_on_the_batch_and_those_of_weights_do_not() -> N
         assert bool(difference < 1e-6) is same, form
 
 
+@pytest.mark.parametrize("form", ["weights", "dynamic"])
+def test_an_image_alone_is_read_the_same_by_any_number_of_threads(form: str) -> None:
+    model = crnn.export("lstm2_both", form).model
+    one, two = (Session(model, threads=threads).run(images(1, seed=3)) for threads in (1, 2))
+    np.testing.assert_allclose(one, two, atol=1e-6)
+
+
 # --- what the file stores ---------------------------------------------------------------------------------------
 
 
