@@ -35,7 +35,7 @@ from compress.graph import read_model, save_model
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
-from compress.measure.runtime import quantize_static_minmax
+from compress.measure.runtime import quantize_static_minmax, quantize_static_percentile
 from compress.pipeline import open_model, score_model
 from compress.pipeline.inputs import recipe_task
 from compress.recipe import QuantizeStep, Recipe, load_recipe
@@ -46,6 +46,8 @@ DEPLOYED, CANONICAL = "deployed", "canonical form"
 OURS = {"finetuned.onnx": "ours, float", "int8.onnx": "ours, int8"}
 CALIBRATION = 256
 """Images, where the recipe does not say."""
+PERCENTILE_MAX = 64
+"""Images for ranges by percentile, for which onnxruntime keeps all inner values in memory."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,20 @@ def tool_jobs(files: Mapping[str, Path], saturates: bool) -> dict[str, Make]:
     def onnxruntime_int8(source: Path) -> Make:
         return lambda images, file: quantize_static_minmax(source, images, file, reduce_range=saturates)
 
+    def onnxruntime_percentile(source: Path) -> Make:
+        def make(images: Sequence[np.ndarray], file: Path) -> None:
+            with quiet():
+                quantize_static_percentile(source, images[:PERCENTILE_MAX], file, reduce_range=saturates)
+
+        return make
+
     def nncf_int8(source: Path, half_range: bool = False) -> Make:
         return lambda images, file: quantize_nncf(source, images, file, half_range=half_range)
 
     jobs = {
         "onnxruntime int8": onnxruntime_int8(files[DEPLOYED]),
         f"onnxruntime int8, {CANONICAL}": onnxruntime_int8(files[CANONICAL]),
+        f"onnxruntime int8, {CANONICAL}, percentile": onnxruntime_percentile(files[CANONICAL]),
         "NNCF int8": nncf_int8(files[DEPLOYED]),
         f"NNCF int8, {CANONICAL}": nncf_int8(files[CANONICAL]),
     }
@@ -249,7 +259,8 @@ def caption(comparison: Comparison) -> list[str]:
         f"one image over {runs} runs, {threads} thread(s), the files in turn; speed: over the deployed file.",
         f"onnxruntime: quantize_static, MinMax, per channel, {how}. NNCF: post-training quantisation with its defaults "
         "and the full bias correction (fast_bias_correction=False); files below opset 13 it quantises per tensor. "
-        f"Both calibrate on the same {comparison.calibration} training images and train nothing.",
+        f"Both calibrate on the same {comparison.calibration} training images (percentiles, which take much memory, on "
+        f"{min(PERCENTILE_MAX, comparison.calibration)} of them), and train nothing.",
     ]
     if any(result.stage in OURS.values() for result in comparison.files):
         lines.append("ours: pruned, and trained on the recipe's training data; the validation images chose its epoch.")

@@ -91,6 +91,7 @@ def test_all_files_in_one_table(
         "canonical form",
         "onnxruntime int8",
         "onnxruntime int8, canonical form",
+        "onnxruntime int8, canonical form, percentile",
         "ours, float",
         "ours, int8",
     ]
