@@ -166,7 +166,8 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (make_recipe(steps=[{"sensitivity": {"ratios": []}}]), "sensitivity.ratios: got []. Must be rising"),
         (
             make_recipe(steps=[{"quantize": {}}, {"finetune": {}}]),
-            "steps: got the order quantize, finetune. Must be in the order teacher, sensitivity, prune, finetune, quantize.",
+            "steps: got the order quantize, finetune. "
+            "Must be in the order teacher, sensitivity, prune, finetune, quantize.",
         ),
         (make_recipe(steps=[{"finetune": {}}] * 2), "steps: `finetune` comes 2 times. Each step may come once."),
         (make_recipe(modle="x"), "modle: unknown key. Did you mean `model`?"),

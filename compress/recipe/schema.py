@@ -169,8 +169,7 @@ class FinetuneStep(_TrainStep):
 
 
 class TeacherStep(_TrainStep):
-    """Fine-tune the original model, neither pruned nor quantised, first: a teacher that knows the data, and a row of the
-    report that shows what fine-tuning alone gains."""
+    """Fine-tune the original model first: a teacher that knows the data, and a row for what that alone gains."""
 
     name: ClassVar[str] = "teacher"
     epochs: Positive = Field(4, description="passes over the training data")
