@@ -22,7 +22,7 @@ from pathlib import Path
 import onnx
 import typer
 from ablation_forms import run_form
-from ablation_results import Result, commit, locked, merge, result_file, row_identity, summary
+from ablation_results import Result, Timing, commit, last_files, locked, merge, result_file, row_identity, summary
 from ablation_rows import FORM, Row, all_rows, choose, shared_steps, uniform_share
 
 from compress import artifacts
@@ -30,6 +30,7 @@ from compress.artifacts import PruningPlan, StageResult
 from compress.cli.progress import OnProgress, progress
 from compress.errors import CompressError, ParityError, TrainingError, UnsupportedOpError
 from compress.measure.cost import model_cost
+from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info
 from compress.pipeline import open_any, run_recipe, score_model
 from compress.pipeline.inputs import recipe_task
@@ -82,16 +83,40 @@ def main() -> int:
     if options.base:
         copy_stages(options.base, base.out, list(FILES))
     failed = 0
+    names, command = [row.name for row in all_rows(base)], shlex.join(["python", *sys.argv])
     with progress(f"{options.out} holds what is done; the same command goes on from there.") as on_progress:
         ablation = Ablation(options.recipe, tuple(options.set), options.out, base, on_progress)
         for row in rows:
             with locked(options.out / "rows" / f".{row.name}.lock"):
                 result = run_row(ablation.named(row.name), row)
-            merge(options.out, [each.name for each in all_rows(base)], shlex.join(["python", *sys.argv]))
+            merge(options.out, names, command)
             failed += bool(result.failed)
             print(f"{row.name}: {summary(result)}", flush=True)
+        time_rows(ablation, names)
+    merge(options.out, names, command)
     print(f"Table: {options.out / 'ablation.md'}")
     return 1 if failed else 0
+
+
+def time_rows(ablation: Ablation, names: list[str]) -> None:
+    """Time the files of all rows that are there against each other, and store that in place of earlier figures."""
+    base = ablation.base
+    deployed = Path(base.model) if Path(base.model).is_file() else base.out / "canonical.onnx"
+    if not deployed.is_file():  # a PyTorch model whose recipe has not been run
+        return
+    channels, height, width = base.task.input_shape
+    rows = measure_latency(
+        last_files(ablation.out, names, deployed),
+        (channels, height, width),
+        threads=base.compare.threads,
+        rounds=base.compare.rounds,
+        on_progress=ablation.on_progress,
+    )
+    artifacts.save(Timing(now(), rows), ablation.out / "latency.json")
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def show_rows(rows: tuple[Row, ...], out: Path) -> None:
@@ -126,9 +151,8 @@ def run_row(ablation: Ablation, row: Row) -> Result:
 def compute(ablation: Ablation, row: Row, recipe: Recipe, identity: str) -> Result:
     """Run the row; a failure of training or export is its result."""
     task = recipe_task(recipe)
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     result = Result(
-        row.name, row.title, row.settings, row.without, identity, commit(), now, machine_info(), task.metric_name
+        row.name, row.title, row.settings, row.without, identity, commit(), now(), machine_info(), task.metric_name
     )
     if row.name == "fp32":
         deployed = score_deployed(recipe, task)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress import artifacts
-from compress.artifacts import Machine, StageResult
+from compress.artifacts import Latency, Machine, StageResult
 from compress.recipe import Recipe
 from compress.report import tables
 
@@ -41,6 +41,15 @@ class Result:
     version: int = artifacts.VERSION
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Latency of each row's last file, all of them in turn in one run; the deployed file is the row `fp32`."""
+
+    date: str
+    rows: dict[str, Latency]
+    version: int = artifacts.VERSION
+
+
 def result_file(out: Path, name: str) -> Path:
     """Where the row of that name leaves its result."""
     return out / "rows" / f"{name}.json"
@@ -60,7 +69,19 @@ def merge(out: Path, names: Sequence[str], command: str) -> None:
         results = [artifacts.load(Result, file) for file in files]
         data = {"rows": [dataclasses.asdict(result) for result in results]}
         artifacts.write_atomic(out / "ablation.json", (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
-        artifacts.write_atomic(out / "ablation.md", render(results, command).encode())
+        timing = artifacts.load(Timing, out / "latency.json") if (out / "latency.json").exists() else None
+        artifacts.write_atomic(out / "ablation.md", render(results, command, timing).encode())
+
+
+def last_files(out: Path, names: Sequence[str], deployed: Path) -> dict[str, Path]:
+    """Row -> its last file, of every row that has one; first of all the deployed file."""
+    files = {"fp32": deployed}
+    for name in names:
+        if name != "fp32" and result_file(out, name).exists():
+            result = artifacts.load(Result, result_file(out, name))
+            if last := result.int8 or result.fp32:
+                files[name] = out / name / last.file
+    return files
 
 
 @contextlib.contextmanager
@@ -95,43 +116,66 @@ def commit() -> str:
     return head + ("+" if changed else "")
 
 
-def render(results: Sequence[Result], command: str) -> str:
+def render(results: Sequence[Result], command: str, timing: Timing | None = None) -> str:
     """All rows as Markdown, with a caption that says how they were measured."""
     if not results:
         return ""
     name, count = results[0].metric_name, results[0].count
-    header = ("row", "changed", f"fp32 {name}", "KB", f"int8 {name}", "KB", "MACs", "speed", "training s")
-    lines = [header, ("---", "---", *["---:"] * 7), *(cells(result) for result in results)]
+    header = (
+        "row",
+        "changed",
+        f"fp32 {name}",
+        "KB",
+        f"int8 {name}",
+        "KB",
+        "MACs",
+        "ms [p10-p90]",
+        "speed",
+        "training s",
+    )
+    lines = [header, ("---", "---", *["---:"] * 8)]
+    lines += [cells(result, timing.rows.get(result.name) if timing else None) for result in results]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     machines = dict.fromkeys(tables.machine_line(result.machine) for result in results)
     caption = (
         f"- command: `{command}`, or parts of it; at commit {', '.join(dict.fromkeys(r.commit for r in results))}",
         f"- {min(r.date for r in results)} to {max(r.date for r in results)}; {'; '.join(machines)}",
         f"- {name}: on {count} validation images, which also choose each training's best epoch; one image is "
-        f"{1 / max(1, count):.4f}. fp32: the fine-tuned file; int8: the file made from it. KB: 1000 bytes. MACs and "
-        "speed are of the row's last file; speed: over the deployed file, both in turn in that row's own run. Training "
-        "seconds: fine-tuning and quantisation, on a machine that may have had other work.",
+        f"{1 / max(1, count):.4f}. fp32: the fine-tuned file; int8: the file made from it. KB: 1000 bytes. MACs and ms "
+        "are the row's last file's. Training seconds: fine-tuning and quantisation, maybe beside other work.",
+        *(f"- {line}" for line in timing_lines(timing)),
     )
     return f"{table}\n\n" + "\n".join(caption) + "\n"
 
 
-def cells(result: Result) -> tuple[str, ...]:
+def timing_lines(timing: Timing | None) -> tuple[str, ...]:
+    """How the latencies were measured."""
+    if timing is None:
+        return ()
+    first = timing.rows["fp32"]
+    return (
+        f"ms: {timing.date}, median of one image over {first.runs} runs, {first.threads} thread(s), all rows' files in "
+        "turn; speed: over the deployed file.",
+    )
+
+
+def cells(result: Result, latency: Latency | None = None) -> tuple[str, ...]:
     """A row's line."""
     changed = ", ".join(
         [*(f"`{setting}`" for setting in result.settings), *(f"no `{step}`" for step in result.without)]
     )
     stages = [stage for stage in (result.fp32, result.int8) if stage]
     if not stages:
-        return (result.title, changed or tables.NONE, f"failed: {result.failed}", *[tables.NONE] * 6)
+        return (result.title, changed or tables.NONE, f"failed: {result.failed}", *[tables.NONE] * 7)
     last = stages[-1]
-    speed = last.latency.speedup if last.latency else None
     return (
         result.title,
         changed or tables.NONE,
         *figures(result.fp32),
         *figures(result.int8),
         tables.count(last.cost.macs),
-        f"{speed:.2f}x" if speed else tables.NONE,
+        tables.milliseconds(latency) if latency else tables.NONE,
+        f"{latency.speedup:.2f}x" if latency and latency.speedup else tables.NONE,
         f"{sum(stage.seconds for stage in stages):.0f}",
     )
 

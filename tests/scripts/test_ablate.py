@@ -304,10 +304,20 @@ def test_a_line_of_the_table(ablate: ModuleType) -> None:
     fp32 = StageResult("finetuned", "finetuned.onnx", cost, Score(0.71, "exact", 600), seconds=60.0)
     latency = Latency(2.0, 1.0, 3.0, 1, 50, speedup=1.256)
     small = dataclasses.replace(cost, size_bytes=527_000)
-    int8 = StageResult("int8", "int8.onnx", small, Score(0.7, "exact", 600), latency=latency, seconds=30.0)
-    cells = ablation_results.cells(result(ablate, "x", fp32=fp32, int8=int8))
-    assert cells == ("title of x", "-", "0.7100", "1882.0", "0.7000", "527.0", "12.35 M", "1.26x", "90")
-    assert ablation_results.cells(result(ablate, "x", fp32=fp32))[4:] == ("-", "-", "12.35 M", "-", "60")
+    int8 = StageResult("int8", "int8.onnx", small, Score(0.7, "exact", 600), seconds=30.0)
+    cells = ablation_results.cells(result(ablate, "x", fp32=fp32, int8=int8), latency)
+    assert cells == (
+        *("title of x", "-", "0.7100", "1882.0", "0.7000", "527.0", "12.35 M", "2.00 [1.00-3.00]", "1.26x", "90"),
+    )
+    assert ablation_results.cells(result(ablate, "x", fp32=fp32))[4:] == ("-", "-", "12.35 M", "-", "-", "60")
+
+
+def test_all_rows_are_timed_against_each_other(ablate: ModuleType, whole: Path) -> None:
+    timing = artifacts.load(ablate.Timing, whole / "latency.json")
+    assert set(timing.rows) == {"fp32", "control", "base", "uniform", "plain-qat", "pact-l2-1e-3", "no-distill"}
+    assert len({latency.runs for latency in timing.rows.values()}) == 1
+    assert timing.rows["fp32"].speedup == 1.0
+    assert "all rows' files in turn" in (whole / "ablation.md").read_text()
 
 
 # --- what users get wrong ---------------------------------------------------------------------------------------
