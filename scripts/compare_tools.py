@@ -45,7 +45,7 @@ from compress.tasks.base import Task
 DEPLOYED, CANONICAL = "deployed", "canonical form"
 OURS = {"finetuned.onnx": "ours, float", "int8.onnx": "ours, int8"}
 CALIBRATION = 256
-"""Images, where the recipe does not say."""
+"""Images, unless the recipe says."""
 PERCENTILE_MAX = 64
 """Images for ranges by percentile, for which onnxruntime keeps all inner values in memory."""
 

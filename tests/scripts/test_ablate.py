@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -340,3 +341,14 @@ def test_the_list_shows_what_is_done(ablate: ModuleType, inputs: Path, whole: Pa
     assert " done " in lines["base"]
     assert " done " not in lines["live-bn"]
     assert "quantize.pact.enabled=false" in lines["plain-qat"]
+
+
+def test_as_a_program_it_helps_and_fails_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "ablate.py")]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "python scripts/ablate.py recipes/ppocr_rec_en.yaml --out runs/ablation --list" in shown.stdout
+    failed = subprocess.run([*command, "no.yaml", "--out", str(tmp_path)], capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("Error: no.yaml: cannot be read")
+    assert "Traceback" not in failed.stderr

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -200,3 +201,17 @@ def test_a_line_of_the_table(compare_tools: ModuleType) -> None:
 def test_a_folder_that_is_no_finished_run_is_refused(compare_tools: ModuleType, inputs: Path, tmp_path: Path) -> None:
     with pytest.raises(CompressError, match=r"--ours: .*: has no finetuned.onnx. Give the folder of a finished"):
         run(compare_tools, inputs, "x", "--ours", str(tmp_path))
+
+
+def test_as_a_program_it_helps_and_fails_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "compare_tools.py")]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert (
+        "python scripts/compare_tools.py recipes/ppocr_rec_en.yaml --ours runs/ppocr_rec_en --out runs/compare"
+        in shown.stdout
+    )
+    failed = subprocess.run([*command, "no.yaml", "--out", str(tmp_path)], capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("Error: no.yaml: cannot be read")
+    assert "Traceback" not in failed.stderr
