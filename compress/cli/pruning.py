@@ -91,6 +91,7 @@ def prune(
     ] = None,
     align: Annotated[int | None, setting(PruneStep, "align")] = None,
     criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None,
+    allocation: Annotated[str | None, setting(PruneStep, "allocation")] = None,
     protect: options.Protect = None,
     recurrent: options.Recurrent = None,
     weights: options.Weights = None,
@@ -106,7 +107,9 @@ def prune(
     if (ratio is None) == (target is None):
         raise CompressError("--ratio, --target: give exactly one of them, e.g. --ratio 0.3 or --target macs=0.5.")
     wanted = {"ratio": ratio} if ratio is not None else options.parse_target(str(target))
-    step = options.build(PruneStep, {"target": wanted, "align": align, "criterion": criterion})
+    step = options.build(
+        PruneStep, {"target": wanted, "align": align, "criterion": criterion, "allocation": allocation}
+    )
     if "ratio" not in step.target.as_dict() and sensitivity_file is None:
         raise CompressError(f"--target: {target} needs --sensitivity FILE. Make one with `compress sensitivity`.")
     options.check_out(out, model)
@@ -126,6 +129,7 @@ def prune(
         input_shape=shape,
         protect=tuple(protect or ()),
         recurrent=recurrent is not False,
+        allocation=step.allocation,
     )
     _print_plan(plan, out)
 

@@ -87,6 +87,7 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             input_shape=run.task.input_shape,
             protect=step.protect,
             recurrent=step.recurrent,
+            allocation=step.allocation,
         )
 
     identity = artifacts.fingerprint(

@@ -13,6 +13,7 @@ from compress.errors import PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.measure.runtime import Session
 from compress.pipeline.inputs import DEFAULT_SHAPE, score_model, static_shape
+from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
 from compress.prune.groups import find_groups
 from compress.prune.plan import Network, plan_macs, plan_metric_drop, plan_ratio
@@ -81,6 +82,7 @@ def run_prune(
     input_shape: tuple[int, int, int] | None = None,
     protect: Sequence[str] = (),
     recurrent: bool = True,
+    allocation: Allocation = "price",
 ) -> PruningPlan:
     """Plan, store the plan as plan.json beside the file, and prune by the stored plan.
 
@@ -94,7 +96,7 @@ def run_prune(
     network = Network(
         module, groups, shape, criterion, align, fingerprint(model_identity(model), target, align, criterion)
     )
-    plan = _make_plan(network, target, sensitivity)
+    plan = _make_plan(network, target, sensitivity, allocation)
     plan_file = out_file.with_name("plan.json")
     artifacts.save(plan, plan_file)
     pruned = apply_plan(module, artifacts.load(PruningPlan, plan_file), shape)
@@ -102,12 +104,14 @@ def run_prune(
     return plan
 
 
-def _make_plan(network: Network, target: dict[str, float], sensitivity: Sensitivity | None) -> PruningPlan:
+def _make_plan(
+    network: Network, target: dict[str, float], sensitivity: Sensitivity | None, allocation: Allocation
+) -> PruningPlan:
     kind, value = next(iter(target.items()))
     if kind == "ratio":
         return plan_ratio(network, value)
     if kind == "macs":
-        return plan_macs(network, value, sensitivity)
+        return plan_macs(network, value, sensitivity, allocation)
     if sensitivity is None:
         raise PlanError("prune.target.metric_drop: needs a sensitivity scan. Run `compress sensitivity` first.")
     return plan_metric_drop(network, sensitivity, value)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from compress.artifacts import Curve, GroupPlan, PruningPlan, Sensitivity
 from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import layer_positions, macs_at, module_cost, parameter_count
+from compress.prune.allocation import Allocation, Choice, cheapest, choices, highest_price, largest_ratio
 from compress.prune.channels import ChannelGroup, remove_channels
 from compress.prune.importance import CRITERIA
 from compress.prune.scoring import group_removal_count, lowest_channels, removal_count, score_group
@@ -72,16 +73,20 @@ def plan_metric_drop(network: Network, sensitivity: Sensitivity, metric_drop: fl
     return plan_ratios(network, ratios, target={"metric_drop": metric_drop}, notes=notes)
 
 
-def plan_macs(network: Network, macs: float, sensitivity: Sensitivity | None = None) -> PruningPlan:
+def plan_macs(
+    network: Network, macs: float, sensitivity: Sensitivity | None = None, allocation: Allocation = "price"
+) -> PruningPlan:
     """Bring multiply-adds down to a share of what they are.
 
-    With a scan, bisects the metric drop that every group may cost alone; without, one ratio for all. What the pruned
-    network really costs decides. If the share cannot be reached, the plan goes as far as it can and a note says so.
+    With a scan, bisects the price of a multiply-add, or the metric drop that every group may cost alone (see
+    `compress.prune.allocation`); without, one ratio for all. What the pruned network really costs decides. If the share
+    cannot be reached, the plan goes as far as it can and a note says so.
 
     Args:
         network: what to prune.
         macs: wanted multiply-adds / those of the network, in (0, 1].
         sensitivity: a finished scan of the same groups.
+        allocation: the rule from curves to ratios; without a scan of no effect.
 
     Raises:
         PlanError: the share is out of range, or `align` leaves every group whole.
@@ -89,7 +94,7 @@ def plan_macs(network: Network, macs: float, sensitivity: Sensitivity | None = N
     """
     if not 0.0 < macs <= 1.0:
         raise PlanError(f"prune.target.macs: got {macs:g}. Must lie in (0, 1]: the share of multiply-adds to keep.")
-    ratios_at, low, high = _ratio_family(network, sensitivity)
+    ratios_at, low, high = _ratio_family(network, sensitivity, allocation)
     ranking = _Ranking(network)
     wanted = macs * ranking.macs({})
     least = ranking.macs(ratios_at(high))
@@ -140,30 +145,6 @@ def plan_ratios(
         groups=plans,
         notes=tuple(notes),
     )
-
-
-def largest_ratio(drops: Mapping[float, float], threshold: float) -> float:
-    """The largest ratio whose drop is at most the threshold, carried on linearly towards the next ratio; else 0.
-
-    Curves need not rise: an early bump above the threshold does not count if a larger ratio is below it.
-
-    >>> largest_ratio({0.25: 0.0, 0.5: 0.75, 0.75: 0.25, 0.875: 0.5}, 0.375)  # halfway from 0.75 to 0.875
-    0.8125
-    >>> largest_ratio({0.25: 0.5}, 0.375), largest_ratio({0.25: 0.0, 0.5: 0.25}, 0.375)
-    (0.0, 0.5)
-
-    Source: PaddleSlim, `get_ratios_by_loss`; there of relative losses, the rule is the same for either.
-    """
-    grid = sorted(drops)
-    for place in reversed(range(len(grid))):
-        ratio, drop = grid[place], drops[grid[place]]
-        if not drop <= threshold:  # also where it is not a number
-            continue
-        if place == len(grid) - 1 or not math.isfinite(drops[grid[place + 1]]):
-            return ratio
-        next_ratio, next_drop = grid[place + 1], drops[grid[place + 1]]
-        return ratio + (threshold - drop) * (next_ratio - ratio) / (next_drop - drop)
-    return 0.0
 
 
 def kept_channels(channels: int, ratio: float, align: int = 1) -> int:
@@ -223,15 +204,37 @@ def _width(group: ChannelGroup) -> str:
 
 
 def _ratio_family(
-    network: Network, sensitivity: Sensitivity | None
+    network: Network, sensitivity: Sensitivity | None, allocation: Allocation
 ) -> tuple[Callable[[float], dict[str, float]], float, float]:
     """Ratios per group as a function of one number, which prunes nothing at the first bound and most at the second."""
     if sensitivity is None:
         return lambda ratio: _uniform(network, ratio), 0.0, _LARGEST_UNIFORM_RATIO
     drops = _drops(network, sensitivity)
+    if allocation == "price":
+        options = _choices(network, sensitivity, drops)
+        return lambda price: _bought(options, price), 0.0, highest_price(options)
     cells = [drop for curve in drops.values() for drop in curve.values() if math.isfinite(drop)] or [0.0]
     below_all = min(cells) - 1.0
     return lambda threshold: _tolerated(drops, threshold), below_all, max(cells)
+
+
+def _bought(options: Mapping[str, Sequence[Choice]], price: float) -> dict[str, float]:
+    return {name: cheapest(group, price).ratio for name, group in options.items()}
+
+
+def _choices(
+    network: Network, sensitivity: Sensitivity, drops: Mapping[str, Mapping[float, float]]
+) -> dict[str, tuple[Choice, ...]]:
+    """Every way to prune each group."""
+    return {
+        group.name: choices(
+            drops[group.name],
+            group.channels // group.blocks,
+            network.align,
+            sensitivity.curves[group.name].macs,
+        )
+        for group in network.groups
+    }
 
 
 def _uniform(network: Network, ratio: float) -> dict[str, float]:

@@ -13,6 +13,7 @@ from torch import nn
 from compress.artifacts import Curve, Sensitivity
 from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import module_cost
+from compress.prune.allocation import largest_ratio
 from compress.prune.apply import apply_plan
 from compress.prune.channels import remove_channels
 from compress.prune.groups import find_groups
@@ -20,7 +21,6 @@ from compress.prune.importance import fpgm
 from compress.prune.plan import (
     Network,
     kept_channels,
-    largest_ratio,
     plan_macs,
     plan_metric_drop,
     plan_ratio,
