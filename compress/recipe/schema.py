@@ -132,8 +132,8 @@ class PruneStep(Step):
     )
     allocation: Literal["price", "threshold"] = Field(
         "price",
-        description="with `macs` and a scan: `price` spends the least metric for the MACs saved; `threshold` lets every "
-        "group drop as much, as PaddleSlim does",
+        description="with `macs` and a scan: `price` spends the least metric for the MACs saved; `threshold` lets "
+        "every group drop as much, as PaddleSlim does",
     )
     protect: Names = Field((), description="layers never to prune, beside the outputs; `*` matches any text")
     recurrent: Flag = Field(True, description="prune the hidden units of LSTM and GRU layers as well")

@@ -13,7 +13,7 @@ from torch import nn
 from compress.artifacts import Curve, Sensitivity
 from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import module_cost
-from compress.prune.allocation import largest_ratio
+from compress.prune.allocation import Allocation, largest_ratio
 from compress.prune.apply import apply_plan
 from compress.prune.channels import remove_channels
 from compress.prune.groups import find_groups
@@ -168,10 +168,10 @@ def test_a_drop_that_no_group_stays_below_is_said() -> None:
 
 
 @pytest.mark.parametrize("macs", [0.9, 0.6, 0.3])
-@pytest.mark.parametrize("scanned", [True, False])
-def test_a_macs_target_is_met_as_closely_as_the_steps_allow(macs: float, scanned: bool) -> None:
+@pytest.mark.parametrize("rule", ["price", "threshold", None])
+def test_a_macs_target_is_met_as_closely_as_the_steps_allow(macs: float, rule: Allocation | None) -> None:
     net = network()
-    plan = plan_macs(net, macs, rising(net) if scanned else None)
+    plan = plan_macs(net, macs, rising(net), rule) if rule else plan_macs(net, macs)
     share = plan.macs_after / plan.macs_before
     assert share <= macs
     assert share > macs - 0.12  # one channel of the widest reader costs about a tenth of this small network
@@ -180,14 +180,15 @@ def test_a_macs_target_is_met_as_closely_as_the_steps_allow(macs: float, scanned
     assert module_cost(apply_plan(net.module, plan, SHAPE), SHAPE)[1] == plan.macs_after
 
 
-def test_a_macs_target_spares_the_sensitive_groups() -> None:
+@pytest.mark.parametrize("rule", ["price", "threshold"])
+def test_a_macs_target_spares_the_sensitive_groups(rule: Allocation) -> None:
     net = network()
     scan = rising(net)
     hard = {
         **scan.curves,
         "expand": replace(scan.curves["expand"], metric=dict.fromkeys(scan.curves["stem"].metric, 0.0)),
     }
-    plan = plan_macs(net, 0.8, replace(scan, curves=hard))
+    plan = plan_macs(net, 0.8, replace(scan, curves=hard), rule)
     assert plan.groups["expand"].removed == ()
     assert plan.groups["stem"].removed
 
