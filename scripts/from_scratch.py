@@ -76,18 +76,18 @@ def rendered(kind: str, options: argparse.Namespace, on_progress: OnProgress) ->
 
 
 def add_options(
-    parser: argparse.ArgumentParser, *, work: str, epochs: tuple[int, ...], lr: float, crops: int = 12000
+    parser: argparse.ArgumentParser, *, work: str, epochs: tuple[int, ...], lr: float, batch_size: int = 32
 ) -> None:
     """The options of every such script."""
     shown = " ".join(map(str, epochs))
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
     parser.add_argument("--work", type=Path, default=Path(work), help="crops and checkpoints (default %(default)s)")
-    parser.add_argument("--crops", type=int, default=crops, help="training crops of each kind (default %(default)s)")
+    parser.add_argument("--crops", type=int, default=12000, help="training crops of each kind (default %(default)s)")
     parser.add_argument("--val-crops", type=int, default=1000, help="held-out crops (default %(default)s)")
     parser.add_argument(
         "--epochs", type=int, nargs=len(epochs), default=epochs, metavar="N", help=f"of each stage (default {shown})"
     )
     parser.add_argument("--lr", type=float, default=lr, help="peak learning rate (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="(default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=batch_size, help="(default %(default)s)")
     parser.add_argument("--seed", type=int, default=100, help="of crops, weights and order (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="(default %(default)s)")

@@ -106,13 +106,13 @@ def _best_that_agrees(
 def best_candidate(candidates: list[Candidate]) -> Candidate:
     """The smallest file whose metric is within TOLERANCE of the best; of equally small ones the best metric.
 
-    Where that is the same too, the last: the forms come in rising order of speed.
+    Where that is the same too, the first: `weights` reads an image alike in every batch, `dynamic` need not.
     """
     top = max(one.metric for one in candidates)
     able = [one for one in candidates if one.metric >= top - TOLERANCE]
     least = min(one.size_bytes for one in able)
     small = [one for one in able if one.size_bytes <= SIMILAR_BYTES * least]
-    return max(reversed(small), key=lambda one: one.metric)
+    return max(small, key=lambda one: one.metric)
 
 
 def check_export(module: fx.GraphModule, exported: Exported, images: np.ndarray) -> Parity:

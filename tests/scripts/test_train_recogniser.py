@@ -21,11 +21,11 @@ def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_started_again_it_goes_on_and_ends_with_the_same_file(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train(whole, "--epochs", "1", "1", "1").returncode == 0
-    assert train(parts, "--epochs", "1", "1", "1").returncode == 0
-    for checkpoint in ("2-real.pt", "3-more.pt"):  # as if killed after the first stage
+    assert train(whole, "--epochs", "1", "1", "1", "1").returncode == 0
+    assert train(parts, "--epochs", "1", "1", "1", "1").returncode == 0
+    for checkpoint in ("2-plain.pt", "3-real.pt", "4-more.pt"):  # as if killed after the first stage
         (parts / checkpoint).unlink()
-    again = train(parts, "--epochs", "1", "1", "1")
+    again = train(parts, "--epochs", "1", "1", "1", "1")
     assert again.returncode == 0, again.stderr
     assert "exact" in again.stdout
     assert (whole / "model.onnx").read_bytes() == (parts / "model.onnx").read_bytes()
