@@ -45,6 +45,7 @@ def run_stage(
         lr=stage.lr,
         weight_decay=1e-5,
         warmup_epochs=0.2,
+        keep_best=False,
         seed=options.seed,
         checkpoint=options.work / f"{stage.name}.pt",
         fingerprint=identity,

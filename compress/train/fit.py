@@ -66,12 +66,14 @@ def fit(
     distillation_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     distill: float = 0.0,
     freeze_batch_norm: bool = False,
+    keep_best: bool = True,
     seed: int = 0,
     checkpoint: Path | None = None,
     fingerprint: str = "",
     on_progress: Progress | None = None,
 ) -> FitResult:
-    """Train a module in place and leave it with the weights that scored best on validation (the start included).
+    """Train a module in place and leave it with the weights that scored best on validation (the start included; the
+    first of equal ones).
 
     Args:
         module: any network of one image input; changed.
@@ -90,6 +92,8 @@ def fit(
         distillation_loss: (outputs, teacher's outputs) -> mean distance.
         distill: weight of the distillation loss beside the task's own.
         freeze_batch_norm: keep BatchNorm's running statistics and use them in training.
+        keep_best: leave the module with its best weights; False with its last, for training from scratch, where the
+            metric may stay at zero for many epochs.
         seed: of everything random in the loop.
         checkpoint: file to save the state to after each epoch, and to go on from if it exists.
         fingerprint: identity of the run; a checkpoint of another one is refused.
@@ -131,7 +135,8 @@ def fit(
                 on_progress(step + 1, total, f"epoch {epoch}/{epochs} loss {value:.3f} best {state.best_metric:.4f}")
         _finish_epoch(state, epoch, module, evaluate)
         _save(checkpoint, fingerprint, module, tuner, state)
-    module.load_state_dict(state.best_weights)
+    if keep_best:
+        module.load_state_dict(state.best_weights)
     module.eval()
     return FitResult(state.best_metric, state.best_epoch, tuple(state.history), time.monotonic() - started)
 

@@ -278,6 +278,17 @@ def test_the_best_epoch_is_kept_the_start_and_the_first_of_equals_included(
     assert same(weights(module), after_each_epoch(3)[best])
 
 
+def test_the_last_epoch_is_kept_where_that_is_asked_for_also_after_a_stop(tmp_path: Path) -> None:
+    """From scratch the metric can stay at zero while the loss falls: the untrained start must not win."""
+    module = network()
+    train(module, evaluate=scripted(0.0, 0.0, 0.0, 0.0), keep_best=False)
+    assert same(weights(module), after_each_epoch(3)[3])
+    for _ in range(2):  # the second time it only reads the checkpoint
+        again = network()
+        train(again, evaluate=scripted(0.0, 0.0, 0.0, 0.0), keep_best=False, checkpoint=tmp_path / "c")
+        assert same(weights(again), weights(module))
+
+
 def test_no_epochs_only_score() -> None:
     module = network()
     before = weights(module)
