@@ -53,6 +53,7 @@ def all_rows(base: Recipe) -> tuple[Row, ...]:
         Row("fp32", "fp32, as deployed"),
         *control_rows(finetune, quantize, lesson),
         Row("base", "the recipe: per-layer ratios, PACT"),
+        Row("threshold", "per-layer ratios by PaddleSlim's rule", ("prune.allocation=threshold",)),
         Row("uniform", "one ratio for all layers, MACs as near as it goes", without=("sensitivity",)),
         Row("no-distill", "no distillation", ("finetune.distill=0", "quantize.distill=0"), ("teacher",)),
     ]
