@@ -31,9 +31,19 @@ class Stage:
 
 
 def run_stage(
-    module: nn.Module, stage: Stage, task: Task, options: argparse.Namespace, before: str, on_progress: OnProgress
+    module: nn.Module,
+    stage: Stage,
+    task: Task,
+    options: argparse.Namespace,
+    before: str,
+    on_progress: OnProgress,
+    teacher: nn.Module | None = None,
 ) -> str:
-    """Train the module in place; return the stage's identity, on which the next one's depends."""
+    """Train the module in place, near a teacher's outputs if there is one (it came out of the stage before).
+
+    Returns:
+        The stage's identity, on which the next one's depends.
+    """
     identity = fingerprint(before, task.fingerprint(), asdict(stage), options.batch_size, options.seed)
     result = fit(
         module,
@@ -46,6 +56,9 @@ def run_stage(
         weight_decay=1e-5,
         warmup_epochs=0.2,
         keep_best=False,
+        teacher=teacher,
+        distillation_loss=task.distillation_loss,
+        distill=0.0 if teacher is None else 1.0,
         seed=options.seed,
         checkpoint=options.work / f"{stage.name}.pt",
         fingerprint=identity,

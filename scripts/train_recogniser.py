@@ -6,7 +6,8 @@
 The network is PP-OCR's CRNN (compress/zoo/recogniser.py), the characters are printable ASCII
 (compress/zoo/models/latin.txt). CTC first learns to say nothing, and only then to tell letters apart, and the LSTM
 learns nothing as long as its inputs say nothing. So the backbone starts alone, reading plain crops through a linear
-layer of its own; then the whole network reads them, then realistic ones, then twice as many that it has not seen.
+layer of its own, and then teaches the whole network, step by step, to read them too; then come realistic crops, then
+twice as many that it has not seen.
 Killed and started again with the same options it goes on after the last whole epoch.
 
 Expected with the defaults: see compress/zoo/models/README.md, which also has the command, machine and time of the
@@ -14,6 +15,7 @@ file that ships.
 """
 
 import argparse
+import copy
 import datetime
 import sys
 import time
@@ -61,11 +63,12 @@ def main() -> None:
     module = build_recogniser().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with progress(f"Finished epochs are in {options.work}; start again to go on.") as on_progress:
         lists = {kind: rendered(kind, options, on_progress) for kind in SEEDS}
-        identity = ""
+        identity, teacher = "", None
         for stage in stages(options):
             task = make_task([lists[stage.crops]], [lists["val"]], stage.augment)
             network = BackboneReader(module) if stage.name == ALONE else module
-            identity = run_stage(network, stage, task, options, identity, on_progress)
+            identity = run_stage(network, stage, task, options, identity, on_progress, teacher)
+            teacher = copy.deepcopy(network).eval() if stage.name == ALONE else None
     save_model(from_torch(module.eval(), torch.zeros(1, *INPUT_SHAPE)), options.out)
     score = make_task([], [lists["val"]]).evaluate(Session(options.out, threads=options.threads).run)
     print(f"{options.out}: {options.out.stat().st_size} bytes")
