@@ -1,0 +1,47 @@
+"""The results that stages hand to each other: frozen values, stored as versioned JSON.
+
+Every artefact carries a `fingerprint` of what it was computed from (model, data, metric and settings),
+so that a stale file is refused instead of silently reused, and is written atomically, so that a killed
+run leaves either the old file or the new one, never half of one.
+"""
+
+from compress.artifacts.results import (
+    VERSION,
+    Cost,
+    Curve,
+    Gate,
+    GroupPlan,
+    Latency,
+    Machine,
+    Parity,
+    PruningPlan,
+    Quantized,
+    Report,
+    Score,
+    Sensitivity,
+    StageResult,
+)
+from compress.artifacts.store import check_fresh, fingerprint, load, save, to_json, write_atomic
+
+__all__ = [
+    "VERSION",
+    "Cost",
+    "Curve",
+    "Gate",
+    "GroupPlan",
+    "Latency",
+    "Machine",
+    "Parity",
+    "PruningPlan",
+    "Quantized",
+    "Report",
+    "Score",
+    "Sensitivity",
+    "StageResult",
+    "check_fresh",
+    "fingerprint",
+    "load",
+    "save",
+    "to_json",
+    "write_atomic",
+]

@@ -1,0 +1,172 @@
+"""The values that stages hand to each other, and that a run leaves behind."""
+
+from dataclasses import dataclass, field
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs. `macs`: multiply-adds (one multiply-add = 1) for one image of `input_shape`."""
+
+    params: int
+    macs: int
+    size_bytes: int
+    input_shape: tuple[int, ...]
+    uncounted: tuple[str, ...] = ()
+    """Operators with arithmetic that `macs` leaves out (pooling, activations, ...), named once each."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall time of one forward pass in milliseconds: median and the 10th and 90th percentile."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    threads: int
+    runs: int
+    speedup: float | None = None
+    """Baseline's median / this median, of the same interleaved run."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a model is. `metric` is higher-is-better, in [0, 1]; `details` holds further named figures."""
+
+    metric: float
+    name: str
+    count: int
+    details: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One group's sensitivity: the metric at each pruning ratio, others untouched, no retraining."""
+
+    channels: int
+    layers: tuple[str, ...]
+    macs: int
+    metric: dict[str, float]
+    """Ratio (as `f"{ratio:g}"`) -> metric of the model with that share of the group removed."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Metric per channel group and pruning ratio (Li et al. 2016). May be partial while a scan runs."""
+
+    fingerprint: str
+    criterion: str
+    metric_name: str
+    baseline: float
+    ratios: tuple[float, ...]
+    curves: dict[str, Curve]
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What happens to one channel group: `removed` are channel indices of its root layer."""
+
+    channels: int
+    layers: tuple[str, ...]
+    pruning_ratio_asked: float
+    pruning_ratio: float
+    removed: tuple[int, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """The exact channels to remove, per group; stored, never recomputed."""
+
+    fingerprint: str
+    criterion: str
+    align: int
+    target: dict[str, float]
+    """How the ratios were chosen: {"ratio": r}, {"metric_drop": t} or {"macs": share}."""
+    macs_before: int
+    macs_after: int
+    params_before: int
+    params_after: int
+    groups: dict[str, GroupPlan]
+    notes: tuple[str, ...] = ()
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an exported file is from the model it came from, on the same images."""
+
+    max_abs: float
+    mean_abs: float
+    max_abs_optimised: float
+    mean_abs_optimised: float
+    agreement: float
+    """Share of images with the same arg-max (optimisation on)."""
+    tolerance: float
+    """Largest allowed difference of an integer tensor, in steps of its scale."""
+    count: int
+    max_steps: float = 0.0
+    """Largest difference of any integer tensor, each recomputed from the file's own inputs to it; optimisation off."""
+    max_steps_optimised: float = 0.0
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What exporting an int8 file came to: how far it is from its network, and what was chosen on the way."""
+
+    parity: Parity
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage of a run (`baseline`, `pruned`, `finetuned`, `int8`) and everything measured of its file."""
+
+    stage: str
+    file: str
+    cost: Cost
+    score: Score
+    latency: Latency | None = None
+    parity: Parity | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One requirement of a recipe, and whether the result meets it."""
+
+    name: str
+    required: float
+    measured: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where figures were measured."""
+
+    cpu: str
+    flags: tuple[str, ...]
+    cores: int
+    os: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run: its stages in order, the machine, the gates, and what to know about it."""
+
+    title: str
+    command: str
+    date: str
+    machine: Machine
+    stages: tuple[StageResult, ...]
+    gates: tuple[Gate, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    plan: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Group -> {"channels", "kept", "pruning_ratio"}."""
+    version: int = VERSION

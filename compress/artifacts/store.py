@@ -1,0 +1,125 @@
+"""Artefacts as JSON files: versioned, written whole or not at all, refused when stale."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from compress.artifacts.results import VERSION
+from compress.errors import ArtifactError, OutputError
+
+T = TypeVar("T")
+
+
+def fingerprint(*parts: object) -> str:
+    """Hash what an artefact depends on; bytes are hashed as they are, anything else as sorted JSON.
+
+    >>> fingerprint("a", {"x": 1, "y": 2}) == fingerprint("a", {"y": 2, "x": 1})
+    True
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, making its folder if need be.
+
+    Raises:
+        OutputError: the folder or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to with --out."
+        ) from error
+
+
+def to_json(artefact: Any) -> str:
+    """The artefact as JSON text: same value, same text, byte for byte."""
+    return json.dumps(dataclasses.asdict(artefact), indent=1, sort_keys=True) + "\n"
+
+
+def save(artefact: Any, path: Path) -> None:
+    """Store an artefact as JSON, atomically."""
+    write_atomic(path, to_json(artefact).encode())
+
+
+def load(kind: type[T], path: Path) -> T:
+    """Read an artefact back.
+
+    Raises:
+        ArtifactError: the file is missing, is not JSON, has another version, or lacks or adds fields.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: no such file. Expected a {kind.__name__} as JSON.") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: not readable as JSON ({error}). Delete it to compute it again.") from error
+    if not isinstance(data, dict) or data.get("version", VERSION) != VERSION:
+        found = data.get("version") if isinstance(data, dict) else type(data).__name__
+        raise ArtifactError(f"{path}: version {found!r}, this program reads {VERSION}. Delete it to compute it again.")
+    try:
+        value = _build(kind, data)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path}: not a {kind.__name__} ({error}). Delete it to compute it again.") from error
+    return typing.cast(T, value)
+
+
+def check_fresh(path: Path, found: str, expected: str) -> None:
+    """Refuse an artefact that was computed from something else.
+
+    Raises:
+        ArtifactError: the fingerprints differ.
+    """
+    if found != expected:
+        raise ArtifactError(
+            f"{path}: stale: computed from another model, data or settings (fingerprint {found}, now {expected}). "
+            "Delete it, or choose another --out folder."
+        )
+
+
+def _build(kind: Any, data: Any) -> Any:
+    """Rebuild a value of the annotated type `kind` from plain JSON data."""
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        choices = [choice for choice in typing.get_args(kind) if choice is not type(None)]
+        return None if data is None else _build(choices[0], data)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(data, Mapping):
+            raise TypeError(f"expected an object for {kind}, got {data!r}")
+        hints = typing.get_type_hints(kind)
+        unknown = set(data) - set(hints)
+        if unknown:
+            raise TypeError(f"unknown fields {sorted(unknown)}")
+        return kind(**{name: _build(hints[name], value) for name, value in data.items()})  # type: ignore[operator]
+    if origin is tuple:
+        return tuple(_build(typing.get_args(kind)[0], item) for item in data)
+    if origin is dict:
+        return {key: _build(typing.get_args(kind)[1], value) for key, value in data.items()}
+    if kind is float:
+        return float(data)
+    if not isinstance(data, kind):
+        raise TypeError(f"expected {kind.__name__}, got {data!r}")
+    return data
