@@ -1,10 +1,11 @@
 """MobileNetV3 as PP-OCR builds it: narrow, SE with a hard sigmoid of slope 0.2, strides chosen per task.
 
-Source: Howard et al. 2019 (arXiv 1905.02244); PaddleOCR, ppocr/modeling/backbones/rec_mobilenet_v3.py.
+Source: Howard et al. 2019 (arXiv 1905.02244); PaddleOCR, ppocr/modeling/backbones/rec_mobilenet_v3.py (small) and
+det_mobilenet_v3.py (large).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -45,6 +46,29 @@ def small_blocks(strides: Sequence[Stride]) -> tuple[Block, ...]:
 
 SMALL_LAST = 576
 """Channels of MobileNetV3_small's last 1x1 convolution at width 1.0."""
+
+LARGE_BLOCKS = (
+    Block(3, 16, 16, se=False, hard_swish=False, stride=(1, 1)),
+    Block(3, 64, 24, se=False, hard_swish=False, stride=(2, 2)),
+    Block(3, 72, 24, se=False, hard_swish=False, stride=(1, 1)),
+    Block(5, 72, 40, se=True, hard_swish=False, stride=(2, 2)),
+    Block(5, 120, 40, se=True, hard_swish=False, stride=(1, 1)),
+    Block(5, 120, 40, se=True, hard_swish=False, stride=(1, 1)),
+    Block(3, 240, 80, se=False, hard_swish=True, stride=(2, 2)),
+    Block(3, 200, 80, se=False, hard_swish=True, stride=(1, 1)),
+    Block(3, 184, 80, se=False, hard_swish=True, stride=(1, 1)),
+    Block(3, 184, 80, se=False, hard_swish=True, stride=(1, 1)),
+    Block(3, 480, 112, se=True, hard_swish=True, stride=(1, 1)),
+    Block(3, 672, 112, se=True, hard_swish=True, stride=(1, 1)),
+    Block(5, 672, 160, se=True, hard_swish=True, stride=(2, 2)),
+    Block(5, 960, 160, se=True, hard_swish=True, stride=(1, 1)),
+    Block(5, 960, 160, se=True, hard_swish=True, stride=(1, 1)),
+)
+"""The 15 blocks of MobileNetV3_large."""
+LARGE_STAGES = ((0, 3), (3, 6), (6, 12), (12, 15))
+"""First block of each stage of LARGE_BLOCKS, and one past its last: a stage ends before the image is halved."""
+LARGE_LAST = 960
+"""Channels of MobileNetV3_large's last 1x1 convolution at width 1.0."""
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
@@ -111,17 +135,55 @@ class MobileNetV3Small(nn.Module):
         super().__init__()
         channels = make_divisible(16 * scale)
         self.stem = ConvBN(3, channels, 3, stem_stride, activation=nn.Hardswish())
-        blocks = []
-        for block in small_blocks(strides):
-            blocks.append(InvertedResidual(channels, block, scale))
-            channels = make_divisible(block.out * scale)
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks, channels = _chain(channels, small_blocks(strides), scale)
         self.out_channels = make_divisible(SMALL_LAST * scale)
         self.last = ConvBN(channels, self.out_channels, 1, (1, 1), activation=nn.Hardswish())
         self.pool = nn.MaxPool2d(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(self.last(self.blocks(self.stem(x))))
+
+
+class MobileNetV3Large(nn.Module):
+    """Backbone with one output for each stage: images [N, 3, H, W] -> four features [N, `channels[i]`, H/s, W/s],
+    strides s 4, 8, 16 and 32.
+
+    Args:
+        scale: width.
+        se: with the squeeze-and-excite parts that the paper has; PP-OCR's detector has none of them.
+    """
+
+    def __init__(self, *, scale: float, se: bool) -> None:
+        super().__init__()
+        width = make_divisible(16 * scale)
+        self.stem = ConvBN(3, width, 3, (2, 2), activation=nn.Hardswish())
+        blocks = tuple(replace(block, se=block.se and se) for block in LARGE_BLOCKS)
+        stages, channels = [], []
+        for first, end in LARGE_STAGES:
+            stage, width = _chain(width, blocks[first:end], scale)
+            stages.append(stage)
+            channels.append(width)
+        channels[-1] = make_divisible(LARGE_LAST * scale)
+        self.stages = nn.ModuleList(stages)
+        self.last = ConvBN(width, channels[-1], 1, (1, 1), activation=nn.Hardswish())
+        self.channels = tuple(channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        features = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return (*features[:-1], self.last(x))
+
+
+def _chain(channels: int, blocks: Sequence[Block], scale: float) -> tuple[nn.Sequential, int]:
+    """Blocks one after another behind a layer of that many channels, and the channels that the last one puts out."""
+    made = []
+    for block in blocks:
+        made.append(InvertedResidual(channels, block, scale))
+        channels = make_divisible(block.out * scale)
+    return nn.Sequential(*made), channels
 
 
 def _activation(block: Block) -> nn.Module:
