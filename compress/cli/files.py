@@ -42,6 +42,7 @@ def evaluate(
     charset: options.Charset = None,
     use_space: options.UseSpace = None,
     widths: options.Widths = None,
+    side: options.Side = None,
     threads: options.Threads = None,
 ) -> None:
     """Score any model on labelled images, in onnxruntime.
@@ -63,6 +64,7 @@ def evaluate(
         charset=charset,
         use_space=use_space,
         widths=widths,
+        side=side,
     )
     score = pipeline.score_model(pipeline.open_any(model, weights, made.input_shape), made, threads)
     typer.echo(f"{score.name} {score.metric:.4f} on {score.count} images")

@@ -101,17 +101,19 @@ Input = Annotated[
     typer.Option("--input", help="channels, height and width of an image; default the model's.", metavar="C,H,W"),
 ]
 TaskName = Annotated[
-    str, typer.Option("--task", help="classification, recognition, or package.module:Class of your own.")
+    str, typer.Option("--task", help="classification, recognition, detection, or package.module:Class of your own.")
 ]
 Train = Annotated[
     list[Path],
     typer.Option(
-        "--train", help="label list or LMDB folder to train and calibrate on; may be repeated.", metavar="FILE"
+        "--train", help="label list, LMDB or ICDAR folder to train and calibrate on; may be repeated.", metavar="FILE"
     ),
 ]
 Val = Annotated[
     list[Path],
-    typer.Option("--data", "--val", help="label list or LMDB folder to score on; may be repeated.", metavar="FILE"),
+    typer.Option(
+        "--data", "--val", help="label list, LMDB or ICDAR folder to score on; may be repeated.", metavar="FILE"
+    ),
 ]
 Directions = Annotated[
     bool | None,
@@ -139,6 +141,8 @@ Widths = Annotated[
         "--widths", help="for recognition: rising widths to pad crops to, the last the input's; default that alone."
     ),
 ]
+Side = Annotated[int | None, setting(TaskSettings, "side")]
+DilateTeacher = Annotated[bool | None, setting(TaskSettings, "dilate_teacher", "--dilate-teacher/--plain-teacher")]
 Protect = Annotated[
     list[str] | None,
     typer.Option("--protect", help="layer never to prune; may be repeated, * matches any text.", metavar="NAME"),

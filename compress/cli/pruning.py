@@ -32,6 +32,7 @@ def sensitivity(
     charset: options.Charset = None,
     use_space: options.UseSpace = None,
     widths: options.Widths = None,
+    side: options.Side = None,
 ) -> None:
     """Measure how much the metric drops when each group of channels is pruned, others untouched.
 
@@ -57,6 +58,7 @@ def sensitivity(
         charset=charset,
         use_space=use_space,
         widths=widths,
+        side=side,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
     with progress(

@@ -22,6 +22,8 @@ def make_task(
     charset: Path | None,
     use_space: bool | None,
     widths: str | None,
+    side: int | None,
+    dilate_teacher: bool | None = None,
 ) -> "Task":
     """Read options as values and make the task.
 
@@ -40,6 +42,8 @@ def make_task(
         charset=charset,
         use_space=use_space,
         widths=_parse_widths(widths),
+        side=side,
+        dilate_teacher=bool(dilate_teacher),
     )
 
 

@@ -40,6 +40,8 @@ def finetune(
     charset: options.Charset = None,
     use_space: options.UseSpace = None,
     widths: options.Widths = None,
+    side: options.Side = None,
+    dilate_teacher: options.DilateTeacher = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -75,6 +77,8 @@ def finetune(
         charset=charset,
         use_space=use_space,
         widths=widths,
+        side=side,
+        dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
@@ -119,6 +123,8 @@ def quantize(
     charset: options.Charset = None,
     use_space: options.UseSpace = None,
     widths: options.Widths = None,
+    side: options.Side = None,
+    dilate_teacher: options.DilateTeacher = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -161,6 +167,8 @@ def quantize(
         charset=charset,
         use_space=use_space,
         widths=widths,
+        side=side,
+        dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None

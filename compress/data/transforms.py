@@ -1,7 +1,8 @@
-"""PaddleOCR's preprocessing of text crops, for the direction classifier and the recogniser.
+"""PaddleOCR's preprocessing: of text crops for the direction classifier and the recogniser, of scenes for the detector.
 
-Source: PaddleOCR, ppocr/data/imaug (resize_norm_img): BGR, ratio kept to the input's height, width capped,
-(x / 255 - 0.5) / 0.5, then zeros on the right.
+Source: PaddleOCR, ppocr/data/imaug. Crops (resize_norm_img): BGR, ratio kept to the input's height, width capped,
+(x / 255 - 0.5) / 0.5, then zeros on the right. Scenes (DetResizeForTest, NormalizeImage): BGR, longest side limited,
+both sides multiples of 32, (x / 255 - mean) / std with ImageNet's figures in the order they are in the file.
 """
 
 import math
@@ -44,3 +45,35 @@ def stack_resized(images: Sequence[np.ndarray], input_shape: tuple[int, int, int
 def preprocess_crop(image: np.ndarray, input_shape: tuple[int, int, int]) -> np.ndarray:
     """Prepare one uint8 BGR crop [h, w, 3] for a model: float32 [3, H, W]."""
     return stack_resized([resize_crop(image, input_shape)], input_shape)[0]
+
+
+MULTIPLE = 32
+"""Sides of a detector's input: its network halves them five times."""
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def fitted_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Size of a scene whose longest side is brought down to `side`, never up; both sides multiples of 32.
+
+    >>> fitted_size(720, 1280, 1280), fitted_size(2560, 1440, 1280), fitted_size(10, 500, 1280)
+    ((704, 1280), (1280, 704), (32, 512))
+    """
+    factor = min(1.0, side / max(height, width))
+    # As PaddleOCR: cut to whole pixels first, then round (halves to even) to multiples.
+    new = (int(size * factor) for size in (height, width))
+    fitted_height, fitted_width = (max(MULTIPLE, round(size / MULTIPLE) * MULTIPLE) for size in new)
+    return fitted_height, fitted_width
+
+
+def fit_scene(image: np.ndarray, side: int) -> np.ndarray:
+    """Resize uint8 [h, w, 3] to `fitted_size`, bilinear."""
+    height, width = fitted_size(image.shape[0], image.shape[1], side)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def normalise_scenes(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Uint8 [H, W, 3] of one size -> float32 [N, 3, H, W]."""
+    batch = np.stack(images).astype(np.float32)
+    batch = (batch * np.float32(1 / 255) - _MEAN) / _STD
+    return np.ascontiguousarray(batch.transpose(0, 3, 1, 2))

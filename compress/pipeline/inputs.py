@@ -23,6 +23,7 @@ from compress.recipe import Recipe
 from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Task
 from compress.tasks.classification import DirectionTask
+from compress.tasks.detection import DetectionTask
 from compress.tasks.recognition import RecognitionTask
 
 DEFAULT_SHAPE = (3, 48, 192)
@@ -130,10 +131,13 @@ def make_task(
     charset: Path | None = None,
     use_space: bool | None = None,
     widths: Sequence[int] | None = None,
+    side: int | None = None,
+    dilate_teacher: bool = False,
 ) -> Task:
     """The task of that kind on that data; `package.module:Class` for a user's own.
 
-    `directions` and `labels` are for classification, `charset`, `use_space` and `widths` for recognition.
+    `directions` and `labels` are for classification, `charset`, `use_space` and `widths` for recognition, `side` and
+    `dilate_teacher` for detection.
 
     Raises:
         DataError: the data cannot be read.
@@ -148,6 +152,10 @@ def make_task(
         return RecognitionTask(
             train, val, charset=charset, use_space=use_space is not False, widths=widths or (), **options
         )
+    if kind == "detection":
+        if side is not None:
+            options["side"] = side
+        return DetectionTask(train, val, dilate_teacher=dilate_teacher, **options)
     if labels is not None:
         options["labels"] = tuple(labels)
     if kind == "classification":
@@ -155,7 +163,7 @@ def make_task(
     if ":" in kind:
         return cast(Task, call_factory(kind, train, val, **options))
     raise CompressError(
-        f"--task: got {kind!r}. Must be classification, recognition, or package.module:Class for your own."
+        f"--task: got {kind!r}. Must be classification, recognition, detection, or package.module:Class for your own."
     )
 
 
@@ -177,6 +185,8 @@ def recipe_task(recipe: Recipe) -> Task:
         charset=settings.charset,
         use_space=settings.use_space,
         widths=settings.widths,
+        side=settings.side,
+        dilate_teacher=settings.dilate_teacher,
     )
 
 

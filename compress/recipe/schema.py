@@ -246,15 +246,21 @@ STEPS: dict[str, type[Step]] = {
 """The steps by name, in the order they must come in."""
 
 
-INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320)}
-"""(C, H, W) that PP-OCR v2's models are fed."""
-KEYS_OF = {"classification": ("directions", "labels"), "recognition": ("charset", "use_space", "widths")}
+INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320), "detection": (3, 640, 640)}
+"""(C, H, W) that PP-OCR v2's models are fed; detectors take any size."""
+KEYS_OF = {
+    "classification": ("directions", "labels"),
+    "recognition": ("charset", "use_space", "widths"),
+    "detection": ("side", "dilate_teacher"),
+}
 
 
 class TaskSettings(_Settings):
     """What the model does, and how images are fed to it."""
 
-    kind: Literal["classification", "recognition"] = Field(description="`classification` or `recognition`")
+    kind: Literal["classification", "recognition", "detection"] = Field(
+        description="`classification`, `recognition` or `detection`"
+    )
     input: Annotated[
         tuple[Positive, ...] | None,
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
@@ -262,7 +268,7 @@ class TaskSettings(_Settings):
     ] = Field(
         None,
         description="channels, height and width that the model is fed, and measured with; default [3, 48, 192] for "
-        "classification, [3, 32, 320] for recognition",
+        "classification, [3, 32, 320] for recognition, [3, 640, 640] for detection (there the size of training crops)",
     )
     directions: Flag | None = Field(
         None,
@@ -281,6 +287,12 @@ class TaskSettings(_Settings):
     ] = Field(
         (), description="for recognition: pad each crop to the smallest of these that holds it; default the input's"
     )
+    side: Annotated[Positive, _rule(lambda v: v % 32 == 0, "Must be a multiple of 32. Use e.g. 960 or 1280.")] = Field(
+        1280, description="for detection: images are scored with their longest side at most this"
+    )
+    dilate_teacher: Flag = Field(
+        False, description="for detection: learn from the teacher's map widened by a pixel, as PP-OCRv2's CML does"
+    )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -295,11 +307,13 @@ class TaskSettings(_Settings):
             raise _problem(f"{', '.join(wrong)}: not for {self.kind}. Remove {'it' if len(wrong) == 1 else 'them'}.")
         if self.kind == "recognition" and self.charset is None:
             raise _problem("charset is missing. Recognition needs the charset file that the model was trained with.")
+        if self.kind == "detection" and any(size % 32 for size in self.input_shape[1:]):
+            raise _problem(f"input: got {list(self.input_shape)}. Height and width must be multiples of 32.")
         return self
 
 
 class DataSettings(_Settings):
-    """Label lists in PaddleOCR's form, `path<TAB>label`, the path relative to the list; or LMDB folders."""
+    """Label lists in PaddleOCR's form, `path<TAB>label`, the path relative to the list; or LMDB or ICDAR folders."""
 
     train: Paths = Field((), description="label list or lists to train and calibrate with")
     val: Paths = Field(description="label list or lists that the metric is measured on")

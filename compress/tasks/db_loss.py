@@ -1,0 +1,100 @@
+"""DBNet's losses: for the whole network in training, and for what an exported one has left of it.
+
+Source: Liao et al. 2020 (arXiv 1911.08947), section 3.5, with the weights of PP-OCR (arXiv 2009.09941) and PaddleOCR:
+5 x balanced cross entropy on the probability map, 10 x L1 on the threshold map, Dice on the binary map.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ALPHA, BETA = 5.0, 10.0
+NEGATIVE_RATIO = 3.0
+"""The hardest pixels without text that are learned from, for each pixel of text (OHEM)."""
+MIN_NEGATIVES = 500
+"""As many at least, so that a batch without text teaches something, too."""
+EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class DbTargets:
+    """Targets of a batch, each [N, H, W] float32; see `compress.data.db_targets.DbMaps`."""
+
+    text: Tensor
+    counted: Tensor
+    threshold: Tensor | None = None
+    threshold_counted: Tensor | None = None
+
+
+def balanced_mean(losses: Tensor, positive: Tensor, counted: Tensor) -> Tensor:
+    """Mean loss over pixels of text and the hardest of the others, `NEGATIVE_RATIO` times as many.
+
+    Args:
+        losses: of each pixel, [N, H, W].
+        positive: 1 where there is text, [N, H, W].
+        counted: 0 where nothing counts, [N, H, W].
+    """
+    positive = positive * counted
+    negative = (1 - positive) * counted
+    count = positive.sum()
+    wanted = max(int(NEGATIVE_RATIO * float(count)), MIN_NEGATIVES)
+    of_negatives = min(wanted, int(negative.sum()))
+    hardest, _ = torch.topk((losses * negative).flatten(), of_negatives)
+    return ((losses * positive).sum() + hardest.sum()) / (count + of_negatives + EPSILON)
+
+
+def cross_entropy(probability: Tensor, wanted: Tensor) -> Tensor:
+    """Binary cross entropy of each pixel, in nats; never infinite."""
+    probability = probability.clamp(EPSILON, 1 - EPSILON)
+    return -(wanted * probability.log() + (1 - wanted) * (1 - probability).log())
+
+
+def dice(probability: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
+    """1 - Dice's coefficient over the whole batch: 0 where both agree, 1 where they share nothing.
+
+    >>> ones = torch.ones(1, 2, 2)
+    >>> float(dice(ones, ones, ones).round(decimals=4)), float(dice(0 * ones, ones, ones).round(decimals=4))
+    (0.0, 1.0)
+    """
+    shared = (probability * wanted * counted).sum()
+    total = (probability * counted).sum() + (wanted * counted).sum()
+    return 1 - (2 * shared + EPSILON) / (total + EPSILON)
+
+
+def probability_loss(probability: Tensor, targets: DbTargets) -> Tensor:
+    """Loss of a probability map [N, H, W] alone, which is all that an exported DBNet computes."""
+    entropy = cross_entropy(probability, targets.text)
+    balanced = balanced_mean(entropy, targets.text, targets.counted)
+    return ALPHA * balanced + dice(probability, targets.text, targets.counted)
+
+
+def db_loss(maps: Tensor, targets: DbTargets) -> Tensor:
+    """Loss of a network in training: `maps` [N, 3, H, W] are probability, threshold and binary map."""
+    assert targets.threshold is not None
+    assert targets.threshold_counted is not None
+    probability, threshold, binary = maps.unbind(dim=1)
+    balanced = balanced_mean(cross_entropy(probability, targets.text), targets.text, targets.counted)
+    away = ((threshold - targets.threshold).abs() * targets.threshold_counted).sum()
+    distance = away / (targets.threshold_counted.sum() + EPSILON)
+    return ALPHA * balanced + BETA * distance + dice(binary, targets.text, targets.counted)
+
+
+def map_distillation(probability: Tensor, teacher: Tensor, dilate: bool) -> Tensor:
+    """How far a probability map [N, H, W] is from its teacher's: as `probability_loss`, with soft targets.
+
+    The cross entropy's least value, the teacher's own entropy, is taken off, so that equal maps cost what Dice says.
+
+    Args:
+        probability: the student's map.
+        teacher: the teacher's map.
+        dilate: learn the teacher's map widened by one pixel to the right and below, as PP-OCRv2's CML does
+            (arXiv 2109.03144, section 2.1: a 2x2 dilation of the teacher's response).
+    """
+    if dilate:
+        padded = torch.nn.functional.pad(teacher[:, None], (1, 0, 1, 0))
+        teacher = torch.nn.functional.max_pool2d(padded, 2, stride=1)[:, 0]
+    everywhere = torch.ones_like(teacher)
+    excess = cross_entropy(probability, teacher) - cross_entropy(teacher, teacher)
+    balanced = balanced_mean(excess, (teacher > 0.5).to(teacher.dtype), everywhere)
+    return ALPHA * balanced + dice(probability, teacher, everywhere)

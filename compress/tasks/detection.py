@@ -1,0 +1,238 @@
+"""Text detection with DBNet: where in a scene is text?"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.artifacts import Score, fingerprint
+from compress.data.db_targets import DbMaps, make_maps
+from compress.data.prefetch import prefetch
+from compress.data.regions import Region
+from compress.data.scene_augment import change_light, copy_paste, fixed_crop, random_crop
+from compress.data.scenes import content_of, load_scenes, scale_regions
+from compress.data.transforms import MULTIPLE, fit_scene, fitted_size, normalise_scenes
+from compress.errors import DataError, ModelError
+from compress.tasks.base import Batch, Predict
+from compress.tasks.db_boxes import BoxSettings, find_boxes
+from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
+from compress.tasks.hmean import METRIC, match_boxes, score_matches
+from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
+
+CACHE_BYTES = 256_000_000
+"""Resized validation images are kept up to this much; others are decoded anew for each scoring."""
+PASTE_SHARE = 0.3
+"""Share of training crops that text of another scene is pasted into."""
+
+
+class DetectionTask:
+    """Detection on PaddleOCR label lists or ICDAR folders, for DBNets that give a probability map [N, 1, H, W].
+
+    Scored is each validation image by itself, its longest side brought down to `side`, both sides multiples of 32, by
+    the protocol of ICDAR 2015 at IoU 0.5; regions marked ### or * are not counted. Trained on are crops of the input's
+    size. Polygons and images that cannot be used are counted and named in `warnings`; images without text are used in
+    both: what is found in them counts against precision.
+
+    A network in training that gives [N, 3, H, W] (probability, threshold and binary map) gets DBNet's whole loss if
+    `threshold_maps` are asked for.
+
+    Args:
+        train: label lists or folders to train and calibrate on; may be empty when only `evaluate` is used.
+        val: label lists or folders to score on.
+        input_shape: (3, H, W) of training crops, multiples of 32; MACs and latency refer to it, too.
+        side: longest side of a validation image, in pixels.
+        dilate_teacher: distil from the teacher's map widened by a pixel (see `map_distillation`).
+        threshold_maps: make the targets of the threshold branch, too.
+        augment: augment training crops.
+        boxes: settings of the post-processing.
+
+    Raises:
+        DataError: a list is unusable, a size is no multiple of 32, or there is nothing to validate on.
+    """
+
+    kind = "detection"
+    metric_name = METRIC
+
+    def __init__(
+        self,
+        train: Sequence[Path],
+        val: Sequence[Path],
+        *,
+        input_shape: tuple[int, int, int] = (3, 640, 640),
+        side: int = 1280,
+        dilate_teacher: bool = False,
+        threshold_maps: bool = False,
+        augment: bool = True,
+        boxes: BoxSettings | None = None,
+    ) -> None:
+        _check_sizes(input_shape, side)
+        self.input_shape = input_shape
+        self.side = side
+        self.dilate_teacher = dilate_teacher
+        self.threshold_maps = threshold_maps
+        self.augment = augment
+        self.boxes = boxes or BoxSettings()
+        train_lists = [load_scenes(Path(path)) for path in train]
+        val_lists = [load_scenes(Path(path)) for path in val]
+        self._train = [scene for part in train_lists for scene in part.scenes]
+        self._val = [scene for part in val_lists for scene in part.scenes]
+        if not self._val:
+            raise DataError("val: no images to validate on. Name at least one label list with readable images.")
+        self._cache: dict[int, tuple[np.ndarray, tuple[int, int], tuple[Region, ...]]] = {}
+        self._warnings = tuple(line for part in (*train_lists, *val_lists) for line in part.warnings)
+        self._content = fingerprint(*content_of(train_lists), "val", *content_of(val_lists))
+
+    def with_side(self, side: int) -> "DetectionTask":
+        """The same task scored at another size, e.g. a smaller one for a quicker scan.
+
+        Raises:
+            DataError: the side is no multiple of 32.
+        """
+        _check_sizes(self.input_shape, side)
+        other = copy.copy(self)
+        other.side, other._cache = side, {}
+        return other
+
+    def train_steps(self, batch_size: int) -> int:
+        """Number of batches in an epoch (see `count_steps`).
+
+        Raises:
+            DataError: there is no training data.
+        """
+        return count_steps(len(self._train), batch_size)
+
+    def train_batches(self, *, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
+        """One crop of each scene, shuffled, augmented, in batches (see `shuffled_batches`), made ahead by a thread."""
+        self.train_steps(batch_size)
+        parts = shuffled_batches(np.zeros(len(self._train)), epoch=epoch, batch_size=batch_size, seed=seed)
+        return prefetch(self._train_batch(indices, epoch, seed) for indices in parts)
+
+    def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
+        pairs = [self._train_crop(int(index), image_rng(seed, epoch, index)) for index in indices]
+        images = normalise_scenes([image for image, _ in pairs])
+        maps = [make_maps(regions, *image.shape[:2], threshold=self.threshold_maps) for image, regions in pairs]
+        return Batch(torch.from_numpy(images), stack_maps(maps))
+
+    def _train_crop(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Region, ...]]:
+        """uint8 [H, W, 3] of the input's size, with its regions."""
+        image, regions = self._train[index].load()
+        size = self.input_shape[1:]
+        factor = fitted_size(image.shape[0], image.shape[1], self.side)[0] / image.shape[0]
+        if not self.augment:
+            return random_crop(image, regions, size, factor, rng, change=False)
+        if rng.random() < PASTE_SHARE:
+            other = self._train[int(rng.integers(len(self._train)))]
+            image, regions = copy_paste(image, regions, *other.load(), rng)
+        crop, regions = random_crop(image, regions, size, factor, rng)
+        return change_light(crop, rng), regions
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """DBNet's loss of [N, 1, H, W] or, where `threshold_maps` were made, of [N, 3, H, W].
+
+        Raises:
+            ModelError: the output is of another size, or not probabilities (exported without its sigmoid).
+        """
+        targets: DbTargets = batch.targets
+        if outputs.dim() != 4 or outputs.shape[1] not in (1, 3) or outputs.shape[2:] != targets.text.shape[1:]:
+            raise ModelError(
+                f"model: output shape {list(outputs.shape)} for images {list(batch.images.shape)}. Expected "
+                "[N, 1, H, W]: a probability for each pixel."
+            )
+        _check_map(outputs[:, 0])
+        return db_loss(outputs, targets) if outputs.shape[1] == 3 else probability_loss(outputs[:, 0], targets)
+
+    def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
+        """Distance of probability maps [N, 1, H, W]; see `map_distillation`."""
+        return map_distillation(outputs[:, 0], teacher_outputs[:, 0], self.dilate_teacher)
+
+    def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
+        """Hmean at IoU 0.5 over all validation images, precision and recall in `details`. NaN counts as no text.
+
+        `limit`: score on at most this many images, drawn once with a fixed seed: always the same ones.
+        """
+        matches = []
+        for index in np.sort(fixed_sample(len(self._val), limit)):
+            image, size, regions = self._val_image(int(index))
+            outputs = predict(normalise_scenes([image]))
+            self.check_model(outputs.shape)
+            found, _ = find_boxes(np.nan_to_num(outputs[0, 0], nan=0.0), *size, self.boxes)
+            matches.append(match_boxes(regions, found))
+        return score_matches(matches)
+
+    def _val_image(self, index: int) -> tuple[np.ndarray, tuple[int, int], tuple[Region, ...]]:
+        """The resized image, and the original's (height, width) and regions."""
+        if index not in self._cache:
+            image, regions = self._val[index].load()
+            entry = (fit_scene(image, self.side), image.shape[:2], regions)
+            if sum(kept.nbytes for kept, _, _ in self._cache.values()) + entry[0].nbytes > CACHE_BYTES:
+                return entry
+            self._cache[index] = entry
+        return self._cache[index]
+
+    def calibration_batches(self, count: int, batch_size: int) -> Iterator[np.ndarray]:
+        """At most `count` unaugmented training crops, float32 [N, 3, H, W], drawn once with a fixed seed.
+
+        Raises:
+            DataError: there is no training data.
+        """
+        self.train_steps(1)
+        chosen = fixed_sample(len(self._train), count)
+        for start in range(0, len(chosen), batch_size):
+            yield normalise_scenes([self._calibration_crop(int(index)) for index in chosen[start : start + batch_size]])
+
+    def _calibration_crop(self, index: int) -> np.ndarray:
+        image, regions = self._train[index].load()
+        resized = fit_scene(image, self.side)
+        x, y = resized.shape[1] / image.shape[1], resized.shape[0] / image.shape[0]
+        return fixed_crop(resized, scale_regions(regions, x, y), self.input_shape[1:], image_rng(0, 0, index))
+
+    def check_model(self, output_shape: tuple[int | None, ...]) -> None:
+        """Raise DataError unless the output is [N, 1, H, W]."""
+        if len(output_shape) != 4 or output_shape[1] not in (None, 1):
+            raise DataError(
+                f"model: output shape {list(output_shape)} does not fit detection. Expected [N, 1, H, W]: a "
+                "probability for each pixel. Check task.kind."
+            )
+
+    def fingerprint(self) -> str:
+        """Identity of regions and files of both data sets, and of the task's settings; not of file locations."""
+        settings = (self.input_shape, self.side, self.dilate_teacher, self.threshold_maps, self.augment)
+        return fingerprint(self.kind, self._content, settings, vars(self.boxes))
+
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each kind of image or region that was skipped or repaired."""
+        return self._warnings
+
+
+def stack_maps(maps: Sequence[DbMaps]) -> DbTargets:
+    """Targets of a batch."""
+    text = torch.from_numpy(np.stack([one.text for one in maps]))
+    counted = torch.from_numpy(np.stack([one.counted for one in maps]))
+    borders = [(one.threshold, one.threshold_counted) for one in maps]
+    thresholds = [threshold for threshold, _ in borders if threshold is not None]
+    bands = [band for _, band in borders if band is not None]
+    if not thresholds:
+        return DbTargets(text, counted)
+    return DbTargets(text, counted, torch.from_numpy(np.stack(thresholds)), torch.from_numpy(np.stack(bands)))
+
+
+def _check_map(probability: Tensor) -> None:
+    """NaN passes: the training loop names it better."""
+    values = probability.detach()
+    if values.min() < 0 or values.max() > 1:
+        raise ModelError(
+            f"model: its output is not probabilities (from {float(values.min()):.3g} to {float(values.max()):.3g}). "
+            "Expected values in [0, 1]: export the model with its sigmoid."
+        )
+
+
+def _check_sizes(input_shape: tuple[int, int, int], side: int) -> None:
+    wrong = [size for size in (*input_shape[1:], side) if size % MULTIPLE or size <= 0]
+    if wrong:
+        raise DataError(
+            f"input, side: got {wrong[0]}. Must be multiples of {MULTIPLE}, e.g. "
+            f"{max(MULTIPLE, round(wrong[0] / MULTIPLE) * MULTIPLE)}: a detector halves its input five times."
+        )
