@@ -2,32 +2,22 @@
 
 `random_text` makes a word, number or code; `render_crop` draws it; `write_dataset` writes a folder of crops with
 its PaddleOCR label list. The same seed gives the same pixels on the same versions of Pillow and OpenCV.
-The fonts are those that come with matplotlib (DejaVu, STIX, Computer Modern).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from compress.artifacts import write_atomic
+from compress.data.drawing import choose_face, colours, cover, expose, ground, load_font, write_line
+from compress.data.rendered import write_rendered
 from compress.data.texts import random_text
-from compress.errors import OutputError
 
-SANS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique", "cmss10")
-SERIF = (
-    *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic", "cmr10", "cmb10", "cmti10"),
-    *("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
-)
-MONO = ("DejaVuSansMono", "DejaVuSansMono-Bold", "cmtt10")
 FONT_SIZES = (28, 44, 68)
 """Pixels per em that text is drawn at; the crop is then brought to its own height."""
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -67,49 +57,23 @@ def write_dataset(
     Raises:
         OutputError: the folder cannot be written.
     """
-    lines = []
-    _make_folder(folder / "images")
-    for index in range(count):
-        rng = np.random.default_rng([seed, index])
+
+    def render(rng: np.random.Generator) -> tuple[bytes, str]:
         text = random_text(rng)
-        name = f"images/{index:06d}.png"
         done, data = cv2.imencode(".png", render_crop(text, rng, plain=plain), [cv2.IMWRITE_PNG_COMPRESSION, 1])
         assert done, "OpenCV encodes any uint8 image as PNG"
-        (folder / name).write_bytes(data.tobytes())
-        lines.append(f"{name}\t{text}\n")
-        if on_progress is not None:
-            on_progress(index + 1, count, f"rendering into {folder}")
-    write_atomic(folder / "labels.txt", "".join(lines).encode())
-    return folder / "labels.txt"
+        return data.tobytes(), text
 
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}). Choose a folder you may write to.") from error
+    return write_rendered(folder, count, seed, render=render, suffix=".png", on_progress=on_progress)
 
 
 # --- 1. text -> coverage ----------------------------------------------------------------------------------------
 
 
-@cache
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
-
-
-def _choose_font(text: str, height: int, rng: np.random.Generator) -> ImageFont.FreeTypeFont:
-    names = _pick((SANS, SERIF, MONO), (0.6, 0.32, 0.08), rng)
-    # Computer Modern has no ordinary ASCII punctuation.
-    usable = [name for name in names if text.isalnum() or not name.startswith("cm")]
-    size = next((size for size in FONT_SIZES if size >= height), FONT_SIZES[-1])
-    return _font(usable[rng.integers(len(usable))], size)
-
-
 def _draw(text: str, height: int, rng: np.random.Generator) -> Drawing:
     """Draw the text, sometimes with an outline or shadow, and sometimes a neighbouring line or word."""
-    font = _choose_font(text, height, rng)
+    face = choose_face(text, rng)
+    font = load_font(face, next((size for size in FONT_SIZES if size >= height), FONT_SIZES[-1]))
     em = font.size
     spacing = em * (rng.uniform(-0.04, 0.02) if rng.random() < 0.7 else rng.uniform(0.02, 0.3))
     stroke = int(rng.integers(0, 1 + max(1, round(em / 22)))) if rng.random() < 0.35 else 0
@@ -117,32 +81,21 @@ def _draw(text: str, height: int, rng: np.random.Generator) -> Drawing:
     size = (int(sum(steps)) + 2 * int(em), int(3.4 * em))
     start = (em, 1.1 * em)
     ink = Image.new("L", size)
-    _write_line(ink, text, start, font, spacing, stroke)
+    write_line(ink, text, start, font, spacing, stroke)
     # Where nothing is drawn (a blank glyph), take the whole line.
     box = ink.getbbox() or (em, em, size[0] - em, 2 * em)
     back = Image.new("L", size)
     style = rng.random()
     if style < 0.12:
-        _write_line(back, text, start, font, spacing, stroke + max(1, round(em / 16)))
+        write_line(back, text, start, font, spacing, stroke + max(1, round(em / 16)))
     elif style < 0.25:
         shift = em * rng.uniform(0.03, 0.09, 2)
-        _write_line(back, text, (start[0] + shift[0], start[1] + shift[1]), font, spacing, stroke)
+        write_line(back, text, (start[0] + shift[0], start[1] + shift[1]), font, spacing, stroke)
     if rng.random() < 0.2:
         side = -1 if rng.random() < 0.5 else 1
         above = (start[0] + em * rng.uniform(-1.5, 0.5), start[1] + side * em * rng.uniform(1.05, 1.35))
-        _write_line(ink, random_text(rng), above, font, spacing, stroke)
+        write_line(ink, random_text(rng), above, font, spacing, stroke)
     return Drawing(np.asarray(ink), np.asarray(back), tuple(map(float, box)))  # type: ignore[arg-type]
-
-
-def _write_line(
-    image: Image.Image, text: str, start: Point, font: ImageFont.FreeTypeFont, spacing: float, stroke: int
-) -> None:
-    """Write letter by letter, so that spacing can vary."""
-    pen = ImageDraw.Draw(image)
-    x, y = start
-    for letter in text:
-        pen.text((x, y), letter, fill=255, font=font, stroke_width=stroke)
-        x += font.getlength(letter) + spacing
 
 
 # --- 2. coverage -> bent coverage, cut to a crop ----------------------------------------------------------------
@@ -205,56 +158,12 @@ def _cut_out(drawing: Drawing, rng: np.random.Generator) -> Drawing:
 
 def _paint(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Put coloured text on a coloured ground: float32 BGR [H, W, 3]."""
-    ground_colour, ink_colour = _colours(rng)
-    picture = _ground(drawing.text.shape, ground_colour, rng)
+    ground_colour, ink_colour = colours(rng)
+    picture = ground(drawing.text.shape, ground_colour, rng)
     if drawing.back.any():
-        edge = ground_colour * rng.uniform(0, 0.6) if rng.random() < 0.6 else _colours(rng)[0]
-        picture = _cover(picture, drawing.back, edge)
-    return _cover(picture, drawing.text, ink_colour)
-
-
-def _cover(picture: np.ndarray, coverage: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    share = coverage.astype(np.float32)[:, :, None] / 255
-    return picture + share * (colour.astype(np.float32) - picture)
-
-
-def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Ground and ink, BGR in 0..255: brightness apart by 30 (hardly readable) to 255."""
-    apart = rng.uniform(30, 110) if rng.random() < 0.35 else rng.uniform(90, 255)
-    low = rng.uniform(0, 255 - apart)
-    levels = np.array([low, low + apart])[:: 1 if rng.random() < 0.5 else -1]
-    return _tint(levels[0], rng), _tint(levels[1], rng)
-
-
-def _tint(level: float, rng: np.random.Generator) -> np.ndarray:
-    """A colour of about this brightness: grey in four cases of ten."""
-    weights = np.array([0.114, 0.587, 0.299])
-    hue = rng.uniform(-1, 1, 3) * (rng.uniform(0, 160) if rng.random() < 0.6 else 4)
-    return np.clip(level + hue - weights @ hue, 0, 255)
-
-
-def _ground(shape: tuple[int, ...], colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A plain ground, or one with a gradient, blotches, grain, or a second colour beyond an edge."""
-    height, width = shape
-    ground = np.empty((height, width, 3), np.float32)
-    ground[:] = colour
-    if rng.random() < 0.5:
-        ground += _field(2, rng.uniform(5, 60), shape, rng)
-    if rng.random() < 0.35:
-        ground += _field(int(rng.integers(3, 9)), rng.uniform(5, 50), shape, rng)
-    if rng.random() < 0.2:
-        ground += _field(max(height // 2, 2), rng.uniform(3, 25), shape, rng)
-    if rng.random() < 0.15:
-        angle, offset = rng.uniform(0, np.pi), rng.uniform(0.3, 0.5)
-        x, y = np.meshgrid(np.linspace(-0.5, 0.5, width), np.linspace(-0.5, 0.5, height))
-        ground[np.cos(angle) * x + np.sin(angle) * y > offset] = _tint(rng.uniform(0, 255), rng)
-    return ground
-
-
-def _field(cells: int, depth: float, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Smooth random brightness [H, W, 1] of ±depth, from `cells` x `cells` values."""
-    values = rng.uniform(-depth, depth, (cells, cells)).astype(np.float32)
-    return cv2.resize(values, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)[:, :, None]
+        edge = ground_colour * rng.uniform(0, 0.6) if rng.random() < 0.6 else colours(rng)[0]
+        picture = cover(picture, drawing.back, edge)
+    return cover(picture, drawing.text, ink_colour)
 
 
 def _photograph(picture: np.ndarray, height: int, rng: np.random.Generator) -> np.ndarray:
@@ -266,22 +175,10 @@ def _photograph(picture: np.ndarray, height: int, rng: np.random.Generator) -> n
         length = max(2, round(tall * rng.uniform(0.03, 0.2)))
         picture = cv2.blur(picture, (length, 1) if rng.random() < 0.6 else (1, length))
     picture = _bring_to_height(picture, height)
-    if rng.random() < 0.3:
-        picture = picture * rng.uniform(0.25, 1.3) + rng.uniform(-10, 20)
-    noise = rng.standard_normal(picture.shape, dtype=np.float32)
-    picture = picture + noise * np.float32(rng.uniform(0, 4) if rng.random() < 0.7 else rng.uniform(4, 18))
-    image = np.clip(picture, 0, 255).astype(np.uint8)
-    if rng.random() < 0.5:
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 95))])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    return image
+    return expose(picture, rng)
 
 
 def _bring_to_height(picture: np.ndarray, height: int) -> np.ndarray:
     tall, wide = picture.shape[:2]
     size = (max(4, round(wide * height / tall)), height)
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if height < tall else cv2.INTER_LINEAR)
-
-
-def _pick(choices: tuple[tuple[str, ...], ...], shares: tuple[float, ...], rng: np.random.Generator) -> tuple[str, ...]:
-    return choices[int(np.searchsorted(np.cumsum(shares), rng.random() * sum(shares)))]

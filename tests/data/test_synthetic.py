@@ -5,8 +5,9 @@ import matplotlib
 import numpy as np
 import pytest
 
+from compress.data.drawing import MONO, SANS, SERIF, load_font
 from compress.data.labels import read_labels
-from compress.data.synthetic import FONT_SIZES, MONO, SANS, SERIF, render_crop, write_dataset
+from compress.data.synthetic import FONT_SIZES, render_crop, write_dataset
 from compress.errors import OutputError
 
 
@@ -52,9 +53,7 @@ def test_odd_texts_are_drawn(text):
 
 @pytest.mark.parametrize("name", [*SANS, *SERIF, *MONO])
 def test_fonts_come_with_matplotlib_and_have_letters_and_digits(name):
-    from compress.data.synthetic import _font
-
-    font = _font(name, FONT_SIZES[0])
+    font = load_font(name, FONT_SIZES[0])
     shapes = {bytes(font.getmask(letter)) for letter in "ABCabc0123456789"}
     assert len(shapes) == 16, "two characters look the same: the font lacks them"
     assert matplotlib.get_data_path() in font.path
