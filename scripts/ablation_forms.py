@@ -62,7 +62,7 @@ def run_form(
 
     run.stage("int8", fingerprint(identity, step.recurrent), compute)
     files = {"baseline": _baseline(run), "finetuned": base.out / "finetuned.onnx", "int8": recipe.out / "int8.onnx"}
-    results, _ = measure_files(run, files)
+    results = measure_files(run, files).results
     return {result.stage: result for result in results}
 
 

@@ -5,8 +5,8 @@ so that a stale file is refused instead of silently reused, and is written atomi
 run leaves either the old file or the new one, never half of one.
 """
 
+from compress.artifacts.gallery import Gallery, Picture, Reading
 from compress.artifacts.results import (
-    VERSION,
     Cost,
     Curve,
     Gate,
@@ -21,24 +21,37 @@ from compress.artifacts.results import (
     Sensitivity,
     StageResult,
 )
-from compress.artifacts.store import check_fresh, fingerprint, load, save, to_json, write_atomic
+from compress.artifacts.store import (
+    VERSION,
+    check_fresh,
+    check_writable,
+    fingerprint,
+    load,
+    save,
+    to_json,
+    write_atomic,
+)
 
 __all__ = [
     "VERSION",
     "Cost",
     "Curve",
+    "Gallery",
     "Gate",
     "GroupPlan",
     "Latency",
     "Machine",
     "Parity",
+    "Picture",
     "PruningPlan",
     "Quantized",
+    "Reading",
     "Report",
     "Score",
     "Sensitivity",
     "StageResult",
     "check_fresh",
+    "check_writable",
     "fingerprint",
     "load",
     "save",

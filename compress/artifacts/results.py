@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-VERSION = 1
+from compress.artifacts.gallery import Gallery
+from compress.artifacts.store import VERSION
 
 
 @dataclass(frozen=True)
@@ -169,4 +170,6 @@ class Report:
     notes: tuple[str, ...] = ()
     plan: dict[str, dict[str, float]] = field(default_factory=dict)
     """Group -> {"channels", "kept", "pruning_ratio"}."""
+    gallery: Gallery | None = None
+    """Single images; None where none were asked for, or the task shows none."""
     version: int = VERSION

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from compress.artifacts.results import VERSION
 from compress.errors import ArtifactError, OutputError
 
+VERSION = 1
 T = TypeVar("T")
 
 
@@ -52,6 +52,23 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to with --out."
+        ) from error
+
+
+def check_writable(folder: Path, option: str = "--out") -> None:
+    """Find out now, not after an hour, that results cannot be written; makes the folder. `option` names it.
+
+    Raises:
+        OutputError: the folder cannot be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror}). Choose another folder with {option}."
         ) from error
 
 

@@ -1,16 +1,19 @@
 """Commands that look at files: inspect, evaluate, bench, report. Heavy modules are imported where they are used."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compress import artifacts
-from compress.artifacts import Report, Sensitivity
+from compress.artifacts import Gallery, Report, Score, Sensitivity
 from compress.cli import options
 from compress.cli.progress import progress
 from compress.cli.tasks import make_task
-from compress.errors import ArtifactError
+from compress.errors import ArtifactError, CompressError
+
+if TYPE_CHECKING:
+    from compress.tasks.base import Task
 
 
 def inspect(model: options.Model, weights: options.Weights = None, input_size: options.Input = None) -> None:
@@ -44,14 +47,23 @@ def evaluate(
     widths: options.Widths = None,
     side: options.Side = None,
     threads: options.Threads = None,
+    save_images: Annotated[
+        int, typer.Option(min=0, help="write pictures of this many images, the worst first.", metavar="N")
+    ] = 0,
+    images_out: Annotated[
+        Path | None,
+        typer.Option(help="folder for them and their page, index.html; default MODEL_images.", metavar="FOLDER"),
+    ] = None,
 ) -> None:
-    """Score any model on labelled images, in onnxruntime.
+    """Score any model on labelled images, in onnxruntime, and show what it got wrong.
 
     \b
     Examples:
-      compress evaluate int8.onnx --task classification --data val/labels.txt
+      compress evaluate int8.onnx --task classification --data val/labels.txt --save-images 20
       compress evaluate rec.onnx --task recognition --charset dict.txt --data val/labels.txt
     """
+    if images_out and not save_images:
+        raise CompressError("--images-out: needs --save-images N, how many pictures to write.")
     from compress import pipeline
 
     made = make_task(
@@ -66,12 +78,41 @@ def evaluate(
         widths=widths,
         side=side,
     )
-    score = pipeline.score_model(pipeline.open_any(model, weights, made.input_shape), made, threads)
+    opened = pipeline.open_any(model, weights, made.input_shape)
+    if not save_images:
+        _print_score(pipeline.score_model(opened, made, threads), made)
+        return
+    name = _file_name(model)
+    folder = images_out or Path(f"{name}_images")
+    score, gallery = pipeline.score_with_pictures(opened, made, folder, name=name, count=save_images, threads=threads)
+    _print_score(score, made)
+    _print_gallery(gallery, folder)
+
+
+def _print_score(score: Score, task: "Task") -> None:
     typer.echo(f"{score.name} {score.metric:.4f} on {score.count} images")
     for name, value in score.details.items():
         typer.echo(f"  {name} {value:.4f}" if value != int(value) else f"  {name} {value:g}")
-    for warning in made.warnings():
+    for warning in task.warnings():
         typer.echo(f"Note: {warning}", err=True)
+
+
+def _print_gallery(gallery: Gallery | None, folder: Path) -> None:
+    if gallery is None:
+        typer.echo("Note: no pictures: the task does not tell what it makes of single images.", err=True)
+        return
+    from compress.report.terminal import print_gallery, wide_console
+
+    print_gallery(gallery, wide_console())
+    typer.echo(f"Written: {folder / 'index.html'}")
+
+
+def _file_name(model: str) -> str:
+    """
+    >>> _file_name("runs/int8.onnx"), _file_name("package.module:factory")
+    ('int8', 'factory')
+    """
+    return Path(model).stem if model.endswith(".onnx") or ":" not in model else model.rpartition(":")[2]
 
 
 def bench(

@@ -21,7 +21,7 @@ from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
 from compress.recipe import Recipe
 from compress.report.inspection import GroupSummary, Inspection
-from compress.tasks.base import Task
+from compress.tasks.base import Examination, Examiner, Task
 from compress.tasks.classification import DirectionTask
 from compress.tasks.detection import DetectionTask
 from compress.tasks.recognition import RecognitionTask
@@ -199,9 +199,25 @@ def score_model(
         ModelError: onnxruntime rejects it.
         DataError: its output does not fit the task.
     """
+    session = _checked_session(model, task, threads)
+    return task.evaluate(session.run) if limit is None else task.evaluate(session.run, limit)
+
+
+def examine_model(model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None = None) -> Examination:
+    """Score a model as `score_model` does, in one pass with its judgement of each image where the task tells it.
+
+    Raises:
+        ModelError: onnxruntime rejects it.
+        DataError: its output does not fit the task.
+    """
+    session = _checked_session(model, task, threads)
+    return task.examine(session.run) if isinstance(task, Examiner) else Examination(task.evaluate(session.run))
+
+
+def _checked_session(model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None) -> Session:
     session = Session(model, threads=threads or default_threads(), spin=False)
     task.check_model(session.output_shape)
-    return task.evaluate(session.run) if limit is None else task.evaluate(session.run, limit)
+    return session
 
 
 def default_threads() -> int:

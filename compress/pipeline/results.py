@@ -1,19 +1,24 @@
 """The end of a run: cost, score and latency of every file, the gates, and the report."""
 
 import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from compress import artifacts
-from compress.artifacts import Cost, Gate, Latency, PruningPlan, Report, Score, StageResult
+from compress.artifacts import Cost, Gallery, Gate, Latency, PruningPlan, Report, Score, StageResult
+from compress.errors import ArtifactError
 from compress.graph import read_model, save_model
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax
-from compress.pipeline.inputs import score_model
+from compress.pipeline.inputs import examine_model
+from compress.pipeline.pictures import NOT_SHOWN, make_gallery
 from compress.pipeline.stages import model_identity
 from compress.pipeline.state import Run
 from compress.recipe import QuantizeStep
+from compress.tasks.base import Examination, Examiner
 
 CANONICAL, PEER = "canonical", "onnxruntime int8"
 """Measured beside the run's own files."""
@@ -21,7 +26,20 @@ AT_LEAST = frozenset({"metric_min", "speedup", "speedup_over_onnxruntime"})
 """Gates that are lower limits; the others are upper ones."""
 
 
-def measure_files(run: Run, files: dict[str, Path]) -> tuple[list[StageResult], list[str]]:
+IMAGES = "images"
+"""Folder of the pictures, beside the report."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Each file's figures, what to say of them, and what the original and the result made of single images."""
+
+    results: tuple[StageResult, ...]
+    notes: tuple[str, ...]
+    examined: dict[str, Examination]
+
+
+def measure_files(run: Run, files: dict[str, Path]) -> Measured:
     """Cost, score and latency of every file; all latencies interleaved in one go."""
     notes = list(run.task.warnings())
     measured = {"baseline": files["baseline"], CANONICAL: _canonical_file(run)}
@@ -38,13 +56,16 @@ def measure_files(run: Run, files: dict[str, Path]) -> tuple[list[StageResult], 
         baseline="baseline",
         on_progress=run.on_progress,
     )
-    results = []
+    results, examined = [], {}
     for done, (name, file) in enumerate(measured.items(), 1):
-        score = score_model(file, run.task, run.threads)
+        examination = examine_model(file, run.task, run.threads)
+        score = examination.score
         if run.on_progress:
             run.on_progress(done, len(measured), f"{name}: {score.name} {score.metric:.4f}")
         results.append(_result(run, name, file, score, latencies[name]))
-    return results, notes
+        if name in (next(iter(files)), list(files)[-1]):
+            examined[name] = examination
+    return Measured(tuple(results), tuple(notes), examined)
 
 
 def _result(run: Run, name: str, file: Path, score: Score, latency: Latency) -> StageResult:
@@ -62,29 +83,49 @@ def _result(run: Run, name: str, file: Path, score: Score, latency: Latency) -> 
     )
 
 
-def make_report(
-    run: Run, command: str, results: list[StageResult], plan: PruningPlan | None, notes: list[str]
-) -> Report:
-    machine = machine_info()
+def make_report(run: Run, command: str, measured: Measured, plan: PruningPlan | None) -> Report:
+    """The report, and the pictures that it shows."""
+    machine, notes = machine_info(), list(measured.notes)
     if saturates_int8(machine):
         notes.append("this CPU has no VNNI: 8-bit weights saturate in 16-bit sums here; weight_bits: 7 does not")
     notes += list(plan.notes) if plan else []
+    gallery = _gallery(run, measured, notes)
     return Report(
         title=run.recipe.name,
         command=command,
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         machine=machine,
-        stages=tuple(results),
-        gates=check_gates(run.recipe.gates.as_dict(), results),
+        stages=measured.results,
+        gates=check_gates(run.recipe.gates.as_dict(), measured.results),
         fingerprint=artifacts.fingerprint(
             model_identity(run.original), run.task.fingerprint(), run.recipe.model_dump(mode="json")
         ),
         notes=tuple(notes),
         plan=_plan_table(plan),
+        gallery=gallery,
     )
 
 
-def check_gates(required: dict[str, float], results: list[StageResult]) -> tuple[Gate, ...]:
+def _gallery(run: Run, measured: Measured, notes: list[str]) -> Gallery | None:
+    """The result's worst cases beside the original's; None where the recipe asks for none, or the task tells none."""
+    task, count = run.task, run.recipe.compare.images
+    if count and not isinstance(task, Examiner):
+        notes.append(NOT_SHOWN)
+    if not count or not isinstance(task, Examiner):
+        return None
+    previous = _earlier_gallery(run.recipe.out / "report.json")
+    return make_gallery(task, measured.examined, run.recipe.out, count, subfolder=IMAGES, previous=previous)
+
+
+def _earlier_gallery(report: Path) -> Gallery | None:
+    """The pictures that an earlier run left; a report that cannot be read is no reason to lose this one's."""
+    try:
+        return artifacts.load(Report, report).gallery if report.is_file() else None
+    except ArtifactError:
+        return None
+
+
+def check_gates(required: dict[str, float], results: Sequence[StageResult]) -> tuple[Gate, ...]:
     """Compare the run's last file with what the recipe requires; every gate is listed, met or not."""
     by_name = {result.stage: result for result in results}
     first = by_name["baseline"]

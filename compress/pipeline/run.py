@@ -10,7 +10,6 @@ import onnx
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Quantized, Report, Sensitivity
-from compress.errors import OutputError
 from compress.graph import save_model
 from compress.pipeline import stages, training
 from compress.pipeline.inputs import default_threads, open_model, recipe_task
@@ -27,7 +26,7 @@ def run_recipe(recipe: Recipe, command: str, on_progress: Progress | None = None
     Raises:
         CompressError: anything a user can mend; what was finished before stays.
     """
-    _check_writable(recipe.out)
+    artifacts.check_writable(recipe.out)
     task = recipe_task(recipe)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     run = Run(recipe, task, original, original, recipe.threads or default_threads(), on_progress)
@@ -48,8 +47,8 @@ def run_recipe(recipe: Recipe, command: str, on_progress: Progress | None = None
     if (quantize := recipe.find_step(QuantizeStep)) is not None:
         _quantize(run, model, quantize)
         files["int8"] = recipe.out / "int8.onnx"
-    results, notes = measure_files(run, files)
-    report = make_report(run, command, results, plan, notes)
+    measured = measure_files(run, files)
+    report = make_report(run, command, measured, plan)
     write_report(report, recipe.out, scan)
     return report
 
@@ -142,14 +141,3 @@ def _baseline_file(run: Run) -> Path:
     file = run.recipe.out / "baseline.onnx"
     save_model(run.original, file)
     return file
-
-
-def _check_writable(out: Path) -> None:
-    """Find out now, not after an hour, that results cannot be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror}). Choose another folder with --out.") from error

@@ -325,6 +325,9 @@ class CompareSettings(_Settings):
     onnxruntime: Flag = Field(False, description="also make onnxruntime's own int8 of the original, and measure it")
     threads: Positive = Field(1, description="threads for latency; 1 is comparable between machines")
     rounds: Positive = Field(50, description="timed rounds; each round times every file once")
+    images: NotNegative = Field(
+        8, description="pictures in the report: the worst cases of the last file beside the original; 0 for none"
+    )
 
 
 class GateSettings(_Settings):

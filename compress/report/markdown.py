@@ -1,6 +1,8 @@
 """A report as Markdown."""
 
-from compress.artifacts import Report, Sensitivity
+import re
+
+from compress.artifacts import Gallery, Report, Sensitivity
 from compress.report import tables
 from compress.report.tables import Table
 
@@ -13,6 +15,7 @@ def render_markdown(report: Report, sensitivity: Sensitivity | None = None) -> s
         _table(tables.stage_table(report)),
         _legend(report),
         _table(tables.gate_table(report)),
+        _gallery(report.gallery) if report.gallery else "",
         _table(tables.detail_table(report)),
         _table(tables.plan_table(report)),
         _table(tables.sensitivity_table(sensitivity)) if sensitivity else "",
@@ -54,6 +57,24 @@ def _legend(report: Report) -> str:
     return "\n".join(lines)
 
 
+def _gallery(gallery: Gallery) -> str:
+    """The worst cases: a row each, with one image, or with one under each model's reading."""
+    header = ("image", "label", *gallery.models)
+    rows = []
+    for picture in gallery.pictures:
+        name = _literal(picture.name)
+        image = f"![{name}]({picture.file})<br>{name}" if picture.file else name
+        readings = (
+            (f"![{name}]({found.file})<br>" if found.file else "") + _literal(tables.reading(found))
+            for found in picture.readings
+        )
+        rows.append((image, _literal(picture.label), *readings))
+    lines = [header, ("---",) * len(header), *rows] if rows else []
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    parts = (f"## {_escape(tables.gallery_title(gallery))}", " ".join(tables.gallery_lines(gallery)), table)
+    return "\n\n".join(part for part in parts if part)
+
+
 def _notes(report: Report) -> str:
     notes = tables.notes(report)
     return "## Notes\n\n" + "\n".join(f"- {_escape(note)}" for note in notes) if notes else ""
@@ -74,3 +95,12 @@ def _escape(text: str) -> str:
     'a\\\\|b_c'
     """
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _literal(text: str) -> str:
+    """Text with every character as it is, for readings: a misread word may well hold stars and brackets.
+
+    >>> _literal("*a_b*")
+    '\\*a\\_b\\*'
+    """
+    return re.sub(r"([\\`*_{}\[\]()#+.!|~>$-])", r"\\\1", text).replace("\n", " ").replace("<", "&lt;")

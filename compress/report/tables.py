@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compress.artifacts import Gate, Latency, Machine, Parity, Report, Sensitivity, StageResult
+from compress.artifacts import Gallery, Gate, Latency, Machine, Parity, Reading, Report, Sensitivity, StageResult
 
 NONE = "-"
 AT_LEAST = ("metric_min", "speedup", "speedup_over_onnxruntime")
@@ -114,6 +114,47 @@ def latency_table(latencies: Mapping[str, Latency], sizes: Mapping[str, int]) ->
         for name, latency in latencies.items()
     )
     return Table("Latency", ("file", "KB", "median ms", "p10", "p90", "speed", "threads", "runs"), rows)
+
+
+def gallery_table(gallery: Gallery) -> Table:
+    """The worst cases as text: what the label says, and what each model made of it."""
+    rows = tuple(
+        (
+            picture.name,
+            picture.label,
+            *(reading(found) for found in picture.readings),
+            f"{picture.readings[-1].error:.2f}",
+        )
+        for picture in gallery.pictures
+    )
+    return Table(gallery_title(gallery), ("image", "label", *gallery.models, "error"), rows)
+
+
+def gallery_title(gallery: Gallery) -> str:
+    """Whose worst cases they are."""
+    return f"Worst cases of {gallery.models[-1]}"
+
+
+def gallery_lines(gallery: Gallery) -> tuple[str, ...]:
+    """How many images went wrong, and which of them are shown."""
+    first, last, shown = gallery.models[0], gallery.models[-1], len(gallery.pictures)
+    if len(gallery.models) == 1:
+        lines = [f"{gallery.wrong[0]} of {gallery.images} images are not wholly right."]
+    else:
+        numbers = ", ".join(f"{model} {wrong}" for model, wrong in zip(gallery.models, gallery.wrong, strict=True))
+        lines = [
+            f"Of {gallery.images} images not wholly right: {numbers}.",
+            f"Against {first}, {last} does worse on {gallery.worse} and better on {gallery.better}.",
+        ]
+    if shown:
+        order = "" if len(gallery.models) == 1 else f", by {last}'s error, then by how much worse than {first} it is"
+        lines.append(f"Shown: the worst {shown}{order}. Error: {gallery.error_name}.")
+    return tuple(lines)
+
+
+def reading(value: Reading) -> str:
+    """What a model made of an image."""
+    return "(unusable output)" if value.text is None else value.text
 
 
 def machine_line(machine: Machine) -> str:

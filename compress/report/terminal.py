@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from compress.artifacts import Report
+from compress.artifacts import Gallery, Report
 from compress.report import tables
 from compress.report.inspection import Inspection
 from compress.report.tables import Table
@@ -23,9 +23,18 @@ def print_report(report: Report, console: Console) -> None:
     for stage in report.stages:
         if stage.parity:
             console.print(Text(f"{stage.stage} file against its network: {tables.parity(stage.parity)}"))
+    if report.gallery:
+        console.print(Text(" ".join(tables.gallery_lines(report.gallery))))
     print_table(tables.gate_table(report), console)
     for note in tables.notes(report):
         console.print(Text(f"Note: {note}"))
+
+
+def print_gallery(gallery: Gallery, console: Console) -> None:
+    """Print the worst cases as text."""
+    print_table(tables.gallery_table(gallery), console)
+    for line in tables.gallery_lines(gallery):
+        console.print(Text(line))
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:

@@ -6,7 +6,7 @@ are scored by the very same lines.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -23,6 +23,41 @@ class Batch:
 
     images: Tensor
     targets: Any
+
+
+MarkKind = Literal["ignored", "label", "missed", "found", "wrong"]
+"""A region of the label: not counted, found, or missed; a region of the model: right or wrong."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A polygon to draw on an image: points [P, 2] (x, y) in the image's pixels."""
+
+    points: np.ndarray
+    kind: MarkKind
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a model judged one validation image. `index` names the image to the task, `name` (a file's) to people."""
+
+    index: int
+    name: str
+    label: str
+    found: str | None
+    """What the model says, as people read it; None where its output was unusable (NaN)."""
+    error: float
+    """0 is right; up to 1, higher is worse. What it measures is the task's `error_name`."""
+    marks: tuple[Mark, ...] | None = None
+    """What to draw on the image; None where nothing ever is."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A model's score, and the single judgements it is made of, in the order of the validation images."""
+
+    score: Score
+    cases: tuple[Case, ...] = ()
 
 
 class Task(Protocol):
@@ -59,3 +94,17 @@ class Task(Protocol):
 
     def warnings(self) -> tuple[str, ...]:
         """What was counted, named and skipped while reading (unreadable images, ...)."""
+
+
+@runtime_checkable
+class Examiner(Protocol):
+    """What a task offers beside `Task` so that single images can be shown; one that does not is not shown."""
+
+    error_name: str
+    """What `Case.error` measures."""
+
+    def examine(self, predict: Predict, limit: int | None = None) -> Examination:
+        """What `evaluate` gives, from one pass over the images, with each image's judgement."""
+
+    def picture(self, case: Case) -> np.ndarray:
+        """The image that a case of this task is about, uint8 BGR [h, w, 3]."""

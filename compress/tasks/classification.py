@@ -16,7 +16,7 @@ from compress.data.lmdb_folder import load_list
 from compress.data.prefetch import prefetch
 from compress.data.transforms import resize_crop, stack_resized
 from compress.errors import DataError
-from compress.tasks.base import Batch, Predict
+from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.probabilities import check_probabilities, kl_divergence, log_probabilities
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
@@ -31,6 +31,8 @@ class Sample:
     image: np.ndarray
     turn: bool
     target: int
+    name: str = ""
+    """Of its file."""
 
     def upright(self) -> np.ndarray:
         """The image, turned where it must be."""
@@ -66,6 +68,7 @@ class DirectionTask:
 
     kind = "classification"
     metric_name = "accuracy"
+    error_name = "1 - probability of the label"
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class DirectionTask:
             raise DataError("val: no images to validate on. Name at least one label list with readable images.")
         self._val = [resize_crop(sample.upright(), input_shape) for sample in val_samples]
         self._val_targets = np.array([sample.target for sample in val_samples])
+        self._val_names = [sample.name for sample in val_samples]
         self._warnings = tuple(line for part in (*train_lists, *val_lists) for line in part.warnings)
         self._warnings += tuple(
             f"val: no image is labelled {label!r}, so its accuracy is not measured"
@@ -149,21 +153,40 @@ class DirectionTask:
 
         `limit`: score on at most this many images, drawn once with a fixed seed: always the same ones.
         """
+        return self.examine(predict, limit).score
+
+    def examine(self, predict: Predict, limit: int | None = None) -> Examination:
+        """What `evaluate` gives, and what the model says of each image, with its probability."""
         chosen = np.sort(fixed_sample(len(self._val), limit))
-        predicted = []
+        cases: list[Case] = []
         for start in range(0, len(chosen), self.eval_batch_size):
-            images = [self._val[index] for index in chosen[start : start + self.eval_batch_size]]
-            outputs = predict(stack_resized(images, self.input_shape))
-            predicted.append(np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), -1))
+            indices = chosen[start : start + self.eval_batch_size]
+            outputs = predict(stack_resized([self._val[index] for index in indices], self.input_shape))
+            self.check_model(outputs.shape)
+            cases += [self._judge(int(index), row) for index, row in zip(indices, outputs, strict=True)]
         targets = self._val_targets[chosen]
-        right = np.concatenate(predicted) == targets
+        right = np.array([case.error == 0 for case in cases])
         details = {}
         for index, label in enumerate(self.labels):
             of_class = right[targets == index]
             if of_class.size:
                 details[f"accuracy_{label}"] = float(of_class.mean())
                 details[f"count_{label}"] = float(of_class.size)
-        return Score(float(right.mean()), self.metric_name, len(right), details)
+        return Examination(Score(float(right.mean()), self.metric_name, len(right), details), tuple(cases))
+
+    def _judge(self, index: int, output: np.ndarray) -> Case:
+        """One image's probabilities [K]. Where another class leads, the label's cannot be above a half."""
+        target = self._val_targets[index]
+        found, error = None, 1.0
+        if np.isfinite(output).all():
+            best = int(output.argmax())
+            found = f"{self.labels[best]} ({output[best]:.2f})"
+            error = 0.0 if best == target else 1.0 - float(np.clip(output[target], 0.0, 0.5))
+        return Case(index, self._val_names[index], self.labels[target], found, error)
+
+    def picture(self, case: Case) -> np.ndarray:
+        """The crop as it is fed, uint8 BGR [H, w, 3]."""
+        return self._val[case.index]
 
     def calibration_batches(self, count: int, batch_size: int) -> Iterator[np.ndarray]:
         """At most `count` unaugmented training images, float32 [N, 3, H, W], drawn once with a fixed seed.
@@ -206,11 +229,12 @@ def make_samples(loaded: LoadedList, labels: tuple[str, ...], directions: bool |
         # Labels with a few typing errors are not word crops; word crops that read "0" or "180" are rare.
         directions = 2 * len(unknown) > len(loaded.entries)
     if directions:
-        return [Sample(image, turn, int(turn)) for image in loaded.images for turn in (False, True)]
+        named = zip(loaded.images, loaded.entries, strict=True)
+        return [Sample(image, turn, int(turn), entry.image.name) for image, entry in named for turn in (False, True)]
     if unknown:
         raise DataError(
             f"{loaded.path}: line {unknown[0].line}: unknown label {unknown[0].text!r}. Allowed: {', '.join(labels)}. "
             "If these are upright word crops to make directions from, set directions: true."
         )
     pairs = zip(loaded.images, loaded.entries, strict=True)
-    return [Sample(image, False, labels.index(entry.text)) for image, entry in pairs]
+    return [Sample(image, False, labels.index(entry.text), entry.image.name) for image, entry in pairs]

@@ -17,10 +17,10 @@ from compress.data.prefetch import prefetch
 from compress.data.tia import augment_text
 from compress.data.transforms import resize_crop, resized_width, stack_resized
 from compress.errors import DataError, ModelError
-from compress.tasks.base import Batch, Predict
+from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.probabilities import check_probabilities, kl_divergence, log_probabilities
 from compress.tasks.sampling import bucket_batches, count_steps, fixed_sample, image_rng, shuffled_batches
-from compress.tasks.words import METRIC, make_words, score_texts, text_warnings
+from compress.tasks.words import METRIC, make_words, reading_error, score_texts, text_warnings
 
 TRAIN_HEIGHT = 2
 """Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
@@ -67,6 +67,7 @@ class RecognitionTask:
 
     kind = "recognition"
     metric_name = METRIC
+    error_name = "share of characters to change (edit distance)"
 
     def __init__(
         self,
@@ -112,6 +113,7 @@ class RecognitionTask:
             )
         self._val = [resize_crop(image, self.input_shape) for image, _ in pairs]
         self._val_texts = [entry.text for _, entry in pairs]
+        self._val_names = [entry.image.name for _, entry in pairs]
         self._val_widths = np.array([self._bucket(image) for image, _ in pairs])
 
     def _bucket(self, image: np.ndarray) -> int:
@@ -190,6 +192,10 @@ class RecognitionTask:
 
         `limit`: score on at most this many images, drawn once with a fixed seed: always the same ones.
         """
+        return self.examine(predict, limit).score
+
+    def examine(self, predict: Predict, limit: int | None = None) -> Examination:
+        """What `evaluate` gives, and what the model reads in each crop."""
         chosen = np.sort(fixed_sample(len(self._val), limit))
         read: dict[int, str | None] = {}
         for indices in bucket_batches(chosen, self._val_widths, self.eval_batch_size):
@@ -199,7 +205,16 @@ class RecognitionTask:
             for index, steps in zip(indices, outputs, strict=True):
                 usable = np.isfinite(steps).all()
                 read[int(index)] = self.charset.decode(steps.argmax(axis=1).tolist()) if usable else None
-        return score_texts([read[int(index)] for index in chosen], [self._val_texts[index] for index in chosen])
+        score = score_texts([read[int(index)] for index in chosen], [self._val_texts[index] for index in chosen])
+        return Examination(score, tuple(self._judge(int(index), read[int(index)]) for index in chosen))
+
+    def _judge(self, index: int, read: str | None) -> Case:
+        text = self._val_texts[index]
+        return Case(index, self._val_names[index], text, read, reading_error(read, text))
+
+    def picture(self, case: Case) -> np.ndarray:
+        """The crop as it is fed, but without padding: uint8 BGR [H, w, 3]."""
+        return self._val[case.index]
 
     def calibration_batches(self, count: int, batch_size: int) -> Iterator[np.ndarray]:
         """At most `count` unaugmented training images, float32 [N, 3, H, W] of one width each, drawn once with a fixed

@@ -78,9 +78,18 @@ def score_texts(read: Sequence[str | None], texts: Sequence[str]) -> Score:
     pairs = list(zip(read, texts, strict=True))
     exact = [found == text for found, text in pairs]
     alnum = [found is not None and _alnum(found) == _alnum(text) for found, text in pairs]
-    ned = [0.0 if found is None else Levenshtein.normalized_similarity(found, text) for found, text in pairs]
+    ned = [1.0 - reading_error(found, text) for found, text in pairs]
     details = {"alnum": float(np.mean(alnum)), "ned": float(np.mean(ned))}
     return Score(float(np.mean(exact)), METRIC, len(pairs), details)
+
+
+def reading_error(read: str | None, text: str) -> float:
+    """Edit distance over the length of the longer text: 0 only if they are equal, 1 where the output was unusable.
+
+    >>> reading_error("EXlT", "EXIT"), reading_error("", "EXIT"), reading_error(None, "a")
+    (0.25, 1.0, 1.0)
+    """
+    return 1.0 if read is None else float(Levenshtein.normalized_distance(read, text))
 
 
 def _alnum(text: str) -> str:

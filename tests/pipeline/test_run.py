@@ -143,7 +143,7 @@ def test_the_original_fine_tuned_first_is_the_teacher_and_a_row_of_the_report(
 
 def one_line(recipe: Recipe, kind: type[CompressError]) -> str:
     """The error, which is one line and touches nothing that was computed before."""
-    before = {path: path.read_bytes() for path in recipe.out.iterdir()} if recipe.out.is_dir() else {}
+    before = {path: path.read_bytes() for path in recipe.out.rglob("*") if path.is_file()}
     with pytest.raises(kind) as caught:
         run_recipe(recipe, "")
     assert "\n" not in str(caught.value)
