@@ -17,6 +17,7 @@ from compress.errors import DataError, ModelError
 Model = Path | bytes | onnx.ModelProto
 
 _ERRORS_ONLY = 3
+_DEFAULT_SEVERITY = 2
 _PER_CHANNEL_OPSET = 13
 
 
@@ -254,10 +255,12 @@ def _reader(quantization: Any, input_name: str, batches: list[np.ndarray]) -> An
 
 @contextmanager
 def _quiet_logging() -> Iterator[None]:
-    """Hold back advice that the tool writes to the root logger."""
+    """Hold back advice that the tool writes to the root logger, and warnings of the sessions that it makes."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
     try:
         yield
     finally:
         logging.disable(previous)
+        onnxruntime.set_default_logger_severity(_DEFAULT_SEVERITY)

@@ -270,6 +270,19 @@ def test_parameter_groups() -> None:
     assert len(plain) == 1
 
 
+def test_layers_of_tiny_weights_learn_slower() -> None:
+    """A folded BatchNorm can leave weights that one of Adam's steps would overwrite (DBNet's head: 9e-5)."""
+    qat = prepare_qat(imported("plain"))
+    layer = next(child for child in qat.modules() if isinstance(child, QuantConv2d))
+    with torch.no_grad():
+        layer.weight.mul_(1e-4 / layer.weight.square().mean().sqrt())
+    groups = qat_parameter_groups(qat, lr=0.1, weight_decay=0.0, l2=0.0, lr_multiplier=1.0)
+    rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert len(rate) == len(list(qat.parameters()))
+    assert rate[id(layer.weight)] == pytest.approx(0.1 * 1e-4 / 0.05, rel=1e-4)
+    assert rate[id(layer.bias)] == 0.1
+
+
 def test_every_weight_gets_a_gradient() -> None:
     qat = nets.prepared("mobile").train()
     qat(nets.images())[:, 0].sum().backward()
