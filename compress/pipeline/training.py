@@ -23,8 +23,9 @@ from compress.recipe import FinetuneStep, QuantizeStep
 from compress.tasks.base import Task
 from compress.train import fit
 
-PARITY_IMAGES = 32
-"""Images that an exported file is checked on: every integer tensor of each is compared."""
+PARITY_IMAGES, PARITY_PIXELS = 32, 4 * 640 * 640
+"""Images that an exported file is checked on, fewer if they are large: every integer tensor of each is compared, and
+all of them are kept in memory at once."""
 QUANTISABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -143,7 +144,9 @@ def export_trained(
     Raises:
         ParityError: the file does not compute what the network computes.
     """
-    images = max(task.calibration_batches(PARITY_IMAGES, PARITY_IMAGES), key=len)  # batches may differ in width
+    _, height, width = task.input_shape
+    count = max(1, min(PARITY_IMAGES, PARITY_PIXELS // (height * width)))
+    images = max(task.calibration_batches(count, count), key=len)  # batches may differ in width
     return export_checked(qat, lowered, step, lambda file: score_model(file, task, threads).metric, images)
 
 
