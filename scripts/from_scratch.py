@@ -1,6 +1,8 @@
-"""What the scripts that train the shipped networks have in common: stages on rendered crops, each of which resumes."""
+"""What the scripts that train the shipped networks have in common: stages on rendered images, each of which resumes."""
 
 import argparse
+import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,25 +81,40 @@ def predictor(module: nn.Module) -> Predict:
     return predict
 
 
-def rendered(kind: str, options: argparse.Namespace, on_progress: OnProgress) -> Path:
-    """The label list of a rendered set, made now unless a whole one of that size is there."""
+def rendered(
+    kind: str, options: argparse.Namespace, on_progress: OnProgress, write: Callable[..., Path] | None = None
+) -> Path:
+    """The label list of a rendered set, made now unless a whole one of that size is there.
+
+    `write`: called as (folder, count, seed, on_progress=); by default it writes word crops.
+    """
     count = {"val": options.val_crops, "more": 2 * options.crops}.get(kind, options.crops)
     labels: Path = options.work / kind / "labels.txt"
     if labels.exists() and len(labels.read_text(encoding="utf-8").splitlines()) == count:
         return labels
     seed = options.seed + SEEDS[kind]
-    return write_dataset(labels.parent, count, seed, plain=kind == "plain", on_progress=on_progress)
+    write = write or functools.partial(write_dataset, plain=kind == "plain")
+    return write(labels.parent, count, seed, on_progress=on_progress)
 
 
 def add_options(
-    parser: argparse.ArgumentParser, *, work: str, epochs: tuple[int, ...], lr: float, batch_size: int = 32
+    parser: argparse.ArgumentParser,
+    *,
+    work: str,
+    epochs: tuple[int, ...],
+    lr: float,
+    batch_size: int = 32,
+    images: str = "crops",
+    counts: tuple[int, int] = (12000, 1000),
 ) -> None:
-    """The options of every such script."""
+    """The options of every such script. `images`: what it renders, `counts` of them to train on and to hold out."""
     shown = " ".join(map(str, epochs))
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
-    parser.add_argument("--work", type=Path, default=Path(work), help="crops and checkpoints (default %(default)s)")
-    parser.add_argument("--crops", type=int, default=12000, help="training crops of each kind (default %(default)s)")
-    parser.add_argument("--val-crops", type=int, default=1000, help="held-out crops (default %(default)s)")
+    parser.add_argument("--work", type=Path, default=Path(work), help=f"{images} and checkpoints (default %(default)s)")
+    for flag, name, count, what in (("", "crops", counts[0], "training"), ("val-", "val_crops", counts[1], "held-out")):
+        parser.add_argument(
+            f"--{flag}{images}", dest=name, type=int, default=count, help=f"{what} {images} (default %(default)s)"
+        )
     parser.add_argument(
         "--epochs", type=int, nargs=len(epochs), default=epochs, metavar="N", help=f"of each stage (default {shown})"
     )

@@ -1,0 +1,100 @@
+"""Train the text detector from scratch on rendered scenes, and write it as ONNX.
+
+    python scripts/train_detector.py --out runs/detector.onnx
+    python scripts/train_detector.py --out runs/quick.onnx --work runs/quick --scenes 100 --epochs 1 1
+    python scripts/train_detector.py --out runs/wide.onnx --work runs/wide --inner-channels 256 --se
+
+The network is PP-OCR's DBNet (compress/zoo/detector.py); the two options of the last line are what PP-OCR took away
+from it first. Two stages with DBNet's whole loss: small crops of the scenes, where a step costs less, then larger ones
+that hold whole lines.
+Killed and started again with the same options it goes on after the last whole epoch.
+
+Expected with the defaults: see compress/zoo/models/README.md, which also has the command, machine and time of the
+file that ships.
+"""
+
+import argparse
+import datetime
+import sys
+import time
+from pathlib import Path
+
+import torch
+from from_scratch import Stage, add_options, rendered, run_stage
+
+from compress.artifacts import to_json
+from compress.cli.progress import progress
+from compress.data.synthetic_scenes import write_scenes
+from compress.errors import CompressError
+from compress.graph import from_torch, save_model
+from compress.measure.machine import machine_info
+from compress.measure.runtime import Session
+from compress.tasks.detection import DetectionTask
+from compress.zoo.detector import build_detector
+
+INPUT_SHAPE = (3, 320, 320)
+SMALL_SHAPE = (3, 224, 224)
+SIDE = 640
+"""Longest side of a scene when it is scored: they are rendered at this size."""
+
+
+def main() -> None:
+    options = parse_arguments()
+    started = time.monotonic()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    module = build_detector(inner_channels=options.inner_channels, se=options.se)
+    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with progress(f"Finished epochs are in {options.work}; start again to go on.") as on_progress:
+        train, val = (rendered(kind, options, on_progress, write_scenes) for kind in ("train", "val"))
+        identity = f"inner channels {options.inner_channels}, SE {options.se}"
+        for stage in stages(options):
+            identity = run_stage(module, stage, make_task([train], [val], stage), options, identity, on_progress)
+    save_model(from_torch(module, torch.zeros(1, *INPUT_SHAPE)), options.out)
+    score = make_task([], [val], stages(options)[-1]).evaluate(Session(options.out, threads=options.threads).run)
+    print(f"{options.out}: {options.out.stat().st_size} bytes")
+    print(f"{score.name} {score.metric:.4f} on {score.count} held-out rendered scenes")
+    seconds = time.monotonic() - started
+    print(f"{datetime.date.today()}, {seconds:.0f} s, {options.threads} thread(s), {machine_info().cpu}")
+    print(to_json(score), end="")
+
+
+def stages(options: argparse.Namespace) -> tuple[Stage, ...]:
+    """From cheap to what the network is for."""
+    small, full = options.epochs
+    return (
+        Stage("1-small", "train", SMALL_SHAPE, small, options.lr, augment=True),
+        Stage("2-full", "train", INPUT_SHAPE, full, options.lr, augment=True),
+    )
+
+
+def make_task(train: list[Path], val: list[Path], stage: Stage) -> DetectionTask:
+    """Crops of rendered scenes, with all of DBNet's targets."""
+    return DetectionTask(
+        train, val, input_shape=stage.input_shape, side=SIDE, threshold_maps=True, augment=stage.augment
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(
+        parser,
+        work="runs/train_detector",
+        epochs=(6, 6),
+        lr=3e-3,
+        batch_size=8,
+        images="scenes",
+        counts=(1500, 100),
+    )
+    parser.add_argument(
+        "--inner-channels", type=int, default=96, help="of the pyramid; at first PP-OCR had 256 (default %(default)s)"
+    )
+    parser.add_argument("--se", action="store_true", help="with the squeeze-and-excite parts that PP-OCR took out")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CompressError as error:
+        sys.exit(f"Error: {error}")
