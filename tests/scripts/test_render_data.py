@@ -6,6 +6,7 @@ from pathlib import Path
 
 from compress.data.images import load_images
 from compress.data.labels import read_labels
+from compress.data.scenes import load_scenes
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +23,23 @@ def test_it_writes_a_training_and_a_validation_set_with_nothing_in_common(tmp_pa
     assert [len(part.images) for part in parts] == [6, 4]
     pixels = [{image.tobytes() for image in part.images} for part in parts]
     assert not pixels[0] & pixels[1]
+
+
+def test_scenes_are_detection_data_with_nothing_in_common(tmp_path):
+    result = render("--out", str(tmp_path), "--kind", "scenes", "--train", "3", "--val", "2")
+    assert result.returncode == 0, result.stderr
+    assert "3 scenes" in result.stdout
+    parts = [load_scenes(tmp_path / part / "labels.txt").scenes for part in ("train", "val")]
+    assert [len(scenes) for scenes in parts] == [3, 2]
+    pixels = [{scene.image.read_bytes() for scene in scenes} for scenes in parts]
+    assert not pixels[0] & pixels[1]
+
+
+def test_another_kind_is_refused_with_the_allowed_ones(tmp_path):
+    result = render("--out", str(tmp_path), "--kind", "pages")
+    assert result.returncode == 2
+    assert "words" in result.stderr
+    assert "scenes" in result.stderr
 
 
 def test_help_has_examples():
