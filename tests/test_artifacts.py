@@ -13,6 +13,7 @@ from compress import artifacts
 from compress.artifacts import (
     Cost,
     Curve,
+    Gallery,
     Gate,
     GroupPlan,
     Latency,
@@ -26,7 +27,21 @@ from compress.artifacts import (
 )
 from compress.errors import ArtifactError, OutputError
 
-KINDS = [Cost, Curve, Gate, GroupPlan, Latency, Machine, Parity, PruningPlan, Report, Score, Sensitivity, StageResult]
+KINDS = [
+    Cost,
+    Curve,
+    Gallery,
+    Gate,
+    GroupPlan,
+    Latency,
+    Machine,
+    Parity,
+    PruningPlan,
+    Report,
+    Score,
+    Sensitivity,
+    StageResult,
+]
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(string.printable + "äα字", max_size=8)
 COSTS = st.builds(
@@ -195,6 +210,16 @@ def test_write_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pyt
         artifacts.write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_whether_a_folder_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> None:
+    artifacts.check_writable(tmp_path / "new" / "deep")
+    assert list((tmp_path / "new" / "deep").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        OutputError, match=r"file: cannot be written \(File exists\)\. Choose another folder with --x\."
+    ):
+        artifacts.check_writable(tmp_path / "file", "--x")
 
 
 def test_a_file_in_the_way_of_the_folder(tmp_path: Path) -> None:

@@ -21,12 +21,15 @@ from compress import artifacts
 from compress.artifacts import (
     Cost,
     Curve,
+    Gallery,
     Gate,
     GroupPlan,
     Latency,
     Parity,
+    Picture,
     PruningPlan,
     Quantized,
+    Reading,
     Report,
     Score,
     Sensitivity,
@@ -43,6 +46,7 @@ TINY = onnx.parser.parse_model(
 COMMANDS = ["inspect", "sensitivity", "prune", "finetune", "quantize", "evaluate", "bench", "report", "run"]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
 PLAN = PruningPlan("f", "l1", 8, {"macs": 0.5}, 100, 52, 40, 20, {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")})
+GALLERY = Gallery(("q",), "e", 20, (2,), 0, 0, (Picture("7.png", "EXIT", (Reading("EXlT", 0.25),), "01-7.png"),))
 SCORE = Score(0.9, "accuracy", 20, {"0": 0.875, "180": 1.0})
 
 
@@ -76,6 +80,7 @@ class FakePipeline(types.ModuleType):
         super().__init__("compress.pipeline")
         self.calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self.gates = (Gate("size_ratio", 0.5, 0.3, True),)
+        self.gallery: Gallery | None = GALLERY
         self.fault: BaseException | None = None
 
     def _answer(self, name: str, value: Any) -> Callable[..., Any]:
@@ -97,6 +102,7 @@ class FakePipeline(types.ModuleType):
             "run_finetune": SCORE,
             "run_quantize": Quantized(Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64), ("recurrent layers: weights",)),
             "score_model": SCORE,
+            "score_with_pictures": (SCORE, self.gallery),
             "open_any": b"a model",
         }
         if name == "make_task":
@@ -265,6 +271,39 @@ def test_evaluate(pipeline: FakePipeline) -> None:
     assert (args[0], args[2]) == (b"a model", 2)
     assert args[1].settings["labels"] == ["up", "down"]
     assert result.stdout == "accuracy 0.9000 on 20 images\n  0 0.8750\n  180 1\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "folder", "name"),
+    [
+        ("a/q.onnx", [], "q_images", "q"),
+        ("package.module:build", [], "build_images", "build"),
+        ("q.onnx", ["--images-out", "b/c"], "b/c", "q"),
+    ],
+)
+def test_evaluate_with_pictures(pipeline: FakePipeline, model: str, options: list[str], folder: str, name: str) -> None:
+    result = run("evaluate", model, "--data", "v.txt", "--save-images", "3", *options)
+    assert result.exit_code == 0, result.output
+    args, keywords = pipeline.calls["score_with_pictures"]
+    assert (args[0], args[2]) == (b"a model", Path(folder))
+    assert (keywords["name"], keywords["count"]) == (name, 3)
+    assert "accuracy 0.9000 on 20 images\n" in result.stdout
+    assert re.search(r"7\.png +EXIT +EXlT +0\.25", result.stdout)
+    assert f"Written: {Path(folder) / 'index.html'}\n" in result.stdout
+    assert "score_model" not in pipeline.calls
+
+
+def test_evaluate_where_the_task_tells_nothing_of_single_images(pipeline: FakePipeline) -> None:
+    pipeline.gallery = None
+    result = run("evaluate", "q.onnx", "--data", "v.txt", "--save-images", "3")
+    assert result.exit_code == 0
+    assert result.stdout == "accuracy 0.9000 on 20 images\n  0 0.8750\n  180 1\n"
+    assert "Note: no pictures: the task does not tell what it makes of single images." in result.stderr
+
+
+def test_a_folder_for_pictures_but_no_pictures(pipeline: FakePipeline) -> None:
+    said = fails("evaluate", "q.onnx", "--data", "v.txt", "--images-out", "f")
+    assert "Error: --images-out: needs --save-images N, how many pictures to write." in said
 
 
 @pytest.mark.parametrize("command", ["evaluate", "sensitivity", "finetune", "quantize"])

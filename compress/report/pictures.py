@@ -125,7 +125,7 @@ def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
     for kind, colour in COLOURS.items():
         red, green, blue = bytes.fromhex(colour[1:])
         corners = [np.rint(mark.points * scale).astype(np.int32) for mark in marks if mark.kind == kind]
-        width = 3 if kind in ("missed", "wrong") else 2
+        width = 2 if kind in ("missed", "wrong") else 1
         cv2.polylines(canvas, corners, isClosed=True, color=(blue, green, red), thickness=width, lineType=cv2.LINE_AA)
     return canvas
 

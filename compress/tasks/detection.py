@@ -16,9 +16,10 @@ from compress.data.scene_augment import change_light, copy_paste, fixed_crop, ra
 from compress.data.scenes import content_of, load_scenes, scale_regions
 from compress.data.transforms import MULTIPLE, fit_scene, fitted_size, normalise_scenes
 from compress.errors import DataError, ModelError
-from compress.tasks.base import Batch, Predict
+from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.db_boxes import BoxSettings, find_boxes
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
+from compress.tasks.detection_cases import ERROR_NAME, judge_scene
 from compress.tasks.hmean import METRIC, match_boxes, score_matches
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
@@ -55,6 +56,7 @@ class DetectionTask:
 
     kind = "detection"
     metric_name = METRIC
+    error_name = ERROR_NAME
 
     def __init__(
         self,
@@ -153,14 +155,24 @@ class DetectionTask:
 
         `limit`: score on at most this many images, drawn once with a fixed seed: always the same ones.
         """
-        matches = []
-        for index in np.sort(fixed_sample(len(self._val), limit)):
-            image, size, regions = self._val_image(int(index))
+        return self.examine(predict, limit).score
+
+    def examine(self, predict: Predict, limit: int | None = None) -> Examination:
+        """What `evaluate` gives, and for each image what was found, missed and wrong, with the regions to draw."""
+        matches, cases = [], []
+        for index in map(int, np.sort(fixed_sample(len(self._val), limit))):
+            image, size, regions = self._val_image(index)
             outputs = predict(normalise_scenes([image]))
             self.check_model(outputs.shape)
             found, _ = find_boxes(np.nan_to_num(outputs[0, 0], nan=0.0), *size, self.boxes)
             matches.append(match_boxes(regions, found))
-        return score_matches(matches)
+            usable = bool(np.isfinite(outputs).all())
+            cases.append(judge_scene(index, self._val[index].image.name, regions, found, matches[-1], usable))
+        return Examination(score_matches(matches), tuple(cases))
+
+    def picture(self, case: Case) -> np.ndarray:
+        """The image as it was decoded, uint8 BGR [h, w, 3]; a case's marks are in its pixels."""
+        return self._val[case.index].load()[0]
 
     def _val_image(self, index: int) -> tuple[np.ndarray, tuple[int, int], tuple[Region, ...]]:
         """The resized image, and the original's (height, width) and regions."""

@@ -1,5 +1,6 @@
 """A whole recipe on a tiny network: in one go, stopped and gone on, stale, gated, and refused."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -250,6 +251,50 @@ def test_beside_onnxruntimes_own_int8(folder: Path) -> None:
 def test_only_scanned(folder: Path) -> None:
     report = run_recipe(tiny.recipe(folder, steps={"sensitivity": {"ratios": [0.5], "images": 4}}), "")
     assert [stage.stage for stage in report.stages] == ["baseline", "canonical"]
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
+
+
+def test_the_report_shows_what_the_result_got_wrong_beside_the_original(inputs: Path, whole: Report) -> None:
+    out, gallery = inputs / "whole", whole.gallery
+    assert gallery is not None
+    assert (gallery.models, gallery.images) == (("baseline", "int8"), 24)
+    metrics = {stage.stage: stage.score.metric for stage in whole.stages}
+    assert [1 - wrong / 24 for wrong in gallery.wrong] == pytest.approx([metrics["baseline"], metrics["int8"]])
+    assert 0 < len(gallery.pictures) <= 8
+    errors = [picture.readings[-1].error for picture in gallery.pictures]
+    assert errors == sorted(errors, reverse=True)
+    page, text = ((out / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    for picture in gallery.pictures:
+        assert (out / picture.file).read_bytes().startswith(b"\x89PNG")
+        assert f'src="{picture.file}"' in page
+        assert f"({picture.file})" in text
+
+
+def test_shown_again_without_the_model(inputs: Path, whole: Report, folder: Path) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    page = folder / "out" / "report.html"
+    before = re.findall(r"<h2>Worst cases.*?<h2>", page.read_text(encoding="utf-8"), re.DOTALL)
+    page.unlink()
+    (folder / "model.onnx").unlink()
+    found = CliRunner().invoke(app, ["report", str(folder / "out")])
+    assert found.exit_code == 0, found.output
+    assert "worse on" in found.stdout
+    assert re.findall(r"<h2>Worst cases.*?<h2>", page.read_text(encoding="utf-8"), re.DOTALL) == before != []
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_fewer_pictures_or_none(inputs: Path, whole: Report, folder: Path, damaged: bool) -> None:
+    """Those of an earlier run are removed, if its report still says which they are."""
+    shutil.copytree(inputs / "whole", folder / "out")
+    if damaged:
+        (folder / "out" / "report.json").write_text("{")
+    report = run_recipe(tiny.recipe(folder, compare={"rounds": 3, "images": 1}), "")
+    assert report.gallery is not None
+    assert len(report.gallery.pictures) == 1
+    assert (len(list((folder / "out" / "images").iterdir())) == 1) is not damaged
+    assert run_recipe(tiny.recipe(folder, compare={"rounds": 3, "images": 0}), "").gallery is None
 
 
 # --- from the command line --------------------------------------------------------------------------------------

@@ -332,3 +332,58 @@ def test_the_fingerprint_is_of_content_and_settings_not_of_places(tmp_path):
 def test_evaluation_batch_size_is_no_part_of_the_fingerprint(crops):
     prints = {DirectionTask([], [crops], eval_batch_size=size).fingerprint() for size in (1, 64)}
     assert len(prints) == 1
+
+
+# --- single images ------------------------------------------------------------------------------------------------
+
+
+def test_each_crop_is_told_with_its_name_label_and_how_sure_the_model_was(tmp_path):
+    task = DirectionTask([], [write_list(tmp_path, ["0", "180", "0"])], input_shape=SHAPE)
+    outputs = np.array([[0.8, 0.2], [0.9, 0.1], [0.5, 0.5]], np.float32)
+    cases = task.examine(lambda images: outputs).cases
+    assert [(case.index, case.name, case.label, case.found) for case in cases] == [
+        (0, "0.png", "0", "0 (0.80)"),
+        (1, "1.png", "180", "0 (0.90)"),
+        (2, "2.png", "0", "0 (0.50)"),
+    ]
+    assert [case.error for case in cases] == pytest.approx([0.0, 0.9, 0.0])
+
+
+def test_a_wrong_answer_is_never_without_error(tmp_path):
+    """Whatever the numbers: logits, or the label in second place of a tie. NaN is as wrong as can be."""
+    task = DirectionTask([], [write_list(tmp_path, ["180"] * 4)], input_shape=SHAPE)
+    outputs = np.array([[9.0, 5.0], [0.5, 0.5], [-1.0, -3.0], [np.nan, 1.0]], np.float32)
+    examination = task.examine(lambda images: outputs)
+    assert [case.error for case in examination.cases] == [0.5, 0.5, 1.0, 1.0]
+    assert examination.cases[3].found is None
+    assert examination.score.metric == 0.0
+
+
+def test_evaluate_is_what_examine_scores(task):
+    def half_right(images):
+        answers = top_is_bright(images)
+        answers[::2] = answers[::2, ::-1]
+        return answers
+
+    examination = task.examine(half_right)
+    assert examination.score == task.evaluate(half_right)
+    assert examination.score.metric == np.mean([case.error == 0 for case in examination.cases]) == 0.5
+    assert len(task.examine(half_right, 7).cases) == task.evaluate(half_right, 7).count == 7
+
+
+def test_the_picture_of_a_case_is_the_crop_as_it_is_fed(task):
+    fed = []
+
+    def predict(images):
+        fed.extend(images)
+        return top_is_bright(images)
+
+    cases = task.examine(predict).cases
+    assert [case.label for case in cases[:4]] == ["0", "180", "0", "180"]
+    for case, image in zip(cases, fed, strict=True):
+        assert np.array_equal(preprocess_crop(task.picture(case), SHAPE), image)
+
+
+def test_an_output_of_another_size_is_named(task):
+    with pytest.raises(DataError, match=r"output shape \[20, 3\] does not fit classification"):
+        task.evaluate(lambda images: np.zeros((len(images), 3), np.float32))

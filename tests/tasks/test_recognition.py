@@ -389,3 +389,33 @@ def test_the_fingerprint_is_of_content_and_settings_not_of_places(make, tmp_path
         of(here, here, input_shape=(3, 32, 64)),
     ]
     assert len(set(different)) == len(different)
+
+
+# --- single images ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("widths", [(), (24, 64)])
+def test_each_crop_is_told_with_its_name_text_and_reading(make, widths):
+    """In the order of the list, whatever the order they are read in."""
+    read = ["ab", "", "b", "aab", "b", "abab", "ba b", "b", "bb", "abba"]
+    examination = make(widths=widths, eval_batch_size=3).examine(reader(read))
+    cases = examination.cases
+    assert [case.name for case in cases] == [f"{number}.png" for number in range(10)]
+    assert [case.label for case in cases] == TEXTS
+    assert [case.found for case in cases] == read
+    assert [case.error for case in cases] == pytest.approx([0, 1, 2 / 3, 0, 0, 0, 0, 1, 0, 0])
+    assert examination.score == make(widths=widths).evaluate(reader(read))
+    assert examination.score.metric == np.mean([case.error == 0 for case in cases])
+
+
+def test_an_unusable_output_reads_nothing(make):
+    case = make().examine(lambda images: np.full((len(images), 8, 4), np.nan)).cases[0]
+    assert (case.found, case.error) == (None, 1.0)
+
+
+def test_the_picture_of_a_case_is_its_crop_without_padding(make):
+    task = make()
+    pictures = [task.picture(case) for case in task.examine(reader(TEXTS), 4).cases]
+    numbers = [int(picture[0, 0, 0]) - 10 for picture in pictures]
+    assert numbers == [case.index for case in task.examine(reader(TEXTS), 4).cases]
+    assert [picture.shape for picture in pictures] == [(16, 20 + number, 3) for number in numbers]

@@ -1,0 +1,112 @@
+"""Pictures of one model: one pass over the images, folders that may be written to, and tasks that tell nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress import artifacts
+from compress.artifacts import Gallery
+from compress.errors import ArtifactError, CompressError, OutputError
+from compress.pipeline import make_task, score_model, score_with_pictures
+from compress.tasks.base import Task
+from tests.pipeline import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_inputs(tmp_path_factory.mktemp("pictures"), crops=6)
+
+
+@pytest.fixture
+def task(folder: Path) -> Task:
+    val = [folder / "val" / "labels.txt"]
+    return make_task("classification", train=(), val=val, input_shape=tiny.SHAPE, directions=True)
+
+
+class Silent:
+    """A user's own task, from before there were pictures: it tells nothing of single images."""
+
+    def __init__(self, task: Task) -> None:
+        self.evaluate, self.check_model, self.metric_name = task.evaluate, task.check_model, task.metric_name
+
+
+def shoot(folder: Path, task: Task, out: Path, count: int = 3) -> Gallery | None:
+    score, gallery = score_with_pictures(folder / "model.onnx", task, out, name="model", count=count, threads=1)
+    assert score == score_model(folder / "model.onnx", task, 1)
+    return gallery
+
+
+def test_score_pictures_and_page(folder: Path, task: Task, tmp_path: Path) -> None:
+    gallery = shoot(folder, task, tmp_path / "shots")
+    assert gallery is not None
+    assert gallery.wrong == (round(12 * (1 - score_model(folder / "model.onnx", task, 1).metric)),)
+    written = {path.name for path in (tmp_path / "shots").iterdir()}
+    assert written == {"index.html", "pictures.json", *(picture.file for picture in gallery.pictures)}
+    assert len(gallery.pictures) == 3
+
+
+def test_the_model_sees_each_image_once(
+    folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Counting:
+        output_shape = (None, 2)
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def run(self, images: np.ndarray) -> np.ndarray:
+            seen.append(len(images))
+            return np.tile(np.array([[0.9, 0.1]], np.float32), (len(images), 1))
+
+    monkeypatch.setattr("compress.pipeline.inputs.Session", Counting)
+    score, gallery = score_with_pictures(folder / "model.onnx", task, tmp_path / "s", name="m", count=3, threads=1)
+    assert (sum(seen), score.metric, gallery and gallery.wrong) == (12, 0.5, (6,))
+
+
+def test_a_second_time_replaces_the_first(folder: Path, task: Task, tmp_path: Path) -> None:
+    shoot(folder, task, tmp_path / "shots", 5)
+    gallery = shoot(folder, task, tmp_path / "shots", 1)
+    assert gallery is not None
+    assert {path.name for path in (tmp_path / "shots").iterdir()} == {
+        "index.html",
+        "pictures.json",
+        gallery.pictures[0].file,
+    }
+    assert artifacts.load(Gallery, tmp_path / "shots" / "pictures.json") == gallery
+
+
+def test_a_task_that_tells_nothing_is_scored_all_the_same(folder: Path, task: Task, tmp_path: Path) -> None:
+    assert shoot(folder, Silent(task), tmp_path / "shots") is None  # type: ignore[arg-type]
+    assert not (tmp_path / "shots").exists()
+
+
+# --- refused, before the model is run ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    def must_not(*_: object, **__: object) -> None:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr("compress.pipeline.inputs.Session", must_not)
+
+
+@pytest.mark.usefixtures("no_session")
+def test_a_folder_with_other_files(folder: Path, task: Task) -> None:
+    with pytest.raises(CompressError, match=r"--images-out: .* holds other files\. Give an empty or a new folder"):
+        score_with_pictures(folder / "model.onnx", task, folder / "val", name="m", count=3)
+
+
+@pytest.mark.usefixtures("no_session")
+def test_a_file_in_place_of_the_folder(folder: Path, task: Task) -> None:
+    with pytest.raises(OutputError, match=r"model\.onnx: cannot be written \(.*\)\. Choose another folder with --im"):
+        score_with_pictures(folder / "model.onnx", task, folder / "model.onnx", name="m", count=3)
+
+
+@pytest.mark.usefixtures("no_session")
+def test_a_damaged_list_of_earlier_pictures(folder: Path, task: Task, tmp_path: Path) -> None:
+    (tmp_path / "pictures.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"pictures\.json: not readable as JSON .* Delete it"):
+        score_with_pictures(folder / "model.onnx", task, tmp_path, name="m", count=3)
