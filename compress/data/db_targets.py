@@ -1,6 +1,7 @@
 """What DBNet is trained towards: shrunk text, where it counts, and the borders' thresholds.
 
-Source: Liao et al. 2020 (arXiv 1911.08947), section 3.4; PaddleOCR's MakeShrinkMap and MakeBorderMap.
+Source: Liao et al. 2020 (arXiv 1911.08947), section 3.4; PaddleOCR's MakeShrinkMap and MakeBorderMap. How far text is
+shrunk differs: see `offset_distance`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ import pyclipper
 
 from compress.data.regions import Region
 
-SHRINK_RATIO = 0.4
+UNCLIP_RATIO = 1.5
+"""Of PaddleOCR's post-processing."""
 MIN_TEXT_SIDE = 8
 """Text lower or narrower than this, in pixels, is too small to learn from: it is not counted."""
 THRESHOLD_RANGE = (0.3, 0.7)
@@ -32,15 +34,26 @@ class DbMaps:
     """1 near borders, where the threshold map is learned."""
 
 
-def offset_distance(points: np.ndarray, ratio: float = SHRINK_RATIO) -> float:
-    """By how many pixels a polygon [P, 2] shrinks (and its border band grows): area * (1 - ratio^2) / perimeter.
+def offset_distance(points: np.ndarray, unclip_ratio: float = UNCLIP_RATIO) -> float:
+    """By how many pixels a polygon [P, 2] shrinks (and its border band grows), so that post-processing brings it back.
+
+    Boxes grow by area * unclip_ratio / perimeter of what was found. This is the distance d by which a rectangle of
+    w x h has to shrink for that to be d again, the smaller solution of
+    (2r + 4) d^2 - (r + 1)(w + h) d + (r / 2) w h = 0; other polygons are taken as their smallest rotated rectangle.
+
+    A deliberate difference from DBNet, which shrinks by area * (1 - 0.4^2) / perimeter: that suits words, but of a
+    line 20 times as long as high 0.2 of the height is left, and growing gives back 0.5. On the lines of the SROIE
+    receipts *perfect* maps score hmean 0.93 so, and 1.0 with this (`tests/tasks/test_deployed_detector.py`).
 
     >>> square = np.array([[0, 0], [10, 0], [10, 10], [0, 10]], np.float32)
-    >>> round(offset_distance(square), 2)
-    2.1
+    >>> distance = offset_distance(square)
+    >>> round(distance, 2), round((10 - 2 * distance) ** 2 * 1.5 / (4 * (10 - 2 * distance)), 2)
+    (2.14, 2.14)
     """
-    perimeter = cv2.arcLength(np.asarray(points, np.float32), True)
-    return float(cv2.contourArea(np.asarray(points, np.float32)) * (1 - ratio**2) / max(perimeter, 1e-6))
+    width, height = cv2.minAreaRect(np.asarray(points, np.float32))[1]
+    half = (unclip_ratio + 1) * (width + height)
+    square = 2 * unclip_ratio + 4
+    return float((half - np.sqrt(half**2 - 2 * square * unclip_ratio * width * height)) / (2 * square))
 
 
 def offset_polygon(points: np.ndarray, distance: float) -> np.ndarray | None:

@@ -81,10 +81,7 @@ def box_score(probability: np.ndarray, corners: np.ndarray) -> float:
 
 
 def grow(corners: np.ndarray, ratio: float) -> np.ndarray | None:
-    """Offset a polygon [P, 2] outwards by area * ratio / perimeter, round corners; None if that leaves not one piece.
-
-    A polygon of area A and perimeter L, shrunk in training by A(1 - 0.4^2)/L, is about brought back with ratio 1.5.
-    """
+    """Offset a polygon [P, 2] outwards by area * ratio / perimeter, round corners; None if that leaves not one piece."""
     distance = cv2.contourArea(corners) * ratio / cv2.arcLength(corners, True)
     offset = pyclipper.PyclipperOffset()
     offset.AddPath(
