@@ -1,13 +1,11 @@
 """Rendered crops: seeded, of plausible sizes, legible enough to hold ink, and written as a label list."""
 
 import cv2
-import matplotlib
 import numpy as np
 import pytest
 
-from compress.data.drawing import MONO, SANS, SERIF, load_font
 from compress.data.labels import read_labels
-from compress.data.synthetic import FONT_SIZES, render_crop, write_dataset
+from compress.data.synthetic import render_crop, write_dataset
 from compress.errors import OutputError
 
 
@@ -49,14 +47,6 @@ def test_the_text_decides_the_width():
 @pytest.mark.parametrize("text", ["|", ".", "_", "W", "~^", "I" * 20, '"\\<>'])
 def test_odd_texts_are_drawn(text):
     assert all(crop.size for crop in crops(30, text))
-
-
-@pytest.mark.parametrize("name", [*SANS, *SERIF, *MONO])
-def test_fonts_come_with_matplotlib_and_have_letters_and_digits(name):
-    font = load_font(name, FONT_SIZES[0])
-    shapes = {bytes(font.getmask(letter)) for letter in "ABCabc0123456789"}
-    assert len(shapes) == 16, "two characters look the same: the font lacks them"
-    assert matplotlib.get_data_path() in font.path
 
 
 def test_a_data_set_is_a_readable_label_list_and_the_same_again(tmp_path):
