@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-rec check test test-slow bench docs clean
+.PHONY: help setup demo demo-rec demo-det check test test-slow bench docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup       make $(VENV) and install the package with the tested versions"
 	@echo "make demo        compress the classifier that ships, from sensitivity scan to int8 file and report"
 	@echo "make demo-rec    the same for the text recogniser that ships"
+	@echo "make demo-det    the same for the text detector that ships"
 	@echo "make test        the quick tests        make test-slow   the long ones"
 	@echo "make check       style, types, and docs in step with the program"
 	@echo "make bench       time the demo's int8 file against its fp32 original on this machine"
@@ -32,9 +33,16 @@ demo: $(STAMP) runs/demo_data/.rendered
 demo-rec: $(STAMP) runs/demo_data/.rendered
 	$(BIN)/compress run recipes/demo_rec.yaml
 
+demo-det: $(STAMP) runs/demo_scenes/.rendered
+	$(BIN)/compress run recipes/demo_det.yaml
+
 # Seeded, so everyone's demo sees the same images.
 runs/demo_data/.rendered: | $(STAMP)
 	$(BIN)/python scripts/render_data.py --out runs/demo_data
+	@touch $@
+
+runs/demo_scenes/.rendered: | $(STAMP)
+	$(BIN)/python scripts/render_data.py --out runs/demo_scenes --kind scenes
 	@touch $@
 
 test: $(STAMP)
