@@ -201,6 +201,7 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
     assert args[2] == Path("o")
     assert args[1].settings["val"] == (Path("v.txt"),)
     assert callable(keywords.pop("on_progress"))
+    assert callable(keywords.pop("on_note"))
     step = {"criterion": "fpgm", "ratios": (0.25, 0.5), "images": None}
     assert keywords == {**step, "protect": ("fc",), "recurrent": False}
     assert "+0.1000" in result.output

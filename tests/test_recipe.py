@@ -176,7 +176,16 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (make_recipe(model=None), "model: missing. Add it: an ONNX file"),
         (make_recipe(model=3), "model: got 3. Must be text."),
         (make_recipe(weights="v.txt"), "weights: an ONNX model has its weights inside."),
-        (make_recipe(task={"kind": "detection"}), 'task.kind: got "detection". Must be classification or recog'),
+        (make_recipe(task={"kind": "reading"}), 'task.kind: got "reading". Must be classification, '),
+        (
+            make_recipe(steps=[{"sensitivity": {"side": 640}}]),
+            "sensitivity.side: not for classification. Remove it; `images` makes a scan quicker, too.",
+        ),
+        (
+            make_recipe(task={"kind": "detection"}, steps=[{"sensitivity": {"side": 650}}]),
+            "sensitivity.side: got 650. Must be a multiple of 32. Use e.g. 960 or 1280.",
+        ),
+        (make_recipe(compare={"images": -1}), "compare.images: got -1. Must be 0 or more."),
         (make_recipe(task={"kind": "recognition"}), "task: charset is missing. Recognition needs the charset file"),
         (
             make_recipe(task={"kind": "recognition", "charset": "no.txt"}),
@@ -351,3 +360,10 @@ def test_no_override_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, 
     path.write_text(yaml.safe_dump(make_recipe()), encoding="utf-8")
     with contextlib.suppress(RecipeError):
         load_recipe(path, [f"{key}={value}"], check_files=False)
+
+
+def test_a_scan_of_a_detector_at_a_smaller_side(tmp_path: Path) -> None:
+    recipe = load(tmp_path, make_recipe(task={"kind": "detection"}, steps=[{"sensitivity": {"side": 640}}]))
+    step = recipe.find_step(SensitivityStep)
+    assert step is not None
+    assert (step.side, recipe.task.side, recipe.compare.images) == (640, 1280, 8)

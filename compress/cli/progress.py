@@ -29,6 +29,11 @@ def progress(saved: str) -> Iterator[OnProgress]:
         raise typer.Exit(130) from None
 
 
+def say(text: str) -> None:
+    """Say something that stays, above the bar where there is one."""
+    print(text, file=sys.stderr, flush=True)  # the bar catches what is written to sys.stderr while it is shown
+
+
 @contextmanager
 def _bar() -> Iterator[OnProgress]:
     from rich.console import Console

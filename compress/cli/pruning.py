@@ -9,7 +9,7 @@ from compress import artifacts
 from compress.artifacts import PruningPlan, Sensitivity
 from compress.cli import options
 from compress.cli.options import setting
-from compress.cli.progress import progress
+from compress.cli.progress import progress, say
 from compress.cli.tasks import make_task
 from compress.errors import CompressError
 from compress.recipe import PruneStep, SensitivityStep
@@ -36,7 +36,7 @@ def sensitivity(
 ) -> None:
     """Measure how much the metric drops when each group of channels is pruned, others untouched.
 
-    Every figure is saved at once: stopped, the same command goes on where it was.
+    What it will cost is said first. Every figure is saved at once: stopped, the same command goes on where it was.
 
     \b
     Example:
@@ -74,6 +74,7 @@ def sensitivity(
             protect=tuple(protect or ()),
             recurrent=recurrent is not False,
             on_progress=on_progress,
+            on_note=say,
         )
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())
     typer.echo(f"{found.metric_name} of the model itself: {found.baseline:.4f}. Written: {out / 'sensitivity.json'}")

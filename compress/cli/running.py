@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from compress.cli.progress import progress
+from compress.cli.progress import progress, say
 from compress.recipe import load_recipe
 
 GATE_MISSED = 1
@@ -41,7 +41,7 @@ def run(
 
     command = shlex.join(["compress", *sys.argv[1:]])
     with progress(f"{given.out} holds what is done; the same command goes on from there.") as on_progress:
-        report = pipeline.run_recipe(given, command, on_progress)
+        report = pipeline.run_recipe(given, command, on_progress, say)
     print_report(report, wide_console())
     typer.echo(f"Report: {given.out / 'report.md'}")
     missed = [gate.name for gate in report.gates if not gate.passed]

@@ -14,14 +14,19 @@ from compress.graph import save_model
 from compress.pipeline import stages, training
 from compress.pipeline.inputs import default_threads, open_model, recipe_task
 from compress.pipeline.results import make_report, measure_files
+from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress
 from compress.pipeline.state import Run
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep, TeacherStep
 from compress.report import write_report
 
 
-def run_recipe(recipe: Recipe, command: str, on_progress: Progress | None = None) -> Report:
+def run_recipe(
+    recipe: Recipe, command: str, on_progress: Progress | None = None, on_note: Note | None = None
+) -> Report:
     """Do what the recipe says and report it; see the module's text for resuming.
+
+    `on_progress` is called as (done, in all, message); `on_note` is told what is to be known on the way.
 
     Raises:
         CompressError: anything a user can mend; what was finished before stays.
@@ -29,7 +34,7 @@ def run_recipe(recipe: Recipe, command: str, on_progress: Progress | None = None
     artifacts.check_writable(recipe.out)
     task = recipe_task(recipe)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
-    run = Run(recipe, task, original, original, recipe.threads or default_threads(), on_progress)
+    run = Run(recipe, task, original, original, recipe.threads or default_threads(), on_progress, on_note)
     files = {"baseline": _baseline_file(run)}
     model = original
     if (lesson := recipe.find_step(TeacherStep)) is not None:
@@ -65,10 +70,12 @@ def _scan(run: Run) -> Sensitivity | None:
         criterion=step.criterion,
         ratios=step.ratios,
         images=step.images,
+        side=step.side,
         protect=prune.protect if prune else (),
         recurrent=prune.recurrent if prune else True,
         threads=run.threads,
         on_progress=run.on_progress,
+        on_note=run.on_note,
     )
 
 

@@ -8,16 +8,17 @@ import onnx
 from torch import fx, nn
 
 from compress import artifacts
-from compress.artifacts import PruningPlan, Sensitivity, fingerprint
+from compress.artifacts import PruningPlan, Score, Sensitivity, fingerprint
 from compress.errors import PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.measure.runtime import Session
 from compress.pipeline.inputs import DEFAULT_SHAPE, score_model, static_shape
+from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
 from compress.prune.groups import find_groups
 from compress.prune.plan import Network, plan_macs, plan_metric_drop, plan_ratio
-from compress.prune.sensitivity import scan_sensitivity
+from compress.prune.sensitivity import count_cells, scan_sensitivity
 from compress.tasks.base import Task
 
 Progress = Callable[[int, int, str], None]
@@ -31,16 +32,23 @@ def run_sensitivity(
     criterion: str,
     ratios: Sequence[float],
     images: int | None = None,
+    side: int | None = None,
     protect: Sequence[str] = (),
     recurrent: bool = True,
     threads: int | None = None,
     on_progress: Progress | None = None,
+    on_note: Note | None = None,
 ) -> Sensitivity:
     """Scan a model group by group; out/sensitivity.json holds every finished cell, and a stopped scan goes on from it.
 
+    `on_note` is told what the scan will cost as soon as one evaluation was timed: the original's, or, of a scan that
+    goes on, its first cell.
+
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
+        CompressError: `side` is given, but the task has none.
     """
+    task = at_side(task, side)
     path = out / "sensitivity.json"
     module = to_torch(model)
     check_fits(model, task)
@@ -50,13 +58,14 @@ def run_sensitivity(
         artifacts.check_fresh(path, previous.fingerprint, identity)
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
 
-    def evaluate(pruned: nn.Module) -> float:
-        return score_model(to_onnx(as_graph_module(pruned), model), task, threads, images).metric
+    def score(pruned: nn.Module) -> Score:
+        return score_model(to_onnx(as_graph_module(pruned), model), task, threads, images)
 
+    cells = count_cells(groups, ratios, previous)
     scan = scan_sensitivity(
         module,
         groups,
-        evaluate=evaluate,
+        evaluate=announce_cost(score, cells, side_of(task), on_note, resumed=previous is not None),
         ratios=ratios,
         criterion=criterion,
         fingerprint=identity,

@@ -11,6 +11,7 @@ import onnx
 from compress import artifacts
 from compress.artifacts import Parity, Quantized
 from compress.graph import read_model
+from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Task
@@ -39,6 +40,7 @@ class Run:
     """What training distils from: the original, or the same fine-tuned."""
     threads: int
     on_progress: Progress | None
+    on_note: Note | None = None
     records: dict[str, Record] = dataclasses.field(default_factory=dict)
 
     def stage(self, name: str, identity: str, compute: Callable[[Path], Quantized | None]) -> onnx.ModelProto:

@@ -77,6 +77,22 @@ def scan_sensitivity(
     return scan
 
 
+def count_cells(groups: Sequence[ChannelGroup], ratios: Sequence[float], previous: Sensitivity | None = None) -> int:
+    """How many networks a scan will evaluate, beside the unpruned one and what `previous` holds.
+
+    Fewer than groups times ratios: ratios that remove the same number of channels share a measurement, and those that
+    remove none need none.
+    """
+    cells = 0
+    for group in groups:
+        curve = previous.curves.get(group.name) if previous else None
+        keys = {ratio_key(ratio) for ratio in ratios}
+        done = keys & set(curve.metric) if curve else set()
+        counts = [{group_removal_count(group, float(key)) for key in some} for some in (keys - done, done)]
+        cells += len(counts[0] - counts[1] - {0})
+    return cells
+
+
 def ratio_key(ratio: float) -> str:
     """How a ratio is spelled in a stored curve.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from compress.recipe.problems import show
 from compress.recipe.raw import FACTORY, INPUT_KEYS, at, steps_of
-from compress.recipe.schema import STEPS
+from compress.recipe.schema import INPUTS, STEPS
 
 Problem = tuple[str, str]
 """(dotted key, what is wrong with it and what to do)"""
@@ -22,6 +22,9 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
             yield "data.train", "missing. `finetune` and `quantize` train on it. Add a label list."
         elif at(data, "compare", "onnxruntime") is True:
             yield "data.train", "missing. `compare.onnxruntime` calibrates on it. Add a label list."
+    kind = at(data, "task", "kind")
+    if dict(steps_of(data)).get("sensitivity", {}).get("side") and kind in INPUTS and kind != "detection":
+        yield "sensitivity.side", f"not for {kind}. Remove it; `images` makes a scan quicker, too."
     gate = "speedup_over_onnxruntime"
     if at(data, "gates", gate) is not None and not at(data, "compare", "onnxruntime"):
         yield f"gates.{gate}", "needs onnxruntime's own int8 file. Set compare: {onnxruntime: true}."

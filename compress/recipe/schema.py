@@ -60,6 +60,7 @@ PositiveFloat = Annotated[Float, _rule(lambda v: v > 0, "Must be above 0.")]
 NotNegativeFloat = Annotated[Float, _rule(lambda v: v >= 0, "Must be 0 or more.")]
 PruningRatio = Annotated[Float, _rule(lambda v: 0 <= v < 1, "Must be a share in [0, 1). Use e.g. 0.3 to remove 30 %.")]
 Share = Annotated[Float, _rule(lambda v: 0 < v <= 1, "Must be a share in (0, 1]. Use e.g. 0.5.")]
+Side = Annotated[Positive, _rule(lambda v: v % 32 == 0, "Must be a multiple of 32. Use e.g. 960 or 1280.")]
 Names = Annotated[tuple[Text, ...], BeforeValidator(_one_or_many)]
 Paths = Annotated[
     tuple[Path, ...], BeforeValidator(_one_or_many), _rule(lambda v: len(v) > 0, "Must name one file or more.")
@@ -93,6 +94,9 @@ class SensitivityStep(Step):
         _rule(lambda v: len(v) > 0 and list(v) == sorted(set(v)), "Must be rising, each ratio once."),
     ] = Field((0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), description="shares of each group to try")
     images: Positive | None = Field(None, description="score each cell on this many validation images; default all")
+    side: Side | None = Field(
+        None, description="for detection: score each cell at this smaller side, which is quicker; default `task.side`"
+    )
 
 
 class PruneTarget(_Settings):
@@ -287,9 +291,7 @@ class TaskSettings(_Settings):
     ] = Field(
         (), description="for recognition: pad each crop to the smallest of these that holds it; default the input's"
     )
-    side: Annotated[Positive, _rule(lambda v: v % 32 == 0, "Must be a multiple of 32. Use e.g. 960 or 1280.")] = Field(
-        1280, description="for detection: images are scored with their longest side at most this"
-    )
+    side: Side = Field(1280, description="for detection: images are scored with their longest side at most this")
     dilate_teacher: Flag = Field(
         False, description="for detection: learn from the teacher's map widened by a pixel, as PP-OCRv2's CML does"
     )

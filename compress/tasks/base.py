@@ -108,3 +108,13 @@ class Examiner(Protocol):
 
     def picture(self, case: Case) -> np.ndarray:
         """The image that a case of this task is about, uint8 BGR [h, w, 3]."""
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """What a task offers beside `Task` if its images are scored at a size of choice; a smaller one is quicker."""
+
+    side: int
+
+    def with_side(self, side: int) -> Task:
+        """The same task at another side, with another fingerprint."""

@@ -14,7 +14,7 @@ from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import layer_positions, module_cost
 from compress.prune.channels import channel_blocks, remove_channels
 from compress.prune.groups import find_groups
-from compress.prune.sensitivity import group_macs, scan_sensitivity
+from compress.prune.sensitivity import count_cells, group_macs, scan_sensitivity
 from tests.prune import nets
 
 SHAPE = (3, 8, 8)
@@ -186,3 +186,23 @@ def test_group_macs_by_hand() -> None:
 def test_the_stored_scan_is_plain_json(module: nn.Module, tmp_path: Path) -> None:
     artifacts.save(scan(module), tmp_path / "s.json")
     assert json.loads((tmp_path / "s.json").read_text())["curves"]["stem"]["channels"] == 8
+
+
+@pytest.mark.parametrize("ratios", [RATIOS, (0.01, 0.5), (0.5, 0.51, 0.52), (0.1, 0.2, 0.3, 0.4, 0.9)])
+def test_cells_are_counted_as_they_are_measured(module: nn.Module, ratios: tuple[float, ...]) -> None:
+    """Whole, and what is left after a stop anywhere; a group left whole or thinned out alike is measured once."""
+    calls = 0
+    partial: list[Sensitivity] = []
+
+    def count(_: nn.Module) -> float:
+        nonlocal calls
+        calls += 1
+        return float(calls)
+
+    scan(module, count, ratios=ratios, on_cell=partial.append)
+    groups = find_groups(module, SHAPE)
+    assert count_cells(groups, ratios) == calls - 1
+    for previous in partial:
+        calls = 0
+        scan(module, count, ratios=ratios, previous=previous)
+        assert count_cells(groups, ratios, previous) == calls
