@@ -6,7 +6,7 @@
 
 Each folder holds images/ and labels.txt: `path<TAB>text` for words, and PaddleOCR's list of regions for scenes. The
 same seed gives the same images; training and validation images have nothing in common. The defaults are what
-`make demo` and `make demo-det` use: 1600 crops take about 6 seconds on one core, 300 scenes about 20.
+`make demo` and `make demo-det` use: 1600 crops take about 6 seconds on one core, 200 scenes about 13.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from compress.data.synthetic_scenes import write_scenes
 from compress.errors import CompressError
 
 PARTS = ("train", "val")
-KINDS = {"words": (write_dataset, (1200, 400)), "scenes": (write_scenes, (240, 60))}
+KINDS = {"words": (write_dataset, (1200, 400)), "scenes": (write_scenes, (160, 40))}
 """Kind -> its writer, and how many images it writes of each part unless told otherwise."""
 
 
