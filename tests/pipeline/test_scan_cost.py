@@ -56,17 +56,17 @@ def test_a_short_scan_is_not_to_be_shortened() -> None:
 
 
 def test_a_long_scan_with_what_would_shorten_it() -> None:
-    """A quarter of the images, a quarter of the area: 2 h 10 min become 33 min each."""
+    """A quarter of the images, 9/16 of the area: 2 h 10 min become 33 min or 73 min."""
     text = ScanCost(261, 200, 30.0).text(side=1280)
     assert text == (
-        "261 cells x 200 images x 0.15 s = about 2.2 h; images=50 would make it about 33 min, side=640 about 33 min"
+        "261 cells x 200 images x 0.15 s = about 2.2 h; images=50 would make it about 33 min, side=960 about 73 min"
     )
 
 
 def test_nothing_is_proposed_that_would_not_help() -> None:
-    """Already 8 images, and a side that half of would show nothing."""
-    assert ScanCost(100, 8, 8.0).text(side=480) == "100 cells x 8 images x 1.00 s = about 13 min"
-    assert ScanCost(100, 8, 8.0).text(side=736).endswith("13 min; side=352 would make it about 3 min")
+    """Already 8 images, and a side that less of would show nothing."""
+    assert ScanCost(100, 8, 8.0).text(side=416) == "100 cells x 8 images x 1.00 s = about 13 min"
+    assert ScanCost(100, 8, 8.0).text(side=736).endswith("13 min; side=544 would make it about 7 min")
 
 
 # --- when it is said --------------------------------------------------------------------------------------------
