@@ -7,7 +7,7 @@ import os
 import tempfile
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,11 @@ def fingerprint(*parts: object) -> str:
     >>> fingerprint("a", {"x": 1, "y": 2}) == fingerprint("a", {"y": 2, "x": 1})
     True
     """
+    return fingerprint_each(parts)
+
+
+def fingerprint_each(parts: Iterable[object]) -> str:
+    """`fingerprint` of parts that are made one by one: they need not be in memory together."""
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode()

@@ -64,8 +64,8 @@ def offset_polygon(points: np.ndarray, distance: float) -> np.ndarray | None:
         offset.AddPath(path, pyclipper.JT_ROUND, pyclipper.ET_CLOSEDPOLYGON)
     except pyclipper.ClipperException:  # all points on one line once rounded
         return None
-    pieces = offset.Execute(distance)
-    return np.array(max(pieces, key=len), np.int32) if pieces else None
+    pieces = [np.array(piece, np.int32) for piece in offset.Execute(distance)]
+    return max(pieces, key=cv2.contourArea) if pieces else None
 
 
 def make_maps(regions: Sequence[Region], height: int, width: int, *, threshold: bool) -> DbMaps:
@@ -109,7 +109,8 @@ def _threshold_maps(regions: Sequence[Region], height: int, width: int) -> tuple
         cv2.fillPoly(inside, [band - corner], 1)
         outline = np.ones(shape, np.uint8)
         cv2.polylines(outline, [np.round(region.points - corner).astype(np.int32)], True, 0)
-        away = cv2.distanceTransform(outline, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # Its last bits depend on where in memory the array lies; squares of these distances are whole numbers.
+        away = np.sqrt(np.rint(cv2.distanceTransform(outline, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) ** 2))
         part = near[top:bottom, left:right]
         np.maximum(part, np.clip(1 - away / distance, 0, 1) * inside, out=part)
         np.maximum(counted[top:bottom, left:right], inside, out=counted[top:bottom, left:right])

@@ -1,6 +1,7 @@
 """Text regions of a scene: polygons with their texts, checked and repaired where that can be done without guessing."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ IGNORED = frozenset({"###", "*"})
 """Transcriptions that mean "text, but do not count it": ICDAR's and PaddleOCR's."""
 ICDAR_COORDINATES = (8, 4)
 """Numbers before the text in ICDAR's files: four corners (2015), or left, top, right, bottom (2013)."""
+MAX_COORDINATE = 1e7
+"""No image is larger."""
 MIN_AREA = 1.0
 """In square pixels; a smaller region holds no text, as in PaddleOCR."""
 PROBLEMS = {
@@ -44,7 +47,7 @@ def parse_regions(path: Path, line: int, text: str) -> tuple[Region, ...]:
     expected = 'Expected [{"transcription": "text", "points": [[x, y], [x, y], [x, y], [x, y]]}, ...].'
     try:
         entries = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: line {line}: the label is not JSON ({text[:40]!r}). {expected}") from error
     if not isinstance(entries, list):
         raise DataError(f"{path}: line {line}: the label is no list ({text[:40]!r}). {expected}")
@@ -53,36 +56,58 @@ def parse_regions(path: Path, line: int, text: str) -> tuple[Region, ...]:
 
 def _region(path: Path, line: int, entry: Any, expected: str) -> Region:
     try:
-        points = np.array(entry["points"], np.float32).reshape(-1, 2)
-        words = entry["transcription"]
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+        points, words = np.array(entry["points"], np.float64), entry["transcription"]
+    except (TypeError, ValueError, OverflowError, KeyError) as error:
         raise DataError(f"{path}: line {line}: got {str(entry)[:60]!r}. {expected}") from error
-    if not isinstance(words, str) or not np.isfinite(points).all():
+    if not isinstance(words, str) or (points.size and points.shape[1:] != (2,)) or not _are_pixels(points):
         raise DataError(f"{path}: line {line}: got {str(entry)[:60]!r}. {expected}")
-    return Region(points, words, words in IGNORED)
+    return Region(points.astype(np.float32).reshape(-1, 2), words, words in IGNORED)
+
+
+def _are_pixels(values: Sequence[float] | np.ndarray) -> bool:
+    """Whether all are numbers that a point of an image can have; NaN is none."""
+    return bool((np.abs(values) <= MAX_COORDINATE).all())
 
 
 def parse_icdar(path: Path, content: str) -> tuple[Region, ...]:
-    """Read ICDAR's text file: `x1,y1,x2,y2,x3,y3,x4,y4,text` a line, or `left,top,right,bottom,text`.
+    """Read ICDAR's text file: `x1,y1,x2,y2,x3,y3,x4,y4,text` a line, or `left,top,right,bottom,text`, or with spaces.
+
+    All lines of a file have the form that most of them have: a text may begin with numbers, too.
 
     Raises:
         DataError: a line does not start with such numbers.
     """
-    lines = content.replace("\r\n", "\n").split("\n")
-    return tuple(_icdar_region(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    found = content.replace("\r\n", "\n").split("\n")
+    lines = [(number, line) for number, line in enumerate(found, start=1) if line.strip()]
+    many, few = ICDAR_COORDINATES
+    fitting = sum(_split_icdar(line, many) is not None for _, line in lines)
+    count = many if 2 * fitting >= len(lines) else few
+    return tuple(_icdar_region(path, number, line, count) for number, line in lines)
 
 
-def _icdar_region(path: Path, number: int, line: str) -> Region:
-    parts = line.split(",")
-    for count in ICDAR_COORDINATES:
-        try:
-            values = [float(part) for part in parts[:count]]
-        except ValueError:
-            continue
-        if len(values) == count and np.isfinite(values).all():
-            text = ",".join(parts[count:]).strip().strip('"')
-            return Region(_corners(values), text, text in IGNORED)
-    raise DataError(f"{path}: line {number}: got {line[:60]!r}. Expected x1,y1,x2,y2,x3,y3,x4,y4,text.")
+def _icdar_region(path: Path, number: int, line: str, count: int) -> Region:
+    parts = _split_icdar(line, count)
+    if parts is None:
+        form = "x1,y1,x2,y2,x3,y3,x4,y4,text" if count == 8 else "left,top,right,bottom,text"
+        raise DataError(f"{path}: line {number}: got {line[:60]!r}. Expected {form}.")
+    values, text = parts
+    return Region(_corners(values), text, text in IGNORED)
+
+
+def _split_icdar(line: str, count: int) -> tuple[list[float], str] | None:
+    """The numbers and the text of a line, None where it does not start with `count` numbers.
+
+    >>> _split_icdar('38 43 920 215 "Way out"', 4)
+    ([38.0, 43.0, 920.0, 215.0], 'Way out')
+    """
+    parts = re.split(r"\s*,\s*|\s+", line.strip(), maxsplit=count)
+    try:
+        values = [float(part) for part in parts[:count]]
+    except ValueError:
+        return None
+    if len(values) < count or not _are_pixels(values):
+        return None
+    return values, parts[count].strip('"') if len(parts) > count else ""
 
 
 def _corners(values: Sequence[float]) -> np.ndarray:
@@ -129,6 +154,6 @@ def _check_region(region: Region, height: int, width: int) -> tuple[str, Region 
             problem, fixed = "crossed", Region(corners, region.text, region.ignore)
     if not isinstance(shape, shapely.Polygon) or shape.area < MIN_AREA:
         return "empty", None
-    if not shape.intersects(shapely.box(0, 0, width, height)):
+    if not shape.intersection(shapely.box(0, 0, width, height)).area:  # it may touch the border
         return "outside", None
     return problem, fixed

@@ -86,8 +86,7 @@ def random_crop(
     # The chosen point lands anywhere in the middle half of the crop.
     goal = np.array([size[1], size[0]]) * rng.uniform(0.25, 0.75, 2)
     matrix = np.concatenate([turn, (goal - turn @ centre)[:, None]], axis=1)
-    method = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
-    crop = cv2.warpAffine(image, matrix, (size[1], size[0]), flags=method)
+    crop = cv2.warpAffine(image, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR)
     return crop, cut_regions([_moved(region, matrix) for region in regions], *size)
 
 

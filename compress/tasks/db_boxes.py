@@ -81,7 +81,7 @@ def box_score(probability: np.ndarray, corners: np.ndarray) -> float:
 
 
 def grow(corners: np.ndarray, ratio: float) -> np.ndarray | None:
-    """Offset a polygon [P, 2] outwards by area * ratio / perimeter, round corners; None if that leaves not one piece."""
+    """Offset a polygon [P, 2] outwards by area * ratio / perimeter, round corners; None if that is not one piece."""
     distance = cv2.contourArea(corners) * ratio / cv2.arcLength(corners, True)
     offset = pyclipper.PyclipperOffset()
     offset.AddPath(

@@ -1,6 +1,7 @@
 """Text detection with DBNet: where in a scene is text?"""
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.artifacts import Score, fingerprint
+from compress.artifacts import Score, fingerprint, fingerprint_each
 from compress.data.db_targets import DbMaps, make_maps
 from compress.data.prefetch import prefetch
 from compress.data.regions import Region
@@ -85,7 +86,7 @@ class DetectionTask:
             raise DataError("val: no images to validate on. Name at least one label list with readable images.")
         self._cache: dict[int, tuple[np.ndarray, tuple[int, int], tuple[Region, ...]]] = {}
         self._warnings = tuple(line for part in (*train_lists, *val_lists) for line in part.warnings)
-        self._content = fingerprint(*content_of(train_lists), "val", *content_of(val_lists))
+        self._content = fingerprint_each(itertools.chain(content_of(train_lists), ["val"], content_of(val_lists)))
 
     def with_side(self, side: int) -> "DetectionTask":
         """The same task scored at another size, e.g. a smaller one for a quicker scan.
