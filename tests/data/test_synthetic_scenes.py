@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import shapely
 
+from compress.data.db_targets import make_maps
 from compress.data.regions import repair_regions
 from compress.data.scenes import load_scenes
 from compress.data.sheets import ILLEGIBLE
 from compress.data.synthetic_scenes import EMPTY_SHARE, SIZES, render_scene, write_scenes
 from compress.errors import OutputError
+from compress.tasks.db_boxes import find_boxes
+from compress.tasks.hmean import match_boxes, score_matches
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,16 @@ def test_a_folder_of_scenes_is_read_as_detection_data_and_the_same_again(tmp_pat
         for stored, drawn in zip(scene.regions, regions, strict=True):
             np.testing.assert_allclose(stored.points, drawn.points, atol=0.051)
     assert all(scene.image.stat().st_size < 300_000 for scene in loaded.scenes)
+
+
+def test_a_network_that_learned_all_finds_all(scenes):
+    """The training targets themselves, read as a probability map, are boxes of every region that is to be counted."""
+    matches = []
+    for image, regions in scenes:
+        maps = make_maps(regions, *image.shape[:2], threshold=False)
+        found, _ = find_boxes(maps.text, *image.shape[:2])
+        matches.append(match_boxes(regions, found))
+    assert score_matches(matches).metric > 0.97
 
 
 def test_a_scene_without_text_is_an_empty_list(tmp_path):
