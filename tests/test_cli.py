@@ -46,7 +46,7 @@ TINY = onnx.parser.parse_model(
 COMMANDS = ["inspect", "sensitivity", "prune", "finetune", "quantize", "evaluate", "bench", "report", "run"]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
 PLAN = PruningPlan("f", "l1", 8, {"macs": 0.5}, 100, 52, 40, 20, {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")})
-GALLERY = Gallery(("q",), "e", 20, (2,), 0, 0, (Picture("7.png", "EXIT", (Reading("EXlT", 0.25),), "01-7.png"),))
+GALLERY = Gallery(("q",), "e", 20, (2,), 0, 0, 0, 0, (Picture("7.png", "EXIT", (Reading("EXlT", 0.25),), "01-7.png"),))
 SCORE = Score(0.9, "accuracy", 20, {"0": 0.875, "180": 1.0})
 
 

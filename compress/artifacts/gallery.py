@@ -39,8 +39,11 @@ class Gallery:
     """How many were judged."""
     wrong: tuple[int, ...]
     """For each model, how many of them it did not get wholly right."""
+    lost: int
+    """How many the first model got right and the last one did not; `mended` is the other way round."""
+    mended: int
     worse: int
-    """On how many the last model's error is above the first one's."""
+    """On how many the last model's error is above the first one's; on `better` it is below."""
     better: int
     pictures: tuple[Picture, ...]
     version: int = VERSION

@@ -100,7 +100,8 @@ def _escape(text: str) -> str:
 def _literal(text: str) -> str:
     """Text with every character as it is, for readings: a misread word may well hold stars and brackets.
 
-    >>> _literal("*a_b*")
-    '\\*a\\_b\\*'
+    >>> print(_literal("*a_b* & <i>"))
+    \\*a\\_b\\* &amp; &lt;i\\>
     """
+    text = text.replace("&", "&amp;")
     return re.sub(r"([\\`*_{}\[\]()#+.!|~>$-])", r"\\\1", text).replace("\n", " ").replace("<", "&lt;")

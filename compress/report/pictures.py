@@ -75,6 +75,8 @@ def write_gallery(
         error_name=error_name,
         images=len(cases[0]),
         wrong=tuple(sum(case.error > 0 for case in of_model) for of_model in cases),
+        lost=sum(first.error == 0 < last.error for first, last in zip(cases[0], cases[-1], strict=True)),
+        mended=sum(last.error == 0 < first.error for first, last in zip(cases[0], cases[-1], strict=True)),
         worse=sum(difference > 0 for difference in differences),
         better=sum(difference < 0 for difference in differences),
         pictures=pictures,

@@ -144,7 +144,8 @@ def gallery_lines(gallery: Gallery) -> tuple[str, ...]:
         numbers = ", ".join(f"{model} {wrong}" for model, wrong in zip(gallery.models, gallery.wrong, strict=True))
         lines = [
             f"Of {gallery.images} images not wholly right: {numbers}.",
-            f"Against {first}, {last} does worse on {gallery.worse} and better on {gallery.better}.",
+            f"Against {first}, {last} loses {gallery.lost} and mends {gallery.mended}; "
+            f"its error is above {first}'s on {gallery.worse} and below it on {gallery.better}.",
         ]
     if shown:
         order = "" if len(gallery.models) == 1 else f", by {last}'s error, then by how much worse than {first} it is"
@@ -153,8 +154,12 @@ def gallery_lines(gallery: Gallery) -> tuple[str, ...]:
 
 
 def reading(value: Reading) -> str:
-    """What a model made of an image."""
-    return "(unusable output)" if value.text is None else value.text
+    """What a model made of an image.
+
+    >>> reading(Reading("EXIT", 0.0)), reading(Reading("", 1.0)), reading(Reading(None, 1.0))
+    ('EXIT', '(nothing)', '(unusable output)')
+    """
+    return "(unusable output)" if value.text is None else value.text or "(nothing)"
 
 
 def machine_line(machine: Machine) -> str:

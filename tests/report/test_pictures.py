@@ -107,11 +107,19 @@ def test_words_have_one_picture_for_all_models(tmp_path: Path) -> None:
     models = {"baseline": cases_of([0.0, 0.5, 0.0]), "int8": cases_of([0.2, 0.0, 1.0])}
     gallery = write_gallery(tmp_path, models, grey, count=2, error_name="e", subfolder="images")
     assert (gallery.models, gallery.images, gallery.wrong) == (("baseline", "int8"), 3, (1, 2))
+    assert (gallery.lost, gallery.mended) == (2, 1)
     assert (gallery.worse, gallery.better) == (2, 1)
     assert [picture.file for picture in gallery.pictures] == ["images/01-2.png", "images/02-0.png"]
     assert [[found.error for found in picture.readings] for picture in gallery.pictures] == [[0.0, 1.0], [0.0, 0.2]]
     assert (cv2.imread(str(tmp_path / "images/01-2.png")) == 2).all()
     assert len(list((tmp_path / "images").iterdir())) == 2
+
+
+def test_worse_is_not_yet_lost(tmp_path: Path) -> None:
+    """Wrong before and more so now; less wrong; the same; newly wrong."""
+    models = {"baseline": cases_of([0.2, 0.8, 0.3, 0.0]), "int8": cases_of([0.4, 0.1, 0.3, 0.1])}
+    gallery = write_gallery(tmp_path, models, grey, count=0, error_name="e")
+    assert (gallery.lost, gallery.mended, gallery.worse, gallery.better) == (1, 0, 2, 1)
 
 
 def test_scenes_have_one_picture_for_each_model(tmp_path: Path) -> None:
@@ -165,11 +173,22 @@ def test_a_gallery_is_stored_and_read_back(tmp_path: Path) -> None:
 def make_gallery(label: str = "EXIT", text: str | None = "EXlT") -> Gallery:
     readings = (Reading(label, 0.0), Reading(text, 0.25))
     return Gallery(
-        ("baseline", "int8"), "share", 600, (173, 152), 31, 52, (Picture("5.png", label, readings, "images/01-5.png"),)
+        ("baseline", "int8"),
+        "share",
+        600,
+        (173, 152),
+        9,
+        30,
+        31,
+        52,
+        (Picture("5.png", label, readings, "images/01-5.png"),),
     )
 
 
-FACTS = ["Of 600 images not wholly right: baseline 173, int8 152.", "int8 does worse on 31 and better on 52."]
+FACTS = [
+    "Of 600 images not wholly right: baseline 173, int8 152.",
+    "Against baseline, int8 loses 9 and mends 30; its error is above baseline's on 31 and below it on 52.",
+]
 
 
 @pytest.mark.parametrize("fact", FACTS)
