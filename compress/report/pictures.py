@@ -66,7 +66,9 @@ def write_gallery(
     _remove(page_folder, previous)
     cases = list(examined.values())
     pictures = tuple(
-        _write_picture(page_folder, subfolder, rank, tuple(examined), chosen, picture(chosen[0]))
+        _write_picture(
+            page_folder, subfolder, f"{rank:0{max(2, len(str(count)))}}", tuple(examined), chosen, picture(chosen[0])
+        )
         for rank, chosen in enumerate(worst_cases(cases, count), start=1)
     )
     differences = [last.error - first.error for first, last in zip(cases[0], cases[-1], strict=True)]
@@ -84,10 +86,10 @@ def write_gallery(
 
 
 def _write_picture(
-    page_folder: Path, subfolder: str, rank: int, models: Sequence[str], cases: Sequence[Case], image: np.ndarray
+    page_folder: Path, subfolder: str, rank: str, models: Sequence[str], cases: Sequence[Case], image: np.ndarray
 ) -> Picture:
     """One image for all models, or one for each where there is something to draw."""
-    stem = f"{rank:02d}-{_plain(Path(cases[0].name).stem)}"
+    stem = f"{rank}-{_plain(Path(cases[0].name).stem)}"
     drawn = any(case.marks is not None for case in cases)
     files = []
     for model, case in zip(models, cases, strict=True) if drawn else ():

@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
 from compress import artifacts
 from compress.artifacts import Gallery
 from compress.errors import ArtifactError, CompressError, OutputError
+from compress.graph import from_torch
 from compress.pipeline import make_task, score_model, score_with_pictures
+from compress.pipeline.scan_cost import at_side, side_of
 from compress.tasks.base import Task
 from tests.pipeline import tiny
 
@@ -80,6 +84,58 @@ def test_a_second_time_replaces_the_first(folder: Path, task: Task, tmp_path: Pa
 def test_a_task_that_tells_nothing_is_scored_all_the_same(folder: Path, task: Task, tmp_path: Path) -> None:
     assert shoot(folder, Silent(task), tmp_path / "shots") is None  # type: ignore[arg-type]
     assert not (tmp_path / "shots").exists()
+
+
+# --- a detector -------------------------------------------------------------------------------------------------
+
+
+class DarkIsText(torch.nn.Module):
+    """A DBNet of one layer: the probability of text is high where all channels are dark."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 1, 1)
+        torch.nn.init.constant_(self.conv.weight, -10.0)
+        torch.nn.init.constant_(self.conv.bias, 0.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.conv(x))
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """Three white receipts with a black line each; the third's label is elsewhere."""
+    lines = []
+    for number, top in enumerate((20, 60, 90)):
+        image = np.full((160, 128, 3), 255, np.uint8)
+        image[min(top, 60) : min(top, 60) + 16, 16:112] = 0
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+        corners = [[12, top - 4], [116, top - 4], [116, top + 20], [12, top + 20]]
+        lines.append(f'{number}.png\t[{{"transcription": "a", "points": {corners}}}]\n')
+    (tmp_path / "labels.txt").write_text("".join(lines))
+    return tmp_path
+
+
+def test_a_detectors_boxes_are_drawn_on_the_scene(scenes: Path) -> None:
+    task = make_task("detection", train=(), val=[scenes / "labels.txt"], input_shape=(3, 64, 64), side=160)
+    model = from_torch(DarkIsText(), torch.zeros(1, 3, 64, 64))
+    score, gallery = score_with_pictures(model, task, scenes / "shots", name="dark", count=3, threads=1)
+    assert gallery is not None
+    assert (score.details["regions"], gallery.wrong) == (3, (1,))
+    (picture,) = gallery.pictures
+    assert (picture.name, picture.label, picture.readings[0].text) == ("2.png", "1 region", "0 of 1 found, 1 wrong")
+    drawn = cv2.imread(str(scenes / "shots" / picture.readings[0].file))
+    assert drawn.shape == (160, 128, 3)
+    coloured = np.ptp(drawn.astype(int), axis=2) > 60
+    assert coloured[84:88, 40:90].any()  # the label's upper edge
+    assert coloured[52:60, 40:90].any()  # the box found above it
+    assert not coloured[:40].any()
+
+
+def test_a_scan_at_another_side_is_another_scan(scenes: Path) -> None:
+    task = make_task("detection", train=(), val=[scenes / "labels.txt"], input_shape=(3, 64, 64), side=160)
+    assert (side_of(task), side_of(at_side(task, 128))) == (160, 128)
+    assert at_side(task, 128).fingerprint() != task.fingerprint() == at_side(task, 160).fingerprint()
 
 
 # --- refused, before the model is run ---------------------------------------------------------------------------

@@ -141,6 +141,13 @@ def test_an_image_without_any_region_is_a_scene_all_the_same(tmp_path: Path) -> 
     assert gallery.pictures[0].readings[0].file == "01-a-m.jpg"
 
 
+def test_files_sort_in_the_order_of_the_cases(tmp_path: Path) -> None:
+    gallery = write_gallery(tmp_path, {"m": cases_of([0.5] * 120)}, grey, count=110, error_name="e")
+    names = [picture.file for picture in gallery.pictures]
+    assert (len(names), names[0], names[-1]) == (110, "001-0.png", "110-109.png")
+    assert names == sorted(path.name for path in tmp_path.iterdir())
+
+
 def test_pictures_of_an_earlier_time_are_removed_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     many = {"m": cases_of([1.0, 1.0, 1.0])}
