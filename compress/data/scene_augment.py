@@ -26,7 +26,7 @@ def copy_paste(
     source_regions: Sequence[Region],
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, tuple[Region, ...]]:
-    """Paste some upright boxes of `source`'s text where `image` has none; returns new values."""
+    """Paste some upright boxes of `source`'s text, none that its border cuts, where `image` has none; new values."""
     image = image.copy()
     height, width = image.shape[:2]
     taken = [_box(region) for region in regions]
@@ -34,16 +34,15 @@ def copy_paste(
     usable = [region for region in source_regions if not region.ignore]
     for index in rng.permutation(len(usable))[:PASTED_AT_MOST]:
         left, top, right, bottom = _box(usable[index])
-        left, top = max(left, 0), max(top, 0)
-        patch = source[top:bottom, left:right]
-        tall, wide = patch.shape[:2]
-        if min(tall, wide) < 2 or tall >= height or wide >= width:
+        wide, tall = right - left, bottom - top
+        cut = left < 0 or top < 0 or right > source.shape[1] or bottom > source.shape[0]
+        if cut or min(tall, wide) < 2 or tall >= height or wide >= width:
             continue
         x, y = int(rng.integers(width - wide)), int(rng.integers(height - tall))
         box = (x, y, x + wide, y + tall)
         if any(_overlap(box, other) for other in taken):
             continue
-        image[y : y + tall, x : x + wide] = patch
+        image[y : y + tall, x : x + wide] = source[top:bottom, left:right]
         taken.append(box)
         added.append(Region(usable[index].points + np.array([x - left, y - top], np.float32), usable[index].text))
     return image, tuple(added)

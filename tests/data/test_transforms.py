@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.data.transforms import preprocess_crop, resize_crop, resized_width, stack_resized
+from compress.data.transforms import (
+    fit_scene,
+    fitted_size,
+    normalise_scenes,
+    preprocess_crop,
+    resize_crop,
+    resized_width,
+    stack_resized,
+)
 
 SHAPE = (3, 48, 192)
 
@@ -82,3 +90,52 @@ def test_turned_before_resizing_ends_up_on_the_left():
     """A turned crop is padded on the right like any other: the turn comes before the padding."""
     crop = np.full((48, 10, 3), 255, np.uint8)
     assert preprocess_crop(cv2.rotate(crop, cv2.ROTATE_180), SHAPE)[0, 0, 0] == 1
+
+
+# --- scenes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((720, 1280), 1280, (704, 1280)),  # 22.5 multiples: halves go to the even one
+        ((720, 1280), 960, (544, 960)),  # 540 is 16.875 multiples
+        ((2560, 1440), 1280, (1280, 704)),  # 720
+        ((100, 100), 1280, (96, 96)),  # never up, but to the nearest multiple
+        ((48, 80), 1280, (64, 64)),  # 1.5 and 2.5
+        ((1, 1), 1280, (32, 32)),
+        ((10, 8_000_000), 1280, (32, 1280)),
+        ((1279, 640), 1280, (1280, 640)),
+        ((33, 1281), 32, (32, 32)),
+    ],
+)
+def test_sizes_of_scenes_by_hand(size: tuple[int, int], side: int, expected: tuple[int, int]):
+    assert fitted_size(*size, side) == expected
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000), st.integers(1, 60))
+def test_sizes_of_scenes_are_multiples_within_the_side(height: int, width: int, multiples: int):
+    """Each within half a multiple of the exact size (and a pixel's cut), but for the least size."""
+    side = 32 * multiples
+    fitted = fitted_size(height, width, side)
+    factor = min(1, side / max(height, width))
+    for size, exact in zip(fitted, (height * factor, width * factor), strict=True):
+        assert size % 32 == 0
+        assert 32 <= size <= side
+        assert size == 32 or abs(size - exact) <= 17
+
+
+def test_a_scene_that_fits_is_not_changed():
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    assert np.array_equal(fit_scene(image, 96), image)
+    assert fit_scene(image, 32).shape == (32, 32, 3)
+
+
+def test_scenes_are_normalised_by_channel_in_the_file_s_order():
+    """PaddleOCR: (x / 255 - mean) / std, channel by channel, BGR as decoded."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), np.uint8)
+    batch = normalise_scenes(list(images))
+    assert (batch.shape, batch.dtype, batch.flags.c_contiguous) == ((2, 3, 32, 64), np.float32, True)
+    for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
+        expected = (images[..., channel] / 255 - mean) / std
+        np.testing.assert_allclose(batch[:, channel], expected, atol=1e-6)
