@@ -219,9 +219,9 @@ def test_boxes_are_paddleocr_s(seed: int):
     rng = np.random.default_rng(seed)
     shapes = []
     for _ in range(30):
-        centre, size, angle = rng.uniform(0, 220, 2) * [1, 0.7], rng.uniform(2, 50, 2), rng.uniform(0, 180)
-        shapes.append((cv2.boxPoints((tuple(centre), tuple(size), angle)), rng.uniform(0.2, 1)))
-    probability = cv2.GaussianBlur(painted(*shapes), (0, 0), 0.5 + seed / 2)
-    expected = paddle(probability, 448, 320)
+        centre, size, angle = rng.uniform(0, 500, 2), rng.uniform(2, 60, 2), rng.uniform(0, 180)
+        shapes.append((cv2.boxPoints((tuple(centre), tuple(size), angle)), rng.uniform(0.4, 1)))
+    probability = cv2.GaussianBlur(painted(*shapes, size=(500, 500)), (0, 0), 0.5 + seed / 2)
+    expected = paddle(probability, 900, 320)
     assert len(expected) > 2
-    assert find_boxes(probability, 320, 448)[0].astype(int).tolist() == expected
+    assert find_boxes(probability, 320, 900)[0].astype(int).tolist() == expected
