@@ -46,37 +46,35 @@ def match_boxes(regions: Sequence[Region], boxes: np.ndarray) -> Matches:
 
     Boxes without area are left out. A box is compared with the regions that are not counted (###) first.
     """
-    wanted = [shapely.Polygon(region.points) for region in regions]
-    found = [shapely.Polygon(corners) for corners in boxes]
+    wanted = np.array([shapely.Polygon(region.points) for region in regions], dtype=object)
+    found = shapely.polygons(boxes)
+    region_areas, box_areas = shapely.area(wanted), shapely.area(found)
     shared = _shared_areas(wanted, found)
-    usable = [index for index, shape in enumerate(found) if shape.is_valid and shape.area > 0]
-    ignored = [index for index, region in enumerate(regions) if region.ignore]
-    counted_boxes = [
-        box for box in usable if all(shared[region, box] <= COVERED * found[box].area for region in ignored)
-    ]
-    counted_regions = [index for index, region in enumerate(regions) if not region.ignore]
+    ignored = np.array([region.ignore for region in regions], bool)
+    covered = (shared[ignored] > COVERED * box_areas).any(axis=0)
+    counted = shapely.is_valid(found) & (box_areas > 0) & ~covered
+    fits = (shared > IOU * (region_areas[:, None] + box_areas - shared)) & counted
     pairs: list[tuple[int, int]] = []
-    free = set(counted_boxes)
-    for region in counted_regions:
-        for box in counted_boxes:
-            union = wanted[region].area + found[box].area - shared[region, box]
-            if box in free and shared[region, box] > IOU * union:
-                pairs.append((region, box))
-                free.remove(box)
-                break
-    return Matches(tuple(pairs), tuple(counted_regions), tuple(counted_boxes))
+    for region in np.flatnonzero(~ignored):
+        free = np.flatnonzero(fits[region])
+        if len(free):
+            pairs.append((int(region), int(free[0])))
+            fits[:, free[0]] = False
+    return Matches(tuple(pairs), _numbers(~ignored), _numbers(counted))
 
 
-def _shared_areas(wanted: Sequence[shapely.Polygon], found: Sequence[shapely.Polygon]) -> np.ndarray:
+def _numbers(mask: np.ndarray) -> tuple[int, ...]:
+    """Where a mask is set."""
+    return tuple(np.flatnonzero(mask).tolist())
+
+
+def _shared_areas(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Area of each region's intersection with each box [R, B]; only those that may touch are computed."""
     areas = np.zeros((len(wanted), len(found)))
-    valid = [index for index, shape in enumerate(found) if shape.is_valid]
-    if not wanted or not valid:
-        return areas
-    tree = shapely.STRtree([found[index] for index in valid])
-    rows, columns = tree.query(np.array(wanted, dtype=object))
-    for row, column in zip(rows, columns, strict=True):
-        areas[row, valid[column]] = wanted[row].intersection(found[valid[column]]).area
+    valid = np.flatnonzero(shapely.is_valid(found))
+    rows, columns = shapely.STRtree(found[valid]).query(wanted)
+    columns = valid[columns]
+    areas[rows, columns] = shapely.area(shapely.intersection(wanted[rows], found[columns]))
     return areas
 
 
