@@ -3,10 +3,12 @@
 import pytest
 
 from compress.data.synthetic import write_dataset
+from compress.data.synthetic_scenes import write_scenes
 from compress.errors import ModelError
 from compress.graph import load_model, to_torch
 from compress.measure.runtime import Session
 from compress.tasks.classification import DirectionTask
+from compress.tasks.detection import DetectionTask
 from compress.tasks.recognition import RecognitionTask
 from compress.zoo import models_folder, shipped, shipped_names
 
@@ -48,3 +50,16 @@ def test_the_recogniser_is_small_and_can_be_trained_on():
     assert path.stat().st_size < 2_000_000
     kinds = [type(module).__name__ for module in to_torch(load_model(path)).modules()]
     assert (kinds.count("BatchNorm2d"), kinds.count("LSTM")) == (35, 2)
+
+
+def test_the_detector_finds_text_in_scenes_it_has_not_seen(tmp_path):
+    labels = write_scenes(tmp_path, 16, seed=987)
+    score = DetectionTask([], [labels], side=640).evaluate(Session(shipped("text_detector")).run)
+    assert score.metric > 0.3
+
+
+def test_the_detector_is_small_and_can_be_trained_on():
+    path = shipped("text_detector")
+    assert path.stat().st_size < 2_400_000
+    kinds = [type(module).__name__ for module in to_torch(load_model(path)).modules()]
+    assert (kinds.count("BatchNorm2d"), kinds.count("ConvTranspose2d")) == (49, 2)
