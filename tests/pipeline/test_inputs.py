@@ -177,9 +177,11 @@ def test_tasks(folder: Path) -> None:
     assert own.given == (("a",), val, (3, 4, 5))  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("kind", ["detection", "Classification", ""])
+@pytest.mark.parametrize("kind", ["detecting", "Classification", ""])
 def test_an_unknown_task(kind: str) -> None:
-    text = f"--task: got {kind!r}. Must be classification, recognition, or package.module:Class for your own."
+    text = (
+        f"--task: got {kind!r}. Must be classification, recognition, detection, or package.module:Class for your own."
+    )
     with pytest.raises(CompressError, match=re.escape(text)):
         make_task(kind, train=(), val=())
 
