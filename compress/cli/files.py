@@ -46,6 +46,7 @@ def evaluate(
     use_space: options.UseSpace = None,
     widths: options.Widths = None,
     side: options.Side = None,
+    processes: options.Processes = None,
     threads: options.Threads = None,
     save_images: Annotated[
         int, typer.Option(min=0, help="write pictures of this many images, the worst first.", metavar="N")
@@ -77,6 +78,7 @@ def evaluate(
         use_space=use_space,
         widths=widths,
         side=side,
+        processes=processes,
     )
     opened = pipeline.open_any(model, weights, made.input_shape)
     if not save_images:

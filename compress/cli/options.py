@@ -142,6 +142,7 @@ Widths = Annotated[
     ),
 ]
 Side = Annotated[int | None, setting(TaskSettings, "side")]
+Processes = Annotated[int | None, setting(TaskSettings, "processes")]
 DilateTeacher = Annotated[bool | None, setting(TaskSettings, "dilate_teacher", "--dilate-teacher/--plain-teacher")]
 Protect = Annotated[
     list[str] | None,

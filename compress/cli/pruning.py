@@ -33,6 +33,7 @@ def sensitivity(
     use_space: options.UseSpace = None,
     widths: options.Widths = None,
     side: options.Side = None,
+    processes: options.Processes = None,
 ) -> None:
     """Measure how much the metric drops when each group of channels is pruned, others untouched.
 
@@ -59,6 +60,7 @@ def sensitivity(
         use_space=use_space,
         widths=widths,
         side=side,
+        processes=processes,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
     with progress(

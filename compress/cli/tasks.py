@@ -24,6 +24,7 @@ def make_task(
     widths: str | None,
     side: int | None,
     dilate_teacher: bool | None = None,
+    processes: int | None = None,
 ) -> "Task":
     """Read options as values and make the task.
 
@@ -44,6 +45,7 @@ def make_task(
         widths=_parse_widths(widths),
         side=side,
         dilate_teacher=bool(dilate_teacher),
+        processes=processes or 0,
     )
 
 

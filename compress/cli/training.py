@@ -41,6 +41,7 @@ def finetune(
     use_space: options.UseSpace = None,
     widths: options.Widths = None,
     side: options.Side = None,
+    processes: options.Processes = None,
     dilate_teacher: options.DilateTeacher = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
@@ -78,6 +79,7 @@ def finetune(
         use_space=use_space,
         widths=widths,
         side=side,
+        processes=processes,
         dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
@@ -124,6 +126,7 @@ def quantize(
     use_space: options.UseSpace = None,
     widths: options.Widths = None,
     side: options.Side = None,
+    processes: options.Processes = None,
     dilate_teacher: options.DilateTeacher = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
@@ -168,6 +171,7 @@ def quantize(
         use_space=use_space,
         widths=widths,
         side=side,
+        processes=processes,
         dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)

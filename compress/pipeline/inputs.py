@@ -133,11 +133,12 @@ def make_task(
     widths: Sequence[int] | None = None,
     side: int | None = None,
     dilate_teacher: bool = False,
+    processes: int = 0,
 ) -> Task:
     """The task of that kind on that data; `package.module:Class` for a user's own.
 
-    `directions` and `labels` are for classification, `charset`, `use_space` and `widths` for recognition, `side` and
-    `dilate_teacher` for detection.
+    `directions` and `labels` are for classification, `charset`, `use_space` and `widths` for recognition, `side`,
+    `dilate_teacher` and `processes` for detection.
 
     Raises:
         DataError: the data cannot be read.
@@ -155,7 +156,7 @@ def make_task(
     if kind == "detection":
         if side is not None:
             options["side"] = side
-        return DetectionTask(train, val, dilate_teacher=dilate_teacher, **options)
+        return DetectionTask(train, val, dilate_teacher=dilate_teacher, processes=processes, **options)
     if labels is not None:
         options["labels"] = tuple(labels)
     if kind == "classification":
@@ -187,6 +188,7 @@ def recipe_task(recipe: Recipe) -> Task:
         widths=settings.widths,
         side=settings.side,
         dilate_teacher=settings.dilate_teacher,
+        processes=settings.processes,
     )
 
 

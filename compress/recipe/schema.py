@@ -255,7 +255,7 @@ INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320), "detectio
 KEYS_OF = {
     "classification": ("directions", "labels"),
     "recognition": ("charset", "use_space", "widths"),
-    "detection": ("side", "dilate_teacher"),
+    "detection": ("side", "dilate_teacher", "processes"),
 }
 
 
@@ -294,6 +294,11 @@ class TaskSettings(_Settings):
     side: Side = Field(1280, description="for detection: images are scored with their longest side at most this")
     dilate_teacher: Flag = Field(
         False, description="for detection: learn from the teacher's map widened by a pixel, as PP-OCRv2's CML does"
+    )
+    processes: NotNegative = Field(
+        0,
+        description="for detection: processes that turn maps into boxes while the network runs on the next image; "
+        "worth it where cores are idle",
     )
 
     @property

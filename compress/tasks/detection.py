@@ -18,14 +18,17 @@ from compress.data.scenes import content_of, load_scenes, scale_regions
 from compress.data.transforms import MULTIPLE, fit_scene, fitted_size, normalise_scenes
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict
-from compress.tasks.db_boxes import BoxSettings, find_boxes
+from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
-from compress.tasks.hmean import METRIC, match_boxes, score_matches
+from compress.tasks.hmean import METRIC, score_matches
+from compress.tasks.judging import Judges, SceneMap
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
 CACHE_BYTES = 256_000_000
 """Resized validation images are kept up to this much; others are decoded anew for each scoring."""
+PROBABILITY_PLAY = 1e-3
+"""By how much a map may leave [0, 1]: an int8 file's steps need not end at 1."""
 PASTE_SHARE = 0.3
 """Share of training crops that text of another scene is pasted into."""
 
@@ -34,8 +37,8 @@ class DetectionTask:
     """Detection on PaddleOCR label lists or ICDAR folders, for DBNets that give a probability map [N, 1, H, W].
 
     Scored is each validation image by itself, its longest side brought down to `side`, both sides multiples of 32, by
-    the protocol of ICDAR 2015 at IoU 0.5; regions marked ### or * are not counted. Trained on are crops of the input's
-    size. Polygons and images that cannot be used are counted and named in `warnings`; images without text are used in
+    the protocol of ICDAR 2015 at IoU 0.5; regions marked ### or * are not counted. Trained on are square
+    crops. Polygons and images that cannot be used are counted and named in `warnings`; images without text are used in
     both: what is found in them counts against precision.
 
     A network in training that gives [N, 3, H, W] (probability, threshold and binary map) gets DBNet's whole loss if
@@ -44,12 +47,14 @@ class DetectionTask:
     Args:
         train: label lists or folders to train and calibrate on; may be empty when only `evaluate` is used.
         val: label lists or folders to score on.
-        input_shape: (3, H, W) of training crops, multiples of 32; MACs and latency refer to it, too.
+        input_shape: (3, H, W), multiples of 32: what MACs, latency and calibration refer to.
         side: longest side of a validation image, in pixels.
+        crop: side of the square crops that are trained on, a multiple of 32; default the input's size.
         dilate_teacher: distil from the teacher's map widened by a pixel (see `map_distillation`).
         threshold_maps: make the targets of the threshold branch, too.
         augment: augment training crops.
         boxes: settings of the post-processing.
+        processes: in which maps become boxes while the network runs on the next image; see `Judges`.
 
     Raises:
         DataError: a list is unusable, a size is no multiple of 32, or there is nothing to validate on.
@@ -66,18 +71,22 @@ class DetectionTask:
         *,
         input_shape: tuple[int, int, int] = (3, 640, 640),
         side: int = 1280,
+        crop: int | None = None,
         dilate_teacher: bool = False,
         threshold_maps: bool = False,
         augment: bool = True,
         boxes: BoxSettings | None = None,
+        processes: int = 0,
     ) -> None:
-        _check_sizes(input_shape, side)
+        _check_sizes(input_shape, side, crop)
         self.input_shape = input_shape
         self.side = side
+        self.crop = (crop, crop) if crop else (input_shape[1], input_shape[2])
         self.dilate_teacher = dilate_teacher
         self.threshold_maps = threshold_maps
         self.augment = augment
         self.boxes = boxes or BoxSettings()
+        self._judges = Judges(processes, self.boxes)
         train_lists = [load_scenes(Path(path)) for path in train]
         val_lists = [load_scenes(Path(path)) for path in val]
         self._train = [scene for part in train_lists for scene in part.scenes]
@@ -120,16 +129,15 @@ class DetectionTask:
         return Batch(torch.from_numpy(images), stack_maps(maps))
 
     def _train_crop(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Region, ...]]:
-        """uint8 [H, W, 3] of the input's size, with its regions."""
+        """uint8 [H, W, 3] of the crops' size, with its regions."""
         image, regions = self._train[index].load()
-        size = self.input_shape[1:]
         factor = fitted_size(image.shape[0], image.shape[1], self.side)[0] / image.shape[0]
         if not self.augment:
-            return random_crop(image, regions, size, factor, rng, change=False)
+            return random_crop(image, regions, self.crop, factor, rng, change=False)
         if rng.random() < PASTE_SHARE:
             other = self._train[int(rng.integers(len(self._train)))]
             image, regions = copy_paste(image, regions, *other.load(), rng)
-        crop, regions = random_crop(image, regions, size, factor, rng)
+        crop, regions = random_crop(image, regions, self.crop, factor, rng)
         return change_light(crop, rng), regions
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -144,8 +152,16 @@ class DetectionTask:
                 f"model: output shape {list(outputs.shape)} for images {list(batch.images.shape)}. Expected "
                 "[N, 1, H, W]: a probability for each pixel."
             )
-        _check_map(outputs[:, 0])
-        return db_loss(outputs, targets) if outputs.shape[1] == 3 else probability_loss(outputs[:, 0], targets)
+        probability = outputs[:, 0]
+        _check_range(float(probability.detach().min()), float(probability.detach().max()))
+        if outputs.shape[1] == 1:
+            return probability_loss(probability, targets)
+        if targets.threshold is None:
+            raise ModelError(
+                f"model: output shape {list(outputs.shape)}, three maps, but the task made no targets for the "
+                "threshold's. Give [N, 1, H, W], or make the task with threshold_maps=True."
+            )
+        return db_loss(outputs, targets)
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
         """Distance of probability maps [N, 1, H, W]; see `map_distillation`."""
@@ -161,15 +177,27 @@ class DetectionTask:
     def examine(self, predict: Predict, limit: int | None = None) -> Examination:
         """What `evaluate` gives, and for each image what was found, missed and wrong, with the regions to draw."""
         matches, cases = [], []
+        for scene, boxes, matched in self._judges.judge(self._maps(predict, limit)):
+            matches.append(matched)
+            cases.append(judge_scene(scene.index, scene.name, scene.regions, boxes, matched, scene.usable))
+        return Examination(score_matches(matches), tuple(cases))
+
+    def _maps(self, predict: Predict, limit: int | None) -> Iterator[SceneMap]:
+        """What the model makes of each validation image.
+
+        Raises:
+            DataError: it makes no maps.
+            ModelError: it makes maps of something other than probabilities.
+        """
         for index in map(int, np.sort(fixed_sample(len(self._val), limit))):
-            image, size, regions = self._val_image(index)
+            image, (height, width), regions = self._val_image(index)
             outputs = predict(normalise_scenes([image]))
             self.check_model(outputs.shape)
-            found, _ = find_boxes(np.nan_to_num(outputs[0, 0], nan=0.0), *size, self.boxes)
-            matches.append(match_boxes(regions, found))
-            usable = bool(np.isfinite(outputs).all())
-            cases.append(judge_scene(index, self._val[index].image.name, regions, found, matches[-1], usable))
-        return Examination(score_matches(matches), tuple(cases))
+            probability, usable = outputs[0, 0], bool(np.isfinite(outputs).all())
+            if not usable:
+                probability = np.where(np.isfinite(probability), probability, np.float32(0))
+            _check_range(float(probability.min()), float(probability.max()))
+            yield SceneMap(index, self._val[index].image.name, probability, height, width, regions, usable)
 
     def picture(self, case: Case) -> np.ndarray:
         """The image as it was decoded, uint8 BGR [h, w, 3]; a case's marks are in its pixels."""
@@ -212,7 +240,7 @@ class DetectionTask:
 
     def fingerprint(self) -> str:
         """Identity of regions and files of both data sets, and of the task's settings; not of file locations."""
-        settings = (self.input_shape, self.side, self.dilate_teacher, self.threshold_maps, self.augment)
+        settings = (self.input_shape, self.side, self.crop, self.dilate_teacher, self.threshold_maps, self.augment)
         return fingerprint(self.kind, self._content, settings, vars(self.boxes))
 
     def warnings(self) -> tuple[str, ...]:
@@ -232,13 +260,12 @@ def stack_maps(maps: Sequence[DbMaps]) -> DbTargets:
     return DbTargets(text, counted, torch.from_numpy(np.stack(thresholds)), torch.from_numpy(np.stack(bands)))
 
 
-def _check_map(probability: Tensor) -> None:
-    """NaN passes: the training loop names it better."""
-    values = probability.detach()
-    if values.min() < 0 or values.max() > 1:
+def _check_range(low: float, high: float) -> None:
+    """Raise ModelError unless values are probabilities, but for rounding. NaN passes: it is dealt with elsewhere."""
+    if low < -PROBABILITY_PLAY or high > 1 + PROBABILITY_PLAY:
         raise ModelError(
-            f"model: its output is not probabilities (from {float(values.min()):.3g} to {float(values.max()):.3g}). "
-            "Expected values in [0, 1]: export the model with its sigmoid."
+            f"model: its output is not probabilities (from {low:.3g} to {high:.3g}). Expected values in [0, 1]: export "
+            "the model with its sigmoid."
         )
 
 
