@@ -24,6 +24,8 @@ BUILDS_ON: dict[str, set[str]] = {
     "finetune": {"teacher", "prune"},
     "quantize": {"teacher", "finetune"},
 }
+MACS = (0.8, 0.65, 0.54, 0.4)
+"""Shares of multiply-adds that the rows of fine-tuned, unquantised networks keep: -20, -35, -46 (PP-OCR's) and -60 %."""
 EXCESSES = tuple(step / 1000 for step in range(11))
 """How far above a plan's share of multiply-adds a uniform plan may be asked for, as parts of it."""
 
@@ -65,6 +67,9 @@ def all_rows(base: Recipe) -> tuple[Row, ...]:
         Row("live-bn", "BatchNorm live in fine-tuning", ("finetune.freeze_bn=false",)),
         Row("frozen-bn", "BatchNorm frozen in fine-tuning", ("finetune.freeze_bn=true",)),
     ]
+    if base.task.kind == "detection":
+        rows += [row for share in MACS for row in macs_rows(share)]
+        rows.append(Row("unpruned-int8", "PACT only: not pruned", without=("sensitivity", "prune")))
     if base.task.kind == "recognition":
         rows += [Row(FORM + form, f"LSTM: {form}", (f"quantize.recurrent={form}",)) for form in LSTM_FORMS]
     return tuple(rows)
@@ -83,6 +88,16 @@ def control_rows(finetune: FinetuneStep, quantize: QuantizeStep, lesson: Teacher
         without = ("teacher", *UNPRUNED)
         rows.append(Row("control-alone", "the same without distillation", (epochs, "finetune.distill=0"), without))
     return rows
+
+
+def macs_rows(share: float) -> list[Row]:
+    """Fine-tuned in float at that share of the multiply-adds: ratios by sensitivity, and one for all layers."""
+    settings = (f"prune.target={{macs: {share:g}}}",)
+    name = f"{share:.2f}".removeprefix("0.")
+    return [
+        Row(f"macs-{name}", f"FPGM, {share - 1:.0%} MACs, ratios by sensitivity", settings, ("quantize",)),
+        Row(f"macs-{name}-uniform", f"FPGM, {share - 1:.0%} MACs, one ratio", settings, ("sensitivity", "quantize")),
+    ]
 
 
 def choose(rows: tuple[Row, ...], names: str | None) -> tuple[Row, ...]:

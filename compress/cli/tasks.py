@@ -23,6 +23,7 @@ def make_task(
     use_space: bool | None,
     widths: str | None,
     side: int | None,
+    crop: int | None = None,
     dilate_teacher: bool | None = None,
     processes: int | None = None,
 ) -> "Task":
@@ -44,6 +45,7 @@ def make_task(
         use_space=use_space,
         widths=_parse_widths(widths),
         side=side,
+        crop=crop,
         dilate_teacher=bool(dilate_teacher),
         processes=processes or 0,
     )

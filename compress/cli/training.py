@@ -42,6 +42,7 @@ def finetune(
     widths: options.Widths = None,
     side: options.Side = None,
     processes: options.Processes = None,
+    crop: options.Crop = None,
     dilate_teacher: options.DilateTeacher = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
@@ -80,6 +81,7 @@ def finetune(
         widths=widths,
         side=side,
         processes=processes,
+        crop=crop,
         dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
@@ -127,6 +129,7 @@ def quantize(
     widths: options.Widths = None,
     side: options.Side = None,
     processes: options.Processes = None,
+    crop: options.Crop = None,
     dilate_teacher: options.DilateTeacher = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
@@ -172,6 +175,7 @@ def quantize(
         widths=widths,
         side=side,
         processes=processes,
+        crop=crop,
         dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)

@@ -132,6 +132,7 @@ def make_task(
     use_space: bool | None = None,
     widths: Sequence[int] | None = None,
     side: int | None = None,
+    crop: int | None = None,
     dilate_teacher: bool = False,
     processes: int = 0,
 ) -> Task:
@@ -156,7 +157,7 @@ def make_task(
     if kind == "detection":
         if side is not None:
             options["side"] = side
-        return DetectionTask(train, val, dilate_teacher=dilate_teacher, processes=processes, **options)
+        return DetectionTask(train, val, crop=crop, dilate_teacher=dilate_teacher, processes=processes, **options)
     if labels is not None:
         options["labels"] = tuple(labels)
     if kind == "classification":
@@ -187,6 +188,7 @@ def recipe_task(recipe: Recipe) -> Task:
         use_space=settings.use_space,
         widths=settings.widths,
         side=settings.side,
+        crop=settings.crop,
         dilate_teacher=settings.dilate_teacher,
         processes=settings.processes,
     )

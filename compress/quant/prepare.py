@@ -118,7 +118,7 @@ def qat_parameter_groups(
     alphas = [pact.alpha for _, pact in pacts(module) if isinstance(pact.alpha, nn.Parameter)]
     known = {id(alpha) for alpha in alphas}
     weights = [parameter for parameter in module.parameters() if id(parameter) not in known]
-    factors = {id(layer.weight): _rate_factor(layer.weight) for layer in module.modules() if _has_weight(layer)}
+    factors = {id(weight): _rate_factor(weight) for weight in _layer_weights(module)}
     ordinary = [weight for weight in weights if factors.get(id(weight), 1.0) == 1.0]
     groups: list[dict[str, Any]] = [{"params": ordinary, "lr": lr, "weight_decay": weight_decay}]
     if alphas:
@@ -133,8 +133,8 @@ def _rate_factor(weight: torch.Tensor) -> float:
     return min(1.0, float(weight.detach().square().mean().sqrt()) / ORDINARY_WEIGHT)
 
 
-def _has_weight(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+def _layer_weights(module: nn.Module) -> Iterator[torch.Tensor]:
+    return (layer.weight for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear))
 
 
 def _module_of(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -142,8 +142,7 @@ def _module_of(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def _is_layer(module: fx.GraphModule, node: fx.Node) -> bool:
-    layer = _module_of(module, node)
-    return layer is not None and _has_weight(layer)
+    return isinstance(_module_of(module, node), nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
 
 
 def _is_integer_layer(module: fx.GraphModule, node: fx.Node) -> bool:

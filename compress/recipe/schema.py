@@ -255,7 +255,7 @@ INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320), "detectio
 KEYS_OF = {
     "classification": ("directions", "labels"),
     "recognition": ("charset", "use_space", "widths"),
-    "detection": ("side", "dilate_teacher", "processes"),
+    "detection": ("side", "crop", "dilate_teacher", "processes"),
 }
 
 
@@ -272,7 +272,7 @@ class TaskSettings(_Settings):
     ] = Field(
         None,
         description="channels, height and width that the model is fed, and measured with; default [3, 48, 192] for "
-        "classification, [3, 32, 320] for recognition, [3, 640, 640] for detection (there the size of training crops)",
+        "classification, [3, 32, 320] for recognition, [3, 640, 640] for detection",
     )
     directions: Flag | None = Field(
         None,
@@ -292,6 +292,9 @@ class TaskSettings(_Settings):
         (), description="for recognition: pad each crop to the smallest of these that holds it; default the input's"
     )
     side: Side = Field(1280, description="for detection: images are scored with their longest side at most this")
+    crop: Annotated[
+        Positive | None, _rule(lambda v: v is None or v % 32 == 0, "Must be a multiple of 32. Use e.g. 320 or 640.")
+    ] = Field(None, description="for detection: side of the square crops that are trained on; default the input's size")
     dilate_teacher: Flag = Field(
         False, description="for detection: learn from the teacher's map widened by a pixel, as PP-OCRv2's CML does"
     )

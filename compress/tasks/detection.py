@@ -269,10 +269,11 @@ def _check_range(low: float, high: float) -> None:
         )
 
 
-def _check_sizes(input_shape: tuple[int, int, int], side: int) -> None:
-    wrong = [size for size in (*input_shape[1:], side) if size % MULTIPLE or size <= 0]
+def _check_sizes(input_shape: tuple[int, int, int], side: int, crop: int | None = None) -> None:
+    sizes = (*input_shape[1:], side, *([] if crop is None else [crop]))
+    wrong = [size for size in sizes if size % MULTIPLE or size <= 0]
     if wrong:
         raise DataError(
-            f"input, side: got {wrong[0]}. Must be multiples of {MULTIPLE}, e.g. "
+            f"input, side, crop: got {wrong[0]}. Must be multiples of {MULTIPLE}, e.g. "
             f"{max(MULTIPLE, round(wrong[0] / MULTIPLE) * MULTIPLE)}: a detector halves its input five times."
         )
