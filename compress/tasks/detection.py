@@ -164,8 +164,19 @@ class DetectionTask:
         return db_loss(outputs, targets)
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
-        """Distance of probability maps [N, 1, H, W]; see `map_distillation`."""
-        return map_distillation(outputs[:, 0], teacher_outputs[:, 0], self.dilate_teacher)
+        """Distance of probability maps [N, 1, H, W]; see `map_distillation`.
+
+        Raises:
+            ModelError: the teacher's output is of another size, or not probabilities.
+        """
+        if teacher_outputs.dim() != 4 or teacher_outputs.shape[2:] != outputs.shape[2:]:
+            raise ModelError(
+                f"teacher: output shape {list(teacher_outputs.shape)}, the model's is {list(outputs.shape)}. Use the "
+                "detector that the model was made from."
+            )
+        teacher = teacher_outputs[:, 0]
+        _check_range(float(teacher.min()), float(teacher.max()), "teacher")
+        return map_distillation(outputs[:, 0], teacher, self.dilate_teacher)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Hmean at IoU 0.5 over all validation images, precision and recall in `details`. NaN counts as no text.
@@ -260,16 +271,18 @@ def stack_maps(maps: Sequence[DbMaps]) -> DbTargets:
     return DbTargets(text, counted, torch.from_numpy(np.stack(thresholds)), torch.from_numpy(np.stack(bands)))
 
 
-def _check_range(low: float, high: float) -> None:
+def _check_range(low: float, high: float, whose: str = "model") -> None:
     """Raise ModelError unless values are probabilities, but for rounding. NaN passes: it is dealt with elsewhere."""
     if low < -PROBABILITY_PLAY or high > 1 + PROBABILITY_PLAY:
         raise ModelError(
-            f"model: its output is not probabilities (from {low:.3g} to {high:.3g}). Expected values in [0, 1]: export "
-            "the model with its sigmoid."
+            f"{whose}: its output is not probabilities (from {low:.3g} to {high:.3g}). Expected values in [0, 1]: "
+            "export the model with its sigmoid."
         )
 
 
 def _check_sizes(input_shape: tuple[int, int, int], side: int, crop: int | None = None) -> None:
+    if input_shape[0] != 3:
+        raise DataError(f"input: got {input_shape[0]} channels. Must be 3: images are BGR.")
     sizes = (*input_shape[1:], side, *([] if crop is None else [crop]))
     wrong = [size for size in sizes if size % MULTIPLE or size <= 0]
     if wrong:
