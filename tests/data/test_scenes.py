@@ -1,8 +1,6 @@
 """Scenes: label lists and ICDAR's folders, images that cannot be used, EXIF, and that memory stays bounded."""
 
 import json
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -18,6 +16,7 @@ from compress.data import scenes
 from compress.data.regions import parse_icdar
 from compress.data.scenes import Scene, content_of, load_scenes, scale_regions
 from compress.errors import DataError
+from tests.data.large import claim_png
 
 BOX = [[2, 3], [12, 3], [12, 9], [2, 9]]
 ICDAR_LINE = "2,3,12,3,12,9,2,9,word\n"
@@ -38,17 +37,6 @@ def write_list(folder: Path, labels: dict[str, list]) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "labels.txt").write_text("".join(lines))
     return folder / "labels.txt"
-
-
-def png_that_claims(path: Path, height: int, width: int) -> Path:
-    """A PNG whose header is right and whose pixels are missing."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
-    return path
 
 
 # --- label lists --------------------------------------------------------------------------------------------------
@@ -130,7 +118,7 @@ def test_mostly_unreadable_images_are_refused(tmp_path: Path):
 
 
 def test_an_image_damaged_behind_its_header_is_named_when_it_is_decoded(tmp_path: Path):
-    png_that_claims(tmp_path / "a.png", 20, 30)
+    (tmp_path / "a.png").write_bytes(claim_png(20, 30))
     (scene,) = load_scenes(write_list(tmp_path, {"a.png": [BOX]})).scenes
     with pytest.raises(DataError, match=r"a.png: cannot be decoded. Copy it again, or remove it"):
         scene.load()
@@ -146,8 +134,8 @@ def test_an_image_that_is_gone_by_then_is_named(tmp_path: Path):
 
 def test_images_larger_than_the_limit_are_skipped_and_named_without_being_decoded(tmp_path: Path):
     path = write_list(tmp_path, {name: [BOX] for name in ("big.png", "bomb.png", "ok.png")})
-    png_that_claims(tmp_path / "big.png", 9000, 9000)
-    png_that_claims(tmp_path / "bomb.png", 100_000, 100_000)
+    (tmp_path / "big.png").write_bytes(claim_png(9000, 9000))
+    (tmp_path / "bomb.png").write_bytes(claim_png(100_000, 100_000))
     write_image(tmp_path / "ok.png")
     found = load_scenes(path)
     assert [scene.image.name for scene in found.scenes] == ["ok.png"]
@@ -157,7 +145,7 @@ def test_images_larger_than_the_limit_are_skipped_and_named_without_being_decode
 
 
 def test_nothing_but_large_images(tmp_path: Path):
-    png_that_claims(tmp_path / "big.png", 9000, 9000)
+    (tmp_path / "big.png").write_bytes(claim_png(9000, 9000))
     with pytest.raises(DataError, match=r"labels.txt: all images are larger than 80 megapixels.*the first is big.png"):
         load_scenes(write_list(tmp_path, {"big.png": [BOX]}))
 
