@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -229,13 +229,16 @@ def _preprocessed(model_path: Path, out_path: Path) -> Path:
     """The model after the tool's own pre-processing, as far as that goes.
 
     Its symbolic shape inference gives up on some exports (PaddlePaddle's among them); the optimisation after it,
-    which folds BatchNorm, works without. A model that even that fails on is quantised as it is.
+    which folds BatchNorm, works without. A model that even that fails on is quantised as it is. The tool leaves files
+    where it is run, so it is run in the folder of `out_path`.
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    source = model_path.resolve()
     for skip_symbolic_shape in (False, True):
         try:
-            quant_pre_process(model_path, out_path, skip_symbolic_shape=skip_symbolic_shape)
+            with chdir(out_path.parent):
+                quant_pre_process(source, out_path, skip_symbolic_shape=skip_symbolic_shape)
         except Exception:  # whatever the tool raises, the next simpler way is tried
             continue
         return out_path

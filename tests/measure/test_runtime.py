@@ -134,6 +134,26 @@ def test_the_quantiser_to_beat_makes_int8_weights_per_channel(tmp_path: Path, op
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
 
+def test_the_quantiser_to_beat_leaves_nothing_where_it_is_run(
+    model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its symbolic shape inference gives up (on the deployed detector, say), it writes what it had so far."""
+
+    def give_up(*arguments: object, **options: object) -> None:
+        Path("sym_shape_infer_temp.onnx").write_bytes(b"")
+        raise Exception("Incomplete symbolic shape inference")
+
+    monkeypatch.setattr("onnxruntime.quantization.shape_inference.quant_pre_process", give_up)
+    source, here = tmp_path / "fp32.onnx", tmp_path / "here"
+    here.mkdir()
+    onnx.save(model, source)
+    monkeypatch.chdir(here)
+    channels = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    quantize_static_minmax(source, [np.ones((1, channels, 8, 8), np.float32)], tmp_path / "int8.onnx")
+    assert (tmp_path / "int8.onnx").exists()
+    assert list(here.iterdir()) == []
+
+
 def test_a_percentile_range_leaves_a_lone_outlier_out(tmp_path: Path) -> None:
     """One value of 300 000 lies 200 times as far out as the others; images may differ in width."""
     rng = np.random.default_rng(0)
