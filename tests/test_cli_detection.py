@@ -203,7 +203,7 @@ def test_images_larger_than_memory_allows_are_skipped_and_named(inputs: Inputs, 
 def test_nothing_but_such_images(inputs: Inputs, command: str, where: str) -> None:
     assert refused(inputs.run(command, **{where: "huge"})) == (
         f"Error: {inputs.labels('huge')}: all images are larger than 80 megapixels (JPEG: 160), the first is 0.png. "
-        "Make them, and their points, smaller."
+        "Make them smaller, and their points."
     )
 
 
