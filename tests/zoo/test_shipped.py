@@ -53,9 +53,10 @@ def test_the_recogniser_is_small_and_can_be_trained_on():
 
 
 def test_the_detector_finds_text_in_scenes_it_has_not_seen(tmp_path):
+    """It scores .9328 on 100 scenes; on these 16 it may be 10 points less."""
     labels = write_scenes(tmp_path, 16, seed=987)
     score = DetectionTask([], [labels], side=640).evaluate(Session(shipped("text_detector")).run)
-    assert score.metric > 0.3
+    assert score.metric > 0.83
 
 
 def test_the_detector_is_small_and_can_be_trained_on():
