@@ -101,7 +101,7 @@ class Judges:
             self._pool = ProcessPoolExecutor(
                 self.processes, multiprocessing.get_context("spawn"), initializer=_start_process
             )
-            weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+            weakref.finalize(self, _end, self._pool)
         # This may start a process, which takes over what is blocked: Ctrl-C is for the program alone.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -128,6 +128,12 @@ class Judges:
             f"processes: one of {self.processes} that compute boxes ended by itself. Use fewer or 0 where memory is "
             'short; a script of your own needs `if __name__ == "__main__":` around what it does.'
         )
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    # Waited for, for a program that ends meanwhile meets half-closed pipes; not where a thread of the pool itself,
+    # collecting garbage, would wait for its own end.
+    pool.shutdown(wait=threading.current_thread() is threading.main_thread(), cancel_futures=True)
 
 
 def _start_process() -> None:

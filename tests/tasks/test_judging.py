@@ -159,6 +159,7 @@ def all_gone(processes: list[int], seconds: float = 20) -> bool:
     ("then", "stop", "code"),
     [
         ("sys.exit(3)", None, 3),
+        ("del judges; sys.exit(3)", None, 3),
         ("list(judges.judge(iter([scene(1), 1 / 0])))", None, 1),
         ("time.sleep(60)", signal.SIGKILL, -signal.SIGKILL),
     ],
@@ -168,7 +169,9 @@ def test_the_processes_end_with_the_program(tmp_path: Path, then: str, stop: int
         assert 1 <= len(processes) <= 2
         if stop is not None:
             os.kill(program.pid, stop)
-        assert program.wait(30) == code
+        _, said = program.communicate(timeout=30)
+        assert program.returncode == code
+        assert said.count("Traceback") == (code == 1)
         assert all_gone(processes)
 
 
