@@ -180,6 +180,7 @@ def _train(
         teacher=teacher,
         distillation_loss=task.distillation_loss,
         distill=step.distill,
+        average=step.average,
         freeze_batch_norm=isinstance(step, FinetuneStep) and step.freeze_bn,
         seed=seed,
         checkpoint=checkpoint,

@@ -155,6 +155,9 @@ class _TrainStep(Step):
     )
     weight_decay: NotNegativeFloat = Field(0.0, description="L2 on the weights")
     warmup_epochs: NotNegativeFloat = Field(0.0, description="epochs over which the rate rises to `lr`")
+    average: NotNegative = Field(
+        0, description="score and keep weights averaged over about this many training steps; 0 for none"
+    )
     distill: NotNegativeFloat = Field(
         1.0, description="weight of the loss that keeps the outputs near the original model's; 0 for none"
     )

@@ -66,6 +66,7 @@ def fit(
     distillation_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     distill: float = 0.0,
     freeze_batch_norm: bool = False,
+    average: int = 0,
     keep_best: bool = True,
     seed: int = 0,
     checkpoint: Path | None = None,
@@ -92,6 +93,8 @@ def fit(
         distillation_loss: (outputs, teacher's outputs) -> mean distance.
         distill: weight of the distillation loss beside the task's own.
         freeze_batch_norm: keep BatchNorm's running statistics and use them in training.
+        average: score and keep weights averaged over about this many steps instead of each epoch's last ones; 0 for
+            none. See `average_weights`.
         keep_best: leave the module with its best weights; False with its last, for training from scratch, where the
             metric may stay at zero for many epochs.
         seed: of everything random in the loop.
@@ -109,7 +112,8 @@ def fit(
         parameter_groups or [{"params": list(module.parameters())}], optimizer, lr, momentum, weight_decay
     )
     peaks = [group["lr"] for group in tuner.param_groups]
-    state = _resume(checkpoint, fingerprint, module, tuner)
+    averaged = copy.deepcopy(module) if average else module
+    state = _resume(checkpoint, fingerprint, module, tuner, averaged)
     if state is None:
         metric = _score(module, evaluate)
         state = _State(0, metric, 0, [metric], copy.deepcopy(module.state_dict()))
@@ -131,14 +135,31 @@ def fit(
                     f"(learning rate {tuner.param_groups[0]['lr']:.2g}). "
                     f"Lower lr (now {lr:g}) or lengthen warmup_epochs (now {warmup_epochs:g})."
                 )
+            if average:
+                average_weights(averaged, module, average, step)
             if on_progress:
                 on_progress(step + 1, total, f"epoch {epoch}/{epochs} loss {value:.3f} best {state.best_metric:.4f}")
-        _finish_epoch(state, epoch, module, evaluate)
-        _save(checkpoint, fingerprint, module, tuner, state)
-    if keep_best:
-        module.load_state_dict(state.best_weights)
+        _finish_epoch(state, epoch, averaged, evaluate)
+        _save(checkpoint, fingerprint, module, tuner, state, averaged)
+    module.load_state_dict(state.best_weights if keep_best else averaged.state_dict())
     module.eval()
     return FitResult(state.best_metric, state.best_epoch, tuple(state.history), time.monotonic() - started)
+
+
+def average_weights(averaged: nn.Module, module: nn.Module, steps: int, step: int) -> None:
+    """Move the averaged module's weights towards the trained one's, after update number `step` (from 0).
+
+    An exponential average with decay 1 - 1/steps, shorter in the beginning: (1 + step) / (10 + step). Everything that
+    is not a parameter (BatchNorm's statistics) is copied.
+
+    Source: Polyak and Juditsky 1992; the form is that of TensorFlow's ExponentialMovingAverage.
+    """
+    share = 1 - min(1 - 1 / steps, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for kept, new in zip(averaged.parameters(), module.parameters(), strict=True):
+            kept.lerp_(new, share)
+        for fixed, copied in zip(averaged.buffers(), module.buffers(), strict=True):
+            fixed.copy_(copied)
 
 
 def make_optimizer(
@@ -203,7 +224,14 @@ def _freeze_batch_norm(module: nn.Module) -> None:
             child.eval()
 
 
-def _save(path: Path | None, fingerprint: str, module: nn.Module, tuner: torch.optim.Optimizer, state: _State) -> None:
+def _save(
+    path: Path | None,
+    fingerprint: str,
+    module: nn.Module,
+    tuner: torch.optim.Optimizer,
+    state: _State,
+    averaged: nn.Module,
+) -> None:
     if path is None:
         return
     stream = io.BytesIO()
@@ -211,6 +239,7 @@ def _save(path: Path | None, fingerprint: str, module: nn.Module, tuner: torch.o
         {
             "fingerprint": fingerprint,
             "weights": module.state_dict(),
+            **({} if averaged is module else {"averaged": averaged.state_dict()}),
             "optimizer": tuner.state_dict(),
             "epoch": state.epoch,
             "best_metric": state.best_metric,
@@ -223,7 +252,9 @@ def _save(path: Path | None, fingerprint: str, module: nn.Module, tuner: torch.o
     write_atomic(path, stream.getvalue())
 
 
-def _resume(path: Path | None, fingerprint: str, module: nn.Module, tuner: torch.optim.Optimizer) -> _State | None:
+def _resume(
+    path: Path | None, fingerprint: str, module: nn.Module, tuner: torch.optim.Optimizer, averaged: nn.Module
+) -> _State | None:
     """Load the last epoch's state, if there is one."""
     if path is None or not path.exists():
         return None
@@ -231,6 +262,8 @@ def _resume(path: Path | None, fingerprint: str, module: nn.Module, tuner: torch
         saved = torch.load(path, weights_only=True)
         check_fresh(path, saved["fingerprint"], fingerprint)
         module.load_state_dict(saved["weights"])
+        if averaged is not module:
+            averaged.load_state_dict(saved["averaged"])
         tuner.load_state_dict(saved["optimizer"])
         return _State(
             saved["epoch"], saved["best_metric"], saved["best_epoch"], list(saved["history"]), saved["best_weights"]

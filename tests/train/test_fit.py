@@ -289,6 +289,46 @@ def test_the_last_epoch_is_kept_where_that_is_asked_for_also_after_a_stop(tmp_pa
         assert same(weights(again), weights(module))
 
 
+def test_averaged_weights_are_scored_and_kept() -> None:
+    """kept += (1 - decay) * (new - kept) after each step, decay the smaller of 1 - 1/steps and (1 + n) / (10 + n)."""
+    module, seen = nn.Sequential(nn.Flatten(), nn.Linear(108, 2)), []
+    torch.manual_seed(0)
+    kept = weights(module)
+
+    def loss(outputs: Tensor, batch: Batch) -> Tensor:
+        seen.append(weights(module))  # before each step: after the one before
+        return cross_entropy(outputs, batch)
+
+    scored = []
+    result = train(module, loss=loss, average=3, evaluate=lambda network: scored.append(weights(network)) or 0.1)
+    result_steps = 3 * STEPS
+    assert len(seen) == result_steps
+    after = {}
+    for number, trained in enumerate(seen[1:]):
+        decay = min(1 - 1 / 3, (1 + number) / (10 + number))
+        kept = {name: decay * kept[name] + (1 - decay) * trained[name] for name in kept}
+        after[number + 1] = kept
+    for epoch in (1, 2):
+        for name, value in after[epoch * STEPS].items():
+            torch.testing.assert_close(scored[epoch][name], value, rtol=1e-4, atol=1e-6)
+    assert result.best_epoch == 0  # all score 0.1: the start is kept
+    assert same(weights(module), seen[0])
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_averaging_goes_on_after_a_stop_to_the_same_weights(tmp_path: Path, keep_best: bool) -> None:
+    whole, checkpoint = network(), tmp_path / "a.checkpoint"
+    expected = train(whole, average=5, keep_best=keep_best)
+    plain = network()
+    assert train(plain).history != expected.history or not same(weights(plain), weights(whole))
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), average=5, batches=breaking_at(2, 1, KeyboardInterrupt()), checkpoint=checkpoint)
+    again = network()
+    found = train(again, average=5, keep_best=keep_best, checkpoint=checkpoint)
+    assert found.history == expected.history
+    assert same(weights(again), weights(whole))
+
+
 def test_no_epochs_only_score() -> None:
     module = network()
     before = weights(module)
