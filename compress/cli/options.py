@@ -143,6 +143,7 @@ Widths = Annotated[
 ]
 Side = Annotated[int | None, setting(TaskSettings, "side")]
 Processes = Annotated[int | None, setting(TaskSettings, "processes")]
+Augment = Annotated[str | None, setting(TaskSettings, "augment")]
 Crop = Annotated[int | None, setting(TaskSettings, "crop")]
 DilateTeacher = Annotated[bool | None, setting(TaskSettings, "dilate_teacher", "--dilate-teacher/--plain-teacher")]
 Protect = Annotated[

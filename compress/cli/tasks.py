@@ -24,6 +24,7 @@ def make_task(
     widths: str | None,
     side: int | None,
     crop: int | None = None,
+    augment: str | None = None,
     dilate_teacher: bool | None = None,
     processes: int | None = None,
 ) -> "Task":
@@ -46,6 +47,7 @@ def make_task(
         widths=_parse_widths(widths),
         side=side,
         crop=crop,
+        augment=augment,
         dilate_teacher=bool(dilate_teacher),
         processes=processes or 0,
     )

@@ -44,6 +44,7 @@ def finetune(
     side: options.Side = None,
     processes: options.Processes = None,
     crop: options.Crop = None,
+    augment: options.Augment = None,
     dilate_teacher: options.DilateTeacher = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
@@ -84,6 +85,7 @@ def finetune(
         side=side,
         processes=processes,
         crop=crop,
+        augment=augment,
         dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
@@ -133,6 +135,7 @@ def quantize(
     side: options.Side = None,
     processes: options.Processes = None,
     crop: options.Crop = None,
+    augment: options.Augment = None,
     dilate_teacher: options.DilateTeacher = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
@@ -180,6 +183,7 @@ def quantize(
         side=side,
         processes=processes,
         crop=crop,
+        augment=augment,
         dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)

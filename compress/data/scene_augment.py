@@ -5,15 +5,29 @@ Source: PaddleOCR's det_mv3_db configuration (Fliplr, Affine rotate ±10, Resize
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from compress.data.regions import Region
 
-MAX_DEGREES = 10.0
-SCALES = (0.6, 1.6)
-"""Factor on the size that validation uses; drawn evenly on a logarithmic scale."""
+
+@dataclass(frozen=True)
+class Geometry:
+    """How far training crops may differ from what is scored."""
+
+    degrees: float
+    """Turned by at most this, either way."""
+    scales: tuple[float, float]
+    """Factor on the size that validation uses; drawn evenly on a logarithmic scale."""
+    flip: bool
+    """Mirrored half of the time."""
+
+
+GEOMETRIES = {"strong": Geometry(10.0, (0.6, 1.6), True), "mild": Geometry(4.0, (0.75, 4 / 3), False)}
+"""`strong` is about PaddleOCR's, for training from scratch. `mild` is for a trained network and images like those that
+it will read: 12 epochs on 80 receipts brought the pruned deployed detector to .8194 so, to .7972 with `strong`."""
 INSIDE = 0.9
 """A region cut by the border counts if at least this share of it is left; else it is not counted."""
 PASTED_AT_MOST = 8
@@ -63,8 +77,7 @@ def random_crop(
     size: tuple[int, int],
     factor: float,
     rng: np.random.Generator,
-    *,
-    change: bool = True,
+    geometry: Geometry | None = None,
 ) -> tuple[np.ndarray, tuple[Region, ...]]:
     """A flipped, turned and scaled crop of `size` (height, width), mostly around some text; black outside the image.
 
@@ -74,13 +87,13 @@ def random_crop(
         size: of the crop.
         factor: from the image's size to the one that validation uses.
         rng: of everything random here.
-        change: False to leave out flipping, turning and scaling by anything but `factor`.
+        geometry: how far to flip, turn and scale; None to scale by `factor` alone.
     """
-    scale = factor * float(np.exp(rng.uniform(*np.log(SCALES)))) if change else factor
-    angle = float(rng.uniform(-MAX_DEGREES, MAX_DEGREES)) if change else 0.0
+    scale = factor * float(np.exp(rng.uniform(*np.log(geometry.scales)))) if geometry else factor
+    angle = float(rng.uniform(-geometry.degrees, geometry.degrees)) if geometry else 0.0
     centre = _crop_centre(image, regions, rng)
     turn = cv2.getRotationMatrix2D((0, 0), angle, scale)[:, :2]
-    if change and rng.random() < 0.5:
+    if geometry and geometry.flip and rng.random() < 0.5:
         turn = turn @ np.diag([-1.0, 1.0])
     # The chosen point lands anywhere in the middle half of the crop.
     goal = np.array([size[1], size[0]]) * rng.uniform(0.25, 0.75, 2)

@@ -133,6 +133,7 @@ def make_task(
     widths: Sequence[int] | None = None,
     side: int | None = None,
     crop: int | None = None,
+    augment: str | None = None,
     dilate_teacher: bool = False,
     processes: int = 0,
 ) -> Task:
@@ -157,6 +158,8 @@ def make_task(
     if kind == "detection":
         if side is not None:
             options["side"] = side
+        if augment is not None:
+            options["augment"] = augment
         return DetectionTask(train, val, crop=crop, dilate_teacher=dilate_teacher, processes=processes, **options)
     if labels is not None:
         options["labels"] = tuple(labels)
@@ -189,6 +192,7 @@ def recipe_task(recipe: Recipe) -> Task:
         widths=settings.widths,
         side=settings.side,
         crop=settings.crop,
+        augment=settings.augment,
         dilate_teacher=settings.dilate_teacher,
         processes=settings.processes,
     )

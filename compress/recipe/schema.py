@@ -258,7 +258,7 @@ INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320), "detectio
 KEYS_OF = {
     "classification": ("directions", "labels"),
     "recognition": ("charset", "use_space", "widths"),
-    "detection": ("side", "crop", "dilate_teacher", "processes"),
+    "detection": ("side", "crop", "augment", "dilate_teacher", "processes"),
 }
 
 
@@ -298,6 +298,11 @@ class TaskSettings(_Settings):
     crop: Annotated[
         Positive | None, _rule(lambda v: v is None or v % 32 == 0, "Must be a multiple of 32. Use e.g. 320 or 640.")
     ] = Field(None, description="for detection: side of the square crops that are trained on; default the input's size")
+    augment: Literal["strong", "mild", "none"] = Field(
+        "strong",
+        description="for detection: how far training crops are turned, scaled and mirrored; `mild` for a trained model "
+        "and images like those that it will read, `none` leaves them as they are",
+    )
     dilate_teacher: Flag = Field(
         False, description="for detection: learn from the teacher's map widened by a pixel, as PP-OCRv2's CML does"
     )

@@ -13,7 +13,7 @@ from compress.artifacts import Score, fingerprint, fingerprint_each
 from compress.data.db_targets import DbMaps, make_maps
 from compress.data.prefetch import prefetch
 from compress.data.regions import Region
-from compress.data.scene_augment import change_light, copy_paste, fixed_crop, random_crop
+from compress.data.scene_augment import GEOMETRIES, change_light, copy_paste, fixed_crop, random_crop
 from compress.data.scenes import content_of, load_scenes, scale_regions
 from compress.data.transforms import MULTIPLE, fit_scene, fitted_size, normalise_scenes
 from compress.errors import DataError, ModelError
@@ -52,7 +52,7 @@ class DetectionTask:
         crop: side of the square crops that are trained on, a multiple of 32; default the input's size.
         dilate_teacher: distil from the teacher's map widened by a pixel (see `map_distillation`).
         threshold_maps: make the targets of the threshold branch, too.
-        augment: augment training crops.
+        augment: "strong" or "mild" (see `GEOMETRIES`), or "none" for training crops as they are.
         boxes: settings of the post-processing.
         processes: in which maps become boxes while the network runs on the next image; see `Judges`.
 
@@ -74,7 +74,7 @@ class DetectionTask:
         crop: int | None = None,
         dilate_teacher: bool = False,
         threshold_maps: bool = False,
-        augment: bool = True,
+        augment: str = "strong",
         boxes: BoxSettings | None = None,
         processes: int = 0,
     ) -> None:
@@ -84,7 +84,7 @@ class DetectionTask:
         self.crop = (crop, crop) if crop else (input_shape[1], input_shape[2])
         self.dilate_teacher = dilate_teacher
         self.threshold_maps = threshold_maps
-        self.augment = augment
+        self.augment = _checked_augment(augment)
         self.boxes = boxes or BoxSettings()
         self._judges = Judges(processes, self.boxes)
         train_lists = [load_scenes(Path(path)) for path in train]
@@ -132,12 +132,12 @@ class DetectionTask:
         """uint8 [H, W, 3] of the crops' size, with its regions."""
         image, regions = self._train[index].load()
         factor = fitted_size(image.shape[0], image.shape[1], self.side)[0] / image.shape[0]
-        if not self.augment:
-            return random_crop(image, regions, self.crop, factor, rng, change=False)
+        if self.augment == "none":
+            return random_crop(image, regions, self.crop, factor, rng)
         if rng.random() < PASTE_SHARE:
             other = self._train[int(rng.integers(len(self._train)))]
             image, regions = copy_paste(image, regions, *other.load(), rng)
-        crop, regions = random_crop(image, regions, self.crop, factor, rng)
+        crop, regions = random_crop(image, regions, self.crop, factor, rng, GEOMETRIES[self.augment])
         return change_light(crop, rng), regions
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -278,6 +278,13 @@ def _check_range(low: float, high: float, whose: str = "model") -> None:
             f"{whose}: its output is not probabilities (from {low:.3g} to {high:.3g}). Expected values in [0, 1]: "
             "export the model with its sigmoid."
         )
+
+
+def _checked_augment(augment: str) -> str:
+    allowed = (*GEOMETRIES, "none")
+    if augment not in allowed:
+        raise DataError(f"augment: got {augment!r}. Must be one of {', '.join(allowed)}.")
+    return augment
 
 
 def _check_sizes(input_shape: tuple[int, int, int], side: int, crop: int | None = None) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from compress.data.regions import Region
 from compress.data.scene_augment import (
+    GEOMETRIES,
     PASTED_AT_MOST,
-    SCALES,
     change_light,
     copy_paste,
     cut_regions,
@@ -44,7 +44,7 @@ IMAGE = painted(200, 260, REGIONS)
 @pytest.mark.parametrize("seed", range(12))
 def test_regions_lie_where_their_pixels_are(seed: int, change: bool):
     """Flipped, turned and scaled: what is bright is the regions, but for two pixels around their outlines."""
-    crop, regions = random_crop(IMAGE, REGIONS, (160, 192), 1.3, rng(seed), change=change)
+    crop, regions = random_crop(IMAGE, REGIONS, (160, 192), 1.3, rng(seed), GEOMETRIES["strong"] if change else None)
     assert (crop.shape, crop.dtype) == ((160, 192, 3), np.uint8)
     wanted = painted(160, 192, list(regions))[:, :, 0] > 130
     outline = np.pad(np.zeros((156, 188), np.uint8), 2, constant_values=1)  # slivers at the border are left out
@@ -54,7 +54,7 @@ def test_regions_lie_where_their_pixels_are(seed: int, change: bool):
 
 
 def test_without_change_a_crop_is_the_image_scaled_and_moved():
-    crop, regions = random_crop(IMAGE, REGIONS, (64, 64), 2.0, rng(3), change=False)
+    crop, regions = random_crop(IMAGE, REGIONS, (64, 64), 2.0, rng(3))
     whole = [region for region in regions if not region.ignore]
     assert all((region.points[2] - region.points[0]).tolist() in [[160, 40], [120, 60], [200, 48]] for region in whole)
     assert set(np.unique(crop)) - {0} <= set(range(40, 221))
@@ -71,27 +71,35 @@ def test_scale_and_angle_keep_to_their_ranges():
     long = [box(30, 90, 200, 20)]
     scales, angles = [], []
     for seed in range(80):
-        _, regions = random_crop(painted(200, 260, long), long, (640, 640), 1.0, rng(seed))
+        _, regions = random_crop(painted(200, 260, long), long, (640, 640), 1.0, rng(seed), GEOMETRIES["strong"])
         if regions and regions[0].points.min() > 0 and regions[0].points.max() < 640:
             x, y = regions[0].points[1] - regions[0].points[0]
             scales.append(np.hypot(x, y) / 200)
             angles.append(np.degrees(np.arctan2(y, abs(x))))
-    assert SCALES[0] - 1e-3 <= min(scales) < 0.8
-    assert 1.3 < max(scales) <= SCALES[1] + 1e-3
+    assert GEOMETRIES["strong"].scales[0] - 1e-3 <= min(scales) < 0.8
+    assert 1.3 < max(scales) <= GEOMETRIES["strong"].scales[1] + 1e-3
     assert -10.01 <= min(angles) < -6
     assert 6 < max(angles) <= 10.01
+
+
+@pytest.mark.parametrize("name", ["mild", None])
+def test_only_strong_augmentation_flips(name):
+    geometry = GEOMETRIES[name] if name else None
+    for seed in range(30):
+        _, regions = random_crop(IMAGE, [box(100, 90, 40, 20)], (300, 300), 0.7, rng(seed), geometry)
+        assert not regions or regions[0].points[1, 0] > regions[0].points[0, 0]
 
 
 def test_half_of_the_crops_are_flipped():
     flipped = 0
     for seed in range(60):
-        _, regions = random_crop(IMAGE, [box(100, 90, 40, 20)], (300, 300), 0.7, rng(seed))
+        _, regions = random_crop(IMAGE, [box(100, 90, 40, 20)], (300, 300), 0.7, rng(seed), GEOMETRIES["strong"])
         flipped += bool(regions) and regions[0].points[1, 0] < regions[0].points[0, 0]
     assert 18 <= flipped <= 42
 
 
 def test_the_same_generator_gives_the_same_crop():
-    one, other = (random_crop(IMAGE, REGIONS, (96, 96), 1.0, rng(5)) for _ in range(2))
+    one, other = (random_crop(IMAGE, REGIONS, (96, 96), 1.0, rng(5), GEOMETRIES["strong"]) for _ in range(2))
     assert np.array_equal(one[0], other[0])
     assert all(np.array_equal(a.points, b.points) for a, b in zip(one[1], other[1], strict=True))
 

@@ -270,7 +270,7 @@ def test_a_crop_does_not_depend_on_the_batch_size(make):
 
 def test_text_is_where_the_dark_pixels_are(make):
     """Without augmentation: inside the black rectangles, and no rectangle without it."""
-    for batch in epoch_of(make(augment=False), batch_size=5):
+    for batch in epoch_of(make(augment="none"), batch_size=5):
         for image, text, counted in zip(batch.images, batch.targets.text, batch.targets.counted, strict=True):
             dark = (image[0] < 0) & (image.abs().sum(dim=0) < 6)
             assert (dark | (counted == 0))[text > 0].all()
@@ -431,7 +431,7 @@ def test_the_fingerprint_is_of_content_and_settings_not_of_places(make, tmp_path
         of(here, other),
         of(other, here),
         of(here, here, side=128),
-        of(here, here, augment=False),
+        of(here, here, augment="none"),
         of(here, here, dilate_teacher=True),
         of(here, here, input_shape=(3, 64, 64)),
         of(here, here, crop=32),
