@@ -143,6 +143,15 @@ Widths = Annotated[
 ]
 Side = Annotated[int | None, setting(TaskSettings, "side")]
 Processes = Annotated[int | None, setting(TaskSettings, "processes")]
+Unlabelled = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--unlabelled",
+        help="for detection: folder or label list of any other images, to learn what the teacher says of them; may be "
+        "repeated.",
+        metavar="PATH",
+    ),
+]
 Augment = Annotated[str | None, setting(TaskSettings, "augment")]
 Crop = Annotated[int | None, setting(TaskSettings, "crop")]
 DilateTeacher = Annotated[bool | None, setting(TaskSettings, "dilate_teacher", "--dilate-teacher/--plain-teacher")]

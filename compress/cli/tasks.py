@@ -25,6 +25,7 @@ def make_task(
     side: int | None,
     crop: int | None = None,
     augment: str | None = None,
+    unlabelled: Sequence[Path] = (),
     dilate_teacher: bool | None = None,
     processes: int | None = None,
 ) -> "Task":
@@ -48,6 +49,7 @@ def make_task(
         side=side,
         crop=crop,
         augment=augment,
+        unlabelled=tuple(unlabelled),
         dilate_teacher=bool(dilate_teacher),
         processes=processes or 0,
     )

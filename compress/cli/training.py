@@ -45,6 +45,7 @@ def finetune(
     processes: options.Processes = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
+    unlabelled: options.Unlabelled = None,
     dilate_teacher: options.DilateTeacher = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
@@ -86,6 +87,7 @@ def finetune(
         processes=processes,
         crop=crop,
         augment=augment,
+        unlabelled=unlabelled or (),
         dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
@@ -136,6 +138,7 @@ def quantize(
     processes: options.Processes = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
+    unlabelled: options.Unlabelled = None,
     dilate_teacher: options.DilateTeacher = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
@@ -184,6 +187,7 @@ def quantize(
         processes=processes,
         crop=crop,
         augment=augment,
+        unlabelled=unlabelled or (),
         dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)

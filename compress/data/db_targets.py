@@ -87,6 +87,12 @@ def make_maps(regions: Sequence[Region], height: int, width: int, *, threshold: 
     return DbMaps(text, counted, *_threshold_maps(learned, height, width))
 
 
+def uncounted_maps(height: int, width: int, *, threshold: bool) -> DbMaps:
+    """Targets of an image without labels: nothing of it counts."""
+    nothing = np.zeros((height, width), np.float32)
+    return DbMaps(nothing, nothing, nothing, nothing) if threshold else DbMaps(nothing, nothing)
+
+
 def _shorter_side(points: np.ndarray) -> float:
     return float(min(cv2.minAreaRect(np.asarray(points, np.float32))[1]))
 

@@ -134,6 +134,7 @@ def make_task(
     side: int | None = None,
     crop: int | None = None,
     augment: str | None = None,
+    unlabelled: Sequence[Path] = (),
     dilate_teacher: bool = False,
     processes: int = 0,
 ) -> Task:
@@ -160,6 +161,7 @@ def make_task(
             options["side"] = side
         if augment is not None:
             options["augment"] = augment
+        options["unlabelled"] = unlabelled
         return DetectionTask(train, val, crop=crop, dilate_teacher=dilate_teacher, processes=processes, **options)
     if labels is not None:
         options["labels"] = tuple(labels)
@@ -193,6 +195,7 @@ def recipe_task(recipe: Recipe) -> Task:
         side=settings.side,
         crop=settings.crop,
         augment=settings.augment,
+        unlabelled=recipe.data.unlabelled,
         dilate_teacher=settings.dilate_teacher,
         processes=settings.processes,
     )

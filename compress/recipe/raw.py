@@ -9,7 +9,14 @@ from typing import Any
 
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """`package.module:factory`"""
-INPUT_KEYS = (("model",), ("weights",), ("task", "charset"), ("data", "train"), ("data", "val"))
+INPUT_KEYS = (
+    ("model",),
+    ("weights",),
+    ("task", "charset"),
+    ("data", "train"),
+    ("data", "val"),
+    ("data", "unlabelled"),
+)
 PATH_KEYS = (*INPUT_KEYS, ("out",))
 
 

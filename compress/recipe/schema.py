@@ -335,6 +335,11 @@ class DataSettings(_Settings):
 
     train: Paths = Field((), description="label list or lists to train and calibrate with")
     val: Paths = Field(description="label list or lists that the metric is measured on")
+    unlabelled: Paths = Field(
+        (),
+        description="for detection: folders or label lists of any other images, whose labels are not looked at: "
+        "distillation keeps what the model says of them",
+    )
 
 
 class CompareSettings(_Settings):

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from compress.artifacts import Score, fingerprint, fingerprint_each
-from compress.data.db_targets import DbMaps, make_maps
+from compress.data.db_targets import DbMaps, make_maps, uncounted_maps
 from compress.data.prefetch import prefetch
 from compress.data.regions import Region
 from compress.data.scene_augment import GEOMETRIES, change_light, copy_paste, fixed_crop, random_crop
 from compress.data.scenes import content_of, load_scenes, scale_regions
 from compress.data.transforms import MULTIPLE, fit_scene, fitted_size, normalise_scenes
+from compress.data.unlabelled import content_of_images, list_images, unlabelled_crop
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.db_boxes import BoxSettings
@@ -53,6 +54,9 @@ class DetectionTask:
         dilate_teacher: distil from the teacher's map widened by a pixel (see `map_distillation`).
         threshold_maps: make the targets of the threshold branch, too.
         augment: "strong" or "mild" (see `GEOMETRIES`), or "none" for training crops as they are.
+        unlabelled: folders or label lists of images of any kind, whose labels are not looked at. Beside every
+            labelled crop comes one of these, which only the teacher says something of: so a network that is trained
+            on one kind of images keeps what it knew of others.
         boxes: settings of the post-processing.
         processes: in which maps become boxes while the network runs on the next image; see `Judges`.
 
@@ -75,6 +79,7 @@ class DetectionTask:
         dilate_teacher: bool = False,
         threshold_maps: bool = False,
         augment: str = "strong",
+        unlabelled: Sequence[Path] = (),
         boxes: BoxSettings | None = None,
         processes: int = 0,
     ) -> None:
@@ -93,9 +98,11 @@ class DetectionTask:
         self._val = [scene for part in val_lists for scene in part.scenes]
         if not self._val:
             raise DataError("val: no images to validate on. Name at least one label list with readable images.")
+        self._unlabelled = [file for path in unlabelled for file in list_images(Path(path))]
         self._cache: dict[int, tuple[np.ndarray, tuple[int, int], tuple[Region, ...]]] = {}
         self._warnings = tuple(line for part in (*train_lists, *val_lists) for line in part.warnings)
-        self._content = fingerprint_each(itertools.chain(content_of(train_lists), ["val"], content_of(val_lists)))
+        parts = itertools.chain(content_of(train_lists), ["val"], content_of(val_lists))
+        self._content = fingerprint_each(itertools.chain(parts, content_of_images(self._unlabelled)))
 
     def with_side(self, side: int) -> "DetectionTask":
         """The same task scored at another size, e.g. a smaller one for a quicker scan.
@@ -124,9 +131,17 @@ class DetectionTask:
 
     def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
         pairs = [self._train_crop(int(index), image_rng(seed, epoch, index)) for index in indices]
-        images = normalise_scenes([image for image, _ in pairs])
         maps = [make_maps(regions, *image.shape[:2], threshold=self.threshold_maps) for image, regions in pairs]
-        return Batch(torch.from_numpy(images), stack_maps(maps))
+        others = self._unlabelled_crops(indices, epoch, seed)
+        maps += [uncounted_maps(*self.crop, threshold=self.threshold_maps) for _ in others]
+        return Batch(torch.from_numpy(normalise_scenes([image for image, _ in pairs] + others)), stack_maps(maps))
+
+    def _unlabelled_crops(self, indices: np.ndarray, epoch: int, seed: int) -> list[np.ndarray]:
+        """As many as the batch has labelled ones; drawn anew for each batch of each epoch."""
+        if not self._unlabelled:
+            return []
+        rng = image_rng(seed, epoch, len(self._train) + int(indices[0]))
+        return [unlabelled_crop(self._unlabelled, self.crop, rng) for _ in indices]
 
     def _train_crop(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Region, ...]]:
         """uint8 [H, W, 3] of the crops' size, with its regions."""

@@ -1,0 +1,78 @@
+"""Images without labels, of any kind: what a network can learn from its teacher alone."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from compress.data.images import read_image
+from compress.data.labels import read_labels
+from compress.data.scene_augment import GEOMETRIES, change_light, random_crop
+from compress.data.scenes import IMAGE_SUFFIXES
+from compress.errors import DataError
+
+TILE_HEIGHTS = (12.0, 110.0)
+"""Heights that small images are tiled with, in pixels, drawn evenly on a logarithmic scale: those of text in scenes."""
+MOST_GAP = 30
+"""Largest gap between tiles, in pixels."""
+
+
+def list_images(path: Path) -> list[Path]:
+    """The images of a folder and its subfolders, or of a label list, whose texts are not looked at.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not path.is_dir():
+        return [entry.image for entry in read_labels(path).entries]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not found:
+        raise DataError(f"{path}: no images. Expected {', '.join(IMAGE_SUFFIXES)} in it, or a label list.")
+    return found
+
+
+def content_of_images(files: Sequence[Path]) -> Iterator[bytes]:
+    """What a fingerprint of these images depends on."""
+    return (file.read_bytes() for file in files)
+
+
+def unlabelled_crop(files: Sequence[Path], size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A crop uint8 BGR [H, W, 3] of `size` (height, width): of one image, or a mosaic where images are small.
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+    image = _draw(files, rng)
+    if min(image.shape[:2]) >= min(size) / 2:
+        crop, _ = random_crop(image, (), size, 1.0, rng, GEOMETRIES["strong"])
+    else:
+        crop = _mosaic(image, files, size, rng)
+    return change_light(crop, rng)
+
+
+def _mosaic(first: np.ndarray, files: Sequence[Path], size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Rows of images at random heights, with gaps, on a blurred image."""
+    height, width = size
+    canvas = cv2.GaussianBlur(cv2.resize(first, (width, height)), (0, 0), 6)
+    top = int(rng.integers(MOST_GAP))
+    while top < height:
+        tall = int(np.exp(rng.uniform(*np.log(TILE_HEIGHTS))))
+        left = int(rng.integers(MOST_GAP))
+        while left < width:
+            image = _draw(files, rng)
+            wide = max(4, image.shape[1] * tall // image.shape[0])
+            tile = cv2.resize(image, (wide, tall), interpolation=cv2.INTER_AREA)
+            part = canvas[top : top + tall, left : left + wide]
+            part[:] = tile[: part.shape[0], : part.shape[1]]
+            left += wide + int(rng.integers(MOST_GAP))
+        top += tall + int(rng.integers(MOST_GAP))
+    return canvas
+
+
+def _draw(files: Sequence[Path], rng: np.random.Generator) -> np.ndarray:
+    file = files[int(rng.integers(len(files)))]
+    image = read_image(file)
+    if image is None:
+        raise DataError(f"{file}: cannot be decoded. Copy it again, or remove it.")
+    return image
