@@ -88,7 +88,7 @@ def sharpen(module: TextDetector, task: DetectionTask, on_progress: OnProgress) 
         maps.append(predictor(module)(images))
         return maps[-1]
 
-    before = task.evaluate(remember, SHARPENED_ON).metric
+    before = task.evaluate(remember, SHARPENED_ON)
     scores = {}
     choices = tuple(itertools.product(GAINS, SHIFTS))
     for done, (gain, shift) in enumerate(choices, start=1):
@@ -102,7 +102,7 @@ def sharpen(module: TextDetector, task: DetectionTask, on_progress: OnProgress) 
     with torch.no_grad():
         last.weight *= gain
         last.bias.add_(shift).mul_(gain)
-    after = f"{before:.4f} -> {scores[gain, shift]:.4f} on {SHARPENED_ON} training scenes"
+    after = f"{before.metric:.4f} -> {scores[gain, shift]:.4f} on {before.count} training scenes"
     print(f"gain {gain:g}, shift {shift:g}: {task.metric_name} {after}", flush=True)
 
 
