@@ -119,7 +119,12 @@ def moved(probability: np.ndarray, gain: float, shift: float) -> np.ndarray:
 def make_task(train: list[Path], val: list[Path], stage: Stage) -> DetectionTask:
     """Crops of rendered scenes, with all of DBNet's targets."""
     return DetectionTask(
-        train, val, input_shape=stage.input_shape, side=SIDE, threshold_maps=True, augment="strong" if stage.augment else "none"
+        train,
+        val,
+        input_shape=stage.input_shape,
+        side=SIDE,
+        threshold_maps=True,
+        augment="strong" if stage.augment else "none",
     )
 
 
