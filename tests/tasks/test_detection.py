@@ -438,3 +438,42 @@ def test_the_fingerprint_is_of_content_and_settings_not_of_places(make, tmp_path
         of(here, here, boxes=detection.BoxSettings(threshold=0.2)),
     ]
     assert len(set(different)) == len(different)
+
+
+# --- images without labels ----------------------------------------------------------------------------------------
+
+
+def test_unlabelled_crops_come_beside_the_labelled_ones_and_nothing_in_them_counts(make, tmp_path: Path):
+    """They change neither the labelled crops nor the loss of the labels; only distillation sees them."""
+    others = write_scenes(tmp_path / "others", count=3)
+    plain, more = make(), make(unlabelled=[others.parent])
+    assert plain.fingerprint() != more.fingerprint()
+    one = next(plain.train_batches(epoch=1, batch_size=3, seed=0))
+    both = next(more.train_batches(epoch=1, batch_size=3, seed=0))
+    assert (len(one.images), len(both.images)) == (3, 6)
+    torch.testing.assert_close(both.images[:3], one.images)
+    assert both.targets.counted[3:].sum() == 0
+    assert both.targets.counted[:3].sum() > 0
+    outputs = torch.rand(6, 1, 64, 96, generator=torch.Generator().manual_seed(0))
+    changed = outputs.clone()
+    changed[3:] = 0.5
+    torch.testing.assert_close(more.loss(outputs, both), more.loss(changed, both))
+    teacher = torch.full_like(outputs, 0.2)
+    assert more.distillation_loss(outputs, teacher) != more.distillation_loss(changed, teacher)
+
+
+def test_unlabelled_crops_repeat_for_an_epoch_and_differ_between_epochs(make, tmp_path: Path):
+    task = make(unlabelled=[write_scenes(tmp_path / "others", count=3)])
+
+    def crops(epoch: int) -> torch.Tensor:
+        return next(task.train_batches(epoch=epoch, batch_size=3, seed=0)).images[3:]
+
+    torch.testing.assert_close(crops(1), crops(1))
+    assert not torch.equal(crops(1), crops(2))
+
+
+def test_unlabelled_crops_have_threshold_maps_too(make, tmp_path: Path):
+    task = make(unlabelled=[write_scenes(tmp_path / "others", count=3)], threshold_maps=True)
+    batch = next(task.train_batches(epoch=1, batch_size=2, seed=0))
+    assert batch.targets.threshold_counted[2:].sum() == 0
+    assert torch.isfinite(task.loss(torch.full((4, 3, 64, 96), 0.4), batch))

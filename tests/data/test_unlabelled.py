@@ -1,0 +1,69 @@
+"""Images without labels: which are found, and what crops they make."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from compress.data.unlabelled import content_of_images, list_images, unlabelled_crop
+from compress.errors import DataError
+
+
+def write(path: Path, height: int, width: int, value: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((height, width, 3), value, np.uint8))
+    return path
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_a_folder_is_searched_to_its_ends_and_holds_other_files_too(tmp_path: Path) -> None:
+    found = [write(tmp_path / name, 8, 8, 9) for name in ("a.PNG", "deep/er/b.jpg")]
+    (tmp_path / "labels.txt").write_text("x")
+    assert list_images(tmp_path) == found
+
+
+def test_texts_of_a_list_are_not_looked_at(tmp_path: Path) -> None:
+    image = write(tmp_path / "a.png", 8, 8, 9)
+    (tmp_path / "labels.txt").write_text("a.png\tno JSON at all\n")
+    assert list_images(tmp_path / "labels.txt") == [image]
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no images\. Expected \.jpg, .* in it, or a label list"):
+        list_images(tmp_path)
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"bad\.png: cannot be decoded"):
+        unlabelled_crop([tmp_path / "bad.png"], (64, 64), rng())
+
+
+@pytest.mark.parametrize(("height", "width"), [(400, 300), (20, 60), (1, 1), (9, 2000)])
+@pytest.mark.parametrize("size", [(64, 96), (128, 128)])
+def test_crops_have_the_size_asked_for_and_repeat(
+    tmp_path: Path, height: int, width: int, size: tuple[int, int]
+) -> None:
+    files = [write(tmp_path / f"{value}.png", height, width, value) for value in (60, 200)]
+    crop = unlabelled_crop(files, size, rng(3))
+    assert (crop.shape, crop.dtype) == ((*size, 3), np.uint8)
+    assert np.array_equal(crop, unlabelled_crop(files, size, rng(3)))
+
+
+def test_small_images_are_tiled_and_large_ones_are_not(tmp_path: Path) -> None:
+    """Of a white and a black image, a mosaic shows both; a crop of a large one only its own and the black outside."""
+    small = [write(tmp_path / f"{value}.png", 20, 60, value) for value in (40, 220)]
+    mosaics = [unlabelled_crop(small, (128, 128), rng(seed)) for seed in range(8)]
+    assert sum(int(mosaic.max()) - int(mosaic.min()) > 90 for mosaic in mosaics) >= 6  # one tile may fill it
+    large = [write(tmp_path / "large.png", 900, 900, 220)]
+    inner = [unlabelled_crop(large, (64, 64), rng(seed))[28:36, 28:36] for seed in range(8)]
+    assert sum(int(part.max()) - int(part.min()) < 60 for part in inner) >= 6  # noise and blur aside, one colour
+
+
+def test_the_fingerprint_reads_the_pixels(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "a.png", 8, 8, 1), write(tmp_path / "b.png", 8, 8, 2)
+    assert list(content_of_images([one])) != list(content_of_images([other]))
