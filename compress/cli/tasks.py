@@ -25,7 +25,7 @@ def make_task(
     side: int | None,
     crop: int | None = None,
     augment: str | None = None,
-    unlabelled: Sequence[Path] = (),
+    unlabelled: Sequence[Path] | None = None,
     dilate_teacher: bool | None = None,
     processes: int | None = None,
 ) -> "Task":
@@ -49,9 +49,9 @@ def make_task(
         side=side,
         crop=crop,
         augment=augment,
-        unlabelled=tuple(unlabelled),
-        dilate_teacher=bool(dilate_teacher),
-        processes=processes or 0,
+        unlabelled=unlabelled,
+        dilate_teacher=dilate_teacher,
+        processes=processes,
     )
 
 

@@ -87,7 +87,7 @@ def finetune(
         processes=processes,
         crop=crop,
         augment=augment,
-        unlabelled=unlabelled or (),
+        unlabelled=unlabelled,
         dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
@@ -187,7 +187,7 @@ def quantize(
         processes=processes,
         crop=crop,
         augment=augment,
-        unlabelled=unlabelled or (),
+        unlabelled=unlabelled,
         dilate_teacher=dilate_teacher,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)

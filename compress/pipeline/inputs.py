@@ -4,7 +4,7 @@ import collections
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.measure.runtime import Session
 from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
-from compress.recipe import Recipe
+from compress.recipe import KEYS_OF, Recipe
 from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Examination, Examiner, Task
 from compress.tasks.classification import DirectionTask
@@ -134,44 +134,65 @@ def make_task(
     side: int | None = None,
     crop: int | None = None,
     augment: str | None = None,
-    unlabelled: Sequence[Path] = (),
-    dilate_teacher: bool = False,
-    processes: int = 0,
+    unlabelled: Sequence[Path] | None = None,
+    dilate_teacher: bool | None = None,
+    processes: int | None = None,
 ) -> Task:
-    """The task of that kind on that data; `package.module:Class` for a user's own.
+    """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels`.
 
-    `directions` and `labels` are for classification, `charset`, `use_space` and `widths` for recognition, `side`,
-    `dilate_teacher` and `processes` for detection.
+    What is None is left to the task's own default. Which options go with which kind: `TASK_OPTIONS`.
 
     Raises:
         DataError: the data cannot be read.
-        CompressError: there is no such task.
+        CompressError: there is no such task, or an option is not for it.
     """
-    options: dict[str, Any] = {} if input_shape is None else {"input_shape": input_shape}
-    if kind == "recognition":
-        if charset is None:
-            raise CompressError(
-                "--charset: missing. Recognition needs the charset file that the model was trained with."
-            )
-        return RecognitionTask(
-            train, val, charset=charset, use_space=use_space is not False, widths=widths or (), **options
-        )
-    if kind == "detection":
-        if side is not None:
-            options["side"] = side
-        if augment is not None:
-            options["augment"] = augment
-        options["unlabelled"] = unlabelled
-        return DetectionTask(train, val, crop=crop, dilate_teacher=dilate_teacher, processes=processes, **options)
-    if labels is not None:
-        options["labels"] = tuple(labels)
-    if kind == "classification":
-        return DirectionTask(train, val, directions=directions, **options)
-    if ":" in kind:
-        return cast(Task, call_factory(kind, train, val, **options))
-    raise CompressError(
-        f"--task: got {kind!r}. Must be classification, recognition, detection, or package.module:Class for your own."
-    )
+    given = {
+        "directions": directions,
+        "labels": None if labels is None else tuple(labels),
+        "charset": charset,
+        "use_space": use_space,
+        "widths": widths,
+        "side": side,
+        "crop": crop,
+        "augment": augment,
+        "unlabelled": unlabelled,
+        "dilate_teacher": dilate_teacher,
+        "processes": processes,
+    }
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    _check_options(kind, options)
+    if input_shape is not None:
+        options["input_shape"] = input_shape
+    if kind in TASKS:
+        return TASKS[kind](train, val, **options)
+    return cast(Task, call_factory(kind, train, val, **options))
+
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "classification": DirectionTask,
+    "recognition": RecognitionTask,
+    "detection": DetectionTask,
+}
+TASK_OPTIONS = {**KEYS_OF, "detection": (*KEYS_OF["detection"], "unlabelled")}
+"""Kind of task -> what it can be told beside its data and input shape."""
+FLAGS = {"directions": "directions/--labelled", "use_space": "space/--no-space"}
+"""Options whose flag is not their name."""
+
+
+def _check_options(kind: str, options: Mapping[str, Any]) -> None:
+    """Refuse what would be ignored.
+
+    Raises:
+        CompressError: there is no such kind of task, or an option is not for it.
+    """
+    if kind not in TASKS and ":" not in kind:
+        raise CompressError(f"--task: got {kind!r}. Must be {', '.join(TASKS)}, or package.module:Class for your own.")
+    foreign = [name for name in options if name not in TASK_OPTIONS.get(kind, ("labels",))]
+    if foreign:
+        flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in foreign)
+        raise CompressError(f"{flags}: not for {kind}. Remove {'it' if len(foreign) == 1 else 'them'}.")
+    if kind == "recognition" and "charset" not in options:
+        raise CompressError("--charset: missing. Recognition needs the charset file that the model was trained with.")
 
 
 def recipe_task(recipe: Recipe) -> Task:
@@ -187,17 +208,8 @@ def recipe_task(recipe: Recipe) -> Task:
         train=recipe.data.train,
         val=recipe.data.val,
         input_shape=(channels, height, width),
-        directions=settings.directions,
-        labels=settings.labels,
-        charset=settings.charset,
-        use_space=settings.use_space,
-        widths=settings.widths,
-        side=settings.side,
-        crop=settings.crop,
-        augment=settings.augment,
-        unlabelled=recipe.data.unlabelled,
-        dilate_teacher=settings.dilate_teacher,
-        processes=settings.processes,
+        unlabelled=recipe.data.unlabelled or None,
+        **{key: getattr(settings, key) for key in KEYS_OF[settings.kind]},
     )
 
 

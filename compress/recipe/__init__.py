@@ -2,6 +2,7 @@
 
 from compress.recipe.load import load_recipe
 from compress.recipe.schema import (
+    KEYS_OF,
     CompareSettings,
     DataSettings,
     FinetuneStep,
@@ -18,6 +19,7 @@ from compress.recipe.schema import (
 )
 
 __all__ = [
+    "KEYS_OF",
     "CompareSettings",
     "DataSettings",
     "FinetuneStep",

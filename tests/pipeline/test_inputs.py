@@ -3,6 +3,7 @@
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -184,6 +185,21 @@ def test_an_unknown_task(kind: str) -> None:
     )
     with pytest.raises(CompressError, match=re.escape(text)):
         make_task(kind, train=(), val=())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("classification", {"side": 640}, "--side: not for classification. Remove it."),
+        ("recognition", {"use_space": True, "directions": False}, "--directions/--labelled: not for recognition."),
+        ("detection", {"charset": Path("a"), "use_space": False}, "--charset, --space/--no-space: not for detection."),
+        ("detection", {"widths": [32]}, "--widths: not for detection. Remove it."),
+        ("tests.pipeline.tiny:CountingTask", {"processes": 1}, "--processes: not for tests.pipeline.tiny:CountingTask"),
+    ],
+)
+def test_options_of_another_task_are_refused_not_ignored(kind: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(CompressError, match=re.escape(message)):
+        make_task(kind, train=(), val=(), **options)
 
 
 def test_recognition(folder: Path, tmp_path: Path) -> None:
