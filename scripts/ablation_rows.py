@@ -69,7 +69,8 @@ def all_rows(base: Recipe) -> tuple[Row, ...]:
     ]
     if base.task.kind == "detection":
         rows += [row for share in MACS for row in macs_rows(share)]
-        rows.append(Row("unpruned-int8", "PACT only: not pruned", without=("sensitivity", "prune")))
+        mild = (f"finetune.lr={lesson.lr:g}",) if lesson else ()
+        rows.append(Row("unpruned-int8", "PACT only: not pruned", mild, ("sensitivity", "prune")))
     if base.task.kind == "recognition":
         rows += [Row(FORM + form, f"LSTM: {form}", (f"quantize.recurrent={form}",)) for form in LSTM_FORMS]
     return tuple(rows)

@@ -162,6 +162,21 @@ def test_rows_for_what_only_some_recipes_have(ablate: ModuleType, inputs: Path) 
     assert more == {"lstm-float", "lstm-weights", "lstm-dynamic", "control-alone"}
 
 
+def test_detectors_have_rows_by_macs_and_one_that_is_not_pruned(ablate: ModuleType, inputs: Path) -> None:
+    """The published table: -20, -35, -46 and -60 % MACs, by sensitivity and with one ratio, in float; PACT alone."""
+    plain = tiny.recipe(inputs)
+    detection = plain.model_copy(update={"task": plain.task.model_copy(update={"kind": "detection"})})
+    rows = {each.name: each for each in ablate.all_rows(detection)}
+    shares = {name: each for name, each in rows.items() if name.startswith("macs-")}
+    assert [each.title.split(", ratios")[0] for each in shares.values()][::2] == [
+        f"FPGM, -{percent}% MACs" for percent in (20, 35, 46, 60)
+    ]
+    assert shares["macs-54"].settings == shares["macs-54-uniform"].settings == ("prune.target={macs: 0.54}",)
+    assert all("quantize" in each.without for each in shares.values())
+    assert [("sensitivity" in each.without) for each in shares.values()] == [False, True] * 4
+    assert rows["unpruned-int8"].without == ("sensitivity", "prune")
+
+
 def test_a_teacher_is_trained_once(ablate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows that learn from it take the base's; the one that does not, and those without distillation, have none."""
     tiny.write_inputs(tmp_path, 6)
