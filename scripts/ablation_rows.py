@@ -25,7 +25,7 @@ BUILDS_ON: dict[str, set[str]] = {
     "quantize": {"teacher", "finetune"},
 }
 MACS = (0.8, 0.65, 0.54, 0.4)
-"""Shares of multiply-adds that the rows of fine-tuned, unquantised networks keep: -20, -35, -46 (PP-OCR's) and -60 %."""
+"""Shares of multiply-adds that rows of fine-tuned, unquantised networks keep: -20, -35, -46 (PP-OCR's), -60 %."""
 EXCESSES = tuple(step / 1000 for step in range(11))
 """How far above a plan's share of multiply-adds a uniform plan may be asked for, as parts of it."""
 
