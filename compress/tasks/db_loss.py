@@ -24,7 +24,7 @@ NEGATIVE_RATIO = 3.0
 """The hardest pixels without text that are learned from, for each pixel of text (OHEM)."""
 MIN_NEGATIVES = 500
 """As many at least, so that a batch without text teaches something, too."""
-EPSILON = 1e-6
+EPSILON, LEAST = 1e-6, 1e-30
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,13 @@ def balanced_mean(losses: Tensor, positive: Tensor, counted: Tensor) -> Tensor:
 
 
 def cross_entropy(probability: Tensor, wanted: Tensor) -> Tensor:
-    """Binary cross entropy of each pixel, in nats; never infinite."""
-    probability = probability.clamp(EPSILON, 1 - EPSILON)
-    return -(wanted * probability.log() + (1 - wanted) * (1 - probability).log())
+    """Binary cross entropy of each pixel, in nats; never infinite.
+
+    A pruned network may say 0 everywhere before it is trained, with logits of -30. Clamped at `EPSILON` its map would
+    have no gradient at all (one of 0.54x MACs stayed so); down to `LEAST` it has that of a logit.
+    """
+    text = probability.clamp_min(LEAST).log()
+    return -(wanted * text + (1 - wanted) * (1 - probability).clamp_min(EPSILON).log())
 
 
 def dice(probability: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:

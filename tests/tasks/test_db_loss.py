@@ -61,7 +61,8 @@ def test_cross_entropy_in_nats():
 
 
 def test_cross_entropy_of_a_saturated_map_is_finite():
-    assert cross_entropy(tensor([0, 1]), tensor([1, 0])).tolist() == pytest.approx([-math.log(1e-6)] * 2, rel=0.02)
+    expected = [-math.log(1e-30), -math.log(1e-6)]
+    assert cross_entropy(tensor([0, 1]), tensor([1, 0])).tolist() == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.usefixtures("few_negatives")
@@ -142,6 +143,15 @@ def test_gradients_of_saturated_maps_are_finite(value: float):
     probability = torch.full((2, 12, 16), value, requires_grad=True)
     probability_loss(probability, DbTargets(tensor(TEXT), tensor(COUNTED))).backward()
     assert probability.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("logit", [-5.0, -30.0, -60.0])
+def test_a_map_of_zeros_still_learns(logit: float):
+    """The gradient of the entropy at text's pixels is that of a logit, sigmoid(logit) - 1, over the pixels counted."""
+    logits = torch.full((1, 4, 4), logit, requires_grad=True)
+    wanted = torch.ones(1, 4, 4)
+    cross_entropy(torch.sigmoid(logits), wanted).sum().backward()
+    torch.testing.assert_close(logits.grad, torch.sigmoid(logits.detach()) - 1)
 
 
 def test_a_perfect_map_costs_next_to_nothing_and_its_opposite_much():
