@@ -13,6 +13,7 @@ from torch import nn
 from compress.artifacts import Curve, Sensitivity
 from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import module_cost
+from compress.prune import plan
 from compress.prune.allocation import Allocation, largest_ratio
 from compress.prune.apply import apply_plan
 from compress.prune.channels import remove_channels
@@ -303,3 +304,18 @@ def test_the_pruned_module_is_what_the_plan_says() -> None:
     by_hand = remove_channels(net.module, net.groups, {name: group.removed for name, group in plan.groups.items()})
     x = torch.randn(1, *SHAPE)
     assert torch.equal(apply_plan(net.module, plan, SHAPE)(x), by_hand(x))
+
+
+def test_a_price_that_jumps_over_the_target_is_followed_by_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By price a group whose first channels cost most gives up three quarters at once; a quarter is enough here."""
+    net = network()
+    bent, hopeless = {0.25: 0.2, 0.5: 0.35, 0.75: 0.4}, {0.25: 5.0, 0.5: 6.0, 0.75: 7.0}
+    scan = curves(net, {group.name: bent if group.name == "expand" else hopeless for group in net.groups})
+    ratios = {}
+    for jump in (1.0, 0.05):  # 1: smaller steps are never tried
+        monkeypatch.setattr(plan, "JUMP", jump)
+        made = plan_macs(net, 0.9, scan)
+        assert made.macs_after <= 0.9 * made.macs_before
+        ratios[jump] = {name: group.pruning_ratio for name, group in made.groups.items() if group.removed}
+    assert list(ratios[1.0]) == list(ratios[0.05]) == ["expand"]
+    assert ratios[0.05]["expand"] < ratios[1.0]["expand"] == 0.75
