@@ -46,8 +46,9 @@ DEPLOYED, CANONICAL = "deployed", "canonical form"
 OURS = {"finetuned.onnx": "ours, float", "int8.onnx": "ours, int8"}
 CALIBRATION = 256
 """Images, unless the recipe says."""
-PERCENTILE_MAX = 64
-"""Images for ranges by percentile, for which onnxruntime keeps all inner values in memory."""
+PERCENTILE_MAX, PERCENTILE_PIXELS = 64, 16 * 640 * 640
+"""Images for ranges by percentile, fewer if they are large: onnxruntime keeps all inner values in memory (64 of 640x640
+pixels took more than 19 GB)."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def tool_jobs(files: Mapping[str, Path], saturates: bool) -> dict[str, Make]:
     def onnxruntime_percentile(source: Path) -> Make:
         def make(images: Sequence[np.ndarray], file: Path) -> None:
             with quiet():
-                quantize_static_percentile(source, images[:PERCENTILE_MAX], file, reduce_range=saturates)
+                quantize_static_percentile(source, images[: percentile_count(images)], file, reduce_range=saturates)
 
         return make
 
@@ -173,6 +174,12 @@ def tool_jobs(files: Mapping[str, Path], saturates: bool) -> dict[str, Make]:
     if saturates:
         jobs[f"NNCF int8, {CANONICAL}, 7-bit weights"] = nncf_int8(files[CANONICAL], half_range=True)
     return jobs
+
+
+def percentile_count(images: Sequence[np.ndarray]) -> int:
+    """How many of the images [1, 3, H, W] to take for ranges by percentile."""
+    largest = max(image.shape[2] * image.shape[3] for image in images)
+    return max(1, min(PERCENTILE_MAX, PERCENTILE_PIXELS // largest, len(images)))
 
 
 def quantize_nncf(source: Path, images: Sequence[np.ndarray], out_file: Path, *, half_range: bool = False) -> None:
@@ -260,7 +267,7 @@ def caption(comparison: Comparison) -> list[str]:
         f"onnxruntime: quantize_static, MinMax, per channel, {how}. NNCF: post-training quantisation with its defaults "
         "and the full bias correction (fast_bias_correction=False); files below opset 13 it quantises per tensor. "
         f"Both calibrate on the same {comparison.calibration} training images (percentiles, which take much memory, on "
-        f"{min(PERCENTILE_MAX, comparison.calibration)} of them), and train nothing.",
+        f"at most {PERCENTILE_MAX} of them), and train nothing.",
     ]
     if any(result.stage in OURS.values() for result in comparison.files):
         lines.append("ours: pruned, and trained on the recipe's training data; the validation images chose its epoch.")

@@ -215,3 +215,9 @@ def test_as_a_program_it_helps_and_fails_in_one_line(tmp_path: Path) -> None:
     assert failed.returncode == 1
     assert failed.stderr.startswith("Error: no.yaml: cannot be read")
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(("count", "side", "expected"), [(100, 32, 64), (10, 32, 10), (80, 640, 16), (3, 8000, 1)])
+def test_percentiles_take_fewer_of_large_images(compare_tools, count: int, side: int, expected: int) -> None:
+    images = [np.broadcast_to(np.float32(0), (1, 3, side, side))] * count
+    assert compare_tools.percentile_count(images) == expected
