@@ -114,11 +114,48 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A run of operators, in the order of the network, that compute in one type, and why."""
+
+    first: str
+    last: str
+    operators: int
+    precision: str
+    """`int8` or `float32`."""
+    float_ms: float
+    """Their own kernels' time in float, each measured alone."""
+    int8_ms: float | None
+    """The same in integers of those that can; None where none can."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What runs in integers and what in float (see `compress.quant.placement`), and what it was chosen from."""
+
+    fingerprint: str
+    optimize: str
+    """`latency`, `balanced` or `size`."""
+    chosen: str
+    """Name of the assignment, one of `tried`."""
+    float_values: tuple[str, ...]
+    """Values that float operators compute, where integer kernels exist."""
+    regions: tuple[Region, ...]
+    tried: dict[str, float]
+    """Assignment -> median milliseconds of its file, all in one interleaved run; `float32` is the model before."""
+    sizes: dict[str, int]
+    """Assignment -> bytes of its file."""
+    notes: tuple[str, ...] = ()
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
 class Quantized:
     """What exporting an int8 file came to: how far it is from its network, and what was chosen on the way."""
 
     parity: Parity
     notes: tuple[str, ...] = ()
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +207,8 @@ class Report:
     notes: tuple[str, ...] = ()
     plan: dict[str, dict[str, float]] = field(default_factory=dict)
     """Group -> {"channels", "kept", "pruning_ratio"}."""
+    placement: Placement | None = None
+    """What of the int8 file runs in integers, and why; None where it was not chosen by timing."""
     gallery: Gallery | None = None
     """Single images; None where none were asked for, or the task shows none."""
     version: int = VERSION

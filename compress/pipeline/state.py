@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from compress import artifacts
-from compress.artifacts import Parity, Quantized
+from compress.artifacts import Parity, Placement, Quantized
 from compress.graph import read_model
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress
@@ -26,6 +26,7 @@ class Record:
     seconds: float
     parity: Parity | None = None
     notes: tuple[str, ...] = ()
+    placement: Placement | None = None
     version: int = artifacts.VERSION
 
 
@@ -54,9 +55,9 @@ class Run:
             started = time.monotonic()
             made = compute(file)
             seconds = round(time.monotonic() - started, 1)
-            record = Record(
-                identity, _content(file), seconds, made.parity if made else None, made.notes if made else ()
-            )
+            record = Record(identity, _content(file), seconds)
+            if made is not None:
+                record = dataclasses.replace(record, parity=made.parity, notes=made.notes, placement=made.placement)
             artifacts.save(record, record_file)
         self.records[name] = record
         return read_model(file)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
-from compress.artifacts import Quantized, Score, fingerprint
+from compress.artifacts import Placement, Quantized, Score, fingerprint
 from compress.errors import DataError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
-from compress.graph.lowering import lower_for_int8
 from compress.measure.runtime import Session
 from compress.pipeline.exporting import export_checked, export_form
 from compress.pipeline.inputs import default_threads, score_model
+from compress.pipeline.placing import place, placement_lines
 from compress.pipeline.stages import Progress, as_graph_module, check_fits, expand_names, model_identity
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
@@ -72,44 +73,83 @@ def run_quantize(
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Quantized:
-    """Fold, calibrate, train with PACT, export to int8, and check the file against the trained model.
+    """Fold, choose what runs in integers, calibrate, train with PACT, export, and check file against trained model.
 
-    Each epoch is scored as the int8 file it would become, so the best epoch is the best file. With no epochs the
-    calibrated model is written. LSTM and GRU layers are not quantised in training; at the end their forms in the file
-    are compared (see `export_checked`).
+    The choice is kept beside the file, in a .placement.json (see `place`). Each epoch is scored as the int8 file it
+    would become, so the best epoch is the best file. With no epochs the calibrated model is written. LSTM and GRU
+    layers are not quantised in training; at the end their forms in the file are compared (see `export_checked`).
 
     Raises:
         ParityError: the file does not compute what the model computes; nothing is written.
     """
-    qat, lowered = train_int8(
-        model, teacher, task, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+    lowered, placement = lower_and_place(model, task, step, out_file, on_progress)
+    qat = train_int8(
+        model,
+        lowered,
+        teacher,
+        task,
+        step,
+        float_values=placement.float_values if placement else (),
+        seed=seed,
+        threads=threads,
+        checkpoint=checkpoint,
+        on_progress=on_progress,
     )
     made, quantized = export_trained(qat, lowered, task, step, threads)
     save_model(made, out_file)
     _discard(checkpoint)
-    return quantized
+    lines = placement_lines(placement) if placement else ()
+    return replace(quantized, placement=placement, notes=(*lines, *quantized.notes))
+
+
+def lower_and_place(
+    model: onnx.ModelProto, task: Task, step: QuantizeStep, out_file: Path, on_progress: Progress | None = None
+) -> tuple[onnx.ModelProto, Placement | None]:
+    """The lowered model and what of it runs in integers, as chosen for this file before, or chosen now (see `place`)."""
+    return place(
+        model,
+        step,
+        task.input_shape,
+        lambda module: _float_layers(model, module, step.float_layers),
+        file=out_file.with_suffix(".placement.json"),
+        on_progress=on_progress,
+    )
 
 
 def train_int8(
     model: onnx.ModelProto,
+    lowered: onnx.ModelProto,
     teacher: onnx.ModelProto | None,
     task: Task,
     step: QuantizeStep,
     *,
+    float_values: Sequence[str] = (),
     seed: int = 0,
     threads: int | None = None,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
-) -> tuple[fx.GraphModule, onnx.ModelProto]:
-    """Fold, calibrate and train with PACT: the network that an int8 file will hold, and the float model behind it.
+) -> fx.GraphModule:
+    """Calibrate and train with PACT: the network that an int8 file will hold.
 
     A checkpoint stays; the same call with it goes on, or gives the finished network again.
+
+    Args:
+        model: what is quantised.
+        lowered: the same as `place` made it.
+        teacher: see `run_finetune`.
+        task: images and metric.
+        step: how to train.
+        float_values: what computes in float although integer kernels exist (see `place`).
+        seed: of order and augmentation.
+        threads: for training and scoring.
+        checkpoint: file to go on from.
+        on_progress: called as (done, in all, message).
     """
-    lowered = lower_for_int8(model)
     module = _trainable(lowered, task, threads)
     qat = prepare_qat(
         module,
         float_layers=_float_layers(model, module, step.float_layers),
+        float_values=float_values,
         pact=step.pact.enabled,
         asymmetric_hard_swish=step.pact.asymmetric_hardswish,
         weight_bits=step.weight_bits,
@@ -130,10 +170,10 @@ def train_int8(
             ),
             seed=seed + 1,  # other batches than fine-tuning saw
             checkpoint=checkpoint,
-            identity=train_identity(model, teacher, task, step, seed),
+            identity=fingerprint(train_identity(model, teacher, task, step, seed), float_values),
             on_progress=on_progress,
         )
-    return qat, lowered
+    return qat
 
 
 def export_trained(

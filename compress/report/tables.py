@@ -116,6 +116,24 @@ def latency_table(latencies: Mapping[str, Latency], sizes: Mapping[str, int]) ->
     return Table("Latency", ("file", "KB", "median ms", "p10", "p90", "speed", "threads", "runs"), rows)
 
 
+def placement_table(report: Report) -> Table:
+    """Region by region, in the order of the network: what it computes in, and why; without rows where not chosen."""
+    found = report.placement
+    rows = tuple(
+        (
+            region.first if region.operators == 1 else f"{region.first} ... {region.last}",
+            str(region.operators),
+            region.precision,
+            f"{region.float_ms:.3f}",
+            NONE if region.int8_ms is None else f"{region.int8_ms:.3f}",
+            region.reason,
+        )
+        for region in (found.regions if found else ())
+    )
+    title = f"Placement ({found.optimize}: {found.chosen})" if found else "Placement"
+    return Table(title, ("operators", "count", "type", "float ms", "int8 ms", "reason"), rows)
+
+
 def gallery_table(gallery: Gallery) -> Table:
     """The worst cases as text: what the label says, and what each model made of it."""
     rows = tuple(
