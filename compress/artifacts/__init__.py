@@ -7,6 +7,7 @@ run leaves either the old file or the new one, never half of one.
 
 from compress.artifacts.gallery import Gallery, Picture, Reading
 from compress.artifacts.results import (
+    ActivationScan,
     Cost,
     Curve,
     Gate,
@@ -16,6 +17,7 @@ from compress.artifacts.results import (
     Parity,
     PruningPlan,
     Quantized,
+    Replaced,
     Report,
     Score,
     Sensitivity,
@@ -35,6 +37,7 @@ from compress.artifacts.store import (
 
 __all__ = [
     "VERSION",
+    "ActivationScan",
     "Cost",
     "Curve",
     "Gallery",
@@ -47,6 +50,7 @@ __all__ = [
     "PruningPlan",
     "Quantized",
     "Reading",
+    "Replaced",
     "Report",
     "Score",
     "Sensitivity",
