@@ -202,8 +202,8 @@ def _hand_on(
         if node.op_type == "Shape":
             node.replace_input_with(0, integers)
     uses = [(node, index) for node, index in uses if node.op_type != "Shape"]
-    moves = [node for node, index in uses if node.op_type in PASS_THROUGH and index == 0]
-    readers = [(node, index) for node, index in uses if not (node.op_type in PASS_THROUGH and index == 0)]
+    moves = [node for node, index in uses if index == 0 and _moves_integers(node)]
+    readers = [(node, index) for node, index in uses if not (index == 0 and _moves_integers(node))]
     if readers or value.is_graph_output():
         dequantized = _dequantize(graph, integers, found)
         _place(graph, dequantized, integers.producer())
@@ -216,6 +216,13 @@ def _hand_on(
         moved = node.outputs[0]
         _hand_on(graph, moved, moved, _uses(moved), found)
         moved.type = ir.TensorType(ir.DataType.UINT8)
+
+
+def _moves_integers(node: ir.Node) -> bool:
+    """Whether an operator hands its first input's integers on as they are (`prepare` takes the same ones for moves)."""
+    return node.op_type in PASS_THROUGH or (
+        node.op_type == "Resize" and attribute(node, "mode", "nearest") == "nearest"
+    )
 
 
 def _take_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.artifacts import Quantized, Score, fingerprint
-from compress.errors import DataError
+from compress.errors import DataError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.runtime import Session
@@ -202,7 +202,8 @@ def train_identity(
 def _float_layers(model: onnx.ModelProto, lowered: fx.GraphModule, patterns: Sequence[str]) -> tuple[str, ...]:
     """The lowered module's layers that patterns name as they are called in the model.
 
-    Lowering folds a BatchNorm into its convolution, which then computes the BatchNorm's value and has its name.
+    Lowering folds a BatchNorm into its convolution, which then computes the BatchNorm's value and has its name. Of a
+    layer that became several (see `compress.graph.resampling`) all are found.
 
     Raises:
         PlanError: a pattern matches no layer.
@@ -210,14 +211,17 @@ def _float_layers(model: onnx.ModelProto, lowered: fx.GraphModule, patterns: Seq
     module = to_torch(model)
     named = set(expand_names(module, patterns, "float_layers"))
     targets = {node.meta["onnx"]: str(node.target) for node in lowered.graph.nodes if node.op == "call_module"}
-    found = []
+    found: list[str] = []
     for node in module.graph.nodes:
         if str(node.target) not in named or not isinstance(module.get_submodule(str(node.target)), QUANTISABLE):
             continue  # what cannot be quantised is in float anyway
         readers = list(node.users)
         folded = len(readers) == 1 and readers[0].meta["op_type"] == "BatchNormalization"
         value = readers[0].meta["onnx"] if folded and readers[0].meta["onnx"] in targets else node.meta["onnx"]
-        found.append(targets[value])
+        parts = [target for name, target in targets.items() if name == value or name.startswith(f"{value}.")]
+        if not parts:
+            raise PlanError(f"float_layers: {node.target!r} is merged into the convolution behind it. Name that one.")
+        found += parts
     return tuple(found)
 
 

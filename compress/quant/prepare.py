@@ -12,21 +12,23 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from compress.graph.modules import pad_image
+from compress.graph.modules import pad_image, resize_by, resize_to
 from compress.quant.layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
 from compress.quant.pact import HARD_SWISH_MINIMUM, PACT
 
 INTEGER_ELEMENTWISE = frozenset({"Add", "Mul", "GlobalAveragePool", "Concat", "HardSwish"})
 """Operators besides Conv and Gemm with an integer kernel (HardSwish as an Add and a Mul)."""
-PASS_THROUGH = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
-"""Operators that move integers and keep their scale."""
-WITHIN_RANGE = frozenset({"GlobalAveragePool", "AveragePool", "Resize", "Split", "Slice"})
+PASS_THROUGH = frozenset(
+    {"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "DepthToSpace", "Slice"}
+)
+"""Operators that move integers and keep their scale; so does a Resize to the nearest."""
+WITHIN_RANGE = frozenset({"GlobalAveragePool", "AveragePool", "Resize", "Split"})
 """Operators whose results lie between their input's ends."""
 ORDINARY_WEIGHT = 0.05
 """Least root mean square of a layer's weights, BatchNorm folded, in the three PP-OCR nets (but for dead layers and the
 detector's head)."""
 SATURATING = (nn.ReLU, nn.Hardtanh)
-"""Activations that saturation of the preceding convolution's output computes for nothing (ReLU6 is a Hardtanh)."""
+"""Activations that saturation of what computes their input does for nothing (ReLU6 is a Hardtanh)."""
 
 
 def prepare_qat(
@@ -180,17 +182,20 @@ def _is_computed(operand: Any) -> bool:
 
 
 def _is_fused(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is an activation that its convolution's output saturation computes."""
+    """Whether a node is an activation that saturation of the convolution's or Add's output computes."""
     layer = _module_of(module, node)
     if not isinstance(layer, SATURATING) or (isinstance(layer, nn.Hardtanh) and layer.min_val != 0):
         return False
     before = _data(node)
-    return isinstance(_module_of(module, before), nn.Conv2d) and len(before.users) == 1
+    saturates = isinstance(_module_of(module, before), nn.Conv2d) or before.meta.get("op_type") == "Add"
+    return saturates and len(before.users) == 1
 
 
 def _is_move(node: fx.Node) -> bool:
     """Whether a node hands integers on as they are, or is the uneven padding that belongs to the layer behind it."""
-    return node.meta.get("op_type") in PASS_THROUGH or (node.target is pad_image and "op_type" not in node.meta)
+    nearest = node.target in (resize_by, resize_to) and "nearest" in node.args
+    padding = node.target is pad_image and "op_type" not in node.meta
+    return node.meta.get("op_type") in PASS_THROUGH or nearest or padding
 
 
 def _source(module: fx.GraphModule, node: fx.Node) -> fx.Node:
