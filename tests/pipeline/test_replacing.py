@@ -17,6 +17,7 @@ from compress.graph import from_torch, is_quantised, load_model, read_model, sav
 from compress.graph.activations import REPLACEMENTS, activations_of, replace_activations
 from compress.measure.runtime import Session
 from compress.pipeline import make_task, run_prune, run_recipe, run_replace, run_sensitivity
+from compress.pipeline.inputs import recipe_task
 from compress.recipe import ReplaceStep
 from compress.tasks.base import Task
 from tests.pipeline import tiny
@@ -234,6 +235,9 @@ def test_a_recipe_that_replaces_is_stopped_goes_on_and_reports_it(folder: Path, 
     assert is_quantised(read_model(out / "int8.onnx"))
     scan, plan = artifacts.load(Sensitivity, out / "sensitivity.json"), artifacts.load(PruningPlan, out / "plan.json")
     assert set(scan.curves) == set(plan.groups)
+    settings = {"criterion": "fpgm", "ratios": [0.5], "threads": 1}
+    original = run_sensitivity(load_model(folder / "model.onnx"), recipe_task(recipe), out / "again", **settings)  # type: ignore[arg-type]
+    assert scan == original  # pruning's scan saw the hard-swishes
     assert report == artifacts.load(Report, out / "report.json")
 
 
