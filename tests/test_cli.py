@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 import compress
 from compress import artifacts
 from compress.artifacts import (
+    ActivationScan,
     Cost,
     Curve,
     Gallery,
@@ -30,6 +31,7 @@ from compress.artifacts import (
     PruningPlan,
     Quantized,
     Reading,
+    Replaced,
     Report,
     Score,
     Sensitivity,
@@ -37,13 +39,13 @@ from compress.artifacts import (
 from compress.cli import app
 from compress.cli.progress import plain_lines
 from compress.errors import CompressError, ModelError
-from compress.recipe import FinetuneStep, QuantizeStep, Recipe
+from compress.recipe import FinetuneStep, QuantizeStep, Recipe, ReplaceStep
 from compress.report.inspection import GroupSummary, Inspection
 
 TINY = onnx.parser.parse_model(
     '<ir_version: 8, opset_import: ["": 17]> tiny (float[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y) { y = Relu(x) }'
 )
-COMMANDS = ["inspect", "sensitivity", "prune", "finetune", "quantize", "evaluate", "bench", "report", "run"]
+COMMANDS = ["inspect", "sensitivity", "replace", "prune", "finetune", "quantize", "evaluate", "bench", "report", "run"]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
 PLAN = PruningPlan("f", "l1", 8, {"macs": 0.5}, 100, 52, 40, 20, {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")})
 GALLERY = Gallery(("q",), "e", 20, (2,), 0, 0, 0, 0, (Picture("7.png", "EXIT", (Reading("EXlT", 0.25),), "01-7.png"),))
@@ -99,6 +101,7 @@ class FakePipeline(types.ModuleType):
             "inspect_model": Inspection(("x",), ("y",), {"Conv": 3}, cost, (GroupSummary("conv1", 16, 0.5),)),
             "run_sensitivity": SCAN,
             "run_prune": PLAN,
+            "run_replace": Replaced(("a", "c"), ("replaced 2 of 3",)),
             "run_finetune": SCORE,
             "run_quantize": Quantized(Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64), ("recurrent layers: weights",)),
             "score_model": SCORE,
@@ -206,6 +209,30 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
     assert keywords == {**step, "protect": ("fc",), "recurrent": False}
     assert "+0.1000" in result.output
     assert "accuracy of the model itself: 0.9000. Written: o/sensitivity.json" in result.output
+
+
+def test_replace(pipeline: FakePipeline) -> None:
+    result = run("replace", "m.onnx", "--activation", "hardswish=relu", "--layer", "a*", "--layer", "c", "--out", "r")
+    assert result.exit_code == 0, result.output
+    args, keywords = pipeline.calls["run_replace"]
+    assert args[1:] == (None, Path("r"), ReplaceStep(hardswish="relu", layers=("a*", "c")))
+    assert keywords["threads"] is None
+    assert result.stdout == "a\nc\n2 activations replaced. Written: r\n"
+
+
+def test_replace_by_drop(pipeline: FakePipeline, tmp_path: Path) -> None:
+    scan = ActivationScan("f", "hardswish", "relu", "accuracy", 0.9, {"b": 0.5, "a": 0.89, "c": 0.91})
+    artifacts.save(scan, tmp_path / "o" / "activations.json")
+    options = ["--data", "v.txt", "--metric-drop", "0.02", "--images", "7", "--threads", "2", "--out", "o/r.onnx"]
+    result = run("replace", "m.onnx", "--activation", "hardswish=relu", *options)
+    assert result.exit_code == 0, result.output
+    args, keywords = pipeline.calls["run_replace"]
+    assert args[1].settings["val"] == (Path("v.txt"),)
+    assert args[3] == ReplaceStep(hardswish="relu", metric_drop=0.02, images=7)
+    assert keywords["threads"] == 2
+    assert re.search(r"c +-0\.0100 +yes\s+a +\+0\.0100 +yes\s+b +\+0\.4000 +no", result.stdout)
+    words = "2 activations replaced. accuracy 0.9000 on 20 images, before any training. Written: o/r.onnx"
+    assert words in result.stdout
 
 
 def test_prune(pipeline: FakePipeline, tmp_path: Path) -> None:
@@ -418,6 +445,28 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (
+            ["replace", "m.onnx", "--activation", "swish=relu", "--out", "r"],
+            "--activation: got 'swish=relu'. Must be one",
+        ),
+        (["replace", "m.onnx", "--activation", "hardswish", "--out", "r"], "Must be one of: hardswish=relu."),
+        (
+            ["replace", "m.onnx", "--activation", "hardswish=relu", "--metric-drop", "0.1", "--out", "r"],
+            "--metric-drop: needs --data, the validation images",
+        ),
+        (
+            ["replace", "m.onnx", "--activation", "hardswish=relu", "--metric-drop", "-1", "--out", "r"],
+            "--metric-drop: got -1.0. Must be 0 or more.",
+        ),
+        (
+            ["replace", "m.onnx", "--activation", "hardswish=relu", "--images", "9", "--out", "r"],
+            "images: needs metric_drop, without which nothing is measured.",
+        ),
+        (
+            ["replace", "m.onnx", "--activation", "hardswish=relu", "--out", "m.onnx"],
+            "--out: m.onnx is the input itself",
+        ),
+        (["prune", "m.onnx", "--target", "ratio=2", "--out", "p"], '--ratio: got "2". Must be a share in [0, 1)'),
         (["prune", "m.onnx", "--out", "p.onnx"], "--ratio, --target: give exactly one of them"),
         (["prune", "m.onnx", "--ratio", "1", "--out", "p"], "Error: --ratio: got 1.0. Must be a share in [0, 1)."),
         (["prune", "m.onnx", "--target", "0.5", "--out", "p"], "--target: got '0.5'. Must be ratio=, metric_drop= or"),

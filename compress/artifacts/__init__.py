@@ -7,6 +7,7 @@ run leaves either the old file or the new one, never half of one.
 
 from compress.artifacts.gallery import Gallery, Picture, Reading
 from compress.artifacts.results import (
+    ActivationScan,
     Cost,
     Curve,
     Gate,
@@ -18,6 +19,7 @@ from compress.artifacts.results import (
     PruningPlan,
     Quantized,
     Region,
+    Replaced,
     Report,
     Score,
     Sensitivity,
@@ -37,6 +39,7 @@ from compress.artifacts.store import (
 
 __all__ = [
     "VERSION",
+    "ActivationScan",
     "Cost",
     "Curve",
     "Gallery",
@@ -51,6 +54,7 @@ __all__ = [
     "Quantized",
     "Reading",
     "Region",
+    "Replaced",
     "Report",
     "Score",
     "Sensitivity",

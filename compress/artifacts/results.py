@@ -66,6 +66,33 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
+class ActivationScan:
+    """The metric with each activation alone replaced, no retraining. May be partial while a scan runs."""
+
+    fingerprint: str
+    original: str
+    """What was replaced, as recipes call it (`hardswish`), and by what (`relu`)."""
+    replacement: str
+    metric_name: str
+    baseline: float
+    metric: dict[str, float]
+    """Name of the value that the activation computes -> metric of the model with it replaced."""
+    version: int = VERSION
+
+    def drop(self, name: str) -> float:
+        """What replacing this activation alone costs; negative where the metric rose."""
+        return self.baseline - self.metric[name]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What replacing activations came to: which, in the order they are computed, and what to say of it."""
+
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class GroupPlan:
     """What happens to one channel group: `removed` are channel indices of its root layer."""
 

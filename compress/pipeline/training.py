@@ -105,7 +105,7 @@ def run_quantize(
 def lower_and_place(
     model: onnx.ModelProto, task: Task, step: QuantizeStep, out_file: Path, on_progress: Progress | None = None
 ) -> tuple[onnx.ModelProto, Placement | None]:
-    """The lowered model and what of it runs in integers, as chosen for this file before, or chosen now (see `place`)."""
+    """The lowered model and what of it runs in integers, as chosen for this file before, or now (see `place`)."""
     return place(
         model,
         step,

@@ -1,9 +1,20 @@
 """A report's tables as plain text cells, so that the terminal, Markdown and HTML say the same."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from compress.artifacts import Gallery, Gate, Latency, Machine, Parity, Reading, Report, Sensitivity, StageResult
+from compress.artifacts import (
+    ActivationScan,
+    Gallery,
+    Gate,
+    Latency,
+    Machine,
+    Parity,
+    Reading,
+    Report,
+    Sensitivity,
+    StageResult,
+)
 
 NONE = "-"
 AT_LEAST = ("metric_min", "speedup", "speedup_over_onnxruntime")
@@ -96,6 +107,16 @@ def sensitivity_table(sensitivity: Sensitivity) -> Table:
     )
     title = f"{sensitivity.metric_name} drop per pruning ratio ({sensitivity.criterion})"
     return Table(title, ("group", "channels", *(f"{step:g}" for step in sensitivity.ratios)), rows)
+
+
+def activation_table(scan: ActivationScan, replaced: Collection[str]) -> Table:
+    """Metric drop of each activation's replacement alone, the cheapest first; a negative drop is noise."""
+    rows = tuple(
+        (name, f"{scan.drop(name):+.4f}", "yes" if name in replaced else "no")
+        for name in sorted(scan.metric, key=scan.drop)
+    )
+    title = f"{scan.metric_name} drop of one {scan.original} replaced by {scan.replacement}"
+    return Table(title, ("activation", "drop", "replaced"), rows)
 
 
 def latency_table(latencies: Mapping[str, Latency], sizes: Mapping[str, int]) -> Table:
