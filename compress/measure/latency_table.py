@@ -21,12 +21,14 @@ CACHE_VARIABLE = "COMPRESS_CACHE"
 """Environment variable that names the folder of tables."""
 SAVE_EVERY_S = 1.0
 """Between two savings while operators are measured; what is lost when the program is killed."""
+STALE = 1.3
+"""Times from when a reference operator took so many times its best are measured again by the next program."""
 Measure = Callable[[Operator, int], OperatorTime]
 
 
 @dataclass(frozen=True)
 class StoredTable:
-    """The file: where its times hold, and the milliseconds (own kernels, before, after) of each operator."""
+    """The file: where its times hold, and the milliseconds of each operator: own kernels, before, after, gauge."""
 
     cpu: str
     flags: tuple[str, ...]
@@ -124,7 +126,9 @@ class LatencyTable:
                     f"{self.path}: times of another machine: {what} is {_shown(theirs)}, here {_shown(ours)}. "
                     f"Delete it, or name another folder in {CACHE_VARIABLE}."
                 )
-        return {key: OperatorTime(*times) for key, times in found.times.items()}
+        times = {key: OperatorTime(*values) for key, values in found.times.items()}
+        best = min((value.gauge_ms for value in times.values()), default=0.0)
+        return {key: value for key, value in times.items() if value.gauge_ms <= STALE * best}
 
 
 def key_of(operator: Operator) -> str:
