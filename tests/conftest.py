@@ -1,6 +1,7 @@
 """Every test starts from the same seeds, on one thread: the same result in any order, on any machine."""
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,6 +18,14 @@ settings.load_profile("same")
 def _one_thread() -> None:
     # Two OpenMP threads beside another busy process are many times slower than one.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Operators that a test times are kept with the tests, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,11 @@ def build(model: type[M], values: Mapping[str, Any]) -> M:
 def _flag(key: str) -> str:
     """`--batch-size: ` of `batch_size`; what holds for the whole command has none."""
     name = key.split("[")[0].replace("_", "-").replace(".", "-").removeprefix("target-")
-    return f"--{name if name not in ('macs', 'metric-drop') else 'target ' + name.replace('-', '_')}: " if name else ""
+    return (
+        f"--{name if name not in ('macs', 'latency', 'metric-drop') else 'target ' + name.replace('-', '_')}: "
+        if name
+        else ""
+    )
 
 
 def parse_shape(text: str | None) -> Shape | None:
@@ -76,7 +80,7 @@ def parse_target(text: str) -> dict[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals:
-        raise CompressError(f"--target: got {text!r}. Must be ratio=, metric_drop= or macs= and a number.")
+        raise CompressError(f"--target: got {text!r}. Must be ratio=, metric_drop=, macs= or latency= and a number.")
     return {key.strip(): value.strip()}
 
 

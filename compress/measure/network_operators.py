@@ -201,7 +201,7 @@ class _Reader:
         """The activation that runs with a convolution, and the outputs of the nodes that it takes in."""
         taken: set[str] = set()
         reader = self.readers.get(_output(node))
-        if node.op_type == "Conv" and reader is not None and reader.op_type == "BatchNormalization":
+        if node.op_type != "Gemm" and reader is not None and reader.op_type == "BatchNormalization":
             taken.add(_output(reader))
             reader = self.readers.get(_output(reader))
         activation = "" if reader is None else self._activation(reader)
