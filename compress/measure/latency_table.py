@@ -45,7 +45,7 @@ class LatencyTable:
         path: the table's file; by default one for this CPU, onnxruntime and number of threads in `cache_folder()`.
         threads: onnxruntime threads the times are of.
         machine: where they hold; this machine by default.
-        measure: times an operator with so many threads.
+        measure: times an operator with so many threads; `measure_operator` by default.
         on_note: told once if the file cannot be written: all works, and is measured again next time.
 
     Raises:
@@ -58,7 +58,7 @@ class LatencyTable:
         *,
         threads: int = 1,
         machine: Machine | None = None,
-        measure: Measure = measure_operator,
+        measure: Measure | None = None,
         on_note: Callable[[str], None] | None = None,
     ) -> None:
         here = machine or machine_info()
@@ -67,7 +67,7 @@ class LatencyTable:
         self.measured = 0
         """Operators timed by this table, not read from its file."""
         self.measuring_s = 0.0
-        self._measure, self._on_note = measure, on_note or _say
+        self._measure, self._on_note = measure or measure_operator, on_note or _say
         self._times = self._stored()
         self._unsaved: dict[str, OperatorTime] = {}
         self._saved_at = time.monotonic()
