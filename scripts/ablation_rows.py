@@ -8,7 +8,8 @@ from compress.graph import to_torch
 from compress.pipeline import open_model
 from compress.pipeline.stages import expand_names
 from compress.prune.groups import find_groups
-from compress.prune.plan import Network, plan_macs
+from compress.prune.plan import plan_macs
+from compress.prune.ranking import Network
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, TeacherStep
 
 LSTM_FORMS = ("float", "weights", "dynamic")

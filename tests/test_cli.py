@@ -47,7 +47,8 @@ TINY = onnx.parser.parse_model(
 )
 COMMANDS = ["inspect", "sensitivity", "replace", "prune", "finetune", "quantize", "evaluate", "bench", "report", "run"]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
-PLAN = PruningPlan("f", "l1", 8, {"macs": 0.5}, 100, 52, 40, 20, {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")})
+GROUPS = {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")}
+PLAN = PruningPlan("f", "l1", 8, {"macs": 0.5}, 100, 52, 40, 20, GROUPS, (), 4.0, 3.0, "int8")
 GALLERY = Gallery(("q",), "e", 20, (2,), 0, 0, 0, 0, (Picture("7.png", "EXIT", (Reading("EXlT", 0.25),), "01-7.png"),))
 SCORE = Score(0.9, "accuracy", 20, {"0": 0.875, "180": 1.0})
 
@@ -246,6 +247,7 @@ def test_prune(pipeline: FakePipeline, tmp_path: Path) -> None:
     assert (keywords["target"], keywords["align"]) == ({"macs": 0.5}, 16)
     assert (keywords["criterion"], keywords["sensitivity"]) == ("l1", SCAN)
     assert "0 of 1 groups pruned: MACs 100 -> 52 (0.52x)" in result.stdout
+    assert "Predicted on this machine, one thread, int8 kernels: 4.00 -> 3.00 ms (0.75x)." in result.stdout
     assert "Note: a: too few" in result.stderr
 
 
@@ -253,6 +255,17 @@ def test_prune_by_ratio(pipeline: FakePipeline) -> None:
     assert run("prune", "m.onnx", "--ratio", "0.3", "--out", "p.onnx").exit_code == 0
     keywords = pipeline.calls["run_prune"][1]
     assert (keywords["target"], keywords["criterion"]) == ({"ratio": 0.3}, "fpgm")
+
+
+def test_prune_by_predicted_latency(pipeline: FakePipeline, tmp_path: Path) -> None:
+    artifacts.save(SCAN, tmp_path / "s.json")
+    args = ["prune", "m.onnx", "--sensitivity", "s.json", "--target", "latency=0.5", "--out", "p.onnx"]
+    for flags, expected in (((), "int8"), (("--precision", "float32"), "float32")):
+        assert run(*args, *flags).exit_code == 0
+        keywords = pipeline.calls["run_prune"][1]
+        assert (keywords["target"], keywords["precision"]) == ({"latency": 0.5}, expected)
+        assert keywords["table"].path.name.startswith("latency-")
+        assert callable(keywords["on_progress"])
 
 
 def test_hidden_units_can_be_left_whole(pipeline: FakePipeline) -> None:
@@ -469,8 +482,13 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
         (["prune", "m.onnx", "--target", "ratio=2", "--out", "p"], '--ratio: got "2". Must be a share in [0, 1)'),
         (["prune", "m.onnx", "--out", "p.onnx"], "--ratio, --target: give exactly one of them"),
         (["prune", "m.onnx", "--ratio", "1", "--out", "p"], "Error: --ratio: got 1.0. Must be a share in [0, 1)."),
-        (["prune", "m.onnx", "--target", "0.5", "--out", "p"], "--target: got '0.5'. Must be ratio=, metric_drop= or"),
+        (["prune", "m.onnx", "--target", "0.5", "--out", "p"], "--target: got '0.5'. Must be ratio=, metric_drop=,"),
         (["prune", "m.onnx", "--target", "mac=0.5", "--out", "p"], "unknown key. Did you mean `macs`?"),
+        (["prune", "m", "--target", "latency=2", "--out", "p"], '--target latency: got "2". Must be a share in (0, 1]'),
+        (
+            ["prune", "m", "--ratio", "0.5", "--precision", "int4", "--out", "p"],
+            '--precision: got "int4". Must be float32 or int8.',
+        ),
         (["prune", "m.onnx", "--target", "macs=2", "--out", "p"], '--target macs: got "2". Must be a share in (0, 1]'),
         (["prune", "m.onnx", "--target", "macs=0.5", "--out", "p"], "needs --sensitivity FILE"),
         (["prune", "m.onnx", "--ratio", "0.3", "--align", "12", "--out", "p"], "--align: got 12. Must be 1, 2, 4 or"),

@@ -112,13 +112,18 @@ class PruningPlan:
     criterion: str
     align: int
     target: dict[str, float]
-    """How the ratios were chosen: {"ratio": r}, {"metric_drop": t} or {"macs": share}."""
+    """How the ratios were chosen: {"ratio": r}, {"metric_drop": t}, {"macs": share} or {"latency": share}."""
     macs_before: int
     macs_after: int
     params_before: int
     params_after: int
     groups: dict[str, GroupPlan]
     notes: tuple[str, ...] = ()
+    latency_before: float | None = None
+    """Predicted milliseconds of one pass; None where operators were not timed."""
+    latency_after: float | None = None
+    latency_precision: str = ""
+    """`float32` or `int8`: the kernels that were timed."""
     version: int = VERSION
 
 

@@ -78,7 +78,7 @@ def parse_target(text: str) -> dict[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals:
-        raise CompressError(f"--target: got {text!r}. Must be ratio=, metric_drop= or macs= and a number.")
+        raise CompressError(f"--target: got {text!r}. Must be ratio=, metric_drop=, macs= or latency= and a number.")
     return {key.strip(): value.strip()}
 
 

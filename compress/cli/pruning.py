@@ -89,7 +89,10 @@ def prune(
         float | None, typer.Option(help="the same share of every group, in [0, 1).", show_default=False)
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="macs=SHARE left or metric_drop=MOST; needs --sensitivity.", show_default=False)
+        str | None,
+        typer.Option(
+            help="macs=SHARE or latency=SHARE left, or metric_drop=MOST; needs --sensitivity.", show_default=False
+        ),
     ] = None,
     sensitivity_file: Annotated[
         Path | None, typer.Option("--sensitivity", help="the sensitivity.json of this model.", metavar="FILE")
@@ -97,6 +100,9 @@ def prune(
     align: Annotated[int | None, setting(PruneStep, "align")] = None,
     criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None,
     allocation: Annotated[str | None, setting(PruneStep, "allocation")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="kernels whose times predict the latency, int8 or float32.  [default: int8]")
+    ] = None,
     protect: options.Protect = None,
     recurrent: options.Recurrent = None,
     weights: options.Weights = None,
@@ -104,16 +110,27 @@ def prune(
 ) -> None:
     """Remove whole channels: the same share everywhere, or by sensitivity.
 
+    The time of the pruned network is predicted from the times of its operators on this machine. Each is measured once
+    and kept in the user's cache folder, or the folder in COMPRESS_CACHE.
+
     \b
     Examples:
       compress prune model.onnx --ratio 0.3 --align 16 --out pruned.onnx
       compress prune model.onnx --sensitivity runs/cls/sensitivity.json --target macs=0.5 --out pruned.onnx
+      compress prune model.onnx --sensitivity runs/cls/sensitivity.json --target latency=0.5 --out pruned.onnx
     """
     if (ratio is None) == (target is None):
         raise CompressError("--ratio, --target: give exactly one of them, e.g. --ratio 0.3 or --target macs=0.5.")
     wanted = {"ratio": ratio} if ratio is not None else options.parse_target(str(target))
     step = options.build(
-        PruneStep, {"target": wanted, "align": align, "criterion": criterion, "allocation": allocation}
+        PruneStep,
+        {
+            "target": wanted,
+            "align": align,
+            "criterion": criterion,
+            "allocation": allocation,
+            "precision": precision,
+        },
     )
     if "ratio" not in step.target.as_dict() and sensitivity_file is None:
         raise CompressError(f"--target: {target} needs --sensitivity FILE. Make one with `compress sensitivity`.")
@@ -122,20 +139,26 @@ def prune(
     if scan and step.criterion and step.criterion != scan.criterion:
         raise CompressError(f"--criterion: got {step.criterion}, but {sensitivity_file} ranks by {scan.criterion}.")
     from compress import pipeline
+    from compress.measure.latency_table import LatencyTable
 
     shape = options.parse_shape(input_size)
-    plan = pipeline.run_prune(
-        pipeline.open_model(model, weights, shape),
-        out,
-        target=step.target.as_dict(),
-        align=step.align,
-        criterion=step.criterion or (scan.criterion if scan else "fpgm"),
-        sensitivity=scan,
-        input_shape=shape,
-        protect=tuple(protect or ()),
-        recurrent=recurrent is not False,
-        allocation=step.allocation,
-    )
+    with progress("The times measured so far are kept; the same command goes on from there.") as on_progress:
+        plan = pipeline.run_prune(
+            pipeline.open_model(model, weights, shape),
+            out,
+            target=step.target.as_dict(),
+            align=step.align,
+            criterion=step.criterion or (scan.criterion if scan else "fpgm"),
+            sensitivity=scan,
+            input_shape=shape,
+            protect=tuple(protect or ()),
+            recurrent=recurrent is not False,
+            allocation=step.allocation,
+            table=LatencyTable(on_note=say),
+            precision=step.precision or "int8",
+            on_progress=on_progress,
+            on_note=say,
+        )
     _print_plan(plan, out)
 
 
@@ -149,6 +172,11 @@ def _print_plan(plan: PruningPlan, out: Path) -> None:
         f"{tables.count(plan.macs_after)} ({tables.ratio(plan.macs_after, plan.macs_before)}), params "
         f"{tables.count(plan.params_before)} -> {tables.count(plan.params_after)}. Written: {out}"
     )
+    if plan.latency_before and plan.latency_after is not None:
+        typer.echo(
+            f"Predicted on this machine, one thread, {plan.latency_precision} kernels: {plan.latency_before:.2f} -> "
+            f"{plan.latency_after:.2f} ms ({tables.ratio(plan.latency_after, plan.latency_before)})."
+        )
     for note in plan.notes:
         typer.echo(f"Note: {note}", err=True)
     for name, group in plan.groups.items():

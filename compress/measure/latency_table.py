@@ -21,12 +21,14 @@ CACHE_VARIABLE = "COMPRESS_CACHE"
 """Environment variable that names the folder of tables."""
 SAVE_EVERY_S = 1.0
 """Between two savings while operators are measured; what is lost when the program is killed."""
+STALE = 1.3
+"""Times from when a reference operator took so many times its best are measured again by the next program."""
 Measure = Callable[[Operator, int], OperatorTime]
 
 
 @dataclass(frozen=True)
 class StoredTable:
-    """The file: where its times hold, and the milliseconds (own kernels, before, after) of each operator."""
+    """The file: where its times hold, and the milliseconds of each operator: own kernels, before, after, gauge."""
 
     cpu: str
     flags: tuple[str, ...]
@@ -43,7 +45,7 @@ class LatencyTable:
         path: the table's file; by default one for this CPU, onnxruntime and number of threads in `cache_folder()`.
         threads: onnxruntime threads the times are of.
         machine: where they hold; this machine by default.
-        measure: times an operator with so many threads.
+        measure: times an operator with so many threads; `measure_operator` by default.
         on_note: told once if the file cannot be written: all works, and is measured again next time.
 
     Raises:
@@ -56,7 +58,7 @@ class LatencyTable:
         *,
         threads: int = 1,
         machine: Machine | None = None,
-        measure: Measure = measure_operator,
+        measure: Measure | None = None,
         on_note: Callable[[str], None] | None = None,
     ) -> None:
         here = machine or machine_info()
@@ -65,7 +67,7 @@ class LatencyTable:
         self.measured = 0
         """Operators timed by this table, not read from its file."""
         self.measuring_s = 0.0
-        self._measure, self._on_note = measure, on_note or _say
+        self._measure, self._on_note = measure or measure_operator, on_note or _say
         self._times = self._stored()
         self._unsaved: dict[str, OperatorTime] = {}
         self._saved_at = time.monotonic()
@@ -124,7 +126,9 @@ class LatencyTable:
                     f"{self.path}: times of another machine: {what} is {_shown(theirs)}, here {_shown(ours)}. "
                     f"Delete it, or name another folder in {CACHE_VARIABLE}."
                 )
-        return {key: OperatorTime(*times) for key, times in found.times.items()}
+        times = {key: OperatorTime(*values) for key, values in found.times.items()}
+        best = min((value.gauge_ms for value in times.values()), default=0.0)
+        return {key: value for key, value in times.items() if value.gauge_ms <= STALE * best}
 
 
 def key_of(operator: Operator) -> str:

@@ -20,7 +20,7 @@ INTEGER_TYPES = MOVES | frozenset(
 )
 """Operators that onnxruntime computes on integers, or that only move them."""
 PARAMETERS: dict[str, dict[int, str]] = {
-    "Resize": {2: "scales", 3: "sizes"},
+    "Resize": {1: "roi", 2: "scales", 3: "sizes"},
     "Slice": {1: "starts", 2: "ends", 3: "axes", 4: "steps"},
     "Clip": {1: "min", 2: "max"},
     "Reshape": {1: "shape"},
@@ -62,6 +62,15 @@ def micro_model(
     if activation:
         outputs = [build.activation(activation, outputs[0])]
     return build.finish(outputs[0])
+
+
+def chain_model(length: int) -> onnx.ModelProto:
+    """A chain of operators that do next to nothing, none of which onnxruntime fuses with another."""
+    build = _Builder("chain", {}, False)
+    value = build.input("x0", (1, 1, 1, 1))
+    for place in range(length):
+        value = build.node("Sigmoid" if place % 2 else "Tanh", [value])
+    return build.finish(value)
 
 
 def random_feeds(model: onnx.ModelProto) -> dict[str, np.ndarray]:

@@ -110,7 +110,7 @@ def _boundaries_ms(places: Mapping[str, Place], chosen: Mapping[str, Operator], 
 def _layouts_ms(
     places: Mapping[str, Place], chosen: Mapping[str, Operator], times: Mapping[str, OperatorTime]
 ) -> float:
-    """Layout changes: once for a tensor, where a reader wants another layout than its maker left it in.
+    """Layout changes: once for a tensor, where its readers or the caller want another layout than its maker left it in.
 
     An operator that follows is in blocks where all its inputs are; a broadcasting one is not.
     """
@@ -135,7 +135,8 @@ def _layouts_ms(
             elif cost == 0 and wants_blocks and source not in entered:
                 entered.add(source)
                 total += found.before_ms
-    return total
+    read = {source for place in places.values() for source in place.sources}
+    return total + sum(cost for name, cost in leaving.items() if name not in read)
 
 
 def _is_first(operator: Operator, found: OperatorTime) -> bool:
@@ -200,7 +201,7 @@ class _Reader:
         """The activation that runs with a convolution, and the outputs of the nodes that it takes in."""
         taken: set[str] = set()
         reader = self.readers.get(_output(node))
-        if node.op_type == "Conv" and reader is not None and reader.op_type == "BatchNormalization":
+        if node.op_type != "Gemm" and reader is not None and reader.op_type == "BatchNormalization":
             taken.add(_output(reader))
             reader = self.readers.get(_output(reader))
         activation = "" if reader is None else self._activation(reader)
@@ -249,7 +250,7 @@ class _Reader:
         for place, name in PARAMETERS.get(node.op_type, {}).items():
             if place < len(node.input) and node.input[place] in self.constants:
                 values = numpy_helper.to_array(self.constants[node.input[place]])
-                if values.size:
+                if values.size and name != "roi":  # which only a mode that nobody uses reads
                     found[name] = _plain(values.tolist())
         return tuple(sorted((name, value) for name, value in found.items() if not _is_default(node, name, value)))
 

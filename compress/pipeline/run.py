@@ -11,6 +11,7 @@ import onnx
 from compress import artifacts
 from compress.artifacts import PruningPlan, Quantized, Replaced, Report, Sensitivity
 from compress.graph import save_model
+from compress.measure.latency_table import LatencyTable
 from compress.pipeline import stages, training
 from compress.pipeline.inputs import default_threads, open_model, recipe_task
 from compress.pipeline.replacing import replace_identity, run_replace
@@ -107,6 +108,10 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             protect=step.protect,
             recurrent=step.recurrent,
             allocation=step.allocation,
+            table=LatencyTable(on_note=run.on_note),
+            precision=step.precision or ("int8" if run.recipe.find_step(QuantizeStep) else "float32"),
+            on_progress=run.on_progress,
+            on_note=run.on_note,
         )
 
     identity = artifacts.fingerprint(

@@ -2,22 +2,27 @@
 
 import fnmatch
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
-from torch import fx, nn
+from torch import nn
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Score, Sensitivity, fingerprint
 from compress.errors import PlanError
 from compress.graph import save_model, to_onnx, to_torch
+from compress.measure.latency_table import LatencyTable
+from compress.measure.operators import Precision
 from compress.measure.runtime import Session
 from compress.pipeline.inputs import DEFAULT_SHAPE, score_model, static_shape
 from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
+from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
 from compress.prune.groups import find_groups
-from compress.prune.plan import Network, plan_macs, plan_metric_drop, plan_ratio
+from compress.prune.plan import plan_latency, plan_macs, plan_metric_drop, plan_ratio
+from compress.prune.ranking import Network
 from compress.prune.sensitivity import count_cells, scan_sensitivity
 from compress.tasks.base import Task
 
@@ -92,12 +97,20 @@ def run_prune(
     protect: Sequence[str] = (),
     recurrent: bool = True,
     allocation: Allocation = "price",
+    table: LatencyTable | None = None,
+    precision: Precision = "float32",
+    on_progress: Progress | None = None,
+    on_note: Note | None = None,
 ) -> PruningPlan:
     """Plan, store the plan as plan.json beside the file, and prune by the stored plan.
+
+    With a `table` the plan says what time is predicted before and after, in kernels of this `precision`; a latency
+    target needs one. `on_note` is told how long operators were timed.
 
     Raises:
         PlanError: the target cannot be asked for like this, or `align` leaves every group whole.
         ArtifactError: the scan is of other groups.
+        ModelError: onnxruntime does not run one of the operators alone, and the target is a latency.
     """
     shape = input_shape or static_shape(model) or DEFAULT_SHAPE
     module = to_torch(model)
@@ -105,7 +118,14 @@ def run_prune(
     network = Network(
         module, groups, shape, criterion, align, fingerprint(model_identity(model), target, align, criterion)
     )
-    plan = _make_plan(network, target, sensitivity, allocation)
+    if table is not None:
+        timing = table_timing(model, shape, table, precision, on_progress)
+        with saved_times(table, on_note):
+            if "latency" in target or is_timed(module, timing, on_note):
+                network = replace(network, timing=timing)
+            plan = _make_plan(network, target, sensitivity, allocation)
+    else:
+        plan = _make_plan(network, target, sensitivity, allocation)
     plan_file = out_file.with_name("plan.json")
     artifacts.save(plan, plan_file)
     pruned = apply_plan(module, artifacts.load(PruningPlan, plan_file), shape)
@@ -121,6 +141,8 @@ def _make_plan(
         return plan_ratio(network, value)
     if kind == "macs":
         return plan_macs(network, value, sensitivity, allocation)
+    if kind == "latency":
+        return plan_latency(network, value, sensitivity, allocation)
     if sensitivity is None:
         raise PlanError("prune.target.metric_drop: needs a sensitivity scan. Run `compress sensitivity` first.")
     return plan_metric_drop(network, sensitivity, value)
@@ -152,9 +174,3 @@ def expand_names(module: nn.Module, patterns: Sequence[str], where: str) -> tupl
 def check_fits(model: onnx.ModelProto, task: Task) -> None:
     """Raise DataError where the model's output does not fit the task."""
     task.check_model(Session(model).output_shape)
-
-
-def as_graph_module(module: nn.Module) -> fx.GraphModule:
-    """Say that a module is the imported graph that it was made from, pruned or not."""
-    assert isinstance(module, fx.GraphModule)
-    return module

@@ -5,14 +5,14 @@ Two rules, each a family of answers in one number, which the caller turns until 
 - *threshold* (PaddleSlim): every group is pruned as far as costs the same metric drop, alone. It asks no group what
   pruning it saves: the narrow layers of squeeze-and-excite give up most of their channels for no multiply-adds at all,
   and what all groups lose together is more than needed.
-- *price*: the least sum of drops for the multiply-adds saved. With a price p on a multiply-add, each group takes the
-  ratio of least drop - p x saved, the Lagrangian of that problem; the sum treats drops as independent.
+- *price*: the least sum of drops for the multiply-adds saved, or the milliseconds. With a price p on each, a group
+  takes the ratio of least drop - p x saved, the Lagrangian of that problem; the sum treats drops as independent.
 
 Measured on PP-OCR's recogniser at 0.6x multiply-adds: docs/training.md.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ Drops = Mapping[float, float]
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to prune a group: share of its channels, metric drop, multiply-adds saved (about)."""
+    """One way to prune a group: share of its channels, metric drop, multiply-adds (about) or milliseconds saved."""
 
     ratio: float
     drop: float
@@ -75,19 +75,19 @@ def _between(left: float, cost: float, right: float, drop: float, ratio: float) 
     return cost + (drop - cost) * (ratio - left) / (right - left)
 
 
-def choices(drops: Drops, channels: int, align: int, macs: float) -> tuple[Choice, ...]:
+def choices(drops: Drops, channels: int, align: int, saved: Callable[[float], float]) -> tuple[Choice, ...]:
     """Every way to prune a group that keeps a multiple of `align` of its channels, or all; the whole group first.
 
     Args:
         drops: the group's curve.
         channels: of the group; of a recurrent layer, units per direction.
         align: kept channels are a multiple of it.
-        macs: multiply-adds of the group's layers, which are taken to shrink with the share that is kept.
+        saved: what removing a share of the group saves (multiply-adds, milliseconds).
     """
     kept = [channels, *(count for count in range(channels - 1, 0, -1) if count % align == 0)]
     ratios = [(channels - count) / channels for count in kept]
-    found = [Choice(ratio, rising_drop(drops, ratio), ratio * macs) for ratio in ratios]
-    return tuple(choice for choice in found if math.isfinite(choice.drop))
+    known = {ratio: drop for ratio in ratios if math.isfinite(drop := rising_drop(drops, ratio))}
+    return tuple(Choice(ratio, drop, saved(ratio) if ratio else 0.0) for ratio, drop in known.items())
 
 
 def cheapest(options: Sequence[Choice], price: float) -> Choice:

@@ -59,7 +59,7 @@ def _check_order(names: list[str]) -> Iterator[Problem]:
 def _check_prune(steps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     prune = steps.get("prune", {})
     target = prune.get("target")
-    if isinstance(target, dict) and {"macs", "metric_drop"} & set(target) and "sensitivity" not in steps:
+    if isinstance(target, dict) and {"macs", "latency", "metric_drop"} & set(target) and "sensitivity" not in steps:
         yield "prune.target", f"got {show(target)}, which needs a `sensitivity` step before it. Add one, or use ratio."
     asked, ranked = prune.get("criterion"), steps.get("sensitivity", {}).get("criterion") or "fpgm"
     if asked and "sensitivity" in steps and asked != ranked:

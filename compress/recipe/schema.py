@@ -52,18 +52,23 @@ class SensitivityStep(Step):
 
 
 class PruneTarget(_Settings):
-    """How the pruning ratios are chosen: exactly one of the three."""
+    """How the pruning ratios are chosen: exactly one of the four."""
 
     ratio: PruningRatio | None = Field(None, description="the same share of every group")
     metric_drop: NotNegativeFloat | None = Field(
         None, description="per group the largest ratio whose metric drop alone stays within this"
     )
     macs: Share | None = Field(None, description="per group by sensitivity, so that this share of the MACs is left")
+    latency: Share | None = Field(
+        None,
+        description="per group by sensitivity, so that this share of the time is left, as predicted from the times of "
+        "its operators on this machine",
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if len(self.as_dict()) != 1:
-            raise _problem("Must hold exactly one of ratio, metric_drop, macs. Use e.g. {macs: 0.6}.")
+            raise _problem("Must hold exactly one of ratio, metric_drop, macs, latency. Use e.g. {macs: 0.6}.")
         return self
 
     def as_dict(self) -> dict[str, float]:
@@ -79,7 +84,7 @@ class PruneStep(Step):
     """Remove whole channels; what is left is an ordinary smaller network."""
 
     name: ClassVar[str] = "prune"
-    target: PruneTarget = Field(description="how much to remove; one key of the three below")
+    target: PruneTarget = Field(description="how much to remove; one key of the four below")
     align: Annotated[Int, _rule(_check_align, "Must be 1, 2, 4 or a multiple of 8. Use 8 or 16.")] = Field(
         8, description="keep channel counts at multiples of this (16 is fastest in int8); 1 for no alignment"
     )
@@ -88,8 +93,13 @@ class PruneStep(Step):
     )
     allocation: Literal["price", "threshold"] = Field(
         "price",
-        description="with `macs` and a scan: `price` spends the least metric for the MACs saved; `threshold` lets "
-        "every group drop as much, as PaddleSlim does",
+        description="with `macs` or `latency` and a scan: `price` spends the least metric for what is saved; "
+        "`threshold` lets every group drop as much, as PaddleSlim does",
+    )
+    precision: Literal["float32", "int8"] | None = Field(
+        None,
+        description="kernels whose times predict the latency; default `int8` if the recipe has a `quantize` step, else "
+        "`float32`",
     )
     protect: Names = Field((), description="layers never to prune, beside the outputs; `*` matches any text")
     recurrent: Flag = Field(True, description="prune the hidden units of LSTM and GRU layers as well")

@@ -67,6 +67,10 @@ def test_report(inputs: Path, whole: Report) -> None:
         }
         for name, group in plan.groups.items()
     }
+    assert plan.latency_precision == "int8"  # the recipe quantises
+    assert plan.latency_before is not None
+    assert plan.latency_after is not None
+    assert 0 < plan.latency_after < plan.latency_before
 
 
 def test_folder_holds_every_result_and_no_leftovers(inputs: Path, whole: Report) -> None:

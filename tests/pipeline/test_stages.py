@@ -1,6 +1,7 @@
 """Scan, plan and prune on files: resumed, refused when stale, and what patterns name."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Sensitivity
-from compress.errors import ArtifactError, DataError, PlanError
+from compress.errors import ArtifactError, DataError, ModelError, PlanError
 from compress.graph import from_torch, load_model, to_torch
 from compress.measure.cost import model_cost
+from compress.measure.latency_table import LatencyTable
+from compress.measure.network_operators import places_of, predicted_ms
+from compress.measure.operators import Operator, OperatorTime
 from compress.measure.runtime import Session
 from compress.pipeline import make_task, open_model, run_prune, run_sensitivity
 from compress.pipeline.stages import expand_names
@@ -183,6 +187,49 @@ def test_targets(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
     assert by_macs.macs_after <= 0.6 * by_macs.macs_before
     by_drop = prune(model, tmp_path / "d.onnx", target={"metric_drop": 1.0}, sensitivity=found)
     assert all(len(group.removed) == group.channels // 2 for group in by_drop.groups.values())
+
+
+def test_a_latency_target_is_met_by_the_table_it_is_given(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    found, said = scan(model, task, tmp_path), list[str]()
+    table = LatencyTable(tmp_path / "table.json", measure=channels_squared)
+    plan = prune(
+        model, tmp_path / "p.onnx", target={"latency": 0.6}, sensitivity=found, table=table, on_note=said.append
+    )
+    assert plan.latency_before is not None
+    assert plan.latency_after is not None
+    assert plan.latency_after <= 0.6 * plan.latency_before
+    pruned = load_model(tmp_path / "p.onnx")
+    assert plan.latency_after == pytest.approx(predicted_ms(places_of(pruned, tiny.SHAPE), table))
+    assert plan.latency_precision == "float32"
+    assert (tmp_path / "table.json").is_file()
+    assert said == []  # no time to speak of went into measuring
+
+
+def channels_squared(operator: Operator, threads: int) -> OperatorTime:
+    """A time that falls with channels in and out alike."""
+    return OperatorTime(1e-3 * math.prod(operator.weight[:2]) if operator.op_type == "Conv" else 0.0)
+
+
+def test_long_measurements_are_reported(model: onnx.ModelProto, tmp_path: Path) -> None:
+    said: list[str] = []
+    table = LatencyTable(tmp_path / "table.json", measure=channels_squared)
+    table.measuring_s = 12.3
+    plan = prune(model, tmp_path / "p.onnx", table=table, precision="int8", on_note=said.append)
+    assert plan.latency_precision == "int8"
+    assert said == [f"Timed {table.measured} operators in 12 s; {tmp_path / 'table.json'} keeps them."]
+
+
+def test_an_operator_that_does_not_run_alone_only_costs_the_prediction(model: onnx.ModelProto, tmp_path: Path) -> None:
+    def fails(operator: Operator, threads: int) -> OperatorTime:
+        raise ModelError(f"model 'one {operator.op_type}': onnxruntime cannot time it: no")
+
+    said: list[str] = []
+    table = LatencyTable(tmp_path / "table.json", measure=fails)
+    plan = prune(model, tmp_path / "p.onnx", table=table, on_note=said.append)
+    assert (plan.latency_before, plan.latency_after) == (None, None)
+    assert said == ["The plan says nothing of latency: model 'one Conv': onnxruntime cannot time it: no"]
+    with pytest.raises(ModelError, match="model 'one Conv': onnxruntime cannot time it"):
+        prune(model, tmp_path / "p.onnx", target={"latency": 0.5}, table=table)
 
 
 def test_a_drop_needs_a_scan(model: onnx.ModelProto, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from compress.artifacts import PruningPlan
 from compress.errors import PlanError
 from compress.prune.apply import apply_plan
 from compress.prune.groups import find_groups
-from compress.prune.plan import Network, plan_ratio
+from compress.prune.plan import plan_ratio
+from compress.prune.ranking import Network
 from tests.prune import nets
 
 SHAPE = (3, 8, 8)

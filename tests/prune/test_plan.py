@@ -19,14 +19,8 @@ from compress.prune.apply import apply_plan
 from compress.prune.channels import remove_channels
 from compress.prune.groups import find_groups
 from compress.prune.importance import fpgm
-from compress.prune.plan import (
-    Network,
-    kept_channels,
-    plan_macs,
-    plan_metric_drop,
-    plan_ratio,
-    plan_ratios,
-)
+from compress.prune.plan import plan_macs, plan_metric_drop, plan_ratio, plan_ratios
+from compress.prune.ranking import Network, kept_channels
 from tests.prune import nets
 
 SHAPE = (3, 8, 8)

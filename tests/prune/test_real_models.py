@@ -13,7 +13,8 @@ from compress.measure.runtime import Session
 from compress.prune.apply import apply_plan
 from compress.prune.channels import silence_channels
 from compress.prune.groups import survey_channels
-from compress.prune.plan import Network, plan_ratio
+from compress.prune.plan import plan_ratio
+from compress.prune.ranking import Network
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 CASES = {

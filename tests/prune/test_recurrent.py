@@ -21,7 +21,8 @@ from compress.prune.apply import apply_plan
 from compress.prune.channels import ChannelGroup, channel_blocks, remove_channels, silence_channels
 from compress.prune.groups import find_groups, survey_channels
 from compress.prune.importance import CRITERIA
-from compress.prune.plan import Network, plan_ratio
+from compress.prune.plan import plan_ratio
+from compress.prune.ranking import Network
 from compress.prune.scoring import lowest_channels, score_group
 from tests.prune import nets
 

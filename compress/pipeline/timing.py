@@ -1,0 +1,57 @@
+"""The operators of a network that is being pruned, and their times from a table."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import onnx
+from torch import fx, nn
+
+from compress.errors import ModelError
+from compress.graph import to_onnx
+from compress.measure.latency_table import LatencyTable
+from compress.measure.network_operators import places_of, predicted_ms
+from compress.measure.operators import Precision
+from compress.prune.latency import Timing
+
+Progress = Callable[[int, int, str], None]
+
+
+def table_timing(
+    model: onnx.ModelProto,
+    input_shape: tuple[int, int, int],
+    table: LatencyTable,
+    precision: Precision,
+    on_progress: Progress | None = None,
+) -> Timing:
+    """How the time of a module that was imported from `model` is predicted, pruned or not."""
+    return Timing(
+        lambda module: places_of(to_onnx(as_graph_module(module), model), input_shape), table, precision, on_progress
+    )
+
+
+def is_timed(module: nn.Module, timing: Timing, on_note: Callable[[str], None] | None) -> bool:
+    """Time the operators of the whole network; where one of them does not run alone, say so and do without."""
+    try:
+        predicted_ms(timing.places(module), timing.table, timing.precision)
+    except ModelError as error:
+        if on_note is not None:
+            on_note(f"The plan says nothing of latency: {error}")
+        return False
+    return True
+
+
+@contextmanager
+def saved_times(table: LatencyTable, on_note: Callable[[str], None] | None) -> Iterator[None]:
+    """Keep what the block measures, however it ends, and say how long that took if it was long."""
+    try:
+        yield
+    finally:
+        table.save()
+        if on_note is not None and table.measuring_s >= 1.0:
+            on_note(f"Timed {table.measured} operators in {table.measuring_s:.0f} s; {table.path} keeps them.")
+
+
+def as_graph_module(module: nn.Module) -> fx.GraphModule:
+    """Say that a module is the imported graph that it was made from, pruned or not."""
+    assert isinstance(module, fx.GraphModule)
+    return module

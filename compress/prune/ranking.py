@@ -1,0 +1,124 @@
+"""The network that a plan is for, and its channels by score: what any choice of ratios removes, and what is left."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from compress.artifacts import GroupPlan
+from compress.errors import PlanError
+from compress.measure.cost import layer_positions, macs_at
+from compress.prune.channels import ChannelGroup, remove_channels
+from compress.prune.importance import CRITERIA
+from compress.prune.latency import PrunedTime, Timing
+from compress.prune.scoring import group_removal_count, lowest_channels, removal_count, score_group
+
+Kind = Literal["macs", "latency"]
+_TRIAL_RATIO = 0.75
+"""Of each group, to see which sizes follow its channels; high, so that `align` lets most groups shrink."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What every plan needs to know: the network, its groups, and how channels are ranked and rounded.
+
+    `align`: kept channels (of a recurrent layer: units per direction) are a multiple of it, rounded up, so that never
+    more is removed than was asked for.
+    """
+
+    module: nn.Module
+    groups: Sequence[ChannelGroup]
+    input_shape: tuple[int, int, int]
+    criterion: str = "fpgm"
+    align: int = 1
+    fingerprint: str = ""
+    timing: Timing | None = None
+    """How the time of a pruned network is predicted; None: it is not."""
+
+    def __post_init__(self) -> None:
+        """Check what users set.
+
+        Raises:
+            PlanError: unknown criterion, or an align below 1.
+        """
+        if self.criterion not in CRITERIA:
+            raise PlanError(f"prune.criterion: got {self.criterion!r}. Must be one of {', '.join(CRITERIA)}.")
+        if self.align < 1:
+            raise PlanError(f"prune.align: got {self.align}. Must be 1 or more; 8 or 16 suits most CPUs.")
+
+
+def kept_channels(channels: int, ratio: float, align: int = 1) -> int:
+    """How many channels a ratio keeps: a multiple of `align`, rounded up, or all of them.
+
+    >>> kept_channels(40, 0.3), kept_channels(40, 0.3, 16), kept_channels(8, 0.5, 16), kept_channels(24, 0.3, 16)
+    (28, 32, 8, 24)
+    """
+    kept = channels - removal_count(channels, ratio)
+    return min(channels, math.ceil(kept / align) * align)
+
+
+class Ranking:
+    """The groups' channels by score, computed once for the many ratios that a bisection tries."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        criterion = CRITERIA[network.criterion]
+        self._scores: dict[str, Tensor] = {
+            group.name: score_group(network.module, group, criterion) for group in network.groups
+        }
+        self._positions = layer_positions(network.module, network.input_shape)
+        self._macs: dict[frozenset[tuple[str, int]], int] = {}
+        self._time: PrunedTime | None = None
+
+    def group_plan(self, group: ChannelGroup, ratio: float) -> GroupPlan:
+        align = self.network.align
+        kept = group.blocks * kept_channels(group.channels // group.blocks, ratio, align)
+        removed = lowest_channels(group, self._scores[group.name], group.channels - kept)
+        whole = kept == group.channels and group_removal_count(group, ratio) > 0
+        return GroupPlan(
+            channels=group.channels,
+            layers=group.layers,
+            pruning_ratio_asked=ratio,
+            pruning_ratio=len(removed) / group.channels,
+            removed=removed,
+            note=f"stays whole: the next multiple of align {align} is not below its {_width(group)}" if whole else "",
+        )
+
+    def macs(self, ratios: Mapping[str, float]) -> int:
+        """Multiply-adds of the network really pruned so; ratios that remove the same channels share one answer."""
+        network, removed = self.network, self.removed(ratios)
+        key = frozenset((name, len(channels)) for name, channels in removed.items() if channels)
+        if key not in self._macs:
+            self._macs[key] = macs_at(remove_channels(network.module, network.groups, removed), self._positions)
+        return self._macs[key]
+
+    def removed(self, ratios: Mapping[str, float]) -> dict[str, tuple[int, ...]]:
+        """The channels that these ratios take out."""
+        groups = [group for group in self.network.groups if group.name in ratios]
+        return {group.name: self.group_plan(group, ratios[group.name]).removed for group in groups}
+
+    def latency(self, ratios: Mapping[str, float]) -> float:
+        """Predicted milliseconds of the network pruned so."""
+        network = self.network
+        assert network.timing is not None
+        if self._time is None:
+            trial = self.removed(uniform(network, _TRIAL_RATIO))
+            self._time = PrunedTime(network.module, network.groups, trial, network.timing)
+        return self._time.ms({name: len(channels) for name, channels in self.removed(ratios).items()})
+
+    def size(self, kind: Kind, ratios: Mapping[str, float]) -> float:
+        """What a target is a share of."""
+        return self.macs(ratios) if kind == "macs" else self.latency(ratios)
+
+
+def _width(group: ChannelGroup) -> str:
+    """What `align` is held against."""
+    width = group.channels // group.blocks
+    return f"{width} channels" if group.blocks == 1 else f"{width} units per direction"
+
+
+def uniform(network: Network, ratio: float) -> dict[str, float]:
+    """The same ratio for every group."""
+    return {group.name: ratio for group in network.groups}
