@@ -46,20 +46,19 @@ def run_form(
     identity = train_identity(model, run.teacher, task, trained, recipe.seed)
 
     def compute(file: Path) -> Quantized:
-        lowered, placement = lower_and_place(model, task, trained, base.out / "int8.onnx")
+        lowered = lower_and_place(model, task, trained, base.out / "int8.onnx")
         qat = train_int8(
             model,
             lowered,
             run.teacher,
             task,
             trained,
-            float_values=placement.float_values if placement else (),
             seed=recipe.seed,
             threads=run.threads,
             checkpoint=checkpoint,
             on_progress=on_progress,
         )
-        made, quantized = export_trained(qat, lowered, task, step, run.threads)
+        made, quantized = export_trained(qat, lowered.model, task, step, run.threads)
         save_model(made, file)
         return quantized
 

@@ -21,7 +21,7 @@ from compress.measure.operators import Operator, OperatorTime, Precision
 from compress.measure.runtime import value_shapes
 from compress.quant import prepare_qat
 from compress.quant.placement import Costs, describe, fastest_placement, read_costs
-from compress.quant.prepare import integer_nodes, is_fused, is_move, value_name
+from compress.quant.prepare import integer_nodes, is_fused, is_move, output_values, value_name
 from compress.recipe import QuantizeStep
 
 Progress = Callable[[int, int, str], None]
@@ -34,6 +34,17 @@ BALANCED = 1.05
 ROUNDS, BUDGET_S = 40, 20.0
 """Timed rounds of all files in turn, fewer if that takes longer."""
 CANONICAL, ALL_INTEGER, ALL_FLOAT = "float32", "int8 throughout", "float throughout, int8 weights"
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A network in the form that is quantised."""
+
+    model: onnx.ModelProto
+    float_values: tuple[str, ...]
+    """What computes in float although integer kernels exist."""
+    placement: Placement | None
+    """How that was chosen; None for `size`, where nothing is."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,10 @@ def place(
     file: Path | None = None,
     table: LatencyTable | None = None,
     on_progress: Progress | None = None,
-) -> tuple[onnx.ModelProto, Placement | None]:
+) -> Lowered:
     """The lowered model that is quantised, and what of it runs in integers.
+
+    Convolutions that compute an output stay in float: their rounding would be the output's.
 
     Args:
         model: canonical, float.
@@ -70,10 +83,11 @@ def place(
     Returns:
         The placement is None for `size`: everything that can runs in integers, and nothing is timed.
     """
-    if step.optimize == "size":
-        return lower_for_int8(model, resample=False), None
-    lowered = lower_for_int8(model)
+    lowered = lower_for_int8(model, resample=step.optimize != "size")
     module = to_torch(lowered)
+    outputs = output_values(module)
+    if step.optimize == "size":
+        return Lowered(lowered, tuple(sorted(outputs)), None)
     named = tuple(float_layers(module))
     identity = fingerprint(
         lowered.SerializeToString(deterministic=True),
@@ -87,13 +101,13 @@ def place(
     if file is not None and file.is_file():
         known = artifacts.load(Placement, file)
         if known.fingerprint == identity:
-            return lowered, known
+            return Lowered(lowered, known.float_values, known)
     costs, input_cost = _costs(lowered, module, named, input_shape, table or LatencyTable(), on_progress)
-    assignments = _assignments(lowered, module, step, named, costs, input_cost)
+    assignments = _assignments(lowered, module, step, named, costs, input_cost, outputs)
     placement = _fastest(model, assignments, costs, step, input_shape, identity, on_progress)
     if file is not None:
         artifacts.save(placement, file)
-    return lowered, placement
+    return Lowered(lowered, placement.float_values, placement)
 
 
 def placement_lines(placement: Placement) -> tuple[str, ...]:
@@ -121,6 +135,7 @@ def _costs(
     integer = integer_nodes(module, float_layers)
     nodes = [*integer, *(node for node in module.graph.nodes if is_move(node) or is_fused(module, node))]
     able = {node.meta.get("onnx") for node in nodes} | {value_name(node) for node in nodes}
+    able -= output_values(module)
     timed = _Reporting(table, 2 * len(places), on_progress)
     shapes = _output_shapes(lowered, places, input_shape)
     found = read_costs(places, able & set(places), shapes, timed)
@@ -144,6 +159,7 @@ def _assignments(
     float_layers: Collection[str],
     costs: Mapping[str, Costs],
     input_cost: float,
+    outputs: Collection[str],
 ) -> list[Assignment]:
     """Different files to time: what the table finds fastest, all in integers, all in float."""
     able = frozenset(name for name, cost in costs.items() if cost.integer_time is not None)
@@ -152,7 +168,8 @@ def _assignments(
         name = "by the table" if favour == 1 else f"by the table, integers taken for {favour:g}x as slow"
         wanted[name] = fastest_placement(costs, input_cost, favour) & able
     found: list[Assignment] = []
-    for name, values in wanted.items():
+    for name, chosen in wanted.items():
+        values = chosen | set(outputs)
         prepared = prepare_qat(
             module, float_layers=float_layers, float_values=values, weight_bits=step.weight_bits,
             asymmetric_hard_swish=step.pact.asymmetric_hardswish,
@@ -188,7 +205,7 @@ def _fastest(
     if step.optimize == "balanced":
         able = [one for one in assignments if tried[one.name] <= BALANCED * tried[best.name]]
         best = min(able, key=lambda one: (len(one.file), tried[one.name]))
-    fixed = {name: "named in float_layers, or first in the network" for name, cost in costs.items()
+    fixed = {name: "first or last in the network, or named in float_layers" for name, cost in costs.items()
              if cost.integer_time is None and cost.place.operator.op_type in ("Conv", "Gemm", "MatMul")}  # fmt: skip
     notes: tuple[str, ...] = ()
     if best.name == ALL_FLOAT:

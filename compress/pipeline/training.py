@@ -11,13 +11,13 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
-from compress.artifacts import Placement, Quantized, Score, fingerprint
+from compress.artifacts import Quantized, Score, fingerprint
 from compress.errors import DataError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.measure.runtime import Session
 from compress.pipeline.exporting import export_checked, export_form
 from compress.pipeline.inputs import default_threads, score_model
-from compress.pipeline.placing import place, placement_lines
+from compress.pipeline.placing import Lowered, place, placement_lines
 from compress.pipeline.stages import Progress, as_graph_module, check_fits, expand_names, model_identity
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
@@ -82,29 +82,28 @@ def run_quantize(
     Raises:
         ParityError: the file does not compute what the model computes; nothing is written.
     """
-    lowered, placement = lower_and_place(model, task, step, out_file, on_progress)
+    lowered = lower_and_place(model, task, step, out_file, on_progress)
     qat = train_int8(
         model,
         lowered,
         teacher,
         task,
         step,
-        float_values=placement.float_values if placement else (),
         seed=seed,
         threads=threads,
         checkpoint=checkpoint,
         on_progress=on_progress,
     )
-    made, quantized = export_trained(qat, lowered, task, step, threads)
+    made, quantized = export_trained(qat, lowered.model, task, step, threads)
     save_model(made, out_file)
     _discard(checkpoint)
-    lines = placement_lines(placement) if placement else ()
-    return replace(quantized, placement=placement, notes=(*lines, *quantized.notes))
+    lines = placement_lines(lowered.placement) if lowered.placement else ()
+    return replace(quantized, placement=lowered.placement, notes=(*lines, *quantized.notes))
 
 
 def lower_and_place(
     model: onnx.ModelProto, task: Task, step: QuantizeStep, out_file: Path, on_progress: Progress | None = None
-) -> tuple[onnx.ModelProto, Placement | None]:
+) -> Lowered:
     """The lowered model and what of it runs in integers, as chosen for this file before, or now (see `place`)."""
     return place(
         model,
@@ -118,12 +117,11 @@ def lower_and_place(
 
 def train_int8(
     model: onnx.ModelProto,
-    lowered: onnx.ModelProto,
+    lowered: Lowered,
     teacher: onnx.ModelProto | None,
     task: Task,
     step: QuantizeStep,
     *,
-    float_values: Sequence[str] = (),
     seed: int = 0,
     threads: int | None = None,
     checkpoint: Path | None = None,
@@ -139,17 +137,16 @@ def train_int8(
         teacher: see `run_finetune`.
         task: images and metric.
         step: how to train.
-        float_values: what computes in float although integer kernels exist (see `place`).
         seed: of order and augmentation.
         threads: for training and scoring.
         checkpoint: file to go on from.
         on_progress: called as (done, in all, message).
     """
-    module = _trainable(lowered, task, threads)
+    module = _trainable(lowered.model, task, threads)
     qat = prepare_qat(
         module,
         float_layers=_float_layers(model, module, step.float_layers),
-        float_values=float_values,
+        float_values=lowered.float_values,
         pact=step.pact.enabled,
         asymmetric_hard_swish=step.pact.asymmetric_hardswish,
         weight_bits=step.weight_bits,
@@ -162,7 +159,7 @@ def train_int8(
             task,
             step,
             evaluate=lambda trained: (
-                score_model(export_form(as_graph_module(trained), lowered, step).model, task, threads).metric
+                score_model(export_form(as_graph_module(trained), lowered.model, step).model, task, threads).metric
             ),
             teacher=_teacher(teacher, threads, step.distill),
             parameter_groups=qat_parameter_groups(
@@ -170,7 +167,7 @@ def train_int8(
             ),
             seed=seed + 1,  # other batches than fine-tuning saw
             checkpoint=checkpoint,
-            identity=fingerprint(train_identity(model, teacher, task, step, seed), float_values),
+            identity=fingerprint(train_identity(model, teacher, task, step, seed), lowered.float_values),
             on_progress=on_progress,
         )
     return qat

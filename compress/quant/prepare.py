@@ -22,6 +22,8 @@ PASS_THROUGH = frozenset(
     {"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "DepthToSpace", "Slice"}
 )
 """Operators that move integers and keep their scale; so does a Resize to the nearest."""
+LAST = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "HardSigmoid", "Tanh", "Relu", "Clip"})
+"""Activations that stand behind the layer that computes an output."""
 WITHIN_RANGE = PASS_THROUGH | {"GlobalAveragePool", "AveragePool", "Resize", "Split"}
 """Operators whose results lie between their input's ends."""
 ORDINARY_WEIGHT = 0.05
@@ -104,6 +106,22 @@ def integer_nodes(module: fx.GraphModule, float_layers: Collection[str] = ()) ->
         if not dropped:
             return integer
         integer -= dropped
+
+
+def output_values(module: fx.GraphModule) -> set[str]:
+    """Values of convolutions that compute an output: nothing but activations and moves stands behind them.
+
+    In integers they would round the output itself to 8 bits, and nothing behind them could make up for it.
+    """
+    convolutions = [node for node in module.graph.nodes if isinstance(_module_of(module, node), nn.Conv2d)]
+    return {value_name(node) for node in convolutions if _is_output(node)}
+
+
+def _is_output(node: fx.Node) -> bool:
+    if node.op == "output":
+        return True
+    users = [user for user in node.users if user.op == "output" or user.meta.get("op_type") in LAST or is_move(user)]
+    return bool(users) and len(users) == len(node.users) and all(_is_output(user) for user in users)
 
 
 def pacts(module: nn.Module) -> Iterator[tuple[str, PACT]]:

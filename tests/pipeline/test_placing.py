@@ -8,7 +8,7 @@ import pytest
 from compress import artifacts
 from compress.artifacts import Latency, Placement
 from compress.measure.latency_table import LatencyTable
-from compress.measure.operators import Operator, OperatorTime
+from compress.measure.operators import Operator, OperatorTime, measure_operator
 from compress.pipeline import placing
 from compress.pipeline.placing import ALL_FLOAT, ALL_INTEGER, CANONICAL, place, placement_lines
 from compress.recipe import QuantizeStep
@@ -43,10 +43,11 @@ def with_times(monkeypatch: pytest.MonkeyPatch, times: dict[str, float], otherwi
 
 def run(tmp_path: Path, optimize: str = "latency", file: Path | None = None, **options: float) -> Placement:
     step = QuantizeStep(optimize=optimize)
-    lowered, found = place(model(), step, SHAPE, lambda _: (), file=file, table=table(tmp_path, **options))
-    assert_same(model(), lowered, ((1, *SHAPE),))
-    assert found is not None
-    return found
+    found = place(model(), step, SHAPE, lambda _: (), file=file, table=table(tmp_path, **options))
+    assert_same(model(), found.model, ((1, *SHAPE),))
+    assert found.placement is not None
+    assert found.float_values == found.placement.float_values
+    return found.placement
 
 
 @pytest.mark.parametrize("fastest", [ALL_INTEGER, ALL_FLOAT, "by the table"])
@@ -67,9 +68,10 @@ def test_balanced_takes_the_smallest_of_those_nearly_as_fast(tmp_path: Path, mon
 
 def test_size_times_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placing, "measure_latency", None)
-    lowered, found = place(model(), QuantizeStep(optimize="size"), SHAPE, lambda _: ())
-    assert found is None
-    assert ops(lowered) == ops(model())
+    found = place(model("conv_output"), QuantizeStep(optimize="size"), SHAPE, lambda _: ())
+    assert found.placement is None
+    assert ops(found.model) == ops(model("conv_output"))
+    assert found.float_values == (model("conv_output").graph.output[0].name,)
 
 
 def test_a_choice_that_was_made_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +87,8 @@ def test_a_choice_that_was_made_stays(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_real_times_are_never_worse_than_all_in_float(tmp_path: Path) -> None:
     """On this machine, whatever it is: of the files that were timed none is faster than the chosen one."""
-    _, found = place(model(), QuantizeStep(), SHAPE, lambda _: (), table=LatencyTable(tmp_path / "table.json"))
+    table = LatencyTable(tmp_path / "table.json", measure=measure_operator)
+    found = place(model(), QuantizeStep(), SHAPE, lambda _: (), table=table).placement
     assert found is not None
     assert found.tried[found.chosen] == min(ms for name, ms in found.tried.items() if name != CANONICAL)
     assert sum(region.operators for region in found.regions) > 5

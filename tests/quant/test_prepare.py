@@ -9,6 +9,7 @@ from torch import fx, nn
 from compress.graph import to_torch
 from compress.quant import PACT, integer_nodes, pacts, prepare_qat, qat_parameter_groups
 from compress.quant.layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
+from compress.quant.prepare import output_values
 from tests.quant import nets
 
 GEMM_HEAD = {"GlobalAveragePool": 1, "Gemm": 1}
@@ -289,3 +290,16 @@ def test_every_weight_gets_a_gradient() -> None:
     qat(nets.images())[:, 0].sum().backward()
     without = [name for name, parameter in qat.named_parameters() if parameter.grad is None]
     assert without == []
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [("conv_output", 1), ("flat_output", 1), ("relu_output", 1), ("neck", 1), ("pyramid", 1), ("mobile", 0)],
+)
+def test_convolutions_that_compute_an_output(name: str, outputs: int) -> None:
+    """Behind them stand activations and moves alone; a Linear writes float anyway."""
+    module = imported(name)
+    found = output_values(module)
+    assert len(found) == outputs
+    marked = prepare_qat(module, float_values=found)
+    assert len(list(pacts(marked))) < len(list(pacts(prepare_qat(module)))) or not outputs
