@@ -3,9 +3,10 @@
     python scripts/predict_latency.py model.onnx --input 3,48,192
     python scripts/predict_latency.py model.onnx --input 3,48,192 --int8 int8.onnx --slowest 10
 
-The prediction is what `compress prune --target latency=...` goes by: each operator alone, from the table of this machine
-(measured now where it does not hold it), and their sum. Measured is the canonical model, and the int8 file that was made
-of it if one is given, in turn. One thread. With `--slowest`, the operators that take most of the predicted time.
+The prediction is what `compress prune --target latency=...` goes by: each operator alone, from the table of this
+machine (timed now where it does not hold it), and their sum. Measured is the canonical model, and in turn with it the
+int8 file that was made of it, if one is given. One thread. With `--slowest`, the operators that take most of the
+predicted time.
 """
 
 import argparse
@@ -14,7 +15,6 @@ from pathlib import Path
 import onnx
 
 from compress import pipeline
-from compress.graph import save_model
 from compress.measure.latency import measure_latency
 from compress.measure.latency_table import LatencyTable, key_of
 from compress.measure.machine import machine_info
@@ -29,7 +29,7 @@ def main() -> None:
     machine = machine_info()
     print(f"{machine.cpu} ({', '.join(machine.flags)}), onnxruntime {machine.versions['onnxruntime']}, 1 thread.\n")
     model, table = pipeline.open_model(str(options.model), None, options.input), LatencyTable()
-    for line in compare(model, options.model.with_suffix(".canonical.onnx"), options, table):
+    for line in compare(model, options, table):
         print(line, flush=True)
     table.save()
     print(f"\nTimed {table.measured} operators in {table.measuring_s:.1f} s; {table.path} keeps them.")
@@ -51,18 +51,15 @@ def shape_of(text: str) -> Shape:
     return channels, height, width
 
 
-def compare(model: onnx.ModelProto, canonical: Path, options: argparse.Namespace, table: LatencyTable) -> list[str]:
+def compare(model: onnx.ModelProto, options: argparse.Namespace, table: LatencyTable) -> list[str]:
     """The lines of the table: predicted, measured, and their ratio."""
-    files: dict[Precision, Path] = {"float32": canonical}
+    files: dict[str, Path | bytes] = {"float32": model.SerializeToString()}
     if options.int8:
         files["int8"] = options.int8
-    save_model(model, canonical)
-    try:
-        measured = measure_latency({**files}, options.input, rounds=options.rounds)
-    finally:
-        canonical.unlink()
+    measured = measure_latency(files, options.input, rounds=options.rounds)
+    precisions: tuple[Precision, ...] = ("float32", "int8")
     lines = ["| kernels | predicted ms | measured ms [p10-p90] | predicted / measured |", "|---|---|---|---|"]
-    for precision in files:
+    for precision in precisions[: len(files)]:
         predicted, found = predicted_ms(places_of(model, options.input), table, precision), measured[precision]
         spread = f"{found.median_ms:.2f} [{found.p10_ms:.2f}-{found.p90_ms:.2f}]"
         lines.append(f"| {precision} | {predicted:.2f} | {spread} | {predicted / found.median_ms:.2f} |")
