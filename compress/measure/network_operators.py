@@ -74,8 +74,11 @@ def places_of(model: onnx.ModelProto, input_shape: tuple[int, ...]) -> dict[str,
 
 
 def predicted_ms(places: Mapping[str, Place], table: Times, precision: Precision = "float32") -> float:
-    """Milliseconds of a network in float32, or with every operator in int8 that has an integer kernel."""
-    chosen = {name: with_precision(place.operator, precision) for name, place in places.items()}
+    """Milliseconds of a network in float32, or in int8: every operator that has integer kernels, but for the stem."""
+    chosen = {
+        name: with_precision(place.operator, precision if any(place.sources) else "float32")
+        for name, place in places.items()
+    }
     times = {name: table.time(operator) for name, operator in chosen.items()}
     own = sum(times[name].kernel_ms for name in places if not _is_free(places[name], chosen[name]))
     return own + _boundaries_ms(places, chosen, table) + _layouts_ms(places, chosen, times)

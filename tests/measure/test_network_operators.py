@@ -151,17 +151,17 @@ def test_in_float_the_sum_of_all_but_what_a_convolution_adds_by_itself() -> None
     assert predicted_ms(places_of(block(), SHAPE), Formula()) == 7.0
 
 
-def test_in_integers_the_image_is_quantised_once() -> None:
-    assert predicted_ms(places_of(block(), SHAPE), Formula(), "int8") == 8 * 0.25 + 1000
+def test_in_integers_the_stem_stays_in_float_and_what_it_makes_is_quantised_once() -> None:
+    assert predicted_ms(places_of(block(), SHAPE), Formula(), "int8") == 1.0 + 7 * 0.25 + 1000
 
 
 def test_what_has_no_integer_kernel_stays_in_float_between_its_boundaries() -> None:
     net = Net()
-    conv = net.conv("x", "conv", (8, 3, 1, 1))
+    conv = net.conv(net.conv("x", "stem", (8, 3, 1, 1)), "conv", (8, 8, 1, 1))
     gate = net.node("Sigmoid", [conv], "gate")
     places = places_of(net.model(net.node("Mul", [conv, gate], "gated")), SHAPE)
-    # The image and the gate are quantised, the convolution's output is dequantised; its integers reach the product.
-    assert predicted_ms(places, Formula(), "int8") == 0.25 + 1.0 + 0.25 + 2 * 1000 + 10000
+    # The stem's output is quantised, the second convolution's is dequantised for the gate, and the gate is quantised.
+    assert predicted_ms(places, Formula(), "int8") == 1.0 + 0.25 + 1.0 + 0.25 + 2 * 1000 + 10000
 
 
 def test_a_run_of_convolutions_changes_layout_at_its_ends() -> None:
