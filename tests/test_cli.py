@@ -103,6 +103,7 @@ class FakePipeline(types.ModuleType):
             "run_finetune": SCORE,
             "run_quantize": Quantized(Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64), ("recurrent layers: weights",)),
             "score_model": SCORE,
+            "score_in": SCORE,
             "score_with_pictures": (SCORE, self.gallery),
             "open_any": b"a model",
         }
@@ -301,6 +302,18 @@ def test_evaluate_where_the_task_tells_nothing_of_single_images(pipeline: FakePi
     assert result.exit_code == 0
     assert result.stdout == "accuracy 0.9000 on 20 images\n  0 0.8750\n  180 1\n"
     assert "Note: no pictures: the task does not tell what it makes of single images." in result.stderr
+
+
+def test_evaluate_in_another_runtime(pipeline: FakePipeline) -> None:
+    result = run("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "openvino", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    (runtime, _, _, threads), names = pipeline.calls["score_in"]
+    assert (runtime, threads, names) == ("openvino", 1, {"name": "m.onnx"})
+    assert "accuracy 0.9000 on 20 images" in result.stdout
+    assert "score_model" not in pipeline.calls
+    said = fails("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "openvino", "--save-images", "2")
+    assert "--runtime: got 'openvino' with --save-images, whose pictures are of onnxruntime only." in said
+    assert "--runtime: got 'x'. Must be of" in fails("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "x")
 
 
 def test_a_folder_for_pictures_but_no_pictures(pipeline: FakePipeline) -> None:

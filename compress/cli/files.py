@@ -52,6 +52,12 @@ def evaluate(
     side: options.Side = None,
     processes: options.Processes = None,
     threads: options.Threads = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            help="onnxruntime or openvino; the latter needs pip install 'compress[openvino]'.", metavar="NAME"
+        ),
+    ] = "onnxruntime",
     save_images: Annotated[
         int, typer.Option(min=0, help="write pictures of this many images, the worst first.", metavar="N")
     ] = 0,
@@ -60,17 +66,23 @@ def evaluate(
         typer.Option(help="folder for them and their page, index.html; default MODEL_images.", metavar="FOLDER"),
     ] = None,
 ) -> None:
-    """Score any model on labelled images, in onnxruntime, and show what it got wrong.
+    """Score any model on labelled images, and show what it got wrong.
 
     \b
     Examples:
       compress evaluate int8.onnx --task classification --data val/labels.txt --save-images 20
       compress evaluate rec.onnx --task recognition --charset dict.txt --data val/labels.txt
+      compress evaluate int8.onnx --data val/labels.txt --runtime openvino
     """
     if images_out and not save_images:
         raise CompressError("--images-out: needs --save-images N, how many pictures to write.")
     from compress import pipeline
+    from compress.measure import runtimes
 
+    runtimes.check_runtimes([runtime])
+    other = runtime != runtimes.ONNXRUNTIME
+    if save_images and other:
+        raise CompressError(f"--runtime: got {runtime!r} with --save-images, whose pictures are of onnxruntime only.")
     made = make_task(
         task,
         (),
@@ -86,7 +98,12 @@ def evaluate(
     )
     opened = pipeline.open_any(model, weights, made.input_shape)
     if not save_images:
-        _print_score(pipeline.score_model(opened, made, threads), made)
+        scored = (
+            pipeline.score_in(runtime, opened, made, threads, name=model)
+            if other
+            else pipeline.score_model(opened, made, threads)
+        )
+        _print_score(scored, made)
         return
     name = _file_name(model)
     folder = images_out or Path(f"{name}_images")

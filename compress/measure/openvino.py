@@ -16,7 +16,8 @@ class OpenVinoSession:
 
     Args:
         model: the bytes of an ONNX file.
-        input_shape: (N, C, H, W) of the images; a fixed shape, for which OpenVINO chooses its kernels.
+        input_shape: (N, C, H, W) of the images; a fixed shape, for which OpenVINO chooses its kernels. None: as the
+            file has it, which may be any; then it looks for kernels again at each shape that is new.
         name: what messages call the model.
         threads: threads of one inference.
 
@@ -26,7 +27,7 @@ class OpenVinoSession:
     """
 
     def __init__(
-        self, model: bytes, input_shape: tuple[int, int, int, int], *, name: str = "model", threads: int = 1
+        self, model: bytes, input_shape: tuple[int, int, int, int] | None, *, name: str = "model", threads: int = 1
     ) -> None:
         self._name = name
         core = _openvino().Core()
@@ -34,12 +35,16 @@ class OpenVinoSession:
             network = core.read_model(model)
             if len(network.inputs) != 1:
                 raise ModelError(f"{name}: has {len(network.inputs)} inputs. Expected one image input.")
-            network.reshape(list(input_shape))
+            if input_shape is not None:
+                network.reshape(list(input_shape))
             compiled = core.compile_model(network, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": threads})
             self._request = compiled.create_infer_request()
         except RuntimeError as error:  # the one type that OpenVINO raises
             raise ModelError(f"{name}: OpenVINO cannot load it: {_reason(error)}.") from error
         self._output = compiled.outputs[0]
+        self.output_shape = tuple(
+            int(size.get_length()) if size.is_static else None for size in self._output.get_partial_shape()
+        )
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Compute the first output for float32 `images` [N, C, H, W].
@@ -48,7 +53,7 @@ class OpenVinoSession:
             ModelError: the images do not have the session's shape, or the model fails while running.
         """
         try:  # shared: onnxruntime does not copy its input either
-            results = self._request.infer({0: images}, share_inputs=True)
+            results = self._request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)
         except RuntimeError as error:
             raise ModelError(
                 f"{self._name}: OpenVINO fails on {images.dtype} images of shape {list(images.shape)}: "

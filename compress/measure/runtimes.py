@@ -21,6 +21,9 @@ DIFFERENCE_IMAGES = 8
 class Runner(Protocol):
     """A model in some runtime."""
 
+    output_shape: tuple[int | None, ...]
+    """Of the first output; None where the file leaves a dimension open."""
+
     def run(self, images: np.ndarray) -> np.ndarray:
         """Compute the first output for float32 images [N, C, H, W]."""
         ...
@@ -103,16 +106,16 @@ def open_runners(
 
 
 def open_runner(
-    runtime: str, model: bytes, input_shape: tuple[int, int, int], *, name: str = "model", threads: int = 1
+    runtime: str, model: bytes, input_shape: tuple[int, int, int] | None, *, name: str = "model", threads: int = 1
 ) -> Runner:
-    """A file in one runtime, for one image at a time.
+    """A file in one runtime, for one image (C, H, W) at a time; None: for images of any size and number.
 
     Raises:
         ModelError: the runtime cannot load it; the message names file and runtime.
         CompressError: the runtime is not installed.
     """
     if runtime == OPENVINO:
-        return OpenVinoSession(model, (1, *input_shape), name=name, threads=threads)
+        return OpenVinoSession(model, (1, *input_shape) if input_shape else None, name=name, threads=threads)
     return Session(model, threads=threads, stop_spinning=True, name=name)
 
 

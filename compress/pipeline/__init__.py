@@ -1,6 +1,6 @@
 """The stages on files, and the whole run: what the command line calls."""
 
-from compress.pipeline.inputs import inspect_model, make_task, open_any, open_model, score_model
+from compress.pipeline.inputs import inspect_model, make_task, open_any, open_model, score_in, score_model
 from compress.pipeline.pictures import score_with_pictures
 from compress.pipeline.run import run_recipe
 from compress.pipeline.stages import run_prune, run_sensitivity
@@ -16,6 +16,7 @@ __all__ = [
     "run_quantize",
     "run_recipe",
     "run_sensitivity",
+    "score_in",
     "score_model",
     "score_with_pictures",
 ]

@@ -85,6 +85,22 @@ def test_one_int8_layer_agrees_to_one_step() -> None:
 
 
 @needs_openvino
+def test_without_a_shape_images_of_any_size_are_computed() -> None:
+    session = OpenVinoSession(conv_model(), None)
+    assert session.output_shape == (None, 4, None, None)
+    for size in ((2, 3, 6, 8), (1, 3, 4, 4)):
+        images = np.random.default_rng(3).standard_normal(size).astype(np.float32)
+        np.testing.assert_allclose(session.run(images), Session(conv_model()).run(images), rtol=1e-5, atol=1e-5)
+
+
+@needs_openvino
+def test_images_that_are_not_contiguous_are_computed_as_they_are() -> None:
+    images = np.ascontiguousarray(IMAGES.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
+    session = OpenVinoSession(conv_model(), SHAPE)
+    np.testing.assert_array_equal(session.run(images), session.run(IMAGES))
+
+
+@needs_openvino
 def test_an_output_stays_after_the_next_run() -> None:
     session = OpenVinoSession(conv_model(), SHAPE)
     first = session.run(IMAGES)
@@ -116,13 +132,20 @@ def test_images_of_another_shape_are_refused() -> None:
 # --- without it -------------------------------------------------------------------------------------------------
 
 
+class FakeOutput:
+    """An output [N, 4], of which the number of images is open."""
+
+    def get_partial_shape(self) -> list[Any]:
+        return [SimpleNamespace(is_static=False), SimpleNamespace(is_static=True, get_length=lambda: 4)]
+
+
 class FakeOpenVino(ModuleType):
     """OpenVINO as far as it is used; keeps what it was asked for, and gives images back."""
 
     def __init__(self, inputs: int = 1) -> None:
         super().__init__("openvino")
         self.inputs = [object()] * inputs
-        self.outputs = ["y", "z"]
+        self.outputs = [FakeOutput(), FakeOutput()]
         self.asked: dict[str, Any] = {}
 
     def Core(self) -> "FakeOpenVino":
@@ -136,7 +159,8 @@ class FakeOpenVino(ModuleType):
         return self
 
     def create_infer_request(self) -> Any:
-        return SimpleNamespace(infer=lambda feeds, share_inputs: {"y": feeds[0] + 1, "z": feeds[0]})
+        first, second = self.outputs
+        return SimpleNamespace(infer=lambda feeds, share_inputs: {first: feeds[0] + 1, second: feeds[0]})
 
 
 def test_one_stream_so_many_threads_float32_and_a_fixed_shape(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +177,7 @@ def test_one_stream_so_many_threads_float32_and_a_fixed_shape(monkeypatch: pytes
             "INFERENCE_PRECISION_HINT": "f32",
         },
     }
+    assert session.output_shape == (None, 4)
     np.testing.assert_array_equal(session.run(IMAGES), IMAGES + 1)  # the first output
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import CompressError, ModelError
 from compress.measure import runtimes
-from compress.measure.runtimes import Runners, check_runtimes, open_runners, output_differences
+from compress.measure.runtimes import Runners, check_runtimes, open_runner, open_runners, output_differences
 
 SHAPE = (3, 4, 4)
 BOTH = ("onnxruntime", "openvino")
@@ -32,10 +32,12 @@ def add_model(constant: float) -> bytes:
 class Biased:
     """A runtime that computes x + 1.25, whatever the file says; or none of the files named `bad`."""
 
+    output_shape = (None, *SHAPE)
+
     def __init__(self, model: bytes, input_shape: tuple[int, ...], *, name: str, threads: int) -> None:
         if name.startswith("bad"):
             raise ModelError(f"{name}: OpenVINO cannot load it: no such operator.")
-        self.threads = threads
+        self.threads, self.input_shape = threads, input_shape
 
     def run(self, images: np.ndarray) -> np.ndarray:
         return images + np.float32(1.25)
@@ -57,7 +59,8 @@ def test_each_file_in_each_runtime(fake: None) -> None:
     opened = open_runners({"a": add_model(1), "b": add_model(2)}, SHAPE, BOTH, threads=2)
     assert list(opened.runners) == [("a", BOTH[0]), ("a", BOTH[1]), ("b", BOTH[0]), ("b", BOTH[1])]
     assert opened.failed == {}
-    assert opened.runners["a", "openvino"].threads == 2  # type: ignore[attr-defined]
+    runner: Any = opened.runners["a", "openvino"]
+    assert (runner.threads, runner.input_shape) == (2, (1, *SHAPE))
 
 
 def test_what_one_runtime_cannot_read_loses_nothing_else(fake: None) -> None:
@@ -81,6 +84,11 @@ def test_a_runtime_that_is_not_installed_is_an_error_whatever_else_is_named(monk
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(CompressError, match="--runtime: openvino is not installed"):
         open_runners({"a": add_model(1)}, SHAPE, BOTH)
+
+
+def test_a_runner_for_images_of_any_size(fake: None) -> None:
+    runner: Any = open_runner("openvino", add_model(1), None)
+    assert runner.input_shape is None
 
 
 def test_differences_are_of_the_first_output_and_named(fake: None) -> None:

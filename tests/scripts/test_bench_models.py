@@ -153,7 +153,7 @@ def test_other_images_are_scored_anew(bench_models, bench_rows, nncf, inputs: Pa
     scored = counted(bench_rows, monkeypatch)
     (model,) = run(bench_models, inputs, "--images", "tiny=2").models
     assert len(scored) == len(NAMES)
-    assert {row.score.count for row in model.rows} < {8, 4, 2}
+    assert {row.score.count for row in model.rows} == {2}
     assert "as `--images 2` asks" in (inputs / "bench" / "bench.md").read_text()
 
 
