@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import CompressError, ModelError
+from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.openvino import OpenVinoSession
 from compress.measure.runtime import Session
 
@@ -40,18 +41,17 @@ def conv_model() -> bytes:
     return as_bytes(nodes, {"w": weight}, 4)
 
 
-def int8_model() -> bytes:
-    """As this project's files are: uint8 input, int8 weights of 7 bits per channel, int32 bias, uint8 output."""
-    rng = np.random.default_rng(2)
-    scales = np.float32([0.01, 0.02, 0.03, 0.04])
+def int8_model(weight: np.ndarray, input_scale: float, zero_point: int, output_scale: float) -> bytes:
+    """As this project's files are: uint8 input, int8 weights per channel, int32 bias, uint8 output."""
+    scales = np.linspace(0.01, 0.04, 4, dtype=np.float32)
     constants = {
-        "xs": np.float32(0.03),
-        "xz": np.uint8(128),
-        "w": rng.integers(-63, 64, (4, 3, 3, 3), np.int8),
+        "xs": np.float32(input_scale),
+        "xz": np.uint8(zero_point),
+        "w": weight,
         "ws": scales,
-        "b": rng.integers(-500, 500, 4).astype(np.int32),
-        "bs": scales * np.float32(0.03),
-        "ys": np.float32(0.05),
+        "b": np.zeros(4, np.int32),
+        "bs": scales * np.float32(input_scale),
+        "ys": np.float32(output_scale),
         "yz": np.uint8(0),
     }
     nodes = [
@@ -79,9 +79,25 @@ def test_a_float_model_computes_what_it_does_in_onnxruntime() -> None:
 @needs_openvino
 def test_one_int8_layer_agrees_to_one_step() -> None:
     """All sums fit 16 bits with 7-bit weights: what is left is the rounding of the output."""
+    weight = np.random.default_rng(2).integers(-63, 64, (4, 3, 3, 3), np.int8)
     step = 0.05
-    apart = np.abs(OpenVinoSession(int8_model(), SHAPE).run(IMAGES) - Session(int8_model()).run(IMAGES))
+    model = int8_model(weight, 0.03, 128, step)
+    apart = np.abs(OpenVinoSession(model, SHAPE).run(IMAGES) - Session(model).run(IMAGES))
     assert apart.max() <= step * 1.001
+
+
+@needs_openvino
+@pytest.mark.parametrize("largest", [63, 127])
+def test_only_8_bit_weights_saturate_and_only_where_they_do_in_onnxruntime(largest: int) -> None:
+    """All inputs 255, all weights the largest: pairs of products of 8 bits are cut to 32767 on x86 without VNNI."""
+    whole = 255 * largest * 3 * 9 * 0.01  # the first channel, with all nine taps inside
+    model = int8_model(np.full((4, 3, 3, 3), largest, np.int8), 1.0, 0, whole / 200)
+    images = np.full(SHAPE, 255, np.float32)
+    found = [one.run(images)[0, 0, 3, 3] for one in (OpenVinoSession(model, SHAPE), Session(model))]
+    if largest == 63 or not saturates_int8(machine_info()):
+        assert found == pytest.approx([whole, whole], rel=0.01)
+    else:  # 32767 of 2 * 255 * 127 = 64770, beside single products, which are whole
+        assert max(found) < 0.7 * whole
 
 
 @needs_openvino
