@@ -24,7 +24,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import typer
@@ -63,7 +64,7 @@ def run(entries: Sequence[Entry], options: argparse.Namespace, on_progress: OnPr
     folders = {entry.name: options.out / entry.name for entry in entries}
     models = [make_files(entry, folders[entry.name], python, on_progress) for entry in entries]
     scores = [score_files(model, folders[model.entry.name], on_progress) for model in models]
-    load = os.getloadavg()[0]
+    busy = busy_cores()
     times = [time_files(model, options.threads, options.rounds, on_progress) for model in models]
     found = [
         model_bench(model, as_rows(model, scored, timed))
@@ -74,12 +75,33 @@ def run(entries: Sequence[Entry], options: argparse.Namespace, on_progress: OnPr
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         commit=commit(),
         machine=machine_info(),
-        load=load,
+        busy_cores=busy,
         nncf=next((model.nncf for model in models if model.nncf), ""),
         threads=options.threads,
         rounds=options.rounds,
         models=tuple(found),
     )
+
+
+def busy_cores(seconds: float = 2.0, stat: Path = Path("/proc/stat")) -> float | None:
+    """How many cores other work keeps busy while this process sleeps; None where the system does not tell."""
+    if not stat.is_file():
+        return None
+    idle, total = zip(*(_ticks(stat) for _ in _twice(seconds)), strict=True)
+    share = 1 - (idle[1] - idle[0]) / max(1, total[1] - total[0])
+    return round(share * (os.cpu_count() or 1), 2)
+
+
+def _twice(seconds: float) -> Iterator[None]:
+    yield
+    time.sleep(seconds)
+    yield
+
+
+def _ticks(stat: Path) -> tuple[int, int]:
+    """Idle ticks of all cores since the system started (waiting for disks included), and all ticks."""
+    values = [int(word) for word in stat.read_text().splitlines()[0].split()[1:9]]
+    return values[3] + values[4], sum(values)
 
 
 def write(bench: Bench, out: Path, docs: Path | None) -> None:

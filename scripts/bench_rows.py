@@ -73,8 +73,8 @@ class Bench:
     date: str
     commit: str
     machine: Machine
-    load: float
-    """The machine's load average of a minute just before anything was timed."""
+    busy_cores: float | None
+    """Cores that other work kept busy just before anything was timed; None where that is not known."""
     nncf: str
     """NNCF's version; empty where it made nothing."""
     threads: tuple[int, ...]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 MARKERS = ("o", "s", "^", "v", "D", "*")
 PANEL_INCHES = 4.2
+BUSY = 0.1
+"""Share of the cores; above it figures are not to be trusted."""
 
 
 def render(bench: Bench, picture: str = "") -> str:
@@ -71,9 +73,11 @@ def caption(bench: Bench) -> list[str]:
     counts = ", ".join(f"{model.name} {model.calibration}" for model in bench.models)
     runs = {latency.runs for model in bench.models for row in model.rows for latency in row.latencies.values()}
     version = f" {bench.nncf}" if bench.nncf else ""
+    trained = "; ".join(f"{m.name}: {', '.join(TITLES[name] for name in m.trained)}" for m in bench.models)
     lines = [
         f"command: `{bench.command}`, at commit {bench.commit}",
-        f"{bench.date}; {tables.machine_line(bench.machine)}; load average before timing: {bench.load:.2f}",
+        f"{bench.date}; {tables.machine_line(bench.machine)}",
+        *busy_lines(bench),
         f"ms: median of one image [10th-90th percentile] in onnxruntime over {_span(runs)} runs, all files of a model "
         f"in turn, {' and then '.join(map(str, bench.threads))} threads; vs: how many times as fast, by medians; "
         "KB: 1000 bytes.",
@@ -81,11 +85,7 @@ def caption(bench: Bench) -> list[str]:
         "quantisation with its defaults and the full bias correction (fast_bias_correction=False), run in onnxruntime "
         f"as all others. Both get the canonical form, {bits}, and the same training images as ours ({counts}), and "
         "train nothing.",
-        *(
-            f"{model.name}: trained: {', '.join(TITLES[name] for name in model.trained)}; the validation images chose "
-            "the best epoch. Every other int8 file is calibrated only."
-            for model in bench.models
-        ),
+        f"trained, the best epoch chosen by the validation images: {trained}. Other int8 files are only calibrated.",
     ]
     return lines + [
         f"{model.name}, {TITLES[row.name]}: not measured: {row.missing}"
@@ -93,6 +93,16 @@ def caption(bench: Bench) -> list[str]:
         for row in model.rows
         if row.missing
     ]
+
+
+def busy_lines(bench: Bench) -> list[str]:
+    """Whether other work was in the way."""
+    busy, cores = bench.busy_cores, bench.machine.cores
+    if busy is None:
+        return []
+    quiet = busy <= BUSY * cores
+    said = f"other work kept {busy:.2f} of {cores} cores busy just before timing"
+    return [said if quiet else f"**{said}: measure again on a quiet machine.**"]
 
 
 def _span(values: set[int]) -> str:

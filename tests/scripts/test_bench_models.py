@@ -73,6 +73,11 @@ def nncf(bench_rows: Any, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting(bench_models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_models.time, "sleep", lambda seconds: None)
+
+
 def run(bench_models: Any, inputs: Path, *options: str, model: str = "tiny") -> Any:
     """The result of the script."""
     arguments = ["bench_models.py", "--model", f"{model}={inputs / 'recipe.yaml'}", "--out", str(inputs / "bench")]
@@ -229,7 +234,7 @@ def example(bench_table: Any, flags: tuple[str, ...] = ("avx2",)) -> Any:
     rows.insert(3, bench_rows.Row("nncf", missing="no network"))
     model = bench_rows.ModelBench("cls", "ppocr_cls", (3, 48, 192), 256, None, ("pruned_int8",), tuple(rows))
     machine = Machine("A CPU", flags, 2, "Linux", {"onnxruntime": "1.31.1"})
-    return bench_table.Bench("the command", "today", "abc1234", machine, 0.25, "", (1, 2), 50, (model,))
+    return bench_table.Bench("the command", "today", "abc1234", machine, 0.15, "", (1, 2), 50, (model,))
 
 
 def test_the_caption_says_how_it_was_measured(bench_table: Any) -> None:
@@ -237,17 +242,36 @@ def test_the_caption_says_how_it_was_measured(bench_table: Any) -> None:
     for part in (
         "`the command`, at commit abc1234",
         "today; A CPU, 2 cores (avx2)",
-        "load average before timing: 0.25",
+        "- other work kept 0.15 of 2 cores busy just before timing\n",
         "over 50 runs",
         "1 and then 2 threads",
         "accuracy on 1200 validation images; ms: 3x48x192",
         "7-bit weights, since 8 bits saturate",
         "(cls 256)",
-        "cls: trained: ours, pruned + int8",
+        "validation images: cls: ours, pruned + int8.",
         "cls, NNCF: not measured: no network",
     ):
         assert part in text, part
     assert "8-bit weights, and" in bench_table.render(example(bench_table, ("avx2", "avx512_vnni")))
+
+
+@pytest.mark.parametrize(
+    ("busy", "said"), [(None, []), (0.2, ["other work kept 0.20 of"]), (0.21, ["**other work kept 0.21 of 2 cores"])]
+)
+def test_a_busy_machine_is_said(bench_table: Any, busy: float | None, said: list[str]) -> None:
+    lines = bench_table.busy_lines(dataclasses.replace(example(bench_table), busy_cores=busy))
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
+def test_busy_cores_are_those_of_others(bench_models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  100 0 50 1000 50 0 0 0 0 0\ncpu0 1 2 3\n")
+    later = "cpu  150 0 100 1250 100 0 0 0 0 0\n"  # 300 of 400 ticks idle or waiting
+    monkeypatch.setattr(bench_models.time, "sleep", lambda seconds: stat.write_text(later))
+    monkeypatch.setattr(bench_models.os, "cpu_count", lambda: 2)
+    assert bench_models.busy_cores(stat=stat) == 0.5
+    assert bench_models.busy_cores(stat=tmp_path / "none") is None
 
 
 def test_a_result_survives_its_file(bench_table: Any, tmp_path: Path) -> None:
