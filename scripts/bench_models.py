@@ -10,11 +10,12 @@ unpruned model, or a run's folder (without it the recipe's `quantize` step calib
 --model: the three models that ship, by the demo recipes. --set changes a recipe's keys: KEY=VALUE in all of them,
 NAME.KEY=VALUE in one.
 
-Every row is a file: deployed fp32, canonical fp32, onnxruntime's quantizer, NNCF, ours int8, ours pruned and int8. NNCF
-is installed into an environment of its own, --out/../peers_venv, once; where that cannot be done its rows say so.
-Finished files and scores are kept in --out, and taken again while nothing they depend on has changed; everything is
-timed anew, all files of a model in turn. Writes --out/bench.json, bench.md and bench.svg; with --docs the table goes
-between that file's marks, and the plot beside it.
+Every row is a file: deployed fp32, canonical fp32, onnxruntime's quantizer, NNCF, ours int8, ours pruned and int8; with
+--openvino, NNCF's file and ours once more in that runtime, which is NNCF's own. NNCF is installed once, into an
+environment of its own, --out/../peers_venv; where that cannot be done its rows say so. Finished files and scores are kept
+in --out, and taken again while nothing they depend on has changed; everything is timed anew, all files of a model in
+turn. Writes --out/bench.json, bench.md and bench.svg; with --docs the table goes between that file's marks, and the plot
+beside it.
 """
 
 import argparse
@@ -30,7 +31,8 @@ from pathlib import Path
 
 import typer
 from ablation_results import commit
-from bench_rows import Bench, Entry, as_rows, make_files, model_bench, score_files, time_files
+from bench_results import Bench, Entry
+from bench_rows import make_files, model_bench, score_files, time_rows
 from bench_table import plot_svg, render, rewrite_marked
 from peers import peers_python
 
@@ -38,6 +40,7 @@ from compress import artifacts
 from compress.cli.progress import OnProgress, progress
 from compress.errors import CompressError
 from compress.measure.machine import machine_info
+from compress.measure.openvino import load_openvino
 from compress.recipe import Recipe, load_recipe
 
 SHIPPED = ("det=recipes/demo_det.yaml", "rec=recipes/demo_rec.yaml", "cls=recipes/demo_cls.yaml")
@@ -50,6 +53,8 @@ def main() -> int:
     artifacts.check_writable(options.out)
     if options.docs:
         rewrite_marked(options.docs, "")  # before hours of work, not after
+    if options.openvino:
+        load_openvino()
     entries = parse_entries(options.model or SHIPPED, options.set, options.images)
     with progress(f"{options.out} holds what is done; the same command goes on from there.") as on_progress:
         bench = run(entries, options, on_progress)
@@ -63,12 +68,15 @@ def run(entries: Sequence[Entry], options: argparse.Namespace, on_progress: OnPr
     python = functools.cache(lambda: peers or peers_python(options.out.parent / "peers_venv"))
     folders = {entry.name: options.out / entry.name for entry in entries}
     models = [make_files(entry, folders[entry.name], python, on_progress) for entry in entries]
-    scores = [score_files(model, folders[model.entry.name], on_progress) for model in models]
+    openvino = options.openvino
+    scores = [score_files(model, folders[model.entry.name], openvino, on_progress) for model in models]
     busy = busy_cores()
-    times = [time_files(model, options.threads, options.rounds, on_progress) for model in models]
+    times = [
+        time_rows(model, list(scored.scores), options.threads, options.rounds, on_progress)
+        for model, scored in zip(models, scores, strict=True)
+    ]
     found = [
-        model_bench(model, as_rows(model, scored, timed))
-        for model, scored, timed in zip(models, scores, times, strict=True)
+        model_bench(model, scored, timed, openvino) for model, scored, timed in zip(models, scores, times, strict=True)
     ]
     return Bench(
         command=shlex.join(["python", *sys.argv]),
@@ -216,6 +224,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--rounds", type=parse_rounds, default=50, metavar="N", help="timed rounds; each times every file once; 50")
     add("--out", type=Path, default=Path("runs/bench"), metavar="FOLDER", help="folder for everything; runs/bench")
     add("--docs", type=Path, metavar="FILE", help="Markdown file whose marked part is rewritten")
+    add("--openvino", action="store_true", help="int8 files in OpenVINO, too (pip install 'compress[openvino]')")
     add("--peers-python", type=Path, metavar="PATH", help="a Python that has nncf, instead of installing it")
     return parser.parse_args()
 

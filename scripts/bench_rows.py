@@ -4,110 +4,27 @@ What is finished is kept in the output folder.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from bench_results import IN_OPENVINO, NNCF, ONNXRUNTIME, OURS, PRUNED, TITLES, Entry, ModelBench, Row, row_names, title
 from peers import CANONICAL, DEPLOYED, ROOT, input_files, quantize_nncf_in
 
 import compress
 from compress import artifacts
-from compress.artifacts import Latency, Machine, Score
+from compress.artifacts import Latency, Score
 from compress.cli.progress import OnProgress
-from compress.errors import CompressError
+from compress.errors import CompressError, ModelError
 from compress.graph import read_model
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax
-from compress.pipeline import run_quantize, run_recipe, score_model
+from compress.measure.runtimes import OPENVINO, Runner, open_runner
+from compress.pipeline import run_quantize, run_recipe, score_in, score_model
 from compress.pipeline.inputs import default_threads, recipe_task
-from compress.recipe import QuantizeStep, Recipe
+from compress.recipe import QuantizeStep
 from compress.tasks.base import Task
-
-ONNXRUNTIME, NNCF, OURS, PRUNED = "onnxruntime", "nncf", "int8", "pruned_int8"
-TITLES = {
-    DEPLOYED: "deployed, fp32",
-    CANONICAL: "canonical, fp32",
-    ONNXRUNTIME: "onnxruntime's quantizer",
-    NNCF: "NNCF",
-    OURS: "ours, int8",
-    PRUNED: "ours, pruned + int8",
-}
-"""Row -> what the table calls it; in the table's order."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A file and its figures, or the reason why there are none."""
-
-    name: str
-    file: str = ""
-    size_bytes: int = 0
-    score: Score | None = None
-    latencies: dict[str, Latency] = field(default_factory=dict)
-    """Threads -> time of one image."""
-    missing: str = ""
-
-
-@dataclass(frozen=True)
-class ModelBench:
-    """All rows of a model."""
-
-    name: str
-    recipe: str
-    input_shape: tuple[int, ...]
-    calibration: int
-    """Training images that all int8 files were calibrated with."""
-    images: int | None
-    """Validation images to score on that were asked for; None: all."""
-    trained: tuple[str, ...]
-    """Rows that were trained, not calibrated only."""
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A whole run."""
-
-    command: str
-    date: str
-    commit: str
-    machine: Machine
-    busy_cores: float | None
-    """Cores that other work kept busy just before anything was timed; None where that is not known."""
-    nncf: str
-    """NNCF's version; empty where it made nothing."""
-    threads: tuple[int, ...]
-    rounds: int
-    models: tuple[ModelBench, ...]
-    version: int = artifacts.VERSION
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model to measure, as it was asked for."""
-
-    name: str
-    recipe: Recipe
-    ours: Path | None = None
-    """A finished run of the recipe; None: its own output folder, and run now if need be."""
-    int8: Path | None = None
-    """An int8 file of the unpruned model; None: calibrated now."""
-    images: int | None = None
-    """Validation images to score on; None: all."""
-
-    def step(self) -> QuantizeStep:
-        """How the recipe quantises.
-
-        Raises:
-            CompressError: it does not.
-        """
-        step = self.recipe.find_step(QuantizeStep)
-        if step is None:
-            raise CompressError(
-                f"--model {self.name}: {self.recipe.name}: has no `quantize` step, whose file is measured."
-            )
-        return step
 
 
 @dataclass(frozen=True)
@@ -130,13 +47,21 @@ class _Scored:
 
 @dataclass(frozen=True)
 class Files:
-    """A model's files in the order of the table, why others are missing, and what is known of the tools."""
+    """A model's files, why others are missing, and what is known of the tools."""
 
     entry: Entry
     task: Task
     files: dict[str, Path]
     missing: dict[str, str]
     nncf: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Row -> score, or the reason why it has none."""
+
+    scores: dict[str, Score]
+    missing: dict[str, str]
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -172,8 +97,7 @@ def make_files(entry: Entry, folder: Path, python: Callable[[], Path], on_progre
     if entry.int8:
         found[OURS] = entry.int8
     found[PRUNED] = pruned
-    files = {name: found[name] for name in TITLES if name in found}
-    return Files(entry, task, files, missing, notes.get(NNCF, ""))
+    return Files(entry, task, found, missing, notes.get(NNCF, ""))
 
 
 def jobs(
@@ -254,37 +178,56 @@ def tool_identity(name: str) -> str:
 # --- figures -----------------------------------------------------------------------------------------------------
 
 
-def score_files(model: Files, folder: Path, on_progress: OnProgress) -> dict[str, Score]:
-    """The score of each file, kept in the folder."""
-    scores = {}
-    for done, (name, file) in enumerate(model.files.items()):
-        on_progress(len(TITLES) - len(model.files) + done, len(TITLES), f"{model.entry.name}: scoring {TITLES[name]}")
-        scores[name] = kept_score(model, file, folder / f"{name.replace(' ', '_')}.score.json")
-    on_progress(len(TITLES), len(TITLES), f"{model.entry.name}: scored")
-    return scores
+def score_files(model: Files, folder: Path, openvino: bool, on_progress: OnProgress) -> Scores:
+    """The score of each row, kept in the folder; an int8 file that cannot be run is a row with its reason.
+
+    Raises:
+        CompressError: the float model itself cannot be run.
+    """
+    scores: dict[str, Score] = {}
+    missing: dict[str, str] = {}
+    rows = row_names(openvino)
+    for done, row in enumerate(rows):
+        on_progress(done, len(rows), f"{model.entry.name}: scoring {title(row)}")
+        name = row.removesuffix(IN_OPENVINO)
+        if name in model.missing:
+            missing[row] = model.missing[name]
+            continue
+        try:
+            scores[row] = kept_score(model, row, folder / f"{row.replace(' ', '_')}.score.json")
+        except ModelError as error:
+            if row in (DEPLOYED, CANONICAL):
+                raise
+            missing[row] = str(error)
+    on_progress(len(rows), len(rows), f"{model.entry.name}: scored")
+    return Scores(scores, missing)
 
 
-def kept_score(model: Files, file: Path, record: Path) -> Score:
-    """A file's score: read back if it was measured before on the same images, else measured and stored."""
-    images = model.entry.images
+def kept_score(model: Files, row: str, record: Path) -> Score:
+    """A row's score: read back if it was measured before on the same images, else measured and stored."""
+    file, images = model.files[row.removesuffix(IN_OPENVINO)], model.entry.images
     identity = artifacts.fingerprint(file.read_bytes(), model.task.fingerprint(), images)
     if record.is_file():
         stored = artifacts.load(_Scored, record)
         if stored.fingerprint == identity:
             return stored.score
-    score = score_model(file, model.task, model.entry.recipe.threads, images)
+    threads = model.entry.recipe.threads
+    if row.endswith(IN_OPENVINO):
+        score = score_in(OPENVINO, file.read_bytes(), model.task, threads, images, name=file.name)
+    else:
+        score = score_model(file, model.task, threads, images)
     artifacts.save(_Scored(identity, score), record)
     return score
 
 
-def time_files(
-    model: Files, threads: Sequence[int], rounds: int, on_progress: OnProgress
+def time_rows(
+    model: Files, rows: Sequence[str], threads: Sequence[int], rounds: int, on_progress: OnProgress
 ) -> dict[str, dict[str, Latency]]:
-    """Row -> threads -> time of one image: all files in turn, first with one number of threads, then the next."""
-    found: dict[str, dict[str, Latency]] = {name: {} for name in model.files}
+    """Row -> threads -> time of one image: all rows in turn, first with one number of threads, then the next."""
+    found: dict[str, dict[str, Latency]] = {row: {} for row in rows}
     for number in threads:
         timed = measure_latency(
-            model.files,
+            {row: runner_of(model, row, number) for row in rows},
             model.task.input_shape,
             threads=number,
             rounds=rounds,
@@ -293,32 +236,34 @@ def time_files(
                 done, of, f"{model.entry.name}: timing, {n} thread{'s' if n > 1 else ''}"
             ),
         )
-        for name, latency in timed.items():
-            found[name][str(number)] = latency
+        for row, latency in timed.items():
+            found[row][str(number)] = latency
     return found
 
 
-def as_rows(model: Files, scores: Mapping[str, Score], times: Mapping[str, Mapping[str, Latency]]) -> tuple[Row, ...]:
-    """Every row of the table, measured or missing."""
-    rows = []
-    for name in TITLES:
-        if name in model.missing:
-            rows.append(Row(name, missing=model.missing[name]))
+def runner_of(model: Files, row: str, threads: int) -> Path | Runner:
+    """What `measure_latency` runs."""
+    file = model.files[row.removesuffix(IN_OPENVINO)]
+    if not row.endswith(IN_OPENVINO):
+        return file
+    return open_runner(OPENVINO, file.read_bytes(), model.task.input_shape, name=file.name, threads=threads)
+
+
+def model_bench(model: Files, scored: Scores, times: Mapping[str, Mapping[str, Latency]], openvino: bool) -> ModelBench:
+    """A model's part of the result: every row, measured or missing."""
+    entry, rows = model.entry, []
+    for row in row_names(openvino):
+        if row in scored.missing:
+            rows.append(Row(row, missing=scored.missing[row]))
         else:
-            file = model.files[name]
-            rows.append(Row(name, str(file), file.stat().st_size, scores[name], dict(times[name])))
-    return tuple(rows)
-
-
-def model_bench(model: Files, rows: tuple[Row, ...]) -> ModelBench:
-    """A model's part of the result."""
-    entry, step = model.entry, model.entry.step()
+            file = model.files[row.removesuffix(IN_OPENVINO)]
+            rows.append(Row(row, str(file), file.stat().st_size, scored.scores[row], dict(times[row])))
     return ModelBench(
         name=entry.name,
         recipe=entry.recipe.name,
         input_shape=tuple(model.task.input_shape),
-        calibration=step.calibration,
+        calibration=entry.step().calibration,
         images=entry.images,
         trained=(PRUNED, *([OURS] if entry.int8 else [])),
-        rows=rows,
+        rows=tuple(rows),
     )

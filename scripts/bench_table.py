@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench_rows import CANONICAL, DEPLOYED, TITLES, Bench, ModelBench, Row
+from bench_results import IN_OPENVINO, TITLES, Bench, ModelBench, Row, title
+from peers import CANONICAL, DEPLOYED
 
 from compress.artifacts import fingerprint
 from compress.errors import CompressError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 MARKERS = ("o", "s", "^", "v", "D", "*")
 PANEL_INCHES = 4.2
+METRIC_SPAN = 0.05
+"""The least that the metric's axis shows."""
 BUSY = 0.1
 """Share of the cores; above it figures are not to be trusted."""
 
@@ -56,7 +59,7 @@ def _ms_header(threads: int) -> str:
 def cells(row: Row, by_name: dict[str, Row], threads: Sequence[int]) -> list[str]:
     """A row's line; speeds are ratios of medians of the same interleaved run, above 1 is faster."""
     if row.score is None:
-        return [TITLES[row.name], "not measured", *[tables.NONE] * (1 + 3 * len(threads))]
+        return [title(row.name), "not measured", *[tables.NONE] * (1 + 3 * len(threads))]
     timing = []
     for number in map(str, threads):
         own = row.latencies[number]
@@ -64,7 +67,7 @@ def cells(row: Row, by_name: dict[str, Row], threads: Sequence[int]) -> list[str
         timing += [
             f"{by_name[base].latencies[number].median_ms / own.median_ms:.2f}x" for base in (DEPLOYED, CANONICAL)
         ]
-    return [TITLES[row.name], f"{row.score.metric:.4f}", tables.kilobytes(row.size_bytes), *timing]
+    return [title(row.name), f"{row.score.metric:.4f}", tables.kilobytes(row.size_bytes), *timing]
 
 
 def caption(bench: Bench) -> list[str]:
@@ -73,6 +76,8 @@ def caption(bench: Bench) -> list[str]:
     counts = ", ".join(f"{model.name} {model.calibration}" for model in bench.models)
     runs = {latency.runs for model in bench.models for row in model.rows for latency in row.latencies.values()}
     version = f" {bench.nncf}" if bench.nncf else ""
+    twice = any(row.name.endswith(IN_OPENVINO) for model in bench.models for row in model.rows)
+    others = "as all others, and int8 files in OpenVINO, too" if twice else "as all others"
     trained = "; ".join(f"{m.name}: {', '.join(TITLES[name] for name in m.trained)}" for m in bench.models)
     lines = [
         f"command: `{bench.command}`, at commit {bench.commit}",
@@ -83,12 +88,12 @@ def caption(bench: Bench) -> list[str]:
         "KB: 1000 bytes.",
         f"onnxruntime's quantizer: quantize_static, QDQ, MinMax, per channel. NNCF{version}: post-training "
         "quantisation with its defaults and the full bias correction (fast_bias_correction=False), run in onnxruntime "
-        f"as all others. Both get the canonical form, {bits}, and the same training images as ours ({counts}), and "
+        f"{others}. Both get the canonical form, {bits}, and the same training images as ours ({counts}), and "
         "train nothing.",
         f"trained, the best epoch chosen by the validation images: {trained}. Other int8 files are only calibrated.",
     ]
     return lines + [
-        f"{model.name}, {TITLES[row.name]}: not measured: {row.missing}"
+        f"{model.name}, {title(row.name)}: not measured: {row.missing}"
         for model in bench.models
         for row in model.rows
         if row.missing
@@ -146,24 +151,32 @@ def _draw(bench: Bench) -> "Figure":
 
 
 def _panel(axes: "Axes", model: ModelBench, threads: int) -> None:
-    for index, (name, marker) in enumerate(zip(TITLES, MARKERS, strict=True)):
-        row = next(row for row in model.rows if row.name == name)
-        if row.score is None:
-            continue
+    measured = [row for row in model.rows if row.score is not None]
+    for row in measured:
+        assert row.score is not None
+        index = list(TITLES).index(row.name.removesuffix(IN_OPENVINO))
         latency = row.latencies[str(threads)]
-        spread = [[latency.median_ms - latency.p10_ms], [latency.p90_ms - latency.median_ms]]
         axes.errorbar(
             latency.median_ms,
             row.score.metric,
-            xerr=spread,
-            fmt=marker,
+            xerr=[[latency.median_ms - latency.p10_ms], [latency.p90_ms - latency.median_ms]],
+            fmt=MARKERS[index],
             color=f"C{index}",
-            label=TITLES[name],
+            fillstyle="none" if row.name.endswith(IN_OPENVINO) else "full",
+            label=title(row.name),
             capsize=2,
         )
+    _at_least(axes, METRIC_SPAN)
     metric = next(row.score.name for row in model.rows if row.score)
     axes.set_title(model.name)
     axes.set_xlabel(f"ms, {threads} thread{'s' if threads > 1 else ''} (left is faster)")
     axes.set_ylabel(metric)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
+
+
+def _at_least(axes: "Axes", span: float) -> None:
+    """Widen the metric's axis to `span`: a fraction of a point is not to fill the picture."""
+    low, high = axes.get_ylim()
+    missing = max(0.0, span - (high - low)) / 2
+    axes.set_ylim(low - missing, high + missing)

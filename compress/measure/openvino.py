@@ -30,7 +30,7 @@ class OpenVinoSession:
         self, model: bytes, input_shape: tuple[int, int, int, int] | None, *, name: str = "model", threads: int = 1
     ) -> None:
         self._name = name
-        core = _openvino().Core()
+        core = load_openvino().Core()
         try:
             network = core.read_model(model)
             if len(network.inputs) != 1:
@@ -62,7 +62,7 @@ class OpenVinoSession:
         return np.asarray(results[self._output])
 
 
-def _openvino() -> ModuleType:
+def load_openvino() -> ModuleType:
     """The package, where it is installed.
 
     Raises:

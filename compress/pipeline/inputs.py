@@ -214,8 +214,16 @@ def recipe_task(recipe: Recipe) -> Task:
     )
 
 
-def score_in(runtime: str, model: bytes, task: Task, threads: int | None = None, *, name: str = "model") -> Score:
-    """Score a file in a runtime of `compress.measure.runtimes`; `name` is what messages call it.
+def score_in(
+    runtime: str,
+    model: bytes,
+    task: Task,
+    threads: int | None = None,
+    limit: int | None = None,
+    *,
+    name: str = "model",
+) -> Score:
+    """`score_model` in any runtime of `compress.measure.runtimes`; `name` is what messages call the model.
 
     Raises:
         ModelError: the runtime rejects it.
@@ -224,7 +232,7 @@ def score_in(runtime: str, model: bytes, task: Task, threads: int | None = None,
     """
     runner = open_runner(runtime, model, None, name=name, threads=threads or default_threads())
     task.check_model(runner.output_shape)
-    return task.evaluate(runner.run)
+    return task.evaluate(runner.run) if limit is None else task.evaluate(runner.run, limit)
 
 
 def score_model(

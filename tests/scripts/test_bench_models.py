@@ -13,6 +13,7 @@ from compress import artifacts
 from compress.artifacts import Latency, Machine, Score
 from compress.errors import CompressError, ModelError
 from compress.graph import is_quantised, read_model
+from compress.measure.runtime import Session
 from tests.pipeline import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -192,13 +193,47 @@ def test_what_cannot_be_made_is_a_row_with_its_reason(  # type: ignore[no-untype
     assert "- tiny, NNCF: not measured: NNCF cannot be installed into x: no network" in shown
 
 
+class HalfOpenVino:
+    """OpenVINO that runs the networks as onnxruntime does, but not pruned ones."""
+
+    def __init__(self, model: bytes, input_shape: Any, *, name: str, threads: int) -> None:
+        if len(model) < 3300:
+            raise ModelError(f"{name}: OpenVINO cannot load it: no such operator.")
+        self.session = Session(model, threads=threads)
+        self.output_shape, self.run = self.session.output_shape, self.session.run
+
+
+def test_int8_files_in_openvino_too(bench_models, nncf, inputs: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("compress.measure.runtimes.OpenVinoSession", HalfOpenVino)
+    monkeypatch.setattr(bench_models, "load_openvino", lambda: None)
+    (model,) = run(bench_models, inputs, "--openvino").models
+    rows = {row.name: row for row in model.rows}
+    assert list(rows) == [
+        *("deployed", "canonical form", "onnxruntime", "nncf", "nncf@openvino"),
+        *("int8", "int8@openvino", "pruned_int8", "pruned_int8@openvino"),
+    ]
+    assert rows["int8@openvino"].score == rows["int8"].score
+    assert set(rows["int8@openvino"].latencies) == {"1", "2"}
+    assert rows["int8@openvino"].file == rows["int8"].file
+    shown = capsys.readouterr().out
+    assert "tiny, ours, pruned + int8, in OpenVINO: not measured: int8.onnx: OpenVINO cannot load it" in shown
+    assert "and int8 files in OpenVINO, too" in shown
+
+
+def test_openvino_that_is_not_installed_is_said_at_once(bench_models: Any, inputs: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(CompressError, match="openvino is not installed"):
+        run(bench_models, inputs, "--openvino")
+    assert not (inputs / "out").exists()
+
+
 def test_an_int8_file_of_ones_own_is_taken(bench_models: Any, nncf: list[Path], inputs: Path) -> None:
     folder = inputs / "trained"
     artifacts.write_atomic(folder / "int8.onnx", (inputs / "model.onnx").read_bytes())
     recipe = f"{inputs / 'recipe.yaml'}:{folder},int8={folder}"
     entries = bench_models.parse_entries([f"own={recipe}"], [f"out={inputs / 'out'}"], [])
     options = bench_models.argparse.Namespace(
-        out=inputs / "bench", peers_python=Path("their-python"), threads=(1,), rounds=3
+        out=inputs / "bench", peers_python=Path("their-python"), threads=(1,), rounds=3, openvino=False
     )
     (model,) = bench_models.run(entries, options, lambda *_: None).models
     assert [row.file for row in model.rows[-2:]] == [str(folder / "int8.onnx")] * 2
@@ -221,18 +256,18 @@ def test_the_time_of_every_row_is_over_the_same_fp32_files(bench_table: Any) -> 
 
 def example(bench_table: Any, flags: tuple[str, ...] = ("avx2",)) -> Any:
     """A result with times that divide well."""
-    import bench_rows
+    import bench_results
 
     def latencies(ms: float) -> dict[str, Latency]:
         return {str(n): Latency(n * ms, n * ms * 0.9, n * ms * 1.2, n, 50) for n in (1, 2)}
 
     times = {"deployed": 2.0, "canonical form": 1.0, "onnxruntime": 2.5, "int8": 1.0, "pruned_int8": 0.5}
     rows = [
-        bench_rows.Row(name, f"{name}.onnx", 91_800, Score(0.91, "accuracy", 1200), latencies(ms))
+        bench_results.Row(name, f"{name}.onnx", 91_800, Score(0.91, "accuracy", 1200), latencies(ms))
         for name, ms in times.items()
     ]
-    rows.insert(3, bench_rows.Row("nncf", missing="no network"))
-    model = bench_rows.ModelBench("cls", "ppocr_cls", (3, 48, 192), 256, None, ("pruned_int8",), tuple(rows))
+    rows.insert(3, bench_results.Row("nncf", missing="no network"))
+    model = bench_results.ModelBench("cls", "ppocr_cls", (3, 48, 192), 256, None, ("pruned_int8",), tuple(rows))
     machine = Machine("A CPU", flags, 2, "Linux", {"onnxruntime": "1.31.1"})
     return bench_table.Bench("the command", "today", "abc1234", machine, 0.15, "", (1, 2), 50, (model,))
 
