@@ -12,10 +12,10 @@ NAME.KEY=VALUE in one.
 
 Every row is a file: deployed fp32, canonical fp32, onnxruntime's quantizer, NNCF, ours int8, ours pruned and int8; with
 --openvino, NNCF's file and ours once more in that runtime, which is NNCF's own. NNCF is installed once, into an
-environment of its own, --out/../peers_venv; where that cannot be done its rows say so. Finished files and scores are kept
-in --out, and taken again while nothing they depend on has changed; everything is timed anew, all files of a model in
-turn. Writes --out/bench.json, bench.md and bench.svg; with --docs the table goes between that file's marks, and the plot
-beside it.
+environment of its own, --out/../peers_venv; where that cannot be done its rows say so. Finished files and scores are
+kept in --out, and taken again while nothing they depend on has changed; everything is timed anew, all files of a model
+in turn. Writes --out/bench.json, bench.md and bench.svg; with --docs the table goes between that file's marks, and the
+plot beside it.
 """
 
 import argparse
