@@ -1,6 +1,8 @@
 """`scripts/bench_models.py`: every row in one table, finished work kept, and missing rows with their reason."""
 
 import dataclasses
+import doctest
+import importlib
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -415,3 +417,10 @@ def test_as_a_program_it_helps_and_fails_in_one_line(tmp_path: Path) -> None:
         failed = subprocess.run([*command, *wrong], capture_output=True, text=True)
         assert failed.returncode == 2
         assert f"got '{wrong[1]}'. Must be" in failed.stderr
+
+
+@pytest.mark.parametrize("name", ["bench_models", "bench_results", "bench_table", "peers"])
+def test_examples_in_docstrings_hold(bench_models: Any, name: str) -> None:
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
+    assert found.failed == 0
