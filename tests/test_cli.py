@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import yaml
@@ -106,6 +107,7 @@ class FakePipeline(types.ModuleType):
             "run_finetune": SCORE,
             "run_quantize": Quantized(Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64), ("recurrent layers: weights",)),
             "score_model": SCORE,
+            "score_in": SCORE,
             "score_with_pictures": (SCORE, self.gallery),
             "open_any": b"a model",
         }
@@ -342,6 +344,18 @@ def test_evaluate_where_the_task_tells_nothing_of_single_images(pipeline: FakePi
     assert "Note: no pictures: the task does not tell what it makes of single images." in result.stderr
 
 
+def test_evaluate_in_another_runtime(pipeline: FakePipeline) -> None:
+    result = run("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "openvino", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    (runtime, _, _, threads), names = pipeline.calls["score_in"]
+    assert (runtime, threads, names) == ("openvino", 1, {"name": "m.onnx"})
+    assert "accuracy 0.9000 on 20 images" in result.stdout
+    assert "score_model" not in pipeline.calls
+    said = fails("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "openvino", "--save-images", "2")
+    assert "--runtime: got 'openvino' with --save-images, whose pictures are of onnxruntime only." in said
+    assert "--runtime: got 'x'. Must be of" in fails("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "x")
+
+
 def test_a_folder_for_pictures_but_no_pictures(pipeline: FakePipeline) -> None:
     said = fails("evaluate", "q.onnx", "--data", "v.txt", "--images-out", "f")
     assert "Error: --images-out: needs --save-images N, how many pictures to write." in said
@@ -364,25 +378,73 @@ def test_widths_that_are_no_numbers(pipeline: FakePipeline) -> None:
     assert "--widths: got '160,wide'. Must be whole numbers with commas. Use e.g. 160,320." in said
 
 
-def test_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def bench_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Two files here, and times that do not depend on the machine; what was asked for."""
     monkeypatch.chdir(tmp_path)
     seen: dict[str, Any] = {}
 
-    def measure(models: dict[str, Path], shape: Sequence[int], **keywords: Any) -> dict[str, Latency]:
+    def measure(models: dict[tuple[str, str], Any], shape: Sequence[int], **keywords: Any) -> dict[Any, Latency]:
         seen.update(models=list(models), shape=shape, **keywords)
-        return {"a.onnx": Latency(2.0, 1.9, 2.1, 1, 50, 1.0), "b.onnx": Latency(1.0, 0.9, 1.1, 1, 50, 2.0)}
+        return {key: Latency(2.0 / n, 1.9, 2.1, 1, 50, float(n)) for n, key in enumerate(models, 1)}
 
     monkeypatch.setattr("compress.measure.latency.measure_latency", measure)
     for name in ("a.onnx", "b.onnx"):
         onnx.save(TINY, name)
-    result = run("bench", "a.onnx", "b.onnx", "--input", "3,48,192", "--rounds", "9", "--out", "b.json")
+    return seen
+
+
+def test_bench(bench_files: dict[str, Any]) -> None:
+    result = run("bench", "a.onnx", "b.onnx", "--input", "3,4,4", "--rounds", "9", "--out", "b.json")
     assert result.exit_code == 0, result.output
-    assert (seen["models"], seen["shape"], seen["rounds"]) == (["a.onnx", "b.onnx"], (3, 48, 192), 9)
+    assert bench_files["models"] == [("a.onnx", "onnxruntime"), ("b.onnx", "onnxruntime")]
+    assert (bench_files["shape"], bench_files["rounds"]) == ((3, 4, 4), 9)
     assert "2.00x" in result.output
+    assert "First output" not in result.output
     figures = json.loads(Path("b.json").read_text())
     assert figures["models"]["b.onnx"]["median_ms"] == 1.0
     assert figures["models"]["b.onnx"]["size_bytes"] == TINY.ByteSize()
+    assert (figures["differences"], figures["failed"]) == ([], [])
     assert {"cpu", "flags"} <= set(figures["machine"])
+
+
+class FakeOpenVinoSession:
+    """Reads only b.onnx, and computes 0.5 more than it says."""
+
+    def __init__(self, model: bytes, input_shape: Sequence[int], *, name: str, threads: int) -> None:
+        if name != "b.onnx":
+            raise ModelError(f"{name}: OpenVINO cannot load it: no such operator.")
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        return np.maximum(images, 0) + np.float32(0.5)
+
+
+def test_bench_in_two_runtimes(bench_files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file in each; what one runtime cannot read costs its own row, and a line that says why."""
+    monkeypatch.setattr("compress.measure.runtimes.OpenVinoSession", FakeOpenVinoSession)
+    command = ("bench", "a.onnx", "b.onnx", "--input", "3,4,4", "--runtime", "onnxruntime,openvino", "--out", "b.json")
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert bench_files["models"] == [("a.onnx", "onnxruntime"), ("b.onnx", "onnxruntime"), ("b.onnx", "openvino")]
+    assert "Note: not timed: a.onnx: OpenVINO cannot load it: no such operator." in result.stderr
+    assert "First output against onnxruntime's" in result.stdout
+    figures = json.loads(Path("b.json").read_text())
+    assert list(figures["models"]) == ["a.onnx", "b.onnx", "b.onnx [openvino]"]
+    assert figures["models"]["b.onnx [openvino]"]["runtime"] == "openvino"
+    assert figures["failed"][0]["file"] == "a.onnx"
+    assert figures["differences"][0]["max_abs"] == pytest.approx(0.5)
+
+
+def test_bench_in_an_unknown_runtime(bench_files: dict[str, Any]) -> None:
+    said = fails("bench", "a.onnx", "--input", "3,4,4", "--runtime", "tensorrt")
+    assert "Error: --runtime: got 'tensorrt'. Must be of onnxruntime, openvino, with commas." in said
+
+
+def test_bench_without_the_package(bench_files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    said = fails("bench", "a.onnx", "--input", "3,4,4", "--runtime", "openvino")
+    assert said.startswith("Error: --runtime: openvino is not installed")
+    assert "Use pip install 'compress[openvino]'." in said
 
 
 def test_bench_of_a_missing_file() -> None:

@@ -1,6 +1,6 @@
 """A report's tables as plain text cells, so that the terminal, Markdown and HTML say the same."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.artifacts import (
@@ -15,11 +15,16 @@ from compress.artifacts import (
     Sensitivity,
     StageResult,
 )
+from compress.measure.runtimes import Difference
 
 NONE = "-"
 AT_LEAST = ("metric_min", "speedup", "speedup_over_onnxruntime")
 """Gates with a smallest value; the others have a largest one."""
 BYTES = ("size_bytes_max",)
+DIFFERENCE_CAPTION = (
+    "Random images: they tell of arithmetic, not of accuracy. In int8 one value that rounds the other way moves the "
+    "output: the rows of onnxruntime without its optimisation show by how much."
+)
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,13 @@ def activation_table(scan: ActivationScan, replaced: Collection[str]) -> Table:
     return Table(title, ("activation", "drop", "replaced"), rows)
 
 
-def latency_table(latencies: Mapping[str, Latency], sizes: Mapping[str, int]) -> Table:
-    """Files timed against each other."""
+def latency_table(latencies: Mapping[tuple[str, str], Latency], sizes: Mapping[str, int]) -> Table:
+    """Files timed against each other; by file and runtime."""
     rows = tuple(
         (
-            name,
-            kilobytes(sizes[name]) if name in sizes else NONE,
+            file,
+            runtime,
+            kilobytes(sizes[file]) if file in sizes else NONE,
             f"{latency.median_ms:.3f}",
             f"{latency.p10_ms:.3f}",
             f"{latency.p90_ms:.3f}",
@@ -132,9 +138,20 @@ def latency_table(latencies: Mapping[str, Latency], sizes: Mapping[str, int]) ->
             str(latency.threads),
             str(latency.runs),
         )
-        for name, latency in latencies.items()
+        for (file, runtime), latency in latencies.items()
     )
-    return Table("Latency", ("file", "KB", "median ms", "p10", "p90", "speed", "threads", "runs"), rows)
+    header = ("file", "runtime", "KB", "median ms", "p10", "p90", "speed", "threads", "runs")
+    return Table("Latency", header, rows)
+
+
+def difference_table(differences: Sequence[Difference]) -> Table:
+    """How far each file's outputs in other runtimes are from those in onnxruntime."""
+    rows = tuple(
+        (one.file, one.runtime, f"{one.max_abs:.2g}", f"{one.mean_abs:.2g}", f"{one.largest:.2g}", str(one.count))
+        for one in differences
+    )
+    header = ("file", "runtime", "largest difference", "mean", "largest output", "images")
+    return Table("First output against onnxruntime's", header, rows)
 
 
 def placement_table(report: Report) -> Table:
