@@ -262,7 +262,7 @@ def test_prune_by_ratio(pipeline: FakePipeline) -> None:
 def test_prune_by_predicted_latency(pipeline: FakePipeline, tmp_path: Path) -> None:
     artifacts.save(SCAN, tmp_path / "s.json")
     args = ["prune", "m.onnx", "--sensitivity", "s.json", "--target", "latency=0.5", "--out", "p.onnx"]
-    for flags, expected in (((), "int8"), (("--precision", "float32"), "float32")):
+    for flags, expected in (((), "mixed"), (("--precision", "float32"), "float32")):
         assert run(*args, *flags).exit_code == 0
         keywords = pipeline.calls["run_prune"][1]
         assert (keywords["target"], keywords["precision"]) == ({"latency": 0.5}, expected)
@@ -547,7 +547,7 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
         (["prune", "m.onnx", "--target", "0.5", "--out", "p"], "--target: got '0.5'. Must be ratio=, metric_drop=,"),
         (["prune", "m.onnx", "--target", "mac=0.5", "--out", "p"], "unknown key. Did you mean `macs`?"),
         (["prune", "m", "--target", "latency=2", "--out", "p"], '--target latency: got "2". Must be a share in (0, 1]'),
-        (["prune", "m", "--ratio", "0.5", "--precision", "int4", "--out", "p"], "Must be float32 or int8."),
+        (["prune", "m", "--ratio", "0.5", "--precision", "int4", "--out", "p"], "Must be float32, int8 or mixed."),
         (["prune", "m.onnx", "--target", "macs=2", "--out", "p"], '--target macs: got "2". Must be a share in (0, 1]'),
         (["prune", "m.onnx", "--target", "macs=0.5", "--out", "p"], "needs --sensitivity FILE"),
         (["prune", "m.onnx", "--ratio", "0.3", "--align", "12", "--out", "p"], "--align: got 12. Must be 1, 2, 4 or"),

@@ -142,7 +142,7 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         ),
         (prune_with(target={"macs": 0.5}), 'prune.target: got {"macs": 0.5}, which needs a `sensitivity` step before'),
         (prune_with(target={"latency": 0.5}), 'prune.target: got {"latency": 0.5}, which needs a `sensitivity` step'),
-        (prune_with(precision="int4"), 'prune.precision: got "int4". Must be float32 or int8.'),
+        (prune_with(precision="int4"), 'prune.precision: got "int4". Must be float32, int8 or mixed.'),
         (make_recipe(steps=[{"prune": {}}]), "prune.target: missing. Add it: how much to remove"),
         (make_recipe(steps=[]), "steps: got []. Must hold at least one step."),
         (make_recipe(steps="prune"), 'steps: got "prune". Must be a list.'),

@@ -101,7 +101,8 @@ def prune(
     criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None,
     allocation: Annotated[str | None, setting(PruneStep, "allocation")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="kernels whose times predict the latency, int8 or float32.  [default: int8]")
+        str | None,
+        typer.Option(help="kernels whose times predict the latency: float32, int8, or mixed.  [default: mixed]"),
     ] = None,
     protect: options.Protect = None,
     recurrent: options.Recurrent = None,
@@ -155,7 +156,7 @@ def prune(
             recurrent=recurrent is not False,
             allocation=step.allocation,
             table=LatencyTable(on_note=say),
-            precision=step.precision or "int8",
+            precision=step.precision or "mixed",
             on_progress=on_progress,
             on_note=say,
         )

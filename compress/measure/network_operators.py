@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnx
@@ -27,6 +27,10 @@ _ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh")) | _ACT
 _FOLLOWS_LAYOUT = _ELEMENTWISE | {"MaxPool", "AveragePool", "GlobalAveragePool", "Concat"}
 """Operators that work in the layout that their inputs have."""
 _DEFAULTS: dict[str, Any] = {"group": 1, "auto_pad": "NOTSET", "ceil_mode": 0, "alpha": 1.0, "beta": 1.0}
+
+
+Kernels = Literal["float32", "int8", "mixed"]
+"""What a network's operators run in."""
 
 
 class Times(Protocol):
@@ -73,8 +77,15 @@ def places_of(model: onnx.ModelProto, input_shape: tuple[int, ...]) -> dict[str,
     return _Reader(model, input_shape).places()
 
 
-def predicted_ms(places: Mapping[str, Place], table: Times, precision: Precision = "float32") -> float:
-    """Milliseconds of a network in float32, or in int8: every operator that has integer kernels, but for the stem."""
+def predicted_ms(places: Mapping[str, Place], table: Times, kernels: Kernels = "float32") -> float:
+    """Milliseconds of a network with all its operators in float32, in int8, or each in the faster of both.
+
+    In int8 is every operator that has integer kernels, but for the stem. `mixed` is a lower bound of what choosing by
+    time reaches: changes of type and of layout are left out of it.
+    """
+    if kernels == "mixed":
+        return sum(_faster_ms(place, table) for place in places.values())
+    precision: Precision = kernels
     chosen = {
         name: with_precision(place.operator, precision if any(place.sources) else "float32")
         for name, place in places.items()
@@ -82,6 +93,15 @@ def predicted_ms(places: Mapping[str, Place], table: Times, precision: Precision
     times = {name: table.time(operator) for name, operator in chosen.items()}
     own = sum(times[name].kernel_ms for name in places if not _is_free(places[name], chosen[name]))
     return own + _boundaries_ms(places, chosen, table) + _layouts_ms(places, chosen, times)
+
+
+def _faster_ms(place: Place, table: Times) -> float:
+    """An operator's own time in float32 or int8, whichever is less."""
+    forms = {
+        with_precision(place.operator, precision)
+        for precision in ("float32", "int8" if any(place.sources) else "float32")
+    }
+    return min(0.0 if _is_free(place, form) else table.time(form).kernel_ms for form in forms)
 
 
 def with_precision(operator: Operator, precision: Precision) -> Operator:

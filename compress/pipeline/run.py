@@ -12,6 +12,7 @@ from compress import artifacts
 from compress.artifacts import PruningPlan, Quantized, Replaced, Report, Sensitivity
 from compress.graph import save_model
 from compress.measure.latency_table import LatencyTable
+from compress.measure.network_operators import Kernels
 from compress.pipeline import stages, training
 from compress.pipeline.inputs import default_threads, open_model, recipe_task
 from compress.pipeline.replacing import replace_identity, run_replace
@@ -109,7 +110,7 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             recurrent=step.recurrent,
             allocation=step.allocation,
             table=LatencyTable(on_note=run.on_note),
-            precision=step.precision or ("int8" if run.recipe.find_step(QuantizeStep) else "float32"),
+            precision=step.precision or _kernels(run.recipe.find_step(QuantizeStep)),
             on_progress=run.on_progress,
             on_note=run.on_note,
         )
@@ -118,6 +119,13 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
         stages.model_identity(model), step.model_dump(), criterion, scan.curves if scan else ""
     )
     return run.stage("pruned", identity, compute)
+
+
+def _kernels(step: QuantizeStep | None) -> Kernels:
+    """What the last file's operators run in."""
+    if step is None:
+        return "float32"
+    return "int8" if step.optimize == "size" else "mixed"
 
 
 def _finetune(run: Run, stage: str, model: onnx.ModelProto, step: FinetuneStep) -> onnx.ModelProto:

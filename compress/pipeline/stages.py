@@ -13,7 +13,7 @@ from compress.artifacts import PruningPlan, Score, Sensitivity, fingerprint
 from compress.errors import PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.measure.latency_table import LatencyTable
-from compress.measure.operators import Precision
+from compress.measure.network_operators import Kernels
 from compress.measure.runtime import Session
 from compress.pipeline.inputs import DEFAULT_SHAPE, score_model, static_shape
 from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
@@ -98,7 +98,7 @@ def run_prune(
     recurrent: bool = True,
     allocation: Allocation = "price",
     table: LatencyTable | None = None,
-    precision: Precision = "float32",
+    precision: Kernels = "float32",
     on_progress: Progress | None = None,
     on_note: Note | None = None,
 ) -> PruningPlan:

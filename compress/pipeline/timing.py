@@ -8,9 +8,9 @@ from torch import fx, nn
 
 from compress.errors import ModelError
 from compress.graph import to_onnx
+from compress.graph.lowering import lower_for_int8
 from compress.measure.latency_table import LatencyTable
-from compress.measure.network_operators import places_of, predicted_ms
-from compress.measure.operators import Precision
+from compress.measure.network_operators import Kernels, Place, places_of, predicted_ms
 from compress.prune.latency import Timing
 
 Progress = Callable[[int, int, str], None]
@@ -20,13 +20,19 @@ def table_timing(
     model: onnx.ModelProto,
     input_shape: tuple[int, int, int],
     table: LatencyTable,
-    precision: Precision,
+    kernels: Kernels,
     on_progress: Progress | None = None,
 ) -> Timing:
-    """How the time of a module that was imported from `model` is predicted, pruned or not."""
-    return Timing(
-        lambda module: places_of(to_onnx(as_graph_module(module), model), input_shape), table, precision, on_progress
-    )
+    """How the time of a module that was imported from `model` is predicted, pruned or not.
+
+    What will be quantised is timed in the form that is quantised, where upsampled tensors are convolved small.
+    """
+
+    def places(module: nn.Module) -> dict[str, Place]:
+        exported = to_onnx(as_graph_module(module), model)
+        return places_of(lower_for_int8(exported) if kernels == "mixed" else exported, input_shape)
+
+    return Timing(places, table, kernels, on_progress)
 
 
 def is_timed(module: nn.Module, timing: Timing, on_note: Callable[[str], None] | None) -> bool:

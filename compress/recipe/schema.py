@@ -96,10 +96,10 @@ class PruneStep(Step):
         description="with `macs` or `latency` and a scan: `price` spends the least metric for what is saved; "
         "`threshold` lets every group drop as much, as PaddleSlim does",
     )
-    precision: Literal["float32", "int8"] | None = Field(
+    precision: Literal["float32", "int8", "mixed"] | None = Field(
         None,
-        description="kernels whose times predict the latency; default `int8` if the recipe has a `quantize` step, else "
-        "`float32`",
+        description="kernels whose times predict the latency; `mixed`: of each operator the faster ones; default what "
+        "the recipe's `quantize` step will use, `float32` if it has none",
     )
     protect: Names = Field((), description="layers never to prune, beside the outputs; `*` matches any text")
     recurrent: Flag = Field(True, description="prune the hidden units of LSTM and GRU layers as well")

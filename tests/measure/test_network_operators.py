@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.measure.network_operators import operators_of, places_of, predicted_ms
+from compress.measure.network_operators import Place, operators_of, places_of, predicted_ms
 from compress.measure.operators import Operator, OperatorTime, Precision
 
 SHAPE = (3, 16, 16)
@@ -186,3 +186,24 @@ def test_a_layout_is_handed_on_by_what_works_in_any() -> None:
 @pytest.mark.parametrize("shape", [(3, 8, 8), (3, 8, 16)])
 def test_sizes_follow_the_image(shape: tuple[int, int, int]) -> None:
     assert operators_of(block(), shape)["point"].inputs == ((1, 8, shape[1] // 2, shape[2] // 2),)
+
+
+def test_mixed_takes_the_faster_form_of_each_operator_and_no_conversions() -> None:
+    """The stem stays in float, a sum that rides along is free, a Relu of its own is saturation in integers."""
+    conv = Operator("Conv", ((1, 8, 4, 4),), (8, 8, 1, 1))
+    places = {
+        "stem": Place(Operator("Conv", ((1, 3, 4, 4),), (8, 3, 1, 1)), ("",)),
+        "a": Place(conv, ("stem",)),
+        "sum": Place(Operator("Add", ((1, 8, 4, 4),) * 2), ("a", "stem"), rides_along=True),
+        "relu": Place(Operator("Relu", ((1, 8, 4, 4),)), ("sum",)),
+        "sigmoid": Place(Operator("Sigmoid", ((1, 8, 4, 4),)), ("relu",)),
+    }
+
+    class Formula:
+        def time(self, operator: Operator) -> OperatorTime:
+            return OperatorTime(1.0 if operator.precision == "float32" else 0.25, before_ms=5.0, after_ms=5.0)
+
+        def boundary(self, shape: tuple[int, ...], *, to: str) -> float:
+            return 7.0
+
+    assert predicted_ms(places, Formula(), "mixed") == 1.0 + 0.25 + 0.0 + 0.0 + 1.0
