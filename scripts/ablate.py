@@ -40,6 +40,7 @@ from compress.tasks.base import Task
 FILES = {
     "teacher": ("teacher.onnx", "teacher.json"),
     "sensitivity": ("sensitivity.json",),
+    "replace": ("activations.json", "replaced.onnx", "replaced.json"),
     "prune": ("plan.json", "pruned.onnx", "pruned.json"),
     "finetune": ("finetuned.onnx", "finetuned.json"),
     "quantize": ("int8.onnx", "int8.json"),

@@ -13,7 +13,7 @@ from compress.pipeline import open_model
 from compress.pipeline.inputs import default_threads
 from compress.pipeline.results import measure_files
 from compress.pipeline.state import Run
-from compress.pipeline.training import export_trained, train_identity, train_int8
+from compress.pipeline.training import export_trained, lower_and_place, train_identity, train_int8
 from compress.recipe import QuantizeStep, Recipe
 from compress.tasks.base import Task
 
@@ -46,8 +46,10 @@ def run_form(
     identity = train_identity(model, run.teacher, task, trained, recipe.seed)
 
     def compute(file: Path) -> Quantized:
-        qat, lowered = train_int8(
+        lowered = lower_and_place(model, task, trained, base.out / "int8.onnx")
+        qat = train_int8(
             model,
+            lowered,
             run.teacher,
             task,
             trained,
@@ -56,7 +58,7 @@ def run_form(
             checkpoint=checkpoint,
             on_progress=on_progress,
         )
-        made, quantized = export_trained(qat, lowered, task, step, run.threads)
+        made, quantized = export_trained(qat, lowered.model, task, step, run.threads)
         save_model(made, file)
         return quantized
 

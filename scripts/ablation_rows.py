@@ -21,9 +21,10 @@ UNPRUNED = ("sensitivity", "prune", "quantize")
 BUILDS_ON: dict[str, set[str]] = {
     "teacher": set(),
     "sensitivity": set(),
-    "prune": {"sensitivity"},
-    "finetune": {"teacher", "prune"},
-    "quantize": {"teacher", "finetune"},
+    "replace": set(),
+    "prune": {"sensitivity", "replace"},
+    "finetune": {"teacher", "replace", "prune"},
+    "quantize": {"teacher", "replace", "finetune"},
 }
 MACS = (0.8, 0.65, 0.54, 0.4)
 """Shares of multiply-adds that rows of fine-tuned, unquantised networks keep: -20, -35, -46 (PP-OCR's), -60 %."""

@@ -10,39 +10,34 @@ would. Writes comparison.json, comparison.md and the files themselves.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
-import io
-import logging
-import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import typer
+from peers import CANONICAL, DEPLOYED, input_files, quantize_nncf, quiet
 
 from compress import artifacts
 from compress.artifacts import Latency, Machine, StageResult
 from compress.cli.progress import OnProgress, progress
 from compress.errors import CompressError, ModelError
-from compress.graph import read_model, save_model
+from compress.graph import read_model
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax, quantize_static_percentile
-from compress.pipeline import open_model, score_model
+from compress.pipeline import score_model
 from compress.pipeline.inputs import recipe_task
 from compress.recipe import QuantizeStep, Recipe, load_recipe
 from compress.report import tables
 from compress.tasks.base import Task
 
-DEPLOYED, CANONICAL = "deployed", "canonical form"
 OURS = {"finetuned.onnx": "ours, float", "int8.onnx": "ours, int8"}
 CALIBRATION = 256
 """Images, unless the recipe says."""
@@ -95,7 +90,7 @@ def compare(recipe: Recipe, ours: Mapping[str, Path], command: str, on_progress:
     task = recipe_task(recipe)
     step = recipe.find_step(QuantizeStep)
     images = list(task.calibration_batches(step.calibration if step else CALIBRATION, 1))
-    files = input_files(recipe, task)
+    files = input_files(recipe, task, recipe.out)
     missing: dict[str, str] = {}
     jobs = tool_jobs(files, saturates_int8(machine_info()))
     for done, (name, make) in enumerate(jobs.items()):
@@ -136,14 +131,6 @@ def measure(recipe: Recipe, task: Task, files: Mapping[str, Path], on_progress: 
 # --- the files ---------------------------------------------------------------------------------------------------
 
 
-def input_files(recipe: Recipe, task: Task) -> dict[str, Path]:
-    """The deployed file, and its canonical form; a PyTorch model has the latter only, which then stands for both."""
-    canonical = recipe.out / "canonical.onnx"
-    save_model(open_model(recipe.model, recipe.weights, task.input_shape), canonical)
-    given = Path(recipe.model)
-    return {DEPLOYED: given if given.is_file() else canonical, CANONICAL: canonical}
-
-
 Make = Callable[[Sequence[np.ndarray], Path], None]
 """(images to calibrate with, file to write); raises ModelError where the tool cannot."""
 
@@ -180,53 +167,6 @@ def percentile_count(images: Sequence[np.ndarray]) -> int:
     """How many of the images [1, 3, H, W] to take for ranges by percentile."""
     largest = max(image.shape[2] * image.shape[3] for image in images)
     return max(1, min(PERCENTILE_MAX, PERCENTILE_PIXELS // largest, len(images)))
-
-
-def quantize_nncf(source: Path, images: Sequence[np.ndarray], out_file: Path, *, half_range: bool = False) -> None:
-    """NNCF's post-training quantisation with its defaults, but the full bias correction, its more accurate one.
-
-    Args:
-        source: the float model.
-        images: float32 batches [N, C, H, W]; all are used.
-        out_file: where the int8 model goes.
-        half_range: 7-bit weights in every layer; by default NNCF takes them for the first alone.
-
-    Raises:
-        ModelError: NNCF is not installed, or fails on the model.
-    """
-    os.environ.setdefault("NNCF_CI", "1")  # else it reports its use over the network
-    try:
-        import nncf
-    except ImportError as error:
-        raise ModelError(f"NNCF is not installed ({error}). Use pip install '.[compare]'.") from error
-    model = onnx.load(source)
-    name = model.graph.input[0].name
-    fix = nncf.OverflowFix.ENABLE if half_range else None
-    parameters = nncf.AdvancedQuantizationParameters(**({"overflow_fix": fix} if fix else {}))
-    try:
-        with quiet():
-            made = nncf.quantize(
-                model,
-                nncf.Dataset([{name: batch} for batch in images]),
-                subset_size=len(images),
-                fast_bias_correction=False,
-                advanced_parameters=parameters,
-            )
-    except Exception as error:  # NNCF raises many kinds; all mean the same here
-        raise ModelError(f"NNCF fails: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
-    save_model(made, out_file)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back a tool's progress bars and advice; failures are raised all the same."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(previous)
 
 
 def with_nncf(machine: Machine) -> Machine:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from typer.testing import CliRunner, Result
 import compress
 from compress import artifacts
 from compress.artifacts import (
+    ActivationScan,
     Cost,
     Curve,
     Gallery,
@@ -30,6 +32,7 @@ from compress.artifacts import (
     PruningPlan,
     Quantized,
     Reading,
+    Replaced,
     Report,
     Score,
     Sensitivity,
@@ -37,13 +40,13 @@ from compress.artifacts import (
 from compress.cli import app
 from compress.cli.progress import plain_lines
 from compress.errors import CompressError, ModelError
-from compress.recipe import FinetuneStep, QuantizeStep, Recipe
+from compress.recipe import FinetuneStep, QuantizeStep, Recipe, ReplaceStep
 from compress.report.inspection import GroupSummary, Inspection
 
 TINY = onnx.parser.parse_model(
     '<ir_version: 8, opset_import: ["": 17]> tiny (float[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y) { y = Relu(x) }'
 )
-COMMANDS = ["inspect", "sensitivity", "prune", "finetune", "quantize", "evaluate", "bench", "report", "run"]
+COMMANDS = ["inspect", "sensitivity", "replace", "prune", "finetune", "quantize", "evaluate", "bench", "report", "run"]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
 GROUPS = {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")}
 PLAN = PruningPlan("f", "l1", 8, {"macs": 0.5}, 100, 52, 40, 20, GROUPS, (), 4.0, 3.0, "int8")
@@ -100,9 +103,11 @@ class FakePipeline(types.ModuleType):
             "inspect_model": Inspection(("x",), ("y",), {"Conv": 3}, cost, (GroupSummary("conv1", 16, 0.5),)),
             "run_sensitivity": SCAN,
             "run_prune": PLAN,
+            "run_replace": Replaced(("a", "c"), ("replaced 2 of 3",)),
             "run_finetune": SCORE,
             "run_quantize": Quantized(Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64), ("recurrent layers: weights",)),
             "score_model": SCORE,
+            "score_in": SCORE,
             "score_with_pictures": (SCORE, self.gallery),
             "open_any": b"a model",
         }
@@ -207,6 +212,30 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
     assert keywords == {**step, "protect": ("fc",), "recurrent": False}
     assert "+0.1000" in result.output
     assert "accuracy of the model itself: 0.9000. Written: o/sensitivity.json" in result.output
+
+
+def test_replace(pipeline: FakePipeline) -> None:
+    result = run("replace", "m.onnx", "--activation", "hardswish=relu", "--layer", "a*", "--layer", "c", "--out", "r")
+    assert result.exit_code == 0, result.output
+    args, keywords = pipeline.calls["run_replace"]
+    assert args[1:] == (None, Path("r"), ReplaceStep(hardswish="relu", layers=("a*", "c")))
+    assert keywords["threads"] is None
+    assert result.stdout == "a\nc\n2 activations replaced. Written: r\n"
+
+
+def test_replace_by_drop(pipeline: FakePipeline, tmp_path: Path) -> None:
+    scan = ActivationScan("f", "hardswish", "relu", "accuracy", 0.9, {"b": 0.5, "a": 0.89, "c": 0.91})
+    artifacts.save(scan, tmp_path / "o" / "activations.json")
+    options = ["--data", "v.txt", "--metric-drop", "0.02", "--images", "7", "--threads", "2", "--out", "o/r.onnx"]
+    result = run("replace", "m.onnx", "--activation", "hardswish=relu", *options)
+    assert result.exit_code == 0, result.output
+    args, keywords = pipeline.calls["run_replace"]
+    assert args[1].settings["val"] == (Path("v.txt"),)
+    assert args[3] == ReplaceStep(hardswish="relu", metric_drop=0.02, images=7)
+    assert keywords["threads"] == 2
+    assert re.search(r"c +-0\.0100 +yes\s+a +\+0\.0100 +yes\s+b +\+0\.4000 +no", result.stdout)
+    words = "2 activations replaced. accuracy 0.9000 on 20 images, before any training. Written: o/r.onnx"
+    assert words in result.stdout
 
 
 def test_prune(pipeline: FakePipeline, tmp_path: Path) -> None:
@@ -315,6 +344,18 @@ def test_evaluate_where_the_task_tells_nothing_of_single_images(pipeline: FakePi
     assert "Note: no pictures: the task does not tell what it makes of single images." in result.stderr
 
 
+def test_evaluate_in_another_runtime(pipeline: FakePipeline) -> None:
+    result = run("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "openvino", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    (runtime, _, _, threads), names = pipeline.calls["score_in"]
+    assert (runtime, threads, names) == ("openvino", 1, {"name": "m.onnx"})
+    assert "accuracy 0.9000 on 20 images" in result.stdout
+    assert "score_model" not in pipeline.calls
+    said = fails("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "openvino", "--save-images", "2")
+    assert "--runtime: got 'openvino' with --save-images, whose pictures are of onnxruntime only." in said
+    assert "--runtime: got 'x'. Must be of" in fails("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "x")
+
+
 def test_a_folder_for_pictures_but_no_pictures(pipeline: FakePipeline) -> None:
     said = fails("evaluate", "q.onnx", "--data", "v.txt", "--images-out", "f")
     assert "Error: --images-out: needs --save-images N, how many pictures to write." in said
@@ -337,25 +378,73 @@ def test_widths_that_are_no_numbers(pipeline: FakePipeline) -> None:
     assert "--widths: got '160,wide'. Must be whole numbers with commas. Use e.g. 160,320." in said
 
 
-def test_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def bench_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Two files here, and times that do not depend on the machine; what was asked for."""
     monkeypatch.chdir(tmp_path)
     seen: dict[str, Any] = {}
 
-    def measure(models: dict[str, Path], shape: Sequence[int], **keywords: Any) -> dict[str, Latency]:
+    def measure(models: dict[tuple[str, str], Any], shape: Sequence[int], **keywords: Any) -> dict[Any, Latency]:
         seen.update(models=list(models), shape=shape, **keywords)
-        return {"a.onnx": Latency(2.0, 1.9, 2.1, 1, 50, 1.0), "b.onnx": Latency(1.0, 0.9, 1.1, 1, 50, 2.0)}
+        return {key: Latency(2.0 / n, 1.9, 2.1, 1, 50, float(n)) for n, key in enumerate(models, 1)}
 
     monkeypatch.setattr("compress.measure.latency.measure_latency", measure)
     for name in ("a.onnx", "b.onnx"):
         onnx.save(TINY, name)
-    result = run("bench", "a.onnx", "b.onnx", "--input", "3,48,192", "--rounds", "9", "--out", "b.json")
+    return seen
+
+
+def test_bench(bench_files: dict[str, Any]) -> None:
+    result = run("bench", "a.onnx", "b.onnx", "--input", "3,4,4", "--rounds", "9", "--out", "b.json")
     assert result.exit_code == 0, result.output
-    assert (seen["models"], seen["shape"], seen["rounds"]) == (["a.onnx", "b.onnx"], (3, 48, 192), 9)
+    assert bench_files["models"] == [("a.onnx", "onnxruntime"), ("b.onnx", "onnxruntime")]
+    assert (bench_files["shape"], bench_files["rounds"]) == ((3, 4, 4), 9)
     assert "2.00x" in result.output
+    assert "First output" not in result.output
     figures = json.loads(Path("b.json").read_text())
     assert figures["models"]["b.onnx"]["median_ms"] == 1.0
     assert figures["models"]["b.onnx"]["size_bytes"] == TINY.ByteSize()
+    assert (figures["differences"], figures["failed"]) == ([], [])
     assert {"cpu", "flags"} <= set(figures["machine"])
+
+
+class FakeOpenVinoSession:
+    """Reads only b.onnx, and computes 0.5 more than it says."""
+
+    def __init__(self, model: bytes, input_shape: Sequence[int], *, name: str, threads: int) -> None:
+        if name != "b.onnx":
+            raise ModelError(f"{name}: OpenVINO cannot load it: no such operator.")
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        return np.maximum(images, 0) + np.float32(0.5)
+
+
+def test_bench_in_two_runtimes(bench_files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file in each; what one runtime cannot read costs its own row, and a line that says why."""
+    monkeypatch.setattr("compress.measure.runtimes.OpenVinoSession", FakeOpenVinoSession)
+    command = ("bench", "a.onnx", "b.onnx", "--input", "3,4,4", "--runtime", "onnxruntime,openvino", "--out", "b.json")
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert bench_files["models"] == [("a.onnx", "onnxruntime"), ("b.onnx", "onnxruntime"), ("b.onnx", "openvino")]
+    assert "Note: not timed: a.onnx: OpenVINO cannot load it: no such operator." in result.stderr
+    assert "First output against onnxruntime's" in result.stdout
+    figures = json.loads(Path("b.json").read_text())
+    assert list(figures["models"]) == ["a.onnx", "b.onnx", "b.onnx [openvino]"]
+    assert figures["models"]["b.onnx [openvino]"]["runtime"] == "openvino"
+    assert figures["failed"][0]["file"] == "a.onnx"
+    assert figures["differences"][0]["max_abs"] == pytest.approx(0.5)
+
+
+def test_bench_in_an_unknown_runtime(bench_files: dict[str, Any]) -> None:
+    said = fails("bench", "a.onnx", "--input", "3,4,4", "--runtime", "tensorrt")
+    assert "Error: --runtime: got 'tensorrt'. Must be of onnxruntime, openvino, with commas." in said
+
+
+def test_bench_without_the_package(bench_files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    said = fails("bench", "a.onnx", "--input", "3,4,4", "--runtime", "openvino")
+    assert said.startswith("Error: --runtime: openvino is not installed")
+    assert "Use pip install 'compress[openvino]'." in said
 
 
 def test_bench_of_a_missing_file() -> None:
@@ -431,6 +520,28 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (
+            ["replace", "m.onnx", "--activation", "swish=relu", "--out", "r"],
+            "--activation: got 'swish=relu'. Must be one",
+        ),
+        (["replace", "m.onnx", "--activation", "hardswish", "--out", "r"], "Must be one of: hardswish=relu."),
+        (
+            ["replace", "m.onnx", "--activation", "hardswish=relu", "--metric-drop", "0.1", "--out", "r"],
+            "--metric-drop: needs --data, the validation images",
+        ),
+        (
+            ["replace", "m.onnx", "--activation", "hardswish=relu", "--metric-drop", "-1", "--out", "r"],
+            "--metric-drop: got -1.0. Must be 0 or more.",
+        ),
+        (
+            ["replace", "m.onnx", "--activation", "hardswish=relu", "--images", "9", "--out", "r"],
+            "images: needs metric_drop, without which nothing is measured.",
+        ),
+        (
+            ["replace", "m.onnx", "--activation", "hardswish=relu", "--out", "m.onnx"],
+            "--out: m.onnx is the input itself",
+        ),
+        (["prune", "m.onnx", "--target", "ratio=2", "--out", "p"], '--ratio: got "2". Must be a share in [0, 1)'),
         (["prune", "m.onnx", "--out", "p.onnx"], "--ratio, --target: give exactly one of them"),
         (["prune", "m.onnx", "--ratio", "1", "--out", "p"], "Error: --ratio: got 1.0. Must be a share in [0, 1)."),
         (["prune", "m.onnx", "--target", "0.5", "--out", "p"], "--target: got '0.5'. Must be ratio=, metric_drop=,"),

@@ -28,6 +28,7 @@ ROWS = {
 ZOO_MAY_IMPORT = {"errors", "artifacts", "graph", "zoo"}
 ONLY_IN = {
     "onnxruntime": ("measure/runtime.py",),
+    "openvino": ("measure/openvino.py",),
     "torch_pruning": ("prune/groups.py",),
     "jinja2": ("report/html.py",),
     "lmdb": ("data/lmdb_folder.py",),

@@ -148,7 +148,7 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (make_recipe(steps="prune"), 'steps: got "prune". Must be a list.'),
         (
             make_recipe(steps=["prune"]),
-            'steps[0]: got "prune". Must be one step with its settings: teacher, sensitivity, prune',
+            'steps[0]: got "prune". Must be one step with its settings: teacher, sensitivity, replace',
         ),
         (make_recipe(steps=[{"prun": {}}]), "Did you mean `prune`?"),
         (make_recipe(steps=[{"finetune": 3}]), "finetune: got 3. Must be a mapping of keys: epochs, lr"),
@@ -172,7 +172,7 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (
             make_recipe(steps=[{"quantize": {}}, {"finetune": {}}]),
             "steps: got the order quantize, finetune. "
-            "Must be in the order teacher, sensitivity, prune, finetune, quantize.",
+            "Must be in the order teacher, sensitivity, replace, prune, finetune, quantize.",
         ),
         (make_recipe(steps=[{"finetune": {}}] * 2), "steps: `finetune` comes 2 times. Each step may come once."),
         (make_recipe(modle="x"), "modle: unknown key. Did you mean `model`?"),
@@ -185,6 +185,35 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (
             make_recipe(steps=[{"sensitivity": {"side": 640}}]),
             "sensitivity.side: not for classification. Remove it; `images` makes a scan quicker, too.",
+        ),
+        (
+            make_recipe(steps=[{"replace": None}]),
+            "replace.hardswish: missing. Add it: what takes the place of hard-swish",
+        ),
+        (make_recipe(steps=[{"replace": {"hardswish": "gelu"}}]), 'replace.hardswish: got "gelu". Must be relu.'),
+        (
+            make_recipe(steps=[{"replace": {"hardswich": "relu"}}]),
+            "replace.hardswich: unknown key. Did you mean `hards",
+        ),
+        (
+            make_recipe(steps=[{"replace": {"hardswish": "relu", "layers": []}}]),
+            "replace.layers: got []. Must name one activation or more. Use e.g. ['*'].",
+        ),
+        (
+            make_recipe(steps=[{"replace": {"hardswish": "relu", "metric_drop": -0.1}}]),
+            "replace.metric_drop: got -0.1. Must be 0 or more.",
+        ),
+        (
+            make_recipe(steps=[{"replace": {"hardswish": "relu", "images": 8}}]),
+            "replace: images: needs metric_drop, without which nothing is measured. Remove it, or set that.",
+        ),
+        (
+            make_recipe(steps=[{"replace": {"hardswish": "relu", "metric_drop": 0.1, "side": 640}}]),
+            "replace.side: not for classification. Remove it; `images` makes a scan quicker, too.",
+        ),
+        (
+            make_recipe(steps=[{"prune": {"target": {"ratio": 0.5}}}, {"replace": {"hardswish": "relu"}}]),
+            "steps: got the order prune, replace. Must be in the order teacher, sensitivity, replace, prune",
         ),
         (
             make_recipe(task={"kind": "detection"}, steps=[{"sensitivity": {"side": 650}}]),

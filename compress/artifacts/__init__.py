@@ -7,6 +7,7 @@ run leaves either the old file or the new one, never half of one.
 
 from compress.artifacts.gallery import Gallery, Picture, Reading
 from compress.artifacts.results import (
+    ActivationScan,
     Cost,
     Curve,
     Gate,
@@ -14,8 +15,11 @@ from compress.artifacts.results import (
     Latency,
     Machine,
     Parity,
+    Placement,
     PruningPlan,
     Quantized,
+    Region,
+    Replaced,
     Report,
     Score,
     Sensitivity,
@@ -35,6 +39,7 @@ from compress.artifacts.store import (
 
 __all__ = [
     "VERSION",
+    "ActivationScan",
     "Cost",
     "Curve",
     "Gallery",
@@ -44,9 +49,12 @@ __all__ = [
     "Machine",
     "Parity",
     "Picture",
+    "Placement",
     "PruningPlan",
     "Quantized",
     "Reading",
+    "Region",
+    "Replaced",
     "Report",
     "Score",
     "Sensitivity",

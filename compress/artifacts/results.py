@@ -66,6 +66,33 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
+class ActivationScan:
+    """The metric with each activation alone replaced, no retraining. May be partial while a scan runs."""
+
+    fingerprint: str
+    original: str
+    """What was replaced, as recipes call it (`hardswish`), and by what (`relu`)."""
+    replacement: str
+    metric_name: str
+    baseline: float
+    metric: dict[str, float]
+    """Name of the value that the activation computes -> metric of the model with it replaced."""
+    version: int = VERSION
+
+    def drop(self, name: str) -> float:
+        """What replacing this activation alone costs; negative where the metric rose."""
+        return self.baseline - self.metric[name]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What replacing activations came to: which, in the order they are computed, and what to say of it."""
+
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class GroupPlan:
     """What happens to one channel group: `removed` are channel indices of its root layer."""
 
@@ -119,11 +146,48 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A run of operators, in the order of the network, that compute in one type, and why."""
+
+    first: str
+    last: str
+    operators: int
+    precision: str
+    """`int8` or `float32`."""
+    float_ms: float
+    """Their own kernels' time in float, each measured alone."""
+    int8_ms: float | None
+    """The same in integers of those that can; None where none can."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What runs in integers and what in float (see `compress.quant.placement`), and what it was chosen from."""
+
+    fingerprint: str
+    optimize: str
+    """`latency`, `balanced` or `size`."""
+    chosen: str
+    """Name of the assignment, one of `tried`."""
+    float_values: tuple[str, ...]
+    """Values that float operators compute, where integer kernels exist."""
+    regions: tuple[Region, ...]
+    tried: dict[str, float]
+    """Assignment -> median milliseconds of its file, all in one interleaved run; `float32` is the model before."""
+    sizes: dict[str, int]
+    """Assignment -> bytes of its file."""
+    notes: tuple[str, ...] = ()
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
 class Quantized:
     """What exporting an int8 file came to: how far it is from its network, and what was chosen on the way."""
 
     parity: Parity
     notes: tuple[str, ...] = ()
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +239,8 @@ class Report:
     notes: tuple[str, ...] = ()
     plan: dict[str, dict[str, float]] = field(default_factory=dict)
     """Group -> {"channels", "kept", "pruning_ratio"}."""
+    placement: Placement | None = None
+    """What of the int8 file runs in integers, and why; None where it was not chosen by timing."""
     gallery: Gallery | None = None
     """Single images; None where none were asked for, or the task shows none."""
     version: int = VERSION

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from compress.cli import files, pruning, running, training
+from compress.cli import files, pruning, replacing, running, training
 from compress.errors import CompressError
 
 BAD_INPUT = 2
@@ -89,6 +89,7 @@ def program(
 for command in (
     files.inspect,
     pruning.sensitivity,
+    replacing.replace,
     pruning.prune,
     training.finetune,
     training.quantize,

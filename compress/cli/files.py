@@ -1,18 +1,22 @@
 """Commands that look at files: inspect, evaluate, bench, report. Heavy modules are imported where they are used."""
 
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compress import artifacts
-from compress.artifacts import Gallery, Report, Score, Sensitivity
+from compress.artifacts import Gallery, Latency, Report, Score, Sensitivity
 from compress.cli import options
 from compress.cli.progress import progress
 from compress.cli.tasks import make_task
 from compress.errors import ArtifactError, CompressError
 
 if TYPE_CHECKING:
+    from compress.measure.runtimes import Difference
     from compress.tasks.base import Task
 
 
@@ -48,6 +52,12 @@ def evaluate(
     side: options.Side = None,
     processes: options.Processes = None,
     threads: options.Threads = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            help="onnxruntime or openvino; the latter needs pip install 'compress[openvino]'.", metavar="NAME"
+        ),
+    ] = "onnxruntime",
     save_images: Annotated[
         int, typer.Option(min=0, help="write pictures of this many images, the worst first.", metavar="N")
     ] = 0,
@@ -56,17 +66,23 @@ def evaluate(
         typer.Option(help="folder for them and their page, index.html; default MODEL_images.", metavar="FOLDER"),
     ] = None,
 ) -> None:
-    """Score any model on labelled images, in onnxruntime, and show what it got wrong.
+    """Score any model on labelled images, and show what it got wrong.
 
     \b
     Examples:
       compress evaluate int8.onnx --task classification --data val/labels.txt --save-images 20
       compress evaluate rec.onnx --task recognition --charset dict.txt --data val/labels.txt
+      compress evaluate int8.onnx --data val/labels.txt --runtime openvino
     """
     if images_out and not save_images:
         raise CompressError("--images-out: needs --save-images N, how many pictures to write.")
     from compress import pipeline
+    from compress.measure import runtimes
 
+    runtimes.check_runtimes([runtime])
+    other = runtime != runtimes.ONNXRUNTIME
+    if save_images and other:
+        raise CompressError(f"--runtime: got {runtime!r} with --save-images, whose pictures are of onnxruntime only.")
     made = make_task(
         task,
         (),
@@ -82,7 +98,12 @@ def evaluate(
     )
     opened = pipeline.open_any(model, weights, made.input_shape)
     if not save_images:
-        _print_score(pipeline.score_model(opened, made, threads), made)
+        scored = (
+            pipeline.score_in(runtime, opened, made, threads, name=model)
+            if other
+            else pipeline.score_model(opened, made, threads)
+        )
+        _print_score(scored, made)
         return
     name = _file_name(model)
     folder = images_out or Path(f"{name}_images")
@@ -126,35 +147,76 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="1 is comparable between machines.")] = 1,
     rounds: Annotated[int, typer.Option(min=3, help="timed rounds; each times every file once.")] = 50,
     weights: options.Weights = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            help="onnxruntime, openvino or both, with commas: each file in each; openvino needs pip install "
+            "'compress[openvino]'.",
+            metavar="NAMES",
+        ),
+    ] = "onnxruntime",
     out: Annotated[Path | None, typer.Option(help="write the figures here as JSON, too.", metavar="FILE")] = None,
 ) -> None:
     """Time ONNX files against each other, in turn, so that a slow spell of the machine hits all of them.
 
     \b
-    Example:
+    Examples:
       compress bench model.onnx int8.onnx --input 3,48,192 --threads 1
+      compress bench model.onnx int8.onnx --input 3,48,192 --runtime onnxruntime,openvino
     """
-    import json
-    from dataclasses import asdict
-
     from compress import pipeline
-    from compress.measure.latency import measure_latency
+    from compress.measure import latency, runtimes
     from compress.measure.machine import machine_info
     from compress.report import tables, terminal
 
     shape = options.parse_shape(input_size)
     assert shape is not None  # --input is required
+    names = runtimes.check_runtimes(options.parse_list(runtime) or ())
     named = {name: pipeline.open_any(name, weights, shape) for name in models}
-    sizes = {name: len(data) for name, data in named.items()}
+    opened = runtimes.open_runners(named, shape, names, threads=threads)
+    for failed in opened.failed.values():
+        typer.echo(f"Note: not timed: {failed}", err=True)
     with progress("Nothing was to be saved; run it again.") as on_progress:
-        found = measure_latency(named, shape, threads=threads, rounds=rounds, on_progress=on_progress)
+        found = latency.measure_latency(opened.runners, shape, threads=threads, rounds=rounds, on_progress=on_progress)
+    differences = runtimes.output_differences(named, opened, shape)
+    sizes = {name: len(data) for name, data in named.items()}
     machine = machine_info()
+    console = terminal.wide_console()
     typer.echo(tables.machine_line(machine))
-    terminal.print_table(tables.latency_table(found, sizes), terminal.wide_console())
+    terminal.print_table(tables.latency_table(found, sizes), console)
+    terminal.print_table(tables.difference_table(differences), console, tables.DIFFERENCE_CAPTION)
     if out:
-        figures = {name: {**asdict(latency), "size_bytes": sizes[name]} for name, latency in found.items()}
-        value = {"version": artifacts.VERSION, "input_shape": shape, "machine": asdict(machine), "models": figures}
+        figures = _bench_json(found, sizes, differences, opened.failed)
+        value = {"version": artifacts.VERSION, "input_shape": shape, "machine": asdict(machine), **figures}
         artifacts.write_atomic(out, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _bench_json(
+    found: Mapping[tuple[str, str], Latency],
+    sizes: Mapping[str, int],
+    differences: Iterable["Difference"],
+    failed: Mapping[tuple[str, str], str],
+) -> dict[str, Any]:
+    """The figures by name: the file, and behind it the runtime where that is not onnxruntime.
+
+    >>> figures = _bench_json({("a.onnx", "openvino"): Latency(1.0, 0.9, 1.1, 1, 50)}, {"a.onnx": 12}, (), {})
+    >>> list(figures["models"]), figures["models"]["a.onnx [openvino]"]["size_bytes"]
+    (['a.onnx [openvino]'], 12)
+    """
+    models = {
+        file if runtime == "onnxruntime" else f"{file} [{runtime}]": {
+            **asdict(latency),
+            "file": file,
+            "runtime": runtime,
+            "size_bytes": sizes[file],
+        }
+        for (file, runtime), latency in found.items()
+    }
+    return {
+        "models": models,
+        "differences": [asdict(difference) for difference in differences],
+        "failed": [{"file": file, "runtime": runtime, "reason": reason} for (file, runtime), reason in failed.items()],
+    }
 
 
 def report(folder: Annotated[Path, typer.Argument(help="the output folder of a run.", metavar="FOLDER")]) -> None:

@@ -44,12 +44,10 @@ def build(model: type[M], values: Mapping[str, Any]) -> M:
 
 def _flag(key: str) -> str:
     """`--batch-size: ` of `batch_size`; what holds for the whole command has none."""
-    name = key.split("[")[0].replace("_", "-").replace(".", "-").removeprefix("target-")
-    return (
-        f"--{name if name not in ('macs', 'latency', 'metric-drop') else 'target ' + name.replace('-', '_')}: "
-        if name
-        else ""
-    )
+    name = key.split("[")[0]
+    if name.startswith("target.") and name != "target.ratio":
+        return f"--target {name.removeprefix('target.')}: "
+    return f"--{name.removeprefix('target.').replace('_', '-').replace('.', '-')}: " if name else ""
 
 
 def parse_shape(text: str | None) -> Shape | None:

@@ -127,6 +127,7 @@ def quantize(
         typer.Option(help="layer to leave in float; may be repeated, * matches any text.", metavar="NAME"),
     ] = None,
     recurrent: Annotated[str | None, setting(QuantizeStep, "recurrent")] = None,
+    optimize: Annotated[str | None, setting(QuantizeStep, "optimize")] = None,
     weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
     input_size: options.Input = None,
     directions: options.Directions = None,
@@ -166,6 +167,7 @@ def quantize(
         "pact": {key: value for key, value in ranges.items() if value is not None},
         "float_layers": float_layer,
         "recurrent": recurrent,
+        "optimize": optimize,
         "weight_bits": weight_bits,
     }
     step = options.build(QuantizeStep, values)

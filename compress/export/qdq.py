@@ -28,7 +28,7 @@ from compress.quant.layers import (
     weight_scale,
 )
 from compress.quant.pact import PACT
-from compress.quant.prepare import PASS_THROUGH
+from compress.quant.prepare import is_move
 
 INTEGERS = ".int"
 """Ends the name of a value's uint8 form while the graph is built."""
@@ -50,6 +50,8 @@ class Choices:
     layers: dict[str, QuantLayer]
     integer: frozenset[str]
     hard_swish: frozenset[str]
+    moves: frozenset[str] = frozenset()
+    """Nodes that hand integers on as they are."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,11 @@ def read_choices(module: fx.GraphModule) -> Choices:
     """Collect ranges, layers and integer nodes from a prepared module."""
     activations: dict[str, Parameters] = {}
     layers: dict[str, QuantLayer] = {}
-    integer, hard_swish = set(), set()
+    integer, hard_swish, moves = set(), set(), set()
     for node in module.graph.nodes:
         name = node.meta.get("onnx", node.name)
+        if is_move(node):
+            moves.add(name)
         if node.meta.get("integer"):
             integer.add(name)
         if node.op != "call_module":
@@ -118,7 +122,7 @@ def read_choices(module: fx.GraphModule) -> Choices:
             layers[name] = target
         elif isinstance(target, IntegerHardSwish):
             hard_swish.add(name)
-    return Choices(activations, layers, frozenset(integer), frozenset(hard_swish))
+    return Choices(activations, layers, frozenset(integer), frozenset(hard_swish), frozenset(moves))
 
 
 def remove_saturated_activations(graph: ir.Graph, choices: Choices) -> None:
@@ -187,7 +191,7 @@ def insert_activation_pairs(graph: ir.Graph, choices: Choices) -> None:
         uses = _uses(value)
         quantized = _quantize(graph, value, found)
         _place(graph, quantized, value.producer())
-        _hand_on(graph, value, quantized.outputs[0], uses, found)
+        _hand_on(graph, value, quantized.outputs[0], uses, found, choices.moves)
 
 
 def _uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
@@ -195,15 +199,20 @@ def _uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
 
 
 def _hand_on(
-    graph: ir.Graph, value: ir.Value, integers: ir.Value, uses: list[tuple[ir.Node, int]], found: Parameters
+    graph: ir.Graph,
+    value: ir.Value,
+    integers: ir.Value,
+    uses: list[tuple[ir.Node, int]],
+    found: Parameters,
+    moves: frozenset[str],
 ) -> None:
     """Give a value's readers its dequantised form, and those that move it or ask for its size the integers."""
     for node, _ in uses:
         if node.op_type == "Shape":
             node.replace_input_with(0, integers)
     uses = [(node, index) for node, index in uses if node.op_type != "Shape"]
-    moves = [node for node, index in uses if node.op_type in PASS_THROUGH and index == 0]
-    readers = [(node, index) for node, index in uses if not (node.op_type in PASS_THROUGH and index == 0)]
+    movers = [node for node, index in uses if index == 0 and node.name in moves]
+    readers = [(node, index) for node, index in uses if not (index == 0 and node.name in moves)]
     if readers or value.is_graph_output():
         dequantized = _dequantize(graph, integers, found)
         _place(graph, dequantized, integers.producer())
@@ -211,10 +220,10 @@ def _hand_on(
             node.replace_input_with(index, dequantized.outputs[0])
         if value.is_graph_output():
             _take_output(graph, value, dequantized.outputs[0])
-    for node in moves:
+    for node in movers:
         node.replace_input_with(0, integers)
         moved = node.outputs[0]
-        _hand_on(graph, moved, moved, _uses(moved), found)
+        _hand_on(graph, moved, moved, _uses(moved), found, moves)
         moved.type = ir.TensorType(ir.DataType.UINT8)
 
 

@@ -101,6 +101,20 @@ def resize_to(x: Tensor, sizes: Tensor, mode: str, align_corners: bool | None) -
     return F.interpolate(x, size=target, mode=mode, align_corners=align_corners)
 
 
+def depth_to_space(x: Tensor, block: int, mode: str) -> Tensor:
+    """[N, C * b * b, H, W] -> [N, C, H * b, W * b]; channels are (row, column, C) in mode DCR, (C, row, column) in CRD.
+
+    >>> depth_to_space(torch.arange(4.0).reshape(1, 4, 1, 1), 2, "DCR").tolist()
+    [[[[0.0, 1.0], [2.0, 3.0]]]]
+    """
+    if mode == "CRD":
+        return F.pixel_shuffle(x, block)
+    batch, channels, height, width = x.shape
+    depth = channels // (block * block)
+    blocks = x.reshape(batch, block, block, depth, height, width).permute(0, 3, 4, 1, 5, 2)
+    return blocks.reshape(batch, depth, height * block, width * block)
+
+
 def pad_image(x: Tensor, pads: list[int], value: float = 0.0) -> Tensor:
     """Pad with PyTorch's order of sides (last dimension first)."""
     return F.pad(x, pads, value=value)

@@ -226,6 +226,11 @@ def _resize_mode(at: Attributes, factors: list[float] | None) -> tuple[str, bool
     return "nearest", None
 
 
+def _depth_to_space(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
+    mode = at.get("mode", b"DCR").decode()
+    return g.call(node, modules.depth_to_space, g.value(node.input[0]), int(at["blocksize"]), mode)
+
+
 def _expand(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
     return g.call(node, modules.onnx_expand, g.value(node.input[0]), g.value(node.input[1]))
 
@@ -268,6 +273,7 @@ OPS: dict[str, Handler] = {
     "Split": _split,
     "Pad": _pad,
     "Resize": _resize,
+    "DepthToSpace": _depth_to_space,
     "Expand": _expand,
     "Identity": _function(torch.clone),
     "Dropout": _activation(lambda at: nn.Identity()),

@@ -1,22 +1,25 @@
 """Wall time of models, measured side by side."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from compress.artifacts import Latency
 from compress.errors import CompressError
 from compress.measure.runtime import Session
+from compress.measure.runtimes import Runner
 
 Progress = Callable[[int, int, str], None]
+Name = TypeVar("Name", bound=Hashable)
 
 MIN_ROUNDS = 3
 
 
 def measure_latency(
-    models: Mapping[str, Path | bytes],
+    models: Mapping[Name, Path | bytes | Runner],
     input_shape: tuple[int, int, int],
     *,
     threads: int = 1,
@@ -25,16 +28,16 @@ def measure_latency(
     budget_s: float | None = 60.0,
     batch_size: int = 1,
     exact_int8: bool = False,
-    baseline: str | None = None,
+    baseline: Name | None = None,
     seed: int = 0,
     on_progress: Progress | None = None,
-) -> dict[str, Latency]:
+) -> dict[Name, Latency]:
     """Time one forward pass of each model, interleaved (A B C A B C ...), so that a slow spell hits them all.
 
     Args:
-        models: name -> file or bytes.
+        models: name -> file or bytes, run in onnxruntime; or what runs it already, in any runtime.
         input_shape: (C, H, W) of the seeded random images they are fed.
-        threads: onnxruntime threads; say so beside the figures.
+        threads: onnxruntime's threads (what runs already has its own); say so beside the figures.
         rounds: passes per model that count.
         warmup: passes per model before that do not count.
         budget_s: stop after so many seconds even if rounds are left, but not before the third; None: no limit.
@@ -55,15 +58,13 @@ def measure_latency(
         raise CompressError("bench: no models given. Name at least one ONNX file.")
     reference = next(iter(models)) if baseline is None else baseline
     if reference not in models:
-        raise CompressError(f"bench: baseline {reference!r} is not among the models. Use one of {sorted(models)}.")
+        raise CompressError(f"bench: baseline {reference!r} is not among the models. Use one of {list(models)}.")
     if rounds < 1 or threads < 1 or batch_size < 1:
         raise CompressError(
             f"bench: rounds, threads and batch_size must be 1 or more, got {rounds}, {threads}, {batch_size}."
         )
     images = np.random.default_rng(seed).standard_normal((batch_size, *input_shape)).astype(np.float32)
-    calls = {
-        name: _call(Session(model, threads=threads, exact_int8=exact_int8), images) for name, model in models.items()
-    }
+    calls = {name: _call(_runner(model, threads, exact_int8), images) for name, model in models.items()}
     for call in calls.values():
         for _ in range(warmup):
             call()
@@ -83,15 +84,15 @@ def measure_latency(
 
 
 def time_interleaved(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[Name, Callable[[], object]],
     *,
     rounds: int,
     budget_s: float | None = None,
     on_progress: Progress | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
+) -> dict[Name, list[float]]:
     """Call each in turn, round after round; milliseconds of every call, as many for each."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[Name, list[float]] = {name: [] for name in calls}
     start = clock()
     for done in range(rounds):
         if budget_s is not None and done >= MIN_ROUNDS and clock() - start >= budget_s:
@@ -105,5 +106,11 @@ def time_interleaved(
     return times
 
 
-def _call(session: Session, images: np.ndarray) -> Callable[[], object]:
-    return lambda: session.run(images)
+def _runner(model: Path | bytes | Runner, threads: int, exact_int8: bool) -> Runner:
+    if isinstance(model, Path | bytes):
+        return Session(model, threads=threads, exact_int8=exact_int8, stop_spinning=True)
+    return model
+
+
+def _call(runner: Runner, images: np.ndarray) -> Callable[[], object]:
+    return lambda: runner.run(images)

@@ -15,7 +15,7 @@ RELEVANT_FLAGS = (
 )  # fmt: skip
 """CPU flags that decide how fast float32 and int8 run; `asimd` is what Linux calls NEON on 64-bit ARM."""
 
-LIBRARIES = ("compress", "torch", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
+LIBRARIES = ("compress", "torch", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
 
 
 def machine_info() -> Machine:

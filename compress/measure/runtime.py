@@ -39,6 +39,9 @@ class Session:
             rewrite, hence without effect where `optimise` is off, and on CPUs that do not saturate.
         flush_denormals: treat denormal numbers as zero (they slow CPUs down 2 to 16 times).
         spin: let idle threads wait busily, onnxruntime's default; off where other work (training) needs the cores.
+        stop_spinning: let them wait busily during a call only: off, those of several sessions that are run in turn
+            take the cores from each other.
+        name: what messages call the model; by default its path or the graph's name.
 
     Raises:
         ModelError: onnxruntime rejects the model; the message names the file and the reason.
@@ -53,11 +56,15 @@ class Session:
         exact_int8: bool = False,
         flush_denormals: bool = False,
         spin: bool = True,
+        stop_spinning: bool = False,
+        name: str | None = None,
     ) -> None:
-        self._name = _name_of(model)
+        self._name = name or _name_of(model)
         options = _options(threads, optimise, exact_int8, flush_denormals)
         if not spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if stop_spinning:
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(_source_of(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises half a dozen unrelated types

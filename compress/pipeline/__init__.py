@@ -1,7 +1,8 @@
 """The stages on files, and the whole run: what the command line calls."""
 
-from compress.pipeline.inputs import inspect_model, make_task, open_any, open_model, score_model
+from compress.pipeline.inputs import inspect_model, make_task, open_any, open_model, score_in, score_model
 from compress.pipeline.pictures import score_with_pictures
+from compress.pipeline.replacing import run_replace
 from compress.pipeline.run import run_recipe
 from compress.pipeline.stages import run_prune, run_sensitivity
 from compress.pipeline.training import run_finetune, run_quantize
@@ -15,7 +16,9 @@ __all__ = [
     "run_prune",
     "run_quantize",
     "run_recipe",
+    "run_replace",
     "run_sensitivity",
+    "score_in",
     "score_model",
     "score_with_pictures",
 ]

@@ -1,6 +1,6 @@
 """The last part of quantisation: the int8 file, its recurrent layers in the form that measures best, and its parity."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from compress.artifacts import Parity, Quantized
 from compress.errors import ParityError
 from compress.export import Exported, check_parity, export_int8
 from compress.export.recurrent import RecurrentForm, forms_of
+from compress.measure.latency import measure_latency
 from compress.quant.recurrent import round_recurrent
 from compress.recipe import QuantizeStep
 
@@ -18,6 +19,10 @@ TOLERANCE = 0.0025
 """A form may score this much below the best one if its file is smaller: one or two words of a few hundred."""
 SIMILAR_BYTES = 1.02
 """Files within this ratio count as equally small; the better metric decides between them."""
+SIMILAR_TIME = 1.02
+"""Files within this ratio count as equally fast."""
+ROUNDS, BUDGET_S = 40, 10.0
+"""Timed rounds of all forms, fewer if that takes longer."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,18 @@ class Candidate:
     form: RecurrentForm
     exported: Exported
     metric: float
+    ms: float | None = None
+    """Median time of an image, where it was asked for."""
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the file."""
         return self.exported.model.ByteSize()
+
+    def describe(self) -> str:
+        """Form, metric, size, and time where it is known."""
+        time = "" if self.ms is None else f" and {self.ms:.2f} ms"
+        return f"{self.form} {self.metric:.4f} in {self.size_bytes / 1000:.1f} KB{time}"
 
 
 def export_form(
@@ -66,11 +78,18 @@ def export_checked(
     if step.recurrent != "auto" or len(forms) == 1:
         exported = export_form(module, lowered, step)
         return exported.model, Quantized(check_export(module, exported, images), _as_asked(step.recurrent, forms))
-    candidates = []
-    for form in forms:
-        exported = export_form(module, lowered, step, form)
-        candidates.append(Candidate(form, exported, score(exported.model)))
+    made = {form: export_form(module, lowered, step, form) for form in forms}
+    times = {} if step.optimize == "size" else _times(made, images)
+    candidates = [Candidate(form, one, score(one.model), times.get(form)) for form, one in made.items()]
     return _best_that_agrees(candidates, module, images)
+
+
+def _times(made: Mapping[RecurrentForm, Exported], images: np.ndarray) -> dict[str, float]:
+    """Median milliseconds of an image of this size, the files in turn."""
+    files = {str(form): one.model.SerializeToString() for form, one in made.items()}
+    _, channels, height, width = images.shape
+    found = measure_latency(files, (channels, height, width), rounds=ROUNDS, budget_s=BUDGET_S)
+    return {form: latency.median_ms for form, latency in found.items()}
 
 
 def _as_asked(asked: str, forms: tuple[RecurrentForm, ...]) -> tuple[str, ...]:
@@ -88,7 +107,7 @@ def _best_that_agrees(
     candidates: list[Candidate], module: fx.GraphModule, images: np.ndarray
 ) -> tuple[onnx.ModelProto, Quantized]:
     """The best candidate; not one in integers whose rounding is too coarse for the network."""
-    measured = ", ".join(f"{one.form} {one.metric:.4f} in {one.size_bytes / 1000:.1f} KB" for one in candidates)
+    measured = ", ".join(one.describe() for one in candidates)
     notes: tuple[str, ...] = ()
     while True:
         best = best_candidate(candidates)
@@ -104,7 +123,7 @@ def _best_that_agrees(
 
 
 def best_candidate(candidates: list[Candidate]) -> Candidate:
-    """The smallest file whose metric is within TOLERANCE of the best; of equally small ones the best metric.
+    """The smallest file whose metric is within TOLERANCE of the best; of equally small ones the faster, or else better.
 
     Where that is the same too, the first: `weights` reads an image alike in every batch, `dynamic` need not.
     """
@@ -112,6 +131,9 @@ def best_candidate(candidates: list[Candidate]) -> Candidate:
     able = [one for one in candidates if one.metric >= top - TOLERANCE]
     least = min(one.size_bytes for one in able)
     small = [one for one in able if one.size_bytes <= SIMILAR_BYTES * least]
+    fastest = min((one.ms for one in small if one.ms is not None), default=None)
+    if fastest is not None:
+        small = [one for one in small if one.ms is not None and one.ms <= SIMILAR_TIME * fastest]
     return max(small, key=lambda one: one.metric)
 
 

@@ -17,6 +17,7 @@ from compress.errors import CompressError, ModelError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.measure.runtime import Session
+from compress.measure.runtimes import open_runner
 from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
 from compress.recipe import KEYS_OF, Recipe
@@ -211,6 +212,27 @@ def recipe_task(recipe: Recipe) -> Task:
         unlabelled=recipe.data.unlabelled or None,
         **{key: getattr(settings, key) for key in KEYS_OF[settings.kind]},
     )
+
+
+def score_in(
+    runtime: str,
+    model: bytes,
+    task: Task,
+    threads: int | None = None,
+    limit: int | None = None,
+    *,
+    name: str = "model",
+) -> Score:
+    """`score_model` in any runtime of `compress.measure.runtimes`; `name` is what messages call the model.
+
+    Raises:
+        ModelError: the runtime rejects it.
+        DataError: its output does not fit the task.
+        CompressError: the runtime is not installed.
+    """
+    runner = open_runner(runtime, model, None, name=name, threads=threads or default_threads())
+    task.check_model(runner.output_shape)
+    return task.evaluate(runner.run) if limit is None else task.evaluate(runner.run, limit)
 
 
 def score_model(

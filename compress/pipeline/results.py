@@ -102,6 +102,7 @@ def make_report(run: Run, command: str, measured: Measured, plan: PruningPlan | 
         ),
         notes=tuple(notes),
         plan=_plan_table(plan),
+        placement=run.records["int8"].placement if "int8" in run.records else None,
         gallery=gallery,
     )
 

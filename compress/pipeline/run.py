@@ -1,4 +1,4 @@
-"""A whole recipe, as one story: (teach ->) scan -> plan -> prune -> fine-tune -> quantise -> measure -> report.
+"""A whole recipe, as one story: (teach ->) scan (-> replace) -> plan -> prune -> fine-tune -> quantise -> report.
 
 Every stage leaves its file and a record of what it was computed from in the output folder, so a run that was stopped
 anywhere, even killed, goes on where it was, and ends with the same files as a run in one go.
@@ -9,16 +9,17 @@ from pathlib import Path
 import onnx
 
 from compress import artifacts
-from compress.artifacts import PruningPlan, Quantized, Report, Sensitivity
+from compress.artifacts import PruningPlan, Quantized, Replaced, Report, Sensitivity
 from compress.graph import save_model
 from compress.measure.latency_table import LatencyTable
 from compress.pipeline import stages, training
 from compress.pipeline.inputs import default_threads, open_model, recipe_task
+from compress.pipeline.replacing import replace_identity, run_replace
 from compress.pipeline.results import make_report, measure_files
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress
 from compress.pipeline.state import Run
-from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep, TeacherStep
+from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReplaceStep, SensitivityStep, TeacherStep
 from compress.report import write_report
 
 
@@ -42,6 +43,9 @@ def run_recipe(
         run.teacher = _finetune(run, "teacher", original, lesson.as_finetune())
         files["teacher"] = recipe.out / "teacher.onnx"
     scan = _scan(run)
+    if (replace := recipe.find_step(ReplaceStep)) is not None:
+        model = _replace(run, model, replace)
+        files["replaced"] = recipe.out / "replaced.onnx"
     plan: PruningPlan | None = None
     if (prune := recipe.find_step(PruneStep)) is not None:
         model = _prune(run, model, prune, scan)
@@ -78,6 +82,15 @@ def _scan(run: Run) -> Sensitivity | None:
         on_progress=run.on_progress,
         on_note=run.on_note,
     )
+
+
+def _replace(run: Run, model: onnx.ModelProto, step: ReplaceStep) -> onnx.ModelProto:
+    def compute(file: Path) -> Replaced:
+        return run_replace(
+            model, run.task, file, step, threads=run.threads, on_progress=run.on_progress, on_note=run.on_note
+        )
+
+    return run.stage("replaced", replace_identity(model, run.task, step), compute)
 
 
 def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity | None) -> onnx.ModelProto:

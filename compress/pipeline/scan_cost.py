@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TypeVar
 
 from compress.artifacts import Score
 from compress.errors import CompressError
 from compress.tasks.base import Resizable, Task
 
 Note = Callable[[str], None]
+N = TypeVar("N")
+"""A network, or what stands for one."""
 LONG_S = 60.0
 """From here on it is said how to shorten a scan."""
 FEW_IMAGES = 8
@@ -62,20 +63,20 @@ class ScanCost:
 
 
 def announce_cost(
-    score: Callable[[nn.Module], Score], cells: int, side: int | None, on_note: Note | None, *, resumed: bool
-) -> Callable[[nn.Module], float]:
+    score: Callable[[N], Score], cells: int, side: int | None, on_note: Note | None, *, resumed: bool
+) -> Callable[[N], float]:
     """The metric of a network; the first one that is scored is timed, and what the scan will cost is told.
 
     Args:
         score: scores a network.
-        cells: how many pruned networks the scan has yet to score.
+        cells: how many changed networks the scan has yet to score.
         side: the longest side of the images, where it can be chosen.
         on_note: is told.
-        resumed: the first one is already a cell of the scan; otherwise it is the network unpruned.
+        resumed: the first one is already a cell of the scan; otherwise it is the network unchanged.
     """
     told = on_note is None
 
-    def evaluate(network: nn.Module) -> float:
+    def evaluate(network: N) -> float:
         nonlocal told
         started = time.monotonic()
         found = score(network)
@@ -103,8 +104,8 @@ def side_of(task: Task) -> int | None:
     return task.side if isinstance(task, Resizable) else None
 
 
-def at_side(task: Task, side: int | None) -> Task:
-    """The task at another side; None leaves it as it is.
+def at_side(task: Task, side: int | None, step: str = "sensitivity") -> Task:
+    """The task at another side, as `step` asks; None leaves it as it is.
 
     Raises:
         CompressError: the task has no side.
@@ -114,6 +115,6 @@ def at_side(task: Task, side: int | None) -> Task:
         return task
     if not isinstance(task, Resizable):
         raise CompressError(
-            f"sensitivity.side: got {side}, but {task.kind} has no side. Remove it; sensitivity.images saves time, too."
+            f"{step}.side: got {side}, but {task.kind} has no side. Remove it; {step}.images saves time, too."
         )
     return task.with_side(side)

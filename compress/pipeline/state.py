@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from compress import artifacts
-from compress.artifacts import Parity, Quantized
+from compress.artifacts import Parity, Placement, Quantized, Replaced
 from compress.graph import read_model
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress
@@ -26,6 +26,7 @@ class Record:
     seconds: float
     parity: Parity | None = None
     notes: tuple[str, ...] = ()
+    placement: Placement | None = None
     version: int = artifacts.VERSION
 
 
@@ -43,7 +44,9 @@ class Run:
     on_note: Note | None = None
     records: dict[str, Record] = dataclasses.field(default_factory=dict)
 
-    def stage(self, name: str, identity: str, compute: Callable[[Path], Quantized | None]) -> onnx.ModelProto:
+    def stage(
+        self, name: str, identity: str, compute: Callable[[Path], Quantized | Replaced | None]
+    ) -> onnx.ModelProto:
         """Compute a stage's file, or take it as it is if it was finished before from the same things."""
         file, record_file = self.recipe.out / f"{name}.onnx", self.recipe.out / f"{name}.json"
         if record_file.exists() and file.exists():
@@ -54,9 +57,9 @@ class Run:
             started = time.monotonic()
             made = compute(file)
             seconds = round(time.monotonic() - started, 1)
-            record = Record(
-                identity, _content(file), seconds, made.parity if made else None, made.notes if made else ()
-            )
+            record = Record(identity, _content(file), seconds, notes=made.notes if made else ())
+            if isinstance(made, Quantized):
+                record = dataclasses.replace(record, parity=made.parity, placement=made.placement)
             artifacts.save(record, record_file)
         self.records[name] = record
         return read_model(file)

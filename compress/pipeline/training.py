@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.artifacts import Quantized, Score, fingerprint
-from compress.errors import DataError
+from compress.errors import DataError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
-from compress.graph.lowering import lower_for_int8
 from compress.measure.runtime import Session
 from compress.pipeline.exporting import export_checked, export_form
 from compress.pipeline.inputs import default_threads, score_model
+from compress.pipeline.placing import Lowered, place, placement_lines
 from compress.pipeline.stages import Progress, as_graph_module, check_fits, expand_names, model_identity
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
@@ -72,26 +73,51 @@ def run_quantize(
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Quantized:
-    """Fold, calibrate, train with PACT, export to int8, and check the file against the trained model.
+    """Fold, choose what runs in integers, calibrate, train with PACT, export, and check file against trained model.
 
-    Each epoch is scored as the int8 file it would become, so the best epoch is the best file. With no epochs the
-    calibrated model is written. LSTM and GRU layers are not quantised in training; at the end their forms in the file
-    are compared (see `export_checked`).
+    The choice is kept beside the file, in a .placement.json (see `place`). Each epoch is scored as the int8 file it
+    would become, so the best epoch is the best file. With no epochs the calibrated model is written. LSTM and GRU
+    layers are not quantised in training; at the end their forms in the file are compared (see `export_checked`).
 
     Raises:
         ParityError: the file does not compute what the model computes; nothing is written.
     """
-    qat, lowered = train_int8(
-        model, teacher, task, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+    lowered = lower_and_place(model, task, step, out_file, on_progress)
+    qat = train_int8(
+        model,
+        lowered,
+        teacher,
+        task,
+        step,
+        seed=seed,
+        threads=threads,
+        checkpoint=checkpoint,
+        on_progress=on_progress,
     )
-    made, quantized = export_trained(qat, lowered, task, step, threads)
+    made, quantized = export_trained(qat, lowered.model, task, step, threads)
     save_model(made, out_file)
     _discard(checkpoint)
-    return quantized
+    lines = placement_lines(lowered.placement) if lowered.placement else ()
+    return replace(quantized, placement=lowered.placement, notes=(*lines, *quantized.notes))
+
+
+def lower_and_place(
+    model: onnx.ModelProto, task: Task, step: QuantizeStep, out_file: Path, on_progress: Progress | None = None
+) -> Lowered:
+    """The lowered model and what of it runs in integers, as chosen for this file before, or now (see `place`)."""
+    return place(
+        model,
+        step,
+        task.input_shape,
+        lambda module: _float_layers(model, module, step.float_layers),
+        file=out_file.with_suffix(".placement.json"),
+        on_progress=on_progress,
+    )
 
 
 def train_int8(
     model: onnx.ModelProto,
+    lowered: Lowered,
     teacher: onnx.ModelProto | None,
     task: Task,
     step: QuantizeStep,
@@ -100,16 +126,27 @@ def train_int8(
     threads: int | None = None,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
-) -> tuple[fx.GraphModule, onnx.ModelProto]:
-    """Fold, calibrate and train with PACT: the network that an int8 file will hold, and the float model behind it.
+) -> fx.GraphModule:
+    """Calibrate and train with PACT: the network that an int8 file will hold.
 
     A checkpoint stays; the same call with it goes on, or gives the finished network again.
+
+    Args:
+        model: what is quantised.
+        lowered: the same as `place` made it.
+        teacher: see `run_finetune`.
+        task: images and metric.
+        step: how to train.
+        seed: of order and augmentation.
+        threads: for training and scoring.
+        checkpoint: file to go on from.
+        on_progress: called as (done, in all, message).
     """
-    lowered = lower_for_int8(model)
-    module = _trainable(lowered, task, threads)
+    module = _trainable(lowered.model, task, threads)
     qat = prepare_qat(
         module,
         float_layers=_float_layers(model, module, step.float_layers),
+        float_values=lowered.float_values,
         pact=step.pact.enabled,
         asymmetric_hard_swish=step.pact.asymmetric_hardswish,
         weight_bits=step.weight_bits,
@@ -122,7 +159,7 @@ def train_int8(
             task,
             step,
             evaluate=lambda trained: (
-                score_model(export_form(as_graph_module(trained), lowered, step).model, task, threads).metric
+                score_model(export_form(as_graph_module(trained), lowered.model, step).model, task, threads).metric
             ),
             teacher=_teacher(teacher, threads, step.distill),
             parameter_groups=qat_parameter_groups(
@@ -130,10 +167,10 @@ def train_int8(
             ),
             seed=seed + 1,  # other batches than fine-tuning saw
             checkpoint=checkpoint,
-            identity=train_identity(model, teacher, task, step, seed),
+            identity=fingerprint(train_identity(model, teacher, task, step, seed), lowered.float_values),
             on_progress=on_progress,
         )
-    return qat, lowered
+    return qat
 
 
 def export_trained(
@@ -202,7 +239,8 @@ def train_identity(
 def _float_layers(model: onnx.ModelProto, lowered: fx.GraphModule, patterns: Sequence[str]) -> tuple[str, ...]:
     """The lowered module's layers that patterns name as they are called in the model.
 
-    Lowering folds a BatchNorm into its convolution, which then computes the BatchNorm's value and has its name.
+    Lowering folds a BatchNorm into its convolution, which then computes the BatchNorm's value and has its name. Of a
+    layer that became several (see `compress.graph.resampling`) all are found.
 
     Raises:
         PlanError: a pattern matches no layer.
@@ -210,14 +248,17 @@ def _float_layers(model: onnx.ModelProto, lowered: fx.GraphModule, patterns: Seq
     module = to_torch(model)
     named = set(expand_names(module, patterns, "float_layers"))
     targets = {node.meta["onnx"]: str(node.target) for node in lowered.graph.nodes if node.op == "call_module"}
-    found = []
+    found: list[str] = []
     for node in module.graph.nodes:
         if str(node.target) not in named or not isinstance(module.get_submodule(str(node.target)), QUANTISABLE):
             continue  # what cannot be quantised is in float anyway
         readers = list(node.users)
         folded = len(readers) == 1 and readers[0].meta["op_type"] == "BatchNormalization"
         value = readers[0].meta["onnx"] if folded and readers[0].meta["onnx"] in targets else node.meta["onnx"]
-        found.append(targets[value])
+        parts = [target for name, target in targets.items() if name == value or name.startswith(f"{value}.")]
+        if not parts:
+            raise PlanError(f"float_layers: {node.target!r} is merged into the convolution behind it. Name that one.")
+        found += parts
     return tuple(found)
 
 

@@ -12,27 +12,32 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from compress.graph.modules import pad_image
+from compress.graph.modules import pad_image, resize_by, resize_to
 from compress.quant.layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
 from compress.quant.pact import HARD_SWISH_MINIMUM, PACT
 
 INTEGER_ELEMENTWISE = frozenset({"Add", "Mul", "GlobalAveragePool", "Concat", "HardSwish"})
 """Operators besides Conv and Gemm with an integer kernel (HardSwish as an Add and a Mul)."""
-PASS_THROUGH = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
-"""Operators that move integers and keep their scale."""
-WITHIN_RANGE = frozenset({"GlobalAveragePool", "AveragePool", "Resize", "Split", "Slice"})
+PASS_THROUGH = frozenset(
+    {"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "DepthToSpace", "Slice"}
+)
+"""Operators that move integers and keep their scale; so does a Resize to the nearest."""
+LAST = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "HardSigmoid", "Tanh", "Relu", "Clip"})
+"""Activations that stand behind the layer that computes an output."""
+WITHIN_RANGE = PASS_THROUGH | {"GlobalAveragePool", "AveragePool", "Resize", "Split"}
 """Operators whose results lie between their input's ends."""
 ORDINARY_WEIGHT = 0.05
 """Least root mean square of a layer's weights, BatchNorm folded, in the three PP-OCR nets (but for dead layers and the
 detector's head)."""
 SATURATING = (nn.ReLU, nn.Hardtanh)
-"""Activations that saturation of the preceding convolution's output computes for nothing (ReLU6 is a Hardtanh)."""
+"""Activations that saturation of what computes their input does for nothing (ReLU6 is a Hardtanh)."""
 
 
 def prepare_qat(
     module: fx.GraphModule,
     *,
     float_layers: Collection[str] = (),
+    float_values: Collection[str] = (),
     pact: bool = True,
     asymmetric_hard_swish: bool = False,
     weight_bits: int = 8,
@@ -42,6 +47,7 @@ def prepare_qat(
     Args:
         module: imported from a lowered model (no BatchNorm left behind a convolution).
         float_layers: names of layers to compute in float; their weights are stored as int8 all the same.
+        float_values: the same for any operators, by the ONNX value that they compute (see `compress.quant.placement`).
         pact: learn the thresholds; False keeps them at their calibrated values (plain QAT).
         asymmetric_hard_swish: use [-0.375, alpha] after hard-swish instead of [-alpha, alpha].
         weight_bits: 8, or 7 for CPUs whose int8 products saturate in 16 bits (x86 without VNNI).
@@ -54,6 +60,9 @@ def prepare_qat(
     unknown = sorted(set(float_layers) - layers)
     if unknown:
         raise ValueError(f"float_layers: no such layer: {', '.join(unknown)}. Layers: {', '.join(sorted(layers))}.")
+    for node in module.graph.nodes:
+        if not {node.meta.get("onnx"), node.meta.get("value")}.isdisjoint(float_values):
+            node.meta["float"] = True
     integer = integer_nodes(module, float_layers)
     quantised = [node for node in module.graph.nodes if is_quantised(module, node, integer)]
     for node in list(module.graph.nodes):
@@ -70,16 +79,21 @@ def prepare_qat(
 def integer_nodes(module: fx.GraphModule, float_layers: Collection[str] = ()) -> set[fx.Node]:
     """The nodes that compute in integers.
 
-    Convolutions and Gemms do unless they are the stem or named; an element-wise node does where at least one operand
-    comes from an integer node and one result goes to one. Found by starting with all and removing to a fixed point.
+    Convolutions and Gemms do unless they are the stem, named, or marked as float; an element-wise node does where at
+    least one operand comes from an integer node and one result goes to one. Found by starting with all and removing to
+    a fixed point.
     """
     layers = {
-        node for node in module.graph.nodes if _is_integer_layer(module, node) and str(node.target) not in float_layers
+        node
+        for node in module.graph.nodes
+        if _is_integer_layer(module, node) and str(node.target) not in float_layers and not node.meta.get("float")
     }
     elementwise = {
         node
         for node in module.graph.nodes
-        if node.meta.get("op_type") in INTEGER_ELEMENTWISE and all(_is_computed(x) for x in _operands(node))
+        if node.meta.get("op_type") in INTEGER_ELEMENTWISE
+        and not node.meta.get("float")
+        and all(_is_computed(x) for x in _operands(node))
     }
     integer = layers | elementwise
     while True:
@@ -92,6 +106,22 @@ def integer_nodes(module: fx.GraphModule, float_layers: Collection[str] = ()) ->
         if not dropped:
             return integer
         integer -= dropped
+
+
+def output_values(module: fx.GraphModule) -> set[str]:
+    """Values of convolutions that compute an output: nothing but activations and moves stands behind them.
+
+    In integers they would round the output itself to 8 bits, and nothing behind them could make up for it.
+    """
+    convolutions = [node for node in module.graph.nodes if isinstance(_module_of(module, node), nn.Conv2d)]
+    return {value_name(node) for node in convolutions if _is_output(node)}
+
+
+def _is_output(node: fx.Node) -> bool:
+    if node.op == "output":
+        return True
+    users = [user for user in node.users if user.op == "output" or user.meta.get("op_type") in LAST or is_move(user)]
+    return bool(users) and len(users) == len(node.users) and all(_is_output(user) for user in users)
 
 
 def pacts(module: nn.Module) -> Iterator[tuple[str, PACT]]:
@@ -179,23 +209,28 @@ def _is_computed(operand: Any) -> bool:
     return isinstance(operand, fx.Node) and operand.op != "get_attr"
 
 
-def _is_fused(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is an activation that its convolution's output saturation computes."""
+def is_fused(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is an activation that saturation of the convolution's or Add's output computes."""
     layer = _module_of(module, node)
     if not isinstance(layer, SATURATING) or (isinstance(layer, nn.Hardtanh) and layer.min_val != 0):
         return False
     before = _data(node)
-    return isinstance(_module_of(module, before), nn.Conv2d) and len(before.users) == 1
+    saturates = isinstance(_module_of(module, before), nn.Conv2d) or before.meta.get("op_type") == "Add"
+    return saturates and len(before.users) == 1
 
 
-def _is_move(node: fx.Node) -> bool:
+def is_move(node: fx.Node) -> bool:
     """Whether a node hands integers on as they are, or is the uneven padding that belongs to the layer behind it."""
-    return node.meta.get("op_type") in PASS_THROUGH or (node.target is pad_image and "op_type" not in node.meta)
+    if node.meta.get("float"):
+        return False
+    nearest = node.target in (resize_by, resize_to) and "nearest" in node.args
+    padding = node.target is pad_image and "op_type" not in node.meta
+    return node.meta.get("op_type") in PASS_THROUGH or nearest or padding
 
 
 def _source(module: fx.GraphModule, node: fx.Node) -> fx.Node:
     """The node that computes a tensor's integers, looking through fused activations and moves."""
-    while _is_fused(module, node) or _is_move(node):
+    while is_fused(module, node) or is_move(node):
         node = _data(node)
     return node
 
@@ -204,7 +239,7 @@ def _consumers(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """The nodes that read a tensor, looking through fused activations and moves (but not from a move's target size)."""
     found: list[fx.Node] = []
     for user in node.users:
-        if (_is_fused(module, user) or _is_move(user)) and _data(user) is node:
+        if (is_fused(module, user) or is_move(user)) and _data(user) is node:
             found += _consumers(module, user)
         else:
             found.append(user)
@@ -213,9 +248,9 @@ def _consumers(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
 
 def is_quantised(module: fx.GraphModule, node: fx.Node, integer: set[fx.Node]) -> bool:
     """Whether a tensor needs a range of its own: an integer node computes or reads it."""
-    if node.op in ("output", "get_attr") or _is_move(node):
+    if node.op in ("output", "get_attr") or is_move(node):
         return False
-    if any(_is_fused(module, user) for user in node.users):
+    if any(is_fused(module, user) for user in node.users):
         return False
     readers = _consumers(module, node)
     if any(reader in integer for reader in readers):
@@ -264,7 +299,7 @@ def _connect_input(module: fx.GraphModule, node: fx.Node) -> None:
     if not isinstance(layer, QuantLayer) or node.meta.get("op_type") == "MatMul":
         return
     before = _data(node)
-    while _is_move(before):
+    while is_move(before):
         before = _data(before)
     source = _module_of(module, before)
     layer.source = (source,) if isinstance(source, PACT) else ()
@@ -273,7 +308,7 @@ def _connect_input(module: fx.GraphModule, node: fx.Node) -> None:
 def value_range(module: fx.GraphModule, node: fx.Node, asymmetric: bool) -> tuple[float | None, float | None]:
     """What is known of a tensor's range from how it is computed: (lower end or None, exact upper end or None)."""
     layer = _module_of(module, node)
-    if isinstance(layer, PACT) or _is_move(node) or node.meta.get("op_type") in WITHIN_RANGE:
+    if isinstance(layer, PACT) or is_move(node) or node.meta.get("op_type") in WITHIN_RANGE:
         return value_range(module, _data(node), asymmetric)
     if node.meta.get("op_type") in ("HardSigmoid", "Sigmoid", "Softmax") or (
         isinstance(layer, nn.Hardtanh) and (layer.min_val, layer.max_val) == (0, 1)

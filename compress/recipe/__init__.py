@@ -1,6 +1,7 @@
 """Recipes: what to do to a model, in one YAML file that is checked whole before anything is loaded."""
 
 from compress.recipe.load import load_recipe
+from compress.recipe.replace_step import ReplaceStep
 from compress.recipe.schema import (
     KEYS_OF,
     CompareSettings,
@@ -13,10 +14,10 @@ from compress.recipe.schema import (
     QuantizeStep,
     Recipe,
     SensitivityStep,
-    Step,
     TaskSettings,
     TeacherStep,
 )
+from compress.recipe.values import Step
 
 __all__ = [
     "KEYS_OF",
@@ -29,6 +30,7 @@ __all__ = [
     "PruneTarget",
     "QuantizeStep",
     "Recipe",
+    "ReplaceStep",
     "SensitivityStep",
     "Step",
     "TaskSettings",

@@ -23,8 +23,9 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
         elif at(data, "compare", "onnxruntime") is True:
             yield "data.train", "missing. `compare.onnxruntime` calibrates on it. Add a label list."
     kind = at(data, "task", "kind")
-    if dict(steps_of(data)).get("sensitivity", {}).get("side") and kind in INPUTS and kind != "detection":
-        yield "sensitivity.side", f"not for {kind}. Remove it; `images` makes a scan quicker, too."
+    for step in ("sensitivity", "replace"):
+        if dict(steps_of(data)).get(step, {}).get("side") and kind in INPUTS and kind != "detection":
+            yield f"{step}.side", f"not for {kind}. Remove it; `images` makes a scan quicker, too."
     if at(data, "data", "unlabelled") and kind in INPUTS and kind != "detection":
         yield "data.unlabelled", f"not for {kind}. Remove it."
     gate = "speedup_over_onnxruntime"

@@ -1,86 +1,38 @@
 """The keys of a recipe, their types, limits, defaults and meaning; docs/recipes.md is written from here."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Strict,
-    Tag,
-    model_validator,
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from compress.recipe.replace_step import ReplaceStep
+from compress.recipe.values import (
+    Flag,
+    Float,
+    Int,
+    Names,
+    NotNegative,
+    NotNegativeFloat,
+    Paths,
+    Positive,
+    PositiveFloat,
+    PruningRatio,
+    Share,
+    Side,
+    Step,
+    Text,
 )
-from pydantic_core import PydanticCustomError
+from compress.recipe.values import Settings as _Settings
+from compress.recipe.values import one_or_many as _one_or_many
+from compress.recipe.values import problem as _problem
+from compress.recipe.values import rule as _rule
 
 Criterion = Literal["fpgm", "l1", "l2"]
 S = TypeVar("S", bound="Step")
 
 
-def _problem(text: str) -> PydanticCustomError:
-    """A problem in our own words: what is allowed, and what to do."""
-    return PydanticCustomError("recipe", "{text}", {"text": text})  # a field of its own: braces in it stay as they are
-
-
-def _rule(check: Callable[[Any], bool], allowed: str) -> AfterValidator:
-    """Refuse a value that fails `check`, saying what is allowed."""
-
-    def validate(value: Any) -> Any:
-        if not check(value):
-            raise _problem(allowed)
-        return value
-
-    return AfterValidator(validate)
-
-
-def _yaml_float(value: Any) -> Any:
-    """Read `1e-3`, which YAML 1.1 takes for text because it has no dot."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _one_or_many(value: Any) -> Any:
-    """Let a list of one be written without brackets, and give pydantic the tuple it wants."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-Text = Annotated[str, Strict()]
-Flag = Annotated[bool, Strict()]
-Int = Annotated[int, Strict()]
-Float = Annotated[float, Strict(), BeforeValidator(_yaml_float)]
-Positive = Annotated[Int, _rule(lambda v: v >= 1, "Must be 1 or more.")]
-NotNegative = Annotated[Int, _rule(lambda v: v >= 0, "Must be 0 or more.")]
-PositiveFloat = Annotated[Float, _rule(lambda v: v > 0, "Must be above 0.")]
-NotNegativeFloat = Annotated[Float, _rule(lambda v: v >= 0, "Must be 0 or more.")]
-PruningRatio = Annotated[Float, _rule(lambda v: 0 <= v < 1, "Must be a share in [0, 1). Use e.g. 0.3 to remove 30 %.")]
-Share = Annotated[Float, _rule(lambda v: 0 < v <= 1, "Must be a share in (0, 1]. Use e.g. 0.5.")]
-Side = Annotated[Positive, _rule(lambda v: v % 32 == 0, "Must be a multiple of 32. Use e.g. 960 or 1280.")]
-Names = Annotated[tuple[Text, ...], BeforeValidator(_one_or_many)]
-Paths = Annotated[
-    tuple[Path, ...], BeforeValidator(_one_or_many), _rule(lambda v: len(v) > 0, "Must name one file or more.")
-]
-
-
 def _check_align(value: int) -> bool:
     return value in (1, 2, 4) or (value > 0 and value % 8 == 0)
-
-
-class _Settings(BaseModel):
-    """Frozen, and nothing in it is silently ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=False)
-
-
-class Step(_Settings):
-    """One entry of `steps`."""
-
-    name: ClassVar[str]
 
 
 class SensitivityStep(Step):
@@ -229,6 +181,11 @@ class QuantizeStep(_TrainStep):
         description="LSTM and GRU layers in the file: `float`; `weights`: int8 weights, computed in float; `dynamic`: "
         "LSTM in integers; `auto`: the smallest file that scores as well as the best",
     )
+    optimize: Literal["latency", "balanced", "size"] = Field(
+        "latency",
+        description="what of the network runs in integers: `latency`: what is fastest so on this machine, measured; "
+        "`balanced`: the smallest file of those nearly as fast; `size`: all that can, without measuring",
+    )
     weight_bits: Literal[7, 8] = Field(
         7, description="7 computes the same on every CPU; 8 is finer, but saturates on x86 CPUs without VNNI"
     )
@@ -252,13 +209,14 @@ def _step_settings(value: Any) -> Any:
 AnyStep = Annotated[
     Annotated[TeacherStep, BeforeValidator(_step_settings), Tag("teacher")]
     | Annotated[SensitivityStep, BeforeValidator(_step_settings), Tag("sensitivity")]
+    | Annotated[ReplaceStep, BeforeValidator(_step_settings), Tag("replace")]
     | Annotated[PruneStep, BeforeValidator(_step_settings), Tag("prune")]
     | Annotated[FinetuneStep, BeforeValidator(_step_settings), Tag("finetune")]
     | Annotated[QuantizeStep, BeforeValidator(_step_settings), Tag("quantize")],
     Discriminator(_step_name),
 ]
 STEPS: dict[str, type[Step]] = {
-    kind.name: kind for kind in (TeacherStep, SensitivityStep, PruneStep, FinetuneStep, QuantizeStep)
+    kind.name: kind for kind in (TeacherStep, SensitivityStep, ReplaceStep, PruneStep, FinetuneStep, QuantizeStep)
 }
 """The steps by name, in the order they must come in."""
 
@@ -398,7 +356,8 @@ class Recipe(_Settings):
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
         _rule(lambda v: len(v) > 0, "Must hold at least one step. Use e.g. [{quantize: {epochs: 0}}]."),
     ] = Field(
-        description="what to do, in order: `teacher`, `sensitivity`, `prune`, `finetune`, `quantize`, each at most once"
+        description="what to do, in order: `teacher`, `sensitivity`, `replace`, `prune`, `finetune`, `quantize`, each "
+        "at most once"
     )
     compare: CompareSettings = Field(default_factory=CompareSettings, description="further figures; keys below")
     gates: GateSettings = Field(default_factory=GateSettings, description="requirements; keys below")

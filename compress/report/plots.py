@@ -1,6 +1,7 @@
 """Sensitivity curves as a picture."""
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from compress.artifacts import Sensitivity
@@ -14,11 +15,16 @@ LEGEND_MAX = 12
 
 def sensitivity_svg(sensitivity: Sensitivity) -> str:
     """Metric drop over pruning ratio, a line per group, as an `<svg>` element; same values, same text."""
+    return as_svg(lambda: _draw(sensitivity), sensitivity.fingerprint)
+
+
+def as_svg(draw: Callable[[], "Figure"], salt: str) -> str:
+    """A figure as an `<svg>` element; `salt` makes the names inside: same figure and salt, same text."""
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": sensitivity.fingerprint, "svg.fonttype": "none"}):
-        _draw(sensitivity).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
+        draw().savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

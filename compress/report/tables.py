@@ -1,14 +1,30 @@
 """A report's tables as plain text cells, so that the terminal, Markdown and HTML say the same."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from compress.artifacts import Gallery, Gate, Latency, Machine, Parity, Reading, Report, Sensitivity, StageResult
+from compress.artifacts import (
+    ActivationScan,
+    Gallery,
+    Gate,
+    Latency,
+    Machine,
+    Parity,
+    Reading,
+    Report,
+    Sensitivity,
+    StageResult,
+)
+from compress.measure.runtimes import Difference
 
 NONE = "-"
 AT_LEAST = ("metric_min", "speedup", "speedup_over_onnxruntime")
 """Gates with a smallest value; the others have a largest one."""
 BYTES = ("size_bytes_max",)
+DIFFERENCE_CAPTION = (
+    "Random images: they tell of arithmetic, not of accuracy. In int8 one value that rounds the other way moves the "
+    "output: the rows of onnxruntime without its optimisation show by how much."
+)
 
 
 @dataclass(frozen=True)
@@ -98,12 +114,23 @@ def sensitivity_table(sensitivity: Sensitivity) -> Table:
     return Table(title, ("group", "channels", *(f"{step:g}" for step in sensitivity.ratios)), rows)
 
 
-def latency_table(latencies: Mapping[str, Latency], sizes: Mapping[str, int]) -> Table:
-    """Files timed against each other."""
+def activation_table(scan: ActivationScan, replaced: Collection[str]) -> Table:
+    """Metric drop of each activation's replacement alone, the cheapest first; a negative drop is noise."""
+    rows = tuple(
+        (name, f"{scan.drop(name):+.4f}", "yes" if name in replaced else "no")
+        for name in sorted(scan.metric, key=scan.drop)
+    )
+    title = f"{scan.metric_name} drop of one {scan.original} replaced by {scan.replacement}"
+    return Table(title, ("activation", "drop", "replaced"), rows)
+
+
+def latency_table(latencies: Mapping[tuple[str, str], Latency], sizes: Mapping[str, int]) -> Table:
+    """Files timed against each other; by file and runtime."""
     rows = tuple(
         (
-            name,
-            kilobytes(sizes[name]) if name in sizes else NONE,
+            file,
+            runtime,
+            kilobytes(sizes[file]) if file in sizes else NONE,
             f"{latency.median_ms:.3f}",
             f"{latency.p10_ms:.3f}",
             f"{latency.p90_ms:.3f}",
@@ -111,9 +138,38 @@ def latency_table(latencies: Mapping[str, Latency], sizes: Mapping[str, int]) ->
             str(latency.threads),
             str(latency.runs),
         )
-        for name, latency in latencies.items()
+        for (file, runtime), latency in latencies.items()
     )
-    return Table("Latency", ("file", "KB", "median ms", "p10", "p90", "speed", "threads", "runs"), rows)
+    header = ("file", "runtime", "KB", "median ms", "p10", "p90", "speed", "threads", "runs")
+    return Table("Latency", header, rows)
+
+
+def difference_table(differences: Sequence[Difference]) -> Table:
+    """How far each file's outputs in other runtimes are from those in onnxruntime."""
+    rows = tuple(
+        (one.file, one.runtime, f"{one.max_abs:.2g}", f"{one.mean_abs:.2g}", f"{one.largest:.2g}", str(one.count))
+        for one in differences
+    )
+    header = ("file", "runtime", "largest difference", "mean", "largest output", "images")
+    return Table("First output against onnxruntime's", header, rows)
+
+
+def placement_table(report: Report) -> Table:
+    """Region by region, in the order of the network: what it computes in, and why; without rows where not chosen."""
+    found = report.placement
+    rows = tuple(
+        (
+            region.first if region.operators == 1 else f"{region.first} ... {region.last}",
+            str(region.operators),
+            region.precision,
+            f"{region.float_ms:.3f}",
+            NONE if region.int8_ms is None else f"{region.int8_ms:.3f}",
+            region.reason,
+        )
+        for region in (found.regions if found else ())
+    )
+    title = f"Placement ({found.optimize}: {found.chosen})" if found else "Placement"
+    return Table(title, ("operators", "count", "type", "float ms", "int8 ms", "reason"), rows)
 
 
 def gallery_table(gallery: Gallery) -> Table:

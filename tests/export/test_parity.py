@@ -186,3 +186,29 @@ def test_no_advice_where_saturation_cannot_be_the_reason(module: torch.fx.GraphM
     tamper(exported, stored(exported, maker_of(exported, names(exported)[1]), 1), lambda array: -array)
     with pytest.raises(ParityError, match=r"optimisation off; 1 of \d tensors differ so\.$"):
         check_parity(module, exported, images())
+
+
+PLACED = ("plain", "mobile", "resnet", "moves", "pyramid", "neck", "halves", "shuffled", "swish")
+
+
+@pytest.mark.parametrize("name", PLACED)
+@pytest.mark.parametrize("seed", range(3))
+def test_any_placement_computes_what_was_trained(name: str, seed: int) -> None:
+    """Whatever is computed in float, what is left in integers is exact to a step."""
+    template = nets.template(name)
+    values = [output for node in template.graph.node for output in node.output]
+    bits = np.random.default_rng(seed).integers(0, 2, len(values))
+    chosen = {value for value, bit in zip(values, bits, strict=True) if bit}
+    prepared = prepare_qat(to_torch(template), float_values=chosen, weight_bits=7)
+    calibrate(prepared, [nets.images().numpy()])
+    exported = export_int8(prepared, template)
+    found = check_parity(prepared, exported, images())
+    assert max(found.max_steps, found.max_steps_optimised) <= 1.01
+
+
+def test_with_all_values_in_float_no_integers_are_left() -> None:
+    template = nets.template("mobile")
+    values = [output for node in template.graph.node for output in node.output]
+    exported = export_int8(prepare_qat(to_torch(template), float_values=values), template)
+    assert exported.integers == {}
+    assert files.count_ops(exported.model)["QuantizeLinear"] == 0

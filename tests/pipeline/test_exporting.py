@@ -1,6 +1,7 @@
 """Which form the recurrent layers of an int8 file get, and that the file is the one that was checked."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -54,6 +55,25 @@ def test_best_candidate(sizes: tuple[int, ...], metrics: tuple[float, ...], best
     assert best_candidate(made).form == best
 
 
+@pytest.mark.parametrize(
+    ("times", "best"),
+    [
+        ((1.0, 3.0, 2.0), "dynamic"),
+        ((1.0, 2.0, 2.0), "weights"),
+        ((1.0, 2.04, 2.0), "weights"),
+        ((1.0, 3.0, 1.0), "dynamic"),
+    ],
+)
+def test_of_equally_small_ones_the_faster(times: tuple[float, ...], best: str) -> None:
+    """Two hundredths are no difference: then the better one."""
+    forms: tuple[RecurrentForm, ...] = ("float", "weights", "dynamic")
+    made = [
+        replace(candidate(form, 0.7, 4000 if form == "float" else 1000), ms=ms)
+        for form, ms in zip(forms, times, strict=True)
+    ]
+    assert best_candidate(made).form == best
+
+
 def test_a_single_candidate_is_the_best() -> None:
     only = candidate("float", 0.0, 1000)
     assert best_candidate([only]) is only
@@ -72,7 +92,7 @@ def form_of(model: onnx.ModelProto) -> str:
 
 
 def export(name: str, asked: str, score: Callable[[onnx.ModelProto], float]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    step = QuantizeStep(recurrent=asked)
+    step = QuantizeStep(recurrent=asked, optimize="size")
     images = nets.images(3, seed=1).numpy()
     model, quantized = export_checked(crnn.prepared(name), crnn.template(name), step, score, images)
     assert (quantized.parity.count, quantized.parity.max_steps <= 1.01) == (3, True)
@@ -134,7 +154,7 @@ def test_a_gru_has_two_forms() -> None:
     [("auto", ()), ("dynamic", ("recurrent: dynamic changes nothing: the model has no LSTM or GRU layer",))],
 )
 def test_without_recurrent_layers(asked: str, notes: tuple[str, ...]) -> None:
-    step = QuantizeStep(recurrent=asked)
+    step = QuantizeStep(recurrent=asked, optimize="size")
     module, images = nets.prepared("plain"), nets.images(3, seed=1).numpy()
     model, quantized = export_checked(module, nets.template("plain"), step, never, images)
     assert quantized.notes == notes
@@ -144,7 +164,9 @@ def test_without_recurrent_layers(asked: str, notes: tuple[str, ...]) -> None:
 def test_epochs_are_scored_with_int8_weights_while_the_form_is_open() -> None:
     """The form that computes in float, so that readings do not depend on the batch while training."""
     for asked, form in (("auto", "weights"), ("float", "float"), ("dynamic", "dynamic")):
-        made = export_form(crnn.prepared("lstm1"), crnn.template("lstm1"), QuantizeStep(recurrent=asked))
+        made = export_form(
+            crnn.prepared("lstm1"), crnn.template("lstm1"), QuantizeStep(recurrent=asked, optimize="size")
+        )
         assert form_of(made.model) == form
 
 

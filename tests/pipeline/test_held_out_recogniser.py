@@ -34,7 +34,7 @@ STEPS = [
     {"sensitivity": {"ratios": [0.25, 0.5]}},
     {"prune": {"target": {"macs": 0.7}, "align": 4}},
     {"finetune": {"epochs": 8, "batch_size": 32, "lr": 0.004, "distill": 1.0}},
-    {"quantize": {"epochs": 2, "batch_size": 32, "calibration": 64, "lr": 0.001}},
+    {"quantize": {"epochs": 2, "batch_size": 32, "calibration": 64, "lr": 0.001, "optimize": "size"}},
 ]
 GATES = {"metric_drop": 0.15, "size_ratio": 0.35, "macs_ratio": 0.7}
 

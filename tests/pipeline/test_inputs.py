@@ -15,7 +15,7 @@ from torch import nn
 from compress.errors import CompressError, DataError, ModelError
 from compress.graph import is_quantised
 from compress.measure.runtime import Session
-from compress.pipeline import inspect_model, make_task, open_any, open_model, score_model
+from compress.pipeline import inspect_model, make_task, open_any, open_model, score_in, score_model
 from compress.pipeline.inputs import call_factory, default_threads, static_shape
 from compress.tasks.classification import DirectionTask
 from compress.tasks.recognition import RecognitionTask
@@ -233,6 +233,9 @@ def test_score(folder: Path) -> None:
     other = open_model("tests.pipeline.tiny:three_classes", None, tiny.SHAPE)
     with pytest.raises(DataError, match=r"output shape .* does not fit classification"):
         score_model(other, task, 1)
+    assert score_in("onnxruntime", path.read_bytes(), task, 1) == whole
+    with pytest.raises(DataError, match=r"output shape .* does not fit classification"):
+        score_in("onnxruntime", other.SerializeToString(), task, 1)
 
 
 # --- a model's description --------------------------------------------------------------------------------------

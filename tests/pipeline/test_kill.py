@@ -28,7 +28,7 @@ steps:
   - sensitivity: {ratios: [0.3, 0.6]}
   - prune: {target: {macs: 0.7}, align: 4}
   - finetune: {epochs: 3, batch_size: 16}
-  - quantize: {epochs: 1, batch_size: 16, calibration: 16}
+  - quantize: {epochs: 1, batch_size: 16, calibration: 16, optimize: size}
 compare: {rounds: 3}
 """
 

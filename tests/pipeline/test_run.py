@@ -231,7 +231,7 @@ def test_a_missing_model(folder: Path) -> None:
 
 def test_only_quantised_from_a_factory(folder: Path) -> None:
     """A PyTorch network has no file, so its export is the baseline."""
-    steps = {"quantize": {"epochs": 0, "batch_size": 6, "calibration": 4}}
+    steps = {"quantize": {"epochs": 0, "batch_size": 6, "calibration": 4, "optimize": "size"}}
     report = run_recipe(tiny.recipe(folder, steps=steps, model="tests.pipeline.tiny:build"), "")
     assert [(stage.stage, stage.file) for stage in report.stages] == [
         ("baseline", "baseline.onnx"),
@@ -242,7 +242,7 @@ def test_only_quantised_from_a_factory(folder: Path) -> None:
 
 
 def test_beside_onnxruntimes_own_int8(folder: Path) -> None:
-    steps = {"quantize": {"epochs": 0, "batch_size": 6, "calibration": 4}}
+    steps = {"quantize": {"epochs": 0, "batch_size": 6, "calibration": 4, "optimize": "size"}}
     compare = {"rounds": 3, "onnxruntime": True}
     gates = {"speedup_over_onnxruntime": 1e-6}
     report = run_recipe(tiny.recipe(folder, steps=steps, compare=compare, gates=gates), "")

@@ -43,7 +43,7 @@ def finetune(model: onnx.ModelProto, task: Task, out: Path, teacher: onnx.ModelP
 
 
 def quantize(model: onnx.ModelProto, task: Task, out: Path, step: QuantizeStep | None = None, **options) -> Quantized:  # type: ignore[no-untyped-def]
-    step = step or QuantizeStep(epochs=1, batch_size=6, calibration=8, distill=0.0)
+    step = step or QuantizeStep(epochs=1, batch_size=6, calibration=8, distill=0.0, optimize="size")
     return run_quantize(model, None, task, out, step, threads=1, **options)
 
 
@@ -128,7 +128,7 @@ def test_a_model_of_other_classes(task: Task, tmp_path: Path, run) -> None:  # t
 
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_int8_file(model: onnx.ModelProto, task: Task, tmp_path: Path, epochs: int) -> None:
-    step = QuantizeStep(epochs=epochs, batch_size=6, calibration=8, distill=0.0)
+    step = QuantizeStep(epochs=epochs, batch_size=6, calibration=8, distill=0.0, optimize="size")
     made = quantize(model, task, tmp_path / "int8.onnx", step)
     assert made.parity.max_steps <= 1.01
     assert made.parity.count == 12  # of 32 asked for, what there is
@@ -142,7 +142,7 @@ def test_int8_file(model: onnx.ModelProto, task: Task, tmp_path: Path, epochs: i
 def test_stopped_inside_quantisation_it_goes_on_to_the_same_file(
     model: onnx.ModelProto, task: Task, tmp_path: Path
 ) -> None:
-    step = QuantizeStep(epochs=2, batch_size=6, calibration=8, distill=0.0)
+    step = QuantizeStep(epochs=2, batch_size=6, calibration=8, distill=0.0, optimize="size")
     quantize(model, task, tmp_path / "whole.onnx", step, checkpoint=tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
         quantize(
@@ -190,7 +190,7 @@ def test_float_layers_go_by_the_models_own_names(
         return prepare(module, float_layers=float_layers, **options)
 
     monkeypatch.setattr(training, "prepare_qat", look)
-    step = QuantizeStep(epochs=0, batch_size=6, calibration=8, distill=0.0, float_layers=patterns)
+    step = QuantizeStep(epochs=0, batch_size=6, calibration=8, distill=0.0, float_layers=patterns, optimize="size")
     quantize(model, task, tmp_path / "int8.onnx", step)
     assert len(seen) == 1
 
@@ -204,7 +204,7 @@ def test_float_layers_that_cannot_be_integer_anyway() -> None:
 
 
 def test_an_unknown_float_layer(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
-    step = QuantizeStep(epochs=0, calibration=8, float_layers=("nope",))
+    step = QuantizeStep(epochs=0, calibration=8, float_layers=("nope",), optimize="size")
     with pytest.raises(PlanError, match=r"float_layers: 'nope' matches no layer"):
         quantize(model, task, tmp_path / "int8.onnx", step)
 
@@ -227,12 +227,21 @@ def test_settings_reach_the_network(
     monkeypatch.setattr(training, "qat_parameter_groups", look_at_groups)
     pact = PactSettings(l2=0.5, lr_multiplier=3.0, asymmetric_hardswish=False)
     step = QuantizeStep(
-        epochs=1, batch_size=12, calibration=4, lr=0.25, weight_decay=0.125, weight_bits=8, pact=pact, distill=0.0
+        epochs=1,
+        batch_size=12,
+        calibration=4,
+        lr=0.25,
+        weight_decay=0.125,
+        weight_bits=8,
+        pact=pact,
+        distill=0.0,
+        optimize="size",
     )
     monkeypatch.setattr(exporting, "check_parity", lambda *_: None)  # 8 bits and such a rate: not what is tested
     quantize(model, task, tmp_path / "int8.onnx", step)
     assert given == {
         "float_layers": (),
+        "float_values": (),
         "pact": True,
         "asymmetric_hard_swish": False,
         "weight_bits": 8,

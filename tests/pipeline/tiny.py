@@ -67,7 +67,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "sensitivity": {"ratios": [0.25, 0.5]},
     "prune": {"target": {"macs": 0.7}, "align": 4},
     "finetune": {"epochs": 3, "batch_size": 6, "lr": 0.01, "distill": 0.0},
-    "quantize": {"epochs": 2, "batch_size": 6, "calibration": 8, "lr": 0.003, "distill": 0.1},
+    "quantize": {"epochs": 2, "batch_size": 6, "calibration": 8, "lr": 0.003, "distill": 0.1, "optimize": "size"},
 }
 """Enough training for the metric to rise, so that an epoch is kept and not the start."""
 

@@ -239,19 +239,38 @@ class Recurrent(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Upsampling, a lateral addition and transposed convolutions: a DBNet in small."""
+    """Upsampling, a lateral addition and a transposed convolution whose blocks overlap."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.down = stem(), nn.Conv2d(8, 16, 3, 2, 1)
         self.top, self.side, self.smooth = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1)
-        self.up, self.norm, self.last = nn.ConvTranspose2d(8, 8, 2, 2), nn.BatchNorm2d(8), nn.Conv2d(8, 1, 1)
+        self.up, self.norm, self.last = nn.ConvTranspose2d(8, 8, 4, 2, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         fine = self.stem(x)
         coarse = torch.relu(self.down(fine))
         x = F.interpolate(self.top(coarse), scale_factor=2.0) + self.side(fine)
         return torch.sigmoid(self.last(torch.relu(self.norm(self.up(torch.relu(self.smooth(x)))))))
+
+
+class Neck(nn.Module):
+    """DBNet's neck and head in small: convolutions of upsampled tensors, and transposed ones that do not overlap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = stem(), nn.Conv2d(8, 16, 3, 2, 1)
+        self.top, self.side = nn.Conv2d(16, 32, 1, bias=False), nn.Conv2d(8, 32, 1, bias=False)
+        self.smooth, self.fine = nn.Conv2d(32, 4, 3, padding=1), nn.Conv2d(32, 4, 3, padding=1)
+        self.joint = nn.Conv2d(8, 8, 3, padding=1)
+        self.up, self.last = nn.ConvTranspose2d(8, 8, 2, 2), nn.ConvTranspose2d(8, 1, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        large = self.stem(x)
+        small = self.top(torch.relu(self.down(large)))
+        fine = self.fine(F.interpolate(small, scale_factor=2.0) + self.side(large))
+        joined = torch.cat([F.interpolate(self.smooth(small), scale_factor=2.0), fine], 1)
+        return torch.sigmoid(self.last(torch.relu(self.up(torch.relu(self.joint(joined))))))
 
 
 class Capped(nn.Module):
@@ -400,6 +419,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "biased_matmul": BiasedMatMul,
     "recurrent": Recurrent,
     "pyramid": Pyramid,
+    "neck": Neck,
     "capped": Capped,
     "doubled": Doubled,
     "flat_output": FlatOutput,

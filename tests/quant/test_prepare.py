@@ -9,6 +9,7 @@ from torch import fx, nn
 from compress.graph import to_torch
 from compress.quant import PACT, integer_nodes, pacts, prepare_qat, qat_parameter_groups
 from compress.quant.layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
+from compress.quant.prepare import output_values
 from tests.quant import nets
 
 GEMM_HEAD = {"GlobalAveragePool": 1, "Gemm": 1}
@@ -18,16 +19,18 @@ INTEGER: dict[str, dict[str, int]] = {
     "mobile": {"Conv": 6, "HardSwish": 3, "GlobalAveragePool": 2, "Mul": 1, "Add": 1, "Gemm": 1},
     "shared": {"Conv": 4, "HardSwish": 1, "Add": 2, **GEMM_HEAD},
     "concatenated": {"Conv": 3, "Concat": 1, **GEMM_HEAD},
-    "resnet": {"Conv": 3, **GEMM_HEAD},  # the Add's ReLU is float to us; onnxruntime fuses both
+    "resnet": {"Conv": 3, "Add": 1, **GEMM_HEAD},
     "two_stems": {"Conv": 1, **GEMM_HEAD},  # float stems, so their Add is float
     "pooled_image": {"Conv": 1, **GEMM_HEAD},
-    "linears": {"Conv": 2, "Gemm": 3, "MatMul": 1},  # the one without bias is a MatMul
+    "linears": {"Conv": 1, "Gemm": 3, "MatMul": 1},  # the one without bias is a MatMul
     "moves": {"Conv": 3, **GEMM_HEAD},
     "uneven_padding": {"Conv": 3, **GEMM_HEAD},
     "steps": {"Conv": 1, "MatMul": 3},
     "biased_matmul": {"Conv": 2, "MatMul": 1, **GEMM_HEAD},
     "recurrent": {"Conv": 1, "MatMul": 1},
     "pyramid": {"Conv": 5, "Add": 1},
+    # top; down; of `fine` and `joint` each the phases of the upsampled part and the rest; two transposed ones
+    "neck": {"Conv": 9, "Add": 2},
     "capped": {"Conv": 2, **GEMM_HEAD},
     "doubled": {"Conv": 3, "Add": 1, "Mul": 1, **GEMM_HEAD},
     "flat_output": {"Conv": 1},
@@ -45,7 +48,6 @@ FLOAT_LAYERS = {
     "mobile": {"stem_stem_0_Conv_output_0"},
     "two_stems": {"fine_Conv_output_0", "coarse_Conv_output_0"},
     "pooled_image": {"conv_Conv_output_0"},
-    "linears": set(),  # a Resize stands in front of its stem, whose input is hence not the image itself
     "pyramid": STEM | {"norm_BatchNormalization_output_0"},  # the transposed convolution
 }
 
@@ -288,3 +290,16 @@ def test_every_weight_gets_a_gradient() -> None:
     qat(nets.images())[:, 0].sum().backward()
     without = [name for name, parameter in qat.named_parameters() if parameter.grad is None]
     assert without == []
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [("conv_output", 1), ("flat_output", 1), ("relu_output", 1), ("neck", 1), ("pyramid", 1), ("mobile", 0)],
+)
+def test_convolutions_that_compute_an_output(name: str, outputs: int) -> None:
+    """Behind them stand activations and moves alone; a Linear writes float anyway."""
+    module = imported(name)
+    found = output_values(module)
+    assert len(found) == outputs
+    marked = prepare_qat(module, float_values=found)
+    assert len(list(pacts(marked))) < len(list(pacts(prepare_qat(module)))) or not outputs

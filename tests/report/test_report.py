@@ -11,6 +11,7 @@ from rich.console import Console
 
 from compress import artifacts
 from compress.artifacts import (
+    ActivationScan,
     Cost,
     Curve,
     Gate,
@@ -170,6 +171,12 @@ def test_sensitivity_table_keeps_noise_and_gaps() -> None:
     rows = tables.sensitivity_table(make_sensitivity()).rows
     assert rows[0] == ("conv1", "16", "+0.0100", "-0.0100")
     assert rows[1] == (NASTY, "32", "+0.3000", "-")
+
+
+def test_activation_table_has_the_cheapest_first() -> None:
+    scan = ActivationScan("f", "hardswish", "relu", "accuracy", 0.9, {"b": 0.5, NASTY: 0.89, "c": 0.91})
+    table = tables.activation_table(scan, (NASTY, "c"))
+    assert table.rows == (("c", "-0.0100", "yes"), (NASTY, "+0.0100", "yes"), ("b", "+0.4000", "no"))
 
 
 def test_picture_is_the_same_every_time() -> None:

@@ -1,0 +1,66 @@
+"""What recipes are made of: kinds of values with their limits, and the classes of settings and steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict
+from pydantic_core import PydanticCustomError
+
+
+def problem(text: str) -> PydanticCustomError:
+    """A problem in our own words: what is allowed, and what to do."""
+    return PydanticCustomError("recipe", "{text}", {"text": text})  # a field of its own: braces in it stay as they are
+
+
+def rule(check: Callable[[Any], bool], allowed: str) -> AfterValidator:
+    """Refuse a value that fails `check`, saying what is allowed."""
+
+    def validate(value: Any) -> Any:
+        if not check(value):
+            raise problem(allowed)
+        return value
+
+    return AfterValidator(validate)
+
+
+def yaml_float(value: Any) -> Any:
+    """Read `1e-3`, which YAML 1.1 takes for text because it has no dot."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def one_or_many(value: Any) -> Any:
+    """Let a list of one be written without brackets, and give pydantic the tuple it wants."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+Text = Annotated[str, Strict()]
+Flag = Annotated[bool, Strict()]
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict(), BeforeValidator(yaml_float)]
+Positive = Annotated[Int, rule(lambda v: v >= 1, "Must be 1 or more.")]
+NotNegative = Annotated[Int, rule(lambda v: v >= 0, "Must be 0 or more.")]
+PositiveFloat = Annotated[Float, rule(lambda v: v > 0, "Must be above 0.")]
+NotNegativeFloat = Annotated[Float, rule(lambda v: v >= 0, "Must be 0 or more.")]
+PruningRatio = Annotated[Float, rule(lambda v: 0 <= v < 1, "Must be a share in [0, 1). Use e.g. 0.3 to remove 30 %.")]
+Share = Annotated[Float, rule(lambda v: 0 < v <= 1, "Must be a share in (0, 1]. Use e.g. 0.5.")]
+Side = Annotated[Positive, rule(lambda v: v % 32 == 0, "Must be a multiple of 32. Use e.g. 960 or 1280.")]
+Names = Annotated[tuple[Text, ...], BeforeValidator(one_or_many)]
+Paths = Annotated[
+    tuple[Path, ...], BeforeValidator(one_or_many), rule(lambda v: len(v) > 0, "Must name one file or more.")
+]
+
+
+class Settings(BaseModel):
+    """Frozen, and nothing in it is silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=False)
+
+
+class Step(Settings):
+    """One entry of `steps`."""
+
+    name: ClassVar[str]
