@@ -29,6 +29,9 @@ PARAMETERS: dict[str, dict[int, str]] = {
     "Pad": {1: "pads"},
     "Split": {1: "split"},
     "ReduceSum": {1: "axes"},
+    "Gather": {1: "indices"},
+    "Expand": {1: "shape"},
+    "Tile": {1: "repeats"},
 }
 """Constant inputs that say how to compute: position and name."""
 _FLOAT_PARAMETERS = frozenset(("scales", "min", "max"))

@@ -190,6 +190,7 @@ class _Reader:
         self.nodes = [node for node in model.graph.node if node.op_type != "Constant"]
         self.uses = Counter(name for node in self.nodes for name in node.input if name)
         self.uses.update(output.name for output in model.graph.output)
+        self.sizes = self._size_values()
         self.readers = {name: node for node in self.nodes for name in node.input if self.uses[name] == 1}
         self.shapes = _shapes(model, input_shape, self._wanted())
 
@@ -199,7 +200,9 @@ class _Reader:
         found: dict[str, Place] = {}
         absorbed: set[str] = set()
         for node in self.nodes:
-            given = [name for name in node.input if name and name not in self.constants]
+            if _output(node) in self.sizes:
+                continue
+            given = self._given(node)
             if node.op_type in FREE or _output(node) in absorbed:
                 made_by.update(dict.fromkeys(node.output, made_by.get(given[0], "") if given else ""))
                 continue
@@ -218,6 +221,19 @@ class _Reader:
             sources = tuple(made_by.get(each, "") for each in given)
             found[name] = Place(operator, sources, self._rides_along(node, sources, found))
             made_by.update(dict.fromkeys(node.output, name))
+        return found
+
+    def _given(self, node: onnx.NodeProto) -> list[str]:
+        """The tensors that a node computes from."""
+        return [name for name in node.input if name and name not in self.constants and name not in self.sizes]
+
+    def _size_values(self) -> set[str]:
+        """Values that are computed from sizes alone: some numbers that say how to compute, in no time."""
+        found: set[str] = set()
+        for node in self.nodes:
+            given = [name for name in node.input if name and name not in self.constants]
+            if node.op_type == "Shape" or not given or found.issuperset(given):
+                found.update(node.output)
         return found
 
     def _fused(self, node: onnx.NodeProto) -> tuple[Activation, set[str]]:
@@ -262,7 +278,7 @@ class _Reader:
         known = PARAMETERS.get(node.op_type, {})
         for place, name in enumerate(node.input):
             if name in self.constants and place not in known:
-                return tuple(self.constants[name].dims)
+                return tuple(self.constants[name].dims) or (1,)
         return ()
 
     def _attributes(self, node: onnx.NodeProto) -> tuple[tuple[str, Any], ...]:
@@ -275,6 +291,9 @@ class _Reader:
                 values = numpy_helper.to_array(self.constants[node.input[place]])
                 if values.size and name != "roi":  # which only a mode that nobody uses reads
                     found[name] = _plain(values.tolist())
+        if node.op_type == "Resize" and not {"scales", "sizes"} & set(found):  # to a size that is computed
+            before, after = self.shapes[node.input[0]], self.shapes[_output(node)]
+            found["scales"] = tuple(large / small for large, small in zip(after, before, strict=True))
         return tuple(sorted((name, value) for name, value in found.items() if not _is_default(node, name, value)))
 
     def _wanted(self) -> set[str]:
@@ -282,9 +301,8 @@ class _Reader:
         return {
             name
             for node in self.nodes
-            if node.op_type not in FREE
-            for name in node.input
-            if name and name not in self.constants
+            if node.op_type not in FREE and _output(node) not in self.sizes
+            for name in (*self._given(node), *(node.output if node.op_type == "Resize" else ()))
         }
 
 

@@ -122,6 +122,21 @@ def test_constants_that_say_how_to_compute_are_attributes_and_others_are_weights
     }
 
 
+def test_what_computes_sizes_is_no_operator() -> None:
+    """As PyTorch exports an upsampling to the size of another tensor."""
+    net = Net()
+    one, two, three = (net.constant(str(k), np.array([k], np.int64)) for k in (0, 2, 4))
+    small = net.conv("x", "small", (4, 3, 1, 1), strides=[2, 2])
+    wanted = net.node("Slice", [net.node("Shape", ["x"], "shape"), two, three], "wanted")
+    kept = net.node("Slice", [net.node("Shape", [small], "shape2"), one, two], "kept")
+    sizes = net.node("Concat", [kept, wanted], "sizes", axis=0)
+    up = net.node("Resize", [small, "", "", sizes], "up", mode="nearest")
+    found = operators_of(net.model(up), SHAPE)
+    assert list(found) == ["small", "up"]
+    assert found["up"].inputs == ((1, 4, 8, 8),)
+    assert dict(found["up"].attributes)["scales"] == (1.0, 1.0, 2.0, 2.0)
+
+
 def test_shapes_that_inference_does_not_tell_are_seen_by_running() -> None:
     """onnx does not infer the shape behind a NonZero: it depends on the numbers."""
     net = Net()
