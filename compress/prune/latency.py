@@ -78,8 +78,6 @@ def _slopes(whole: Mapping[str, Place], pruned: Mapping[str, Place], removed: in
     """How much each size of the operators that change falls for each channel removed."""
     found = {}
     for name, place in whole.items():
-        if name not in pruned:  # so small that lowering takes another form; about as fast
-            continue
         before, after = _sizes(place.operator, place.operator), _sizes(place.operator, pruned[name].operator)
         if before != after:
             found[name] = tuple((large - small) / removed for large, small in zip(before, after, strict=True))
