@@ -26,7 +26,8 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -70,11 +71,12 @@ def run(entries: Sequence[Entry], options: argparse.Namespace, on_progress: OnPr
     models = [make_files(entry, folders[entry.name], python, on_progress) for entry in entries]
     openvino = options.openvino
     scores = [score_files(model, folders[model.entry.name], openvino, on_progress) for model in models]
-    busy = busy_cores()
+    start = Ticks.now()
     times = [
         time_rows(model, list(scored.scores), options.threads, options.rounds, on_progress)
         for model, scored in zip(models, scores, strict=True)
     ]
+    busy = busy_cores(start, Ticks.now())
     found = [
         model_bench(model, scored, timed, openvino) for model, scored, timed in zip(models, scores, times, strict=True)
     ]
@@ -91,25 +93,34 @@ def run(entries: Sequence[Entry], options: argparse.Namespace, on_progress: OnPr
     )
 
 
-def busy_cores(seconds: float = 2.0, stat: Path = Path("/proc/stat")) -> float | None:
-    """How many cores other work keeps busy while this process sleeps; None where the system does not tell."""
-    if not stat.is_file():
+@dataclass(frozen=True)
+class Ticks:
+    """Seconds of CPU time: of all cores while they worked, of this process, and of the clock."""
+
+    worked: float
+    own: float
+    clock: float
+
+    @staticmethod
+    def now(stat: Path = Path("/proc/stat")) -> "Ticks | None":
+        """Read them; None where the system does not tell."""
+        if not stat.is_file():
+            return None
+        values = [int(word) for word in stat.read_text().splitlines()[0].split()[1:9]]
+        idle = values[3] + values[4]  # waiting for disks is idle, too
+        return Ticks((sum(values) - idle) / os.sysconf("SC_CLK_TCK"), time.process_time(), time.monotonic())
+
+
+def busy_cores(start: Ticks | None, end: Ticks | None) -> float | None:
+    """How many cores other processes kept busy between two moments.
+
+    >>> busy_cores(Ticks(100.0, 10.0, 0.0), Ticks(125.0, 20.0, 10.0))
+    1.5
+    """
+    if start is None or end is None:
         return None
-    idle, total = zip(*(_ticks(stat) for _ in _twice(seconds)), strict=True)
-    share = 1 - (idle[1] - idle[0]) / max(1, total[1] - total[0])
-    return round(share * (os.cpu_count() or 1), 2)
-
-
-def _twice(seconds: float) -> Iterator[None]:
-    yield
-    time.sleep(seconds)
-    yield
-
-
-def _ticks(stat: Path) -> tuple[int, int]:
-    """Idle ticks of all cores since the system started (waiting for disks included), and all ticks."""
-    values = [int(word) for word in stat.read_text().splitlines()[0].split()[1:9]]
-    return values[3] + values[4], sum(values)
+    others = (end.worked - start.worked) - (end.own - start.own)
+    return round(max(0.0, others / max(1e-9, end.clock - start.clock)), 2)
 
 
 def write(bench: Bench, out: Path, docs: Path | None) -> None:

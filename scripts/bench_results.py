@@ -82,7 +82,7 @@ class Bench:
     commit: str
     machine: Machine
     busy_cores: float | None
-    """Cores that other work kept busy just before anything was timed; None where that is not known."""
+    """Cores that other work kept busy while files were timed, on average; None where that is not known."""
     nncf: str
     """NNCF's version; empty where it made nothing."""
     threads: tuple[int, ...]

@@ -106,7 +106,7 @@ def busy_lines(bench: Bench) -> list[str]:
     if busy is None:
         return []
     quiet = busy <= BUSY * cores
-    said = f"other work kept {busy:.2f} of {cores} cores busy just before timing"
+    said = f"other work kept {busy:.2f} of {cores} cores busy meanwhile"
     return [said if quiet else f"**{said}: measure again on a quiet machine.**"]
 
 

@@ -76,11 +76,6 @@ def nncf(bench_rows: Any, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(bench_models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_models.time, "sleep", lambda seconds: None)
-
-
 def run(bench_models: Any, inputs: Path, *options: str, model: str = "tiny") -> Any:
     """The result of the script."""
     arguments = ["bench_models.py", "--model", f"{model}={inputs / 'recipe.yaml'}", "--out", str(inputs / "bench")]
@@ -279,7 +274,7 @@ def test_the_caption_says_how_it_was_measured(bench_table: Any) -> None:
     for part in (
         "`the command`, at commit abc1234",
         "today; A CPU, 2 cores (avx2)",
-        "- other work kept 0.15 of 2 cores busy just before timing\n",
+        "- other work kept 0.15 of 2 cores busy meanwhile\n",
         "over 50 runs",
         "1 and then 2 threads",
         "accuracy on 1200 validation images; ms: 3x48x192",
@@ -302,13 +297,17 @@ def test_a_busy_machine_is_said(bench_table: Any, busy: float | None, said: list
 
 
 def test_busy_cores_are_those_of_others(bench_models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stat = tmp_path / "stat"
-    stat.write_text("cpu  100 0 50 1000 50 0 0 0 0 0\ncpu0 1 2 3\n")
-    later = "cpu  150 0 100 1250 100 0 0 0 0 0\n"  # 300 of 400 ticks idle or waiting
-    monkeypatch.setattr(bench_models.time, "sleep", lambda seconds: stat.write_text(later))
-    monkeypatch.setattr(bench_models.os, "cpu_count", lambda: 2)
-    assert bench_models.busy_cores(stat=stat) == 0.5
-    assert bench_models.busy_cores(stat=tmp_path / "none") is None
+    """Of 4 seconds' work of all cores within 2 seconds this process did 1: others kept 1.5 cores busy."""
+    stat, moments = tmp_path / "stat", []
+    monkeypatch.setattr(bench_models.os, "sysconf", lambda name: 100)
+    for worked, own, clock in ((100, 5.0, 20.0), (500, 6.0, 22.0)):
+        stat.write_text(f"cpu  {worked} 0 0 1000 50 0 0 0 0 0\ncpu0 1 2 3\n")
+        monkeypatch.setattr(bench_models.time, "process_time", lambda own=own: own)
+        monkeypatch.setattr(bench_models.time, "monotonic", lambda clock=clock: clock)
+        moments.append(bench_models.Ticks.now(stat))
+    assert bench_models.busy_cores(*moments) == 1.5
+    assert bench_models.Ticks.now(tmp_path / "none") is None
+    assert bench_models.busy_cores(None, moments[1]) is None
 
 
 def test_a_result_survives_its_file(bench_table: Any, tmp_path: Path) -> None:
