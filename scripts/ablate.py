@@ -34,7 +34,8 @@ from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info
 from compress.pipeline import open_any, run_recipe, score_model
 from compress.pipeline.inputs import recipe_task
-from compress.recipe import CompareSettings, GateSettings, Recipe, load_recipe
+from compress.pipeline.run import timed_kernels
+from compress.recipe import CompareSettings, GateSettings, PruneStep, Recipe, Step, load_recipe
 from compress.tasks.base import Task
 
 FILES = {
@@ -212,8 +213,16 @@ def finish_base(ablation: Ablation, step: str) -> None:
     with locked(ablation.out / ".base.lock", unless=finished) as free:
         if free:
             plain = {"gates": GateSettings(), "compare": CompareSettings(rounds=3)}  # measured when the row `base` is
-            short = base.model_copy(update={"steps": base.steps[:count], **plain})
+            short = base.model_copy(update={"steps": _as_in(base, count), **plain})
             run_recipe(short, shlex.join(["python", *sys.argv]), ablation.on_progress)
+
+
+def _as_in(base: Recipe, count: int) -> tuple[Step, ...]:
+    """The first steps of a recipe; how time is predicted would follow from those that are left out, so it is named."""
+    kernels = {"precision": timed_kernels(base)}
+    return tuple(
+        step.model_copy(update=kernels) if isinstance(step, PruneStep) else step for step in base.steps[:count]
+    )
 
 
 def copy_stages(source: Path, target: Path, steps: list[str]) -> None:

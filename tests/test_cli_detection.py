@@ -88,7 +88,10 @@ class Inputs:
             "evaluate": [],
             "sensitivity": ["--out", self.folder / "scan", "--ratios", "0.5"],
             "finetune": ["--train", self.labels(train), "--out", self.folder / "f.onnx", "--epochs", "1"],
-            "quantize": ["--train", self.labels(train), "--out", self.folder / "q.onnx", "--epochs", "0"],
+            "quantize": [
+                *("--train", self.labels(train), "--out", self.folder / "q.onnx"),
+                *("--epochs", "0", "--optimize", "size"),
+            ],
         }[command]
         arguments = [command, self.folder / f"{model}.onnx", "--data", self.labels(val), *more, *options]
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -274,7 +277,10 @@ def recipe(folder: Path, **task: object) -> Path:
         "task": {"kind": "detection", "input": list(SHAPE), "side": 64, **task},
         "data": {"train": ["bad/labels.txt", "large/labels.txt"], "val": "bare/labels.txt"},
         "threads": 1,
-        "steps": [{"finetune": {"epochs": 1, "batch_size": 2}}, {"quantize": {"epochs": 0, "calibration": 4}}],
+        "steps": [
+            {"finetune": {"epochs": 1, "batch_size": 2}},
+            {"quantize": {"epochs": 0, "calibration": 4, "optimize": "size"}},
+        ],
         "compare": {"rounds": 3, "images": 2},
     }
     path = folder / "recipe.yaml"

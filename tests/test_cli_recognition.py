@@ -66,7 +66,10 @@ class Inputs:
             "evaluate": [],
             "sensitivity": ["--out", self.folder / "scan", "--ratios", "0.5"],
             "finetune": ["--train", self.labels(train), "--out", self.folder / "f.onnx", "--epochs", "1"],
-            "quantize": ["--train", self.labels(train), "--out", self.folder / "q.onnx", "--epochs", "0"],
+            "quantize": [
+                *("--train", self.labels(train), "--out", self.folder / "q.onnx"),
+                *("--epochs", "0", "--optimize", "size"),
+            ],
         }[command]
         arguments = [command, self.folder / f"{model}.onnx", "--data", self.labels(val), *more, *options]
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -200,7 +203,10 @@ def recipe(inputs: Inputs, charset: str, train: list[str]) -> Path:
         "task": {"kind": "recognition", "charset": charset, "input": list(SHAPE)},
         "data": {"train": [f"{name}/labels.txt" for name in train], "val": "empty/labels.txt"},
         "threads": 1,
-        "steps": [{"finetune": {"epochs": 1, "batch_size": 4}}, {"quantize": {"epochs": 0, "calibration": 4}}],
+        "steps": [
+            {"finetune": {"epochs": 1, "batch_size": 4}},
+            {"quantize": {"epochs": 0, "calibration": 4, "optimize": "size"}},
+        ],
         "compare": {"rounds": 3},
     }
     path = inputs.folder / "recipe.yaml"

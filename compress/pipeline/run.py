@@ -96,6 +96,7 @@ def _replace(run: Run, model: onnx.ModelProto, step: ReplaceStep) -> onnx.ModelP
 
 def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity | None) -> onnx.ModelProto:
     criterion = step.criterion or (scan.criterion if scan else "fpgm")
+    kernels = timed_kernels(run.recipe)
 
     def compute(file: Path) -> None:
         stages.run_prune(
@@ -110,22 +111,27 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             recurrent=step.recurrent,
             allocation=step.allocation,
             table=LatencyTable(on_note=run.on_note),
-            precision=step.precision or _kernels(run.recipe.find_step(QuantizeStep)),
+            precision=kernels,
             on_progress=run.on_progress,
             on_note=run.on_note,
         )
 
+    settings = step.model_dump(exclude={"precision", "target"})
+    decides = kernels if step.target.latency is not None else ""  # else it is only told
     identity = artifacts.fingerprint(
-        stages.model_identity(model), step.model_dump(), criterion, scan.curves if scan else ""
+        stages.model_identity(model), settings, step.target.as_dict(), decides, criterion, scan.curves if scan else ""
     )
     return run.stage("pruned", identity, compute)
 
 
-def _kernels(step: QuantizeStep | None) -> Kernels:
-    """What the last file's operators run in."""
-    if step is None:
+def timed_kernels(recipe: Recipe) -> Kernels:
+    """What predicts the time of a pruned network: the kernels that the recipe names, or that its last file will use."""
+    prune, quantize = recipe.find_step(PruneStep), recipe.find_step(QuantizeStep)
+    if prune is not None and prune.precision is not None:
+        return prune.precision
+    if quantize is None:
         return "float32"
-    return "int8" if step.optimize == "size" else "mixed"
+    return "int8" if quantize.optimize == "size" else "mixed"
 
 
 def _finetune(run: Run, stage: str, model: onnx.ModelProto, step: FinetuneStep) -> onnx.ModelProto:

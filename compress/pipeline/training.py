@@ -82,6 +82,7 @@ def run_quantize(
     Raises:
         ParityError: the file does not compute what the model computes; nothing is written.
     """
+    _check_trainable(model, task)  # before anything is timed
     lowered = lower_and_place(model, task, step, out_file, on_progress)
     qat = train_int8(
         model,
@@ -262,11 +263,15 @@ def _float_layers(model: onnx.ModelProto, lowered: fx.GraphModule, patterns: Seq
     return tuple(found)
 
 
-def _trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.GraphModule:
-    """Import a model to train it: data checked first, threads set."""
+def _check_trainable(model: onnx.ModelProto, task: Task) -> None:
     check_fits(model, task)
     if task.train_steps(1) == 0:
         raise DataError("no training images. Name label lists with --train (data.train in a recipe).")
+
+
+def _trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.GraphModule:
+    """Import a model to train it: data checked first, threads set."""
+    _check_trainable(model, task)
     torch.set_num_threads(threads or default_threads())
     return to_torch(model)
 

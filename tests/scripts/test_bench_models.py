@@ -56,7 +56,10 @@ def bench_table(bench_models: Any) -> Any:
 def inputs(tmp_path: Path) -> Path:
     """A model, data and a recipe that only calibrates."""
     folder = tiny.write_inputs(tmp_path, 4)
-    tiny.recipe(folder, steps={"prune": {"target": {"ratio": 0.5}}, "quantize": {"epochs": 0, "calibration": 4}})
+    tiny.recipe(
+        folder,
+        steps={"prune": {"target": {"ratio": 0.5}}, "quantize": {"epochs": 0, "calibration": 4, "optimize": "size"}},
+    )
     return folder
 
 
