@@ -8,9 +8,9 @@ and convolutions that read them get weights of zero for the new channels. The ou
 float32, whose sums may be taken in another order.
 
 Training keeps this. A new channel reaches nothing but weights of zero, so no gradient comes back to its filter; and it
-is zero itself, so its readers' weights get none either. Only behind a Sigmoid or HardSigmoid, or a Clip above 0, is it a
-constant other than zero; multiplied with a tensor of the set, as a gate is, it is gone, and a convolution that reads it
-directly may learn to use it like a second bias, which the exported file then does as well.
+is zero itself, so its readers' weights get none either. Only behind a Sigmoid or HardSigmoid, or a Clip above 0, is it
+a constant other than zero: multiplied with a tensor of the set, as a gate is, it is gone, and a convolution that reads
+it directly may learn to use it like a second bias, as the exported file then does.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,8 +83,8 @@ def pad_channels(model: onnx.ModelProto, widths: Mapping[str, int]) -> onnx.Mode
 def _sets(graph: ir.Graph) -> Iterable[ChannelSet]:
     """Join what each node couples, and drop what touches a barrier."""
     tensors = _Joined()
-    for value in (*graph.inputs, *graph.outputs):
-        tensors.fix(value)
+    for end in (*graph.inputs, *graph.outputs):
+        tensors.fix(end)
     for node in graph:
         groups = _coupled(node)
         free = {id(value) for group in groups for value in group}
