@@ -120,7 +120,7 @@ def placement_lines(placement: Placement) -> tuple[str, ...]:
     return (line, *placement.notes)
 
 
-def _able(module: fx.GraphModule, float_layers: Collection[str]) -> set[str]:
+def able_values(module: fx.GraphModule, float_layers: Collection[str]) -> set[str]:
     """Values that may be computed in integers."""
     integer = integer_nodes(module, float_layers)
     nodes = [*integer, *(node for node in module.graph.nodes if is_move(node) or is_fused(module, node))]
@@ -138,7 +138,7 @@ def _assignments(
     on_progress: Progress | None,
 ) -> list[Assignment]:
     """Different files to time: what the table finds fastest, with padding or not, all in integers, all in float."""
-    able = _able(module, float_layers)
+    able = able_values(module, float_layers)
     plain = read_form(lowered, able, input_shape, table, on_progress)
     integer = frozenset(name for name, cost in plain.costs.items() if cost.integer_time is not None)
     wanted = {ALL_INTEGER: frozenset[str](), ALL_FLOAT: integer}
