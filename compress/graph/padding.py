@@ -25,32 +25,36 @@ from compress.graph.edit import array_of, attribute, constant
 from compress.graph.resampling import ELEMENTWISE
 
 SUMS = frozenset({"Add", "Sub", "Mul"})
-"""Operators of two tensors with as many channels each (or one, broadcast) that make 0 of 0 and 0, and 0 g = 0."""
+"""Operators of two tensors that make 0 of 0 and 0."""
 POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool"})
+Layout = tuple[int, ...]
+"""The channels of a tensor as a row of sets, by number: one, but for concatenated tensors."""
 
 
 @dataclass(frozen=True)
 class ChannelSet:
-    """Tensors that must have the same number of channels, none of which stops it from growing."""
+    """Channels that several tensors must have as many of, and none of these stops from growing."""
 
     name: str
-    """The first of them, in the order of the graph."""
+    """The first of the tensors, in the order of the graph."""
     channels: int
     tensors: tuple[str, ...]
+    """Those that have these channels, among others where they are concatenated."""
     operators: tuple[str, ...]
-    """Nodes that compute or read one of them."""
+    """Nodes that compute or read one of the tensors."""
 
 
 def paddable_sets(model: onnx.ModelProto) -> tuple[ChannelSet, ...]:
     """The coupled sets of channels that can be widened, in the order of the graph.
 
     Left out is every set with a tensor that is an input or output of the network, or that an operator makes or reads of
-    which it is not known what it does to channels (Concat, Reshape, Split, DepthToSpace, recurrent layers, ...).
+    which it is not known what it does to channels (Reshape, Split, DepthToSpace, recurrent layers, ...).
 
     Args:
         model: lowered, float (see `compress.graph.lowering`).
     """
-    return tuple(_sets(ir.from_proto(onnx.shape_inference.infer_shapes(model)).graph))
+    graph = _read(model).graph
+    return tuple(found for _, found in _Channels(graph).sets())
 
 
 def pad_channels(model: onnx.ModelProto, widths: Mapping[str, int]) -> onnx.ModelProto:
@@ -63,177 +67,211 @@ def pad_channels(model: onnx.ModelProto, widths: Mapping[str, int]) -> onnx.Mode
     Raises:
         ValueError: there is no such set, or it has more channels already.
     """
-    made = ir.from_proto(onnx.shape_inference.infer_shapes(model))
-    sets = {found.name: found for found in _sets(made.graph)}
-    more: dict[str, int] = {}
+    made = _read(model)
+    channels = _Channels(made.graph)
+    numbers = {found.name: (number, found.channels) for number, found in channels.sets()}
+    more: dict[int, int] = {}
     for name, width in widths.items():
-        if name not in sets:
-            raise ValueError(f"no set of channels {name!r} that can be padded. There are: {', '.join(sets) or 'none'}.")
-        if width < sets[name].channels:
-            raise ValueError(f"{name}: {sets[name].channels} channels cannot be padded to {width}.")
-        more |= dict.fromkeys(sets[name].tensors, width - sets[name].channels)
+        if name not in numbers:
+            allowed = ", ".join(numbers) or "none"
+            raise ValueError(f"no set of channels {name!r} that can be padded. There are: {allowed}.")
+        number, before = numbers[name]
+        if width < before:
+            raise ValueError(f"{name}: {before} channels cannot be padded to {width}.")
+        more[number] = width - before
     for node in made.graph:
-        _widen(made.graph, node, more.get(_name(node.inputs[0]), 0) if node.inputs else 0, more.get(_name_of(node), 0))
+        if node.op_type in ("Conv", "Gemm"):
+            _widen(made.graph, node, channels.zeros(node.inputs[0], more), channels.zeros(node.outputs[0], more))
     common.RemoveUnusedNodesPass()(made)
     proto = ir.to_proto(made)
     del proto.graph.value_info[:]
     return proto
 
 
-def _sets(graph: ir.Graph) -> Iterable[ChannelSet]:
-    """Join what each node couples, and drop what touches a barrier."""
-    tensors = _Joined()
-    for end in (*graph.inputs, *graph.outputs):
-        tensors.fix(end)
-    for node in graph:
-        groups = _coupled(node)
-        free = {id(value) for group in groups for value in group}
-        for value in (*node.inputs, *node.outputs):
-            if value is not None and id(value) not in free:
-                tensors.fix(value)
-        for group in groups:
-            tensors.join(group)
-    for members in tensors.free():
-        inside = {id(value) for value in members}
-        touching = [node for node in graph if any(id(value) in inside for value in (*node.inputs, *node.outputs))]
-        channels = _channels(members[0])
-        assert channels is not None
-        names = tuple(_name(value) for value in members)
-        yield ChannelSet(names[0], channels, names, tuple(node.name or _name_of(node) for node in touching))
+def _read(model: onnx.ModelProto) -> ir.Model:
+    return ir.from_proto(onnx.shape_inference.infer_shapes(model))
 
 
-class _Joined:
-    """Tensors joined into sets, some of them fixed."""
+class _Channels:
+    """Which tensors of a graph have which sets of channels; found node by node, in the order of the graph."""
 
-    def __init__(self) -> None:
-        self._values: dict[int, ir.Value] = {}
-        self._above: dict[int, int] = {}
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._sizes: list[int] = []
+        """Channels of each set, by its number; 0 where unknown."""
+        self._same: list[int] = []
+        """A set that it turned out to be the same as."""
         self._fixed: set[int] = set()
+        self._layouts: dict[str, Layout] = {}
+        for node in graph:
+            layout = self._made_by(node)
+            if layout is None:
+                for value in node.inputs:
+                    self._fix(value)
+                for value in node.outputs:
+                    self._fix(value)
+            else:
+                self._layouts[_name(node.outputs[0])] = layout
+        for value in graph.outputs:
+            self._fix(value)
 
-    def join(self, values: Sequence[ir.Value]) -> None:
-        """These have the same channels."""
-        for value in values:
-            self._above[self._top(value)] = self._top(values[0])
+    def sets(self) -> Iterable[tuple[int, ChannelSet]]:
+        """Those that can grow, with their numbers."""
+        tensors: dict[int, list[str]] = {}
+        for name, layout in self._layouts.items():
+            for number in sorted({self._number(each) for each in layout}):
+                tensors.setdefault(number, []).append(name)
+        fixed = {self._number(each) for each in self._fixed}
+        for number, names in tensors.items():
+            if number not in fixed:
+                touching = [
+                    node.name or _name(node.outputs[0])
+                    for node in self._graph
+                    if not {_name(value) for value in (*node.inputs, *node.outputs)}.isdisjoint(names)
+                ]
+                yield number, ChannelSet(names[0], self._sizes[number], tuple(names), tuple(touching))
 
-    def fix(self, value: ir.Value) -> None:
-        """Its channels stay as many as they are."""
-        self._fixed.add(id(value))
+    def zeros(self, value: ir.Value | None, more: Mapping[int, int]) -> list[tuple[int, int]]:
+        """Where a tensor's new channels come: (position among its old ones, how many)."""
+        found, position = [], 0
+        for each in self._layouts.get(_name(value), ()):
+            number = self._number(each)
+            position += self._sizes[number]
+            if more.get(number):
+                found.append((position, more[number]))
+        return found
 
-    def free(self) -> list[list[ir.Value]]:
-        """The sets without a fixed member, and their members, in the order in which they came."""
-        found: dict[int, list[ir.Value]] = {}
-        for value in self._values.values():
-            found.setdefault(self._top(value), []).append(value)
-        return [members for members in found.values() if not any(id(value) in self._fixed for value in members)]
+    def _made_by(self, node: ir.Node) -> Layout | None:
+        """The layout of what a node computes; None where its tensors must stay as they are."""
+        data = node.inputs[0] if node.inputs else None
+        if node.domain not in ("", "ai.onnx") or data is None or len(node.outputs) != 1:
+            return None
+        if node.op_type == "Conv":
+            return self._convolved(node, data)
+        if node.op_type == "Gemm":
+            return self._multiplied(node)
+        if node.op_type in SUMS:
+            return self._summed(node)
+        if node.op_type == "Concat" and attribute(node, "axis") == 1:
+            return tuple(number for value in node.inputs for number in self._layout(value))
+        keeps = node.op_type in ELEMENTWISE or node.op_type in POOLS or _keeps_channels(node)
+        return self._layout(data) if keeps else None
 
-    def _top(self, value: ir.Value) -> int:
-        self._values.setdefault(id(value), value)
-        at = id(value)
-        while self._above.get(at, at) != at:
-            at = self._above[at]
-        return at
+    def _convolved(self, node: ir.Node, data: ir.Value) -> Layout | None:
+        weight, groups = array_of(node.inputs[1]), int(attribute(node, "group", 1))
+        if weight is None or not _all_constant(node.inputs[1:]):
+            return None
+        if groups == 1:
+            return self._new(weight.shape[0])
+        layout = self._layout(data)
+        depthwise = weight.shape[:2] == (groups, 1) and self._count(layout) == groups
+        return layout if depthwise else None
 
+    def _multiplied(self, node: ir.Node) -> Layout | None:
+        weight, bias = array_of(node.inputs[1]), array_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        if weight is None or attribute(node, "transA", 0) or not _all_constant(node.inputs[1:]):
+            return None
+        outputs = weight.shape[0 if attribute(node, "transB", 0) else 1]
+        layout = self._new(outputs)
+        if bias is not None and bias.shape != (outputs,):  # one number for all: for the new ones, too
+            self._fixed.update(layout)
+        return layout
 
-def _coupled(node: ir.Node) -> tuple[tuple[ir.Value, ...], ...]:
-    """The tensors around a node whose channels may grow, those that must stay equal together; its others must stay."""
-    data = node.inputs[0] if node.inputs else None
-    if node.domain not in ("", "ai.onnx") or data is None or len(node.outputs) != 1:
-        return ()
-    made = node.outputs[0]
-    groups: tuple[tuple[ir.Value, ...], ...] = ()
-    if node.op_type == "Conv":
-        groups = _around_convolution(node, data, made)
-    elif node.op_type == "Gemm":
-        groups = _around_gemm(node, data, made)
-    elif node.op_type in SUMS:
-        groups = _around_sum(node, made)
-    elif node.op_type in ELEMENTWISE or node.op_type in POOLS or _keeps_channels(node):
-        groups = ((data, made),)
-    known = all(_channels(value) is not None and value.const_value is None for group in groups for value in group)
-    return groups if known else ()
+    def _summed(self, node: ir.Node) -> Layout | None:
+        """Operands have the same channels; of a product one may be broadcast over them, and stays as it is."""
+        ranks = {None if value is None or value.shape is None else len(value.shape) for value in node.inputs}
+        layouts = [self._layout(value) for value in node.inputs]
+        count = max(self._count(layout) for layout in layouts)
+        if len(ranks) > 1 or None in ranks or any(self._count(layout) not in (1, count) for layout in layouts):
+            return None
+        equal = [layout for layout in layouts if self._count(layout) == count]
+        if node.op_type != "Mul" and len(equal) < len(layouts):  # zeros would not stay zeros
+            return None
+        for layout in layouts:
+            if layout not in equal:
+                self._fixed.update(layout)
+        return equal[0] if all(self._join(equal[0], layout) for layout in equal[1:]) else None
 
+    def _join(self, one: Layout, other: Layout) -> bool:
+        """Make their sets the same; False where they are not split alike."""
+        if [self._sizes[each] for each in one] != [self._sizes[each] for each in other]:
+            return False
+        for left, right in zip(one, other, strict=True):
+            first, second = sorted((self._number(left), self._number(right)))
+            self._same[second] = first
+        return True
 
-def _around_convolution(node: ir.Node, data: ir.Value, made: ir.Value) -> tuple[tuple[ir.Value, ...], ...]:
-    weight, constants = array_of(node.inputs[1]), _all_constant(node.inputs[1:])
-    if weight is None or not constants:
-        return ()
-    groups = int(attribute(node, "group", 1))
-    if groups == 1:
-        return (data,), (made,)
-    depthwise = weight.shape[:2] == (groups, 1) and _channels(data) == groups
-    return ((data, made),) if depthwise else ()
+    def _layout(self, value: ir.Value | None) -> Layout:
+        """Of a tensor; one that no node of the graph computes has channels of its own that stay."""
+        name = _name(value)
+        if name not in self._layouts:
+            self._layouts[name] = self._new(_channels(value))
+            self._fixed.update(self._layouts[name])
+        return self._layouts[name]
 
+    def _fix(self, value: ir.Value | None) -> None:
+        self._fixed.update(self._layout(value))
 
-def _around_gemm(node: ir.Node, data: ir.Value, made: ir.Value) -> tuple[tuple[ir.Value, ...], ...]:
-    if attribute(node, "transA", 0) or not _all_constant(node.inputs[1:]):
-        return ()
-    bias = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    plain = bias is None or bias.shape == (_channels(made),)
-    return ((data,), (made,)) if plain else ((data,),)
+    def _new(self, channels: int) -> Layout:
+        self._sizes.append(channels)
+        self._same.append(len(self._same))
+        return (len(self._same) - 1,)
 
+    def _number(self, each: int) -> int:
+        while self._same[each] != each:
+            each = self._same[each]
+        return each
 
-def _around_sum(node: ir.Node, made: ir.Value) -> tuple[tuple[ir.Value, ...], ...]:
-    """The operands with as many channels as the result; one that is broadcast over channels stays as it is."""
-    equal: list[ir.Value] = []
-    for value in node.inputs:
-        if value is None or value.shape is None or made.shape is None or len(value.shape) != len(made.shape):
-            return ()
-        if _channels(value) == _channels(made):
-            equal.append(value)
-        elif _channels(value) != 1:
-            return ()
-    return ((*equal, made),)
+    def _count(self, layout: Layout) -> int:
+        """How many channels; 0 where that is not known."""
+        sizes = [self._sizes[each] for each in layout]
+        return sum(sizes) if all(sizes) else 0
 
 
 def _keeps_channels(node: ir.Node) -> bool:
     """A Resize by constant factors of height and width."""
     scales = array_of(node.inputs[2]) if node.op_type == "Resize" and len(node.inputs) > 2 else None
-    sized = len(node.inputs) > 3 and node.inputs[3] is not None
-    return (
-        scales is not None
-        and scales.size > 2
-        and bool((scales[:2] == 1).all())
-        and not (sized or "axes" in node.attributes)
-    )
+    if scales is None or scales.size <= 2 or "axes" in node.attributes:
+        return False
+    return bool((scales[:2] == 1).all())
 
 
 def _all_constant(values: Iterable[ir.Value | None]) -> bool:
     return all(value is None or array_of(value) is not None for value in values)
 
 
-def _channels(value: ir.Value) -> int | None:
-    """Its second dimension, where that is known."""
-    if value.shape is None or len(value.shape) < 2 or not isinstance(value.shape[1], int):
-        return None
+def _channels(value: ir.Value | None) -> int:
+    """Its second dimension; 0 where that is not known."""
+    if value is None or value.shape is None or len(value.shape) < 2 or not isinstance(value.shape[1], int):
+        return 0
     return int(value.shape[1])
 
 
-def _widen(graph: ir.Graph, node: ir.Node, inputs: int, outputs: int) -> None:
-    """Give a convolution or Gemm zeros for so many more inputs and outputs."""
-    if node.op_type not in ("Conv", "Gemm") or not (inputs or outputs):
+def _widen(
+    graph: ir.Graph, node: ir.Node, inputs: Sequence[tuple[int, int]], outputs: Sequence[tuple[int, int]]
+) -> None:
+    """Give a convolution or Gemm zeros at these positions of its inputs and outputs."""
+    if not inputs and not outputs:
         return
     groups = int(attribute(node, "group", 1))
-    axes = (1, 0) if node.op_type == "Conv" or attribute(node, "transB", 0) else (0, 1)
-    _extend(graph, node, 1, {axes[0]: 0 if groups > 1 else inputs, axes[1]: outputs})
+    reads, makes = (1, 0) if node.op_type == "Conv" or attribute(node, "transB", 0) else (0, 1)
+    _insert(graph, node, 1, {reads: () if groups > 1 else inputs, makes: outputs})
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        _extend(graph, node, 2, {0: outputs})
+        _insert(graph, node, 2, {0: outputs})
     if groups > 1:
-        node.attributes["group"] = ir.AttrInt64("group", groups + outputs)
+        node.attributes["group"] = ir.AttrInt64("group", groups + sum(count for _, count in outputs))
 
 
-def _extend(graph: ir.Graph, node: ir.Node, place: int, more: Mapping[int, int]) -> None:
-    """Put zeros behind a constant along some of its axes."""
+def _insert(graph: ir.Graph, node: ir.Node, place: int, zeros: Mapping[int, Sequence[tuple[int, int]]]) -> None:
+    """Put zeros into a constant along some of its axes."""
     value = node.inputs[place]
     array = array_of(value)
     assert value is not None
     assert array is not None
-    wider = np.pad(array, [(0, more.get(axis, 0)) for axis in range(array.ndim)])
-    node.replace_input_with(place, constant(graph, f"{value.name}.padded", wider))
+    for axis, found in zeros.items():
+        array = np.insert(array, [position for position, count in found for _ in range(count)], 0, axis=axis)
+    node.replace_input_with(place, constant(graph, f"{value.name}.padded", array))
 
 
 def _name(value: ir.Value | None) -> str:
     return "" if value is None or value.name is None else value.name
-
-
-def _name_of(node: ir.Node) -> str:
-    return _name(node.outputs[0])
