@@ -6,7 +6,7 @@
 Whether padding channels with zeros pays depends on the CPU's kernels: `quantize --optimize latency` predicts it from
 times like these, of all operators of a network, and then times the whole file. The forms of an operator take turns, so
 that a slow spell hits them all; one thread. Shown: machine, and for each operator the median in milliseconds of
-float32 and of int8, with the lowest and the highest, and padded over unpadded.
+float32 and of int8, with the lowest and the highest, and the ratio of padded to unpadded.
 """
 
 import argparse
@@ -69,10 +69,8 @@ def main() -> None:
     options = parse_arguments()
     machine = machine_info()
     print(f"{machine.cpu} ({', '.join(machine.flags)}), onnxruntime {machine.versions['onnxruntime']}, 1 thread.\n")
-    print(
-        "| in the | convolution | float32 ms | int8 ms | padded to | float32 ms | over unpadded | int8 ms | over unpadded |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    columns = ["in the", "convolution", "float32 ms", "int8 ms", "padded to", "float32 ms", "ratio", "int8 ms", "ratio"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for convolution in CONVOLUTIONS:
         print(row(convolution, options.rounds), flush=True)
 
