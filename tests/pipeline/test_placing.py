@@ -7,13 +7,15 @@ import pytest
 
 from compress import artifacts
 from compress.artifacts import Latency, Placement
+from compress.graph import load_model, read_model
 from compress.graph.padding import paddable_sets
 from compress.measure.latency_table import LatencyTable
 from compress.measure.operators import Operator, OperatorTime, measure_operator
-from compress.pipeline import placing
+from compress.pipeline import make_task, placing, run_quantize, score_model
 from compress.pipeline.placing import ALL_FLOAT, ALL_INTEGER, CANONICAL, PADDED, place, placement_lines
 from compress.recipe import QuantizeStep
 from tests.graph.graphs import assert_same, ops
+from tests.pipeline import tiny
 from tests.quant import nets
 
 SHAPE = nets.SHAPE
@@ -44,11 +46,17 @@ def table_for_padding(tmp_path: Path) -> LatencyTable:
     return LatencyTable(tmp_path / "blocks.json", measure=measure)
 
 
-def with_times(monkeypatch: pytest.MonkeyPatch, times: dict[str, float], otherwise: float = 9.0) -> None:
+def with_times(
+    monkeypatch: pytest.MonkeyPatch,
+    times: dict[str, float],
+    otherwise: float = 9.0,
+    shape: tuple[int, int, int] = SHAPE,
+) -> None:
     """Let files take these milliseconds, by the name of their assignment."""
+    expected = shape
 
     def measure(files: dict[str, bytes], shape: tuple[int, ...], **_: object) -> dict[str, Latency]:
-        assert shape == SHAPE
+        assert shape == expected
         return {name: Latency(times.get(name, otherwise), 0, 0, 1, 1) for name in files}
 
     monkeypatch.setattr(placing, "measure_latency", measure)
@@ -145,3 +153,28 @@ def test_real_times_are_never_worse_than_all_in_float(tmp_path: Path) -> None:
     assert found is not None
     assert found.tried[found.chosen] == min(ms for name, ms in found.tried.items() if name != CANONICAL)
     assert sum(region.operators for region in found.regions) > 5
+
+
+def test_a_padded_network_is_trained_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the choice to the file: its convolutions have the padded widths, it agrees and scores as the one without."""
+    folder = tiny.write_inputs(tmp_path, crops=6)
+    canonical = load_model(folder / "model.onnx")
+    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
+    task = make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+    step = QuantizeStep(epochs=1, batch_size=6, calibration=8, distill=0.0)
+    monkeypatch.setattr(placing, "LatencyTable", lambda: table_for_padding(tmp_path))
+    found = {}
+    for name in (ALL_INTEGER, PADDED):
+        with_times(monkeypatch, {name: 1.0}, shape=tiny.SHAPE)
+        found[name] = run_quantize(canonical, None, task, tmp_path / f"{name}.onnx", step, threads=1)
+        assert found[name].placement is not None
+        assert found[name].placement.chosen == name
+    assert any("channels padded" in note for note in found[PADDED].notes)
+    assert found[PADDED].parity.max_steps <= found[PADDED].parity.tolerance
+    files_made = {name: read_model(tmp_path / f"{name}.onnx") for name in found}
+    assert files_made[PADDED].ByteSize() > files_made[ALL_INTEGER].ByteSize()
+    narrow, wide = (score_model(tmp_path / f"{name}.onnx", task, 1).metric for name in (ALL_INTEGER, PADDED))
+    assert wide == pytest.approx(narrow, abs=0.2)
+    again = run_quantize(canonical, None, task, tmp_path / f"{PADDED}.onnx", step, threads=1)
+    assert again.placement == found[PADDED].placement
+    assert read_model(tmp_path / f"{PADDED}.onnx") == files_made[PADDED]
