@@ -1,7 +1,7 @@
 """The forms of a lowered network that may be quantised: as it is, or with channels padded; and what operators cost."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -70,23 +70,20 @@ def padded_form(
     Args:
         plain: from `read_form`; the other arguments as there.
     """
-    tried: dict[frozenset[tuple[str, int]], Form] = {}
 
-    def form_of(widths: Mapping[str, int]) -> Form:
-        key = frozenset(widths.items())
-        if key not in tried:
-            tried[key] = read_form(pad_channels(plain.model, widths), able, input_shape, table)
-        return tried[key]
+    def predict(widths: Mapping[str, int]) -> float:
+        wider = read_form(pad_channels(plain.model, widths), able, input_shape, table) if widths else plain
+        return least_time(wider.costs, wider.input_cost)[0]
 
     sets = paddable_sets(plain.model)
     operators = {name: cost.place.operator for name, cost in plain.costs.items()}
     alike = _alike([found for found in sets if found.channels % max(BLOCKS)], operators)
-    chosen = choose_padding(alike, lambda widths: _predicted_ms(form_of(widths) if widths else plain), on_progress)
+    chosen = choose_padding(alike, predict, on_progress)
     if not chosen:
         return None
-    made = form_of(chosen)
+    made = read_form(pad_channels(plain.model, chosen), able, input_shape, table)
     before = {found.name: found.channels for found in sets}
-    return Form(made.model, made.costs, made.input_cost, {name: (before[name], to) for name, to in chosen.items()})
+    return replace(made, padding={name: (before[name], to) for name, to in chosen.items()})
 
 
 def choose_padding(
@@ -113,10 +110,6 @@ def choose_padding(
         if on_progress is not None:
             on_progress(index + 1, len(groups), "timing padded channels")
     return chosen
-
-
-def _predicted_ms(form: Form) -> float:
-    return least_time(form.costs, form.input_cost)[0]
 
 
 def _alike(sets: Sequence[ChannelSet], operators: Mapping[str, Operator]) -> list[list[ChannelSet]]:
