@@ -177,6 +177,8 @@ class Placement:
     """Assignment -> median milliseconds of its file, all in one interleaved run; `float32` is the model before."""
     sizes: dict[str, int]
     """Assignment -> bytes of its file."""
+    padding: dict[str, int] = field(default_factory=dict)
+    """Set of channels -> the width that zeros padded it to (see `compress.graph.padding`)."""
     notes: tuple[str, ...] = ()
     version: int = VERSION
 

@@ -1,30 +1,26 @@
 """Choose what of a network runs in integers: by a table of operators' times, and then by timing whole files."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 from torch import fx
 
 from compress import artifacts
-from compress.artifacts import Placement, fingerprint
+from compress.artifacts import Placement, Region, fingerprint
 from compress.export import export_int8
 from compress.graph import to_torch
 from compress.graph.lowering import lower_for_int8
+from compress.graph.padding import pad_channels
 from compress.measure.latency import measure_latency
 from compress.measure.latency_table import LatencyTable
 from compress.measure.machine import machine_info
-from compress.measure.network_operators import Place, places_of
-from compress.measure.operators import Operator, OperatorTime, Precision
-from compress.measure.runtime import value_shapes
+from compress.pipeline.forms import Form, Progress, padded_form, read_form
 from compress.quant import prepare_qat
-from compress.quant.placement import Costs, describe, fastest_placement, read_costs
+from compress.quant.placement import describe, fastest_placement
 from compress.quant.prepare import integer_nodes, is_fused, is_move, output_values, value_name
 from compress.recipe import QuantizeStep
-
-Progress = Callable[[int, int, str], None]
 
 FAVOURS = (1.0, 0.85, 0.7, 1.2, 1.5)
 """By what times in integers are multiplied before the assignment of least time is sought: 1, and others, since the sum
@@ -33,6 +29,7 @@ BALANCED = 1.05
 """`balanced` takes the smallest file of those that take at most so many times the fastest one's time."""
 ROUNDS, BUDGET_S = 40, 20.0
 """Timed rounds of all files in turn, fewer if that takes longer."""
+PADDED = "by the table, channels padded"
 CANONICAL, ALL_INTEGER, ALL_FLOAT = "float32", "int8 throughout", "float throughout, int8 weights"
 
 
@@ -41,6 +38,7 @@ class Lowered:
     """A network in the form that is quantised."""
 
     model: onnx.ModelProto
+    """With channels padded, where that was chosen."""
     float_values: tuple[str, ...]
     """What computes in float although integer kernels exist."""
     placement: Placement | None
@@ -49,9 +47,10 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A name, what computes in float, and the int8 file that it would make, not yet calibrated."""
+    """A name, a form of the network, what of it computes in float, and the int8 file of that, not yet calibrated."""
 
     name: str
+    form: Form
     float_values: frozenset[str]
     file: bytes
 
@@ -101,13 +100,12 @@ def place(
     if file is not None and file.is_file():
         known = artifacts.load(Placement, file)
         if known.fingerprint == identity:
-            return Lowered(lowered, known.float_values, known)
-    costs, input_cost = _costs(lowered, module, named, input_shape, table or LatencyTable(), on_progress)
-    assignments = _assignments(lowered, module, step, named, costs, input_cost, outputs)
-    placement = _fastest(model, assignments, costs, step, input_shape, identity, on_progress)
+            return Lowered(pad_channels(lowered, known.padding), known.float_values, known)
+    assignments = _assignments(lowered, module, step, named, input_shape, table or LatencyTable(), on_progress)
+    best, placement = _fastest(model, assignments, step, input_shape, identity, on_progress)
     if file is not None:
         artifacts.save(placement, file)
-    return Lowered(lowered, placement.float_values, placement)
+    return Lowered(best.form.model, placement.float_values, placement)
 
 
 def placement_lines(placement: Placement) -> tuple[str, ...]:
@@ -122,34 +120,12 @@ def placement_lines(placement: Placement) -> tuple[str, ...]:
     return (line, *placement.notes)
 
 
-def _costs(
-    lowered: onnx.ModelProto,
-    module: fx.GraphModule,
-    float_layers: Collection[str],
-    input_shape: tuple[int, int, int],
-    table: LatencyTable,
-    on_progress: Progress | None,
-) -> tuple[dict[str, Costs], float]:
-    """What every operator costs, and quantising the input."""
-    places = places_of(lowered, input_shape)
+def able_values(module: fx.GraphModule, float_layers: Collection[str]) -> set[str]:
+    """Values that may be computed in integers."""
     integer = integer_nodes(module, float_layers)
     nodes = [*integer, *(node for node in module.graph.nodes if is_move(node) or is_fused(module, node))]
-    able = {node.meta.get("onnx") for node in nodes} | {value_name(node) for node in nodes}
-    able -= output_values(module)
-    timed = _Reporting(table, 2 * len(places), on_progress)
-    shapes = _output_shapes(lowered, places, input_shape)
-    found = read_costs(places, able & set(places), shapes, timed)
-    table.save()
-    return found, table.boundary((1, *input_shape), to="int8")
-
-
-def _output_shapes(
-    lowered: onnx.ModelProto, places: Mapping[str, Place], input_shape: tuple[int, int, int]
-) -> dict[str, tuple[int, ...]]:
-    outputs = {node.name: next(name for name in node.output if name) for node in lowered.graph.node}
-    images = np.zeros((1, *input_shape), np.float32)
-    found = value_shapes(lowered, sorted(outputs[name] for name in places), images)
-    return {name: found[outputs[name]] for name in places}
+    able = {str(node.meta.get("onnx")) for node in nodes} | {value_name(node) for node in nodes}
+    return able - output_values(module)
 
 
 def _assignments(
@@ -157,40 +133,54 @@ def _assignments(
     module: fx.GraphModule,
     step: QuantizeStep,
     float_layers: Collection[str],
-    costs: Mapping[str, Costs],
-    input_cost: float,
-    outputs: Collection[str],
+    input_shape: tuple[int, int, int],
+    table: LatencyTable,
+    on_progress: Progress | None,
 ) -> list[Assignment]:
-    """Different files to time: what the table finds fastest, all in integers, all in float."""
-    able = frozenset(name for name, cost in costs.items() if cost.integer_time is not None)
-    wanted = {ALL_INTEGER: frozenset[str](), ALL_FLOAT: able}
+    """Different files to time: what the table finds fastest, with padding or not, all in integers, all in float."""
+    able = able_values(module, float_layers)
+    plain = read_form(lowered, able, input_shape, table, on_progress)
+    integer = frozenset(name for name, cost in plain.costs.items() if cost.integer_time is not None)
+    wanted = {ALL_INTEGER: frozenset[str](), ALL_FLOAT: integer}
     for favour in FAVOURS:
         name = "by the table" if favour == 1 else f"by the table, integers taken for {favour:g}x as slow"
-        wanted[name] = fastest_placement(costs, input_cost, favour) & able
-    found: list[Assignment] = []
-    for name, chosen in wanted.items():
-        values = chosen | set(outputs)
-        prepared = prepare_qat(
-            module, float_layers=float_layers, float_values=values, weight_bits=step.weight_bits,
-            asymmetric_hard_swish=step.pact.asymmetric_hardswish,
-        )  # fmt: skip
-        form = "weights" if step.recurrent == "auto" else step.recurrent
-        made = export_int8(prepared, lowered, recurrent=form, weight_bits=step.weight_bits).model
-        data = made.SerializeToString(deterministic=True)
-        if all(data != other.file for other in found):
-            found.append(Assignment(name, values, data))
-    return found
+        wanted[name] = fastest_placement(plain.costs, plain.input_cost, favour) & integer
+    made = [_assignment(name, plain, module, chosen, step, float_layers) for name, chosen in wanted.items()]
+    padded = padded_form(plain, able, input_shape, table, on_progress)
+    if padded is not None:
+        chosen = fastest_placement(padded.costs, padded.input_cost) & integer
+        made.append(_assignment(PADDED, padded, to_torch(padded.model), chosen, step, float_layers))
+    different = {one.file: one for one in reversed(made)}
+    return [one for one in made if different[one.file] is one]
+
+
+def _assignment(
+    name: str,
+    form: Form,
+    module: fx.GraphModule,
+    chosen: frozenset[str],
+    step: QuantizeStep,
+    float_layers: Collection[str],
+) -> Assignment:
+    """The int8 file of a form with these operators in float, and those that compute an output."""
+    values = chosen | output_values(module)
+    prepared = prepare_qat(
+        module, float_layers=float_layers, float_values=values, weight_bits=step.weight_bits,
+        asymmetric_hard_swish=step.pact.asymmetric_hardswish,
+    )  # fmt: skip
+    recurrent = "weights" if step.recurrent == "auto" else step.recurrent
+    made = export_int8(prepared, form.model, recurrent=recurrent, weight_bits=step.weight_bits).model
+    return Assignment(name, form, values, made.SerializeToString(deterministic=True))
 
 
 def _fastest(
     model: onnx.ModelProto,
     assignments: list[Assignment],
-    costs: Mapping[str, Costs],
     step: QuantizeStep,
     input_shape: tuple[int, int, int],
     identity: str,
     on_progress: Progress | None,
-) -> Placement:
+) -> tuple[Assignment, Placement]:
     """Time all files against the model before, and choose."""
     files = {CANONICAL: model.SerializeToString(), **{one.name: one.file for one in assignments}}
     latencies = measure_latency(
@@ -205,36 +195,31 @@ def _fastest(
     if step.optimize == "balanced":
         able = [one for one in assignments if tried[one.name] <= BALANCED * tried[best.name]]
         best = min(able, key=lambda one: (len(one.file), tried[one.name]))
-    fixed = {name: "first or last in the network, or named in float_layers" for name, cost in costs.items()
-             if cost.integer_time is None and cost.place.operator.op_type in ("Conv", "Gemm", "MatMul")}  # fmt: skip
-    notes: tuple[str, ...] = ()
-    if best.name == ALL_FLOAT:
-        notes = ("integers do not pay on this machine: the network runs in float, its weights are stored as int8",)
-    return Placement(
+    return best, Placement(
         fingerprint=identity,
         optimize=step.optimize,
         chosen=best.name,
         float_values=tuple(sorted(best.float_values)),
-        regions=describe(costs, best.float_values, fixed),
+        regions=_regions(best),
         tried=tried,
         sizes={one.name: len(one.file) for one in assignments},
-        notes=notes,
+        padding={name: width for name, (_, width) in best.form.padding.items()},
+        notes=_notes(best),
     )
 
 
-class _Reporting:
-    """A latency table that says how far it is."""
+def _regions(best: Assignment) -> tuple[Region, ...]:
+    costs = best.form.costs
+    fixed = {name: "first or last in the network, or named in float_layers" for name, cost in costs.items()
+             if cost.integer_time is None and cost.place.operator.op_type in ("Conv", "Gemm", "MatMul")}  # fmt: skip
+    return describe(costs, best.float_values, fixed)
 
-    def __init__(self, table: LatencyTable, total: int, on_progress: Progress | None) -> None:
-        self._table, self._total, self._on_progress, self._done = table, total, on_progress, 0
 
-    def time(self, operator: Operator) -> OperatorTime:
-        """As the table's."""
-        self._done = min(self._done + 1, self._total)
-        if self._on_progress is not None:
-            self._on_progress(self._done, self._total, "timing operators")
-        return self._table.time(operator)
-
-    def boundary(self, shape: tuple[int, ...], *, to: Precision) -> float:
-        """As the table's."""
-        return self._table.boundary(shape, to=to)
+def _notes(best: Assignment) -> tuple[str, ...]:
+    notes = []
+    if all(cost.integer_time is None or name in best.float_values for name, cost in best.form.costs.items()):
+        notes.append("integers do not pay on this machine: the network runs in float, its weights are stored as int8")
+    if best.form.padding:
+        sets = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in best.form.padding.items())
+        notes.append(f"channels padded with zeros to what the kernels work on: {sets}")
+    return tuple(notes)

@@ -67,7 +67,14 @@ def read_costs(
 
 
 def fastest_placement(costs: Mapping[str, Costs], input_cost: float = 0.0, favour: float = 1.0) -> frozenset[str]:
-    """Names of the operators that run in float in the assignment of least time.
+    """Names of the operators that run in float in the assignment of least time (see `least_time`)."""
+    return least_time(costs, input_cost, favour)[1]
+
+
+def least_time(
+    costs: Mapping[str, Costs], input_cost: float = 0.0, favour: float = 1.0
+) -> tuple[float, frozenset[str]]:
+    """The assignment of least time: its milliseconds, and the names of the operators that run in float.
 
     Args:
         costs: from `read_costs`, in the order of the network.
@@ -78,11 +85,8 @@ def fastest_placement(costs: Mapping[str, Costs], input_cost: float = 0.0, favou
     graph.add_node("source")
     for name, cost in costs.items():
         own = _names(name)
-        if cost.integer_time is None:
-            _add(graph, own, "sink", float("inf"))
-        else:
-            _add(graph, own, "sink", favour * cost.integer_time.kernel_ms)
-            _add(graph, "source", own, cost.float_time.kernel_ms + _float_entry(cost, costs))
+        _add(graph, own, "sink", favour * cost.integer_time.kernel_ms if cost.integer_time else float("inf"))
+        _add(graph, "source", own, cost.float_time.kernel_ms + _float_entry(cost, costs))
     _add(graph, _names(""), "sink", float("inf"))  # the input is float
     readers: dict[str, list[str]] = {}
     for name, cost in costs.items():
@@ -92,10 +96,8 @@ def fastest_placement(costs: Mapping[str, Costs], input_cost: float = 0.0, favou
         to_integer = input_cost if source == "" else costs[source].to_integer
         to_float = 0.0 if source == "" else costs[source].to_float
         _add_boundary(graph, source, users, to_integer, to_float)
-    if not any(cost.integer_time is not None for cost in costs.values()):
-        return frozenset(costs)
-    _, (kept, _) = nx.minimum_cut(graph, "source", "sink", capacity="ms")
-    return frozenset(name for name in costs if _names(name) not in kept)
+    least, (kept, _) = nx.minimum_cut(graph, "source", "sink", capacity="ms")
+    return float(least), frozenset(name for name in costs if _names(name) not in kept)
 
 
 def describe(costs: Mapping[str, Costs], chosen_float: Collection[str], fixed: Mapping[str, str]) -> tuple[Region, ...]:

@@ -29,6 +29,9 @@ WITHIN_RANGE = PASS_THROUGH | {"GlobalAveragePool", "AveragePool", "Resize", "Sp
 ORDINARY_WEIGHT = 0.05
 """Least root mean square of a layer's weights, BatchNorm folded, in the three PP-OCR nets (but for dead layers and the
 detector's head)."""
+STORED_BITS = 8
+"""Of weights that are stored as int8 and computed with in float: only sums of integers saturate. Not of Linear layers:
+onnxruntime multiplies these in integers whenever their input was dequantised."""
 SATURATING = (nn.ReLU, nn.Hardtanh)
 """Activations that saturation of what computes their input does for nothing (ReLU6 is a Hardtanh)."""
 
@@ -263,9 +266,9 @@ def _replace_module(module: fx.GraphModule, node: fx.Node, is_integer: bool, wei
     layer = _module_of(module, node)
     made: nn.Module | None = None
     if type(layer) is nn.Conv2d:
-        made = QuantConv2d.from_float(layer, weight_bits)
+        made = QuantConv2d.from_float(layer, weight_bits if is_integer else STORED_BITS)
     elif type(layer) is nn.ConvTranspose2d:
-        made = QuantConvTranspose2d.from_float(layer, weight_bits)
+        made = QuantConvTranspose2d.from_float(layer, STORED_BITS)
     elif type(layer) is nn.Linear:
         made = QuantLinear.from_float(layer, weight_bits)
     elif isinstance(layer, nn.Hardswish) and is_integer:

@@ -7,12 +7,15 @@ import pytest
 
 from compress import artifacts
 from compress.artifacts import Latency, Placement
+from compress.graph import load_model, read_model
+from compress.graph.padding import paddable_sets
 from compress.measure.latency_table import LatencyTable
 from compress.measure.operators import Operator, OperatorTime, measure_operator
-from compress.pipeline import placing
-from compress.pipeline.placing import ALL_FLOAT, ALL_INTEGER, CANONICAL, place, placement_lines
+from compress.pipeline import make_task, placing, run_quantize, score_model
+from compress.pipeline.placing import ALL_FLOAT, ALL_INTEGER, CANONICAL, PADDED, place, placement_lines
 from compress.recipe import QuantizeStep
 from tests.graph.graphs import assert_same, ops
+from tests.pipeline import tiny
 from tests.quant import nets
 
 SHAPE = nets.SHAPE
@@ -31,11 +34,29 @@ def table(tmp_path: Path, ratio: float = 0.5) -> LatencyTable:
     return LatencyTable(tmp_path / "table.json", measure=measure)
 
 
-def with_times(monkeypatch: pytest.MonkeyPatch, times: dict[str, float], otherwise: float = 9.0) -> None:
+def table_for_padding(tmp_path: Path) -> LatencyTable:
+    """Integer convolutions are quick where all channels are multiples of 16, slower than float elsewhere."""
+
+    def measure(operator: Operator, threads: int) -> OperatorTime:
+        if operator.precision != "int8":
+            return OperatorTime(1.0 if operator.op_type == "Conv" else 0.1)
+        uneven = operator.op_type == "Conv" and any(n % 16 for n in operator.weight[:2])
+        return OperatorTime(2.0 if uneven else 0.1)
+
+    return LatencyTable(tmp_path / "blocks.json", measure=measure)
+
+
+def with_times(
+    monkeypatch: pytest.MonkeyPatch,
+    times: dict[str, float],
+    otherwise: float = 9.0,
+    shape: tuple[int, int, int] = SHAPE,
+) -> None:
     """Let files take these milliseconds, by the name of their assignment."""
+    expected = shape
 
     def measure(files: dict[str, bytes], shape: tuple[int, ...], **_: object) -> dict[str, Latency]:
-        assert shape == SHAPE
+        assert shape == expected
         return {name: Latency(times.get(name, otherwise), 0, 0, 1, 1) for name in files}
 
     monkeypatch.setattr(placing, "measure_latency", measure)
@@ -85,6 +106,46 @@ def test_a_choice_that_was_made_stays(tmp_path: Path, monkeypatch: pytest.Monkey
     assert run(tmp_path, "balanced", file=file).chosen == ALL_FLOAT  # other settings: chosen anew
 
 
+@pytest.mark.parametrize("optimize", ["latency", "balanced"])
+def test_padded_channels_that_the_table_is_for_are_timed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimize: str
+) -> None:
+    """Where the padded file is the fastest, the padded model is what is quantised, now and when the run goes on."""
+    file, step = tmp_path / "int8.placement.json", QuantizeStep(optimize=optimize)
+    with_times(monkeypatch, {PADDED: 1.0})
+    first = place(model(), step, SHAPE, lambda _: (), file=file, table=table_for_padding(tmp_path))
+    placement = first.placement
+    assert placement is not None
+    assert placement.chosen == PADDED
+    widths = {found.name: found.channels for found in paddable_sets(first.model)}
+    assert set(widths.values()) == {16}
+    assert placement.padding == {found.name: 16 for found in paddable_sets(model()) if found.channels < 16}
+    assert_same(model(), first.model, ((1, *SHAPE),))
+    first_name, before = next((found.name, found.channels) for found in paddable_sets(model()))
+    assert f"channels padded with zeros to what the kernels work on: {first_name} {before} -> 16" in placement.notes[0]
+    assert placement.notes[0] in placement_lines(placement)
+    assert placement.sizes[PADDED] > placement.sizes[ALL_INTEGER]
+    monkeypatch.setattr(placing, "measure_latency", None)
+    again = place(model(), step, SHAPE, lambda _: (), file=file, table=table_for_padding(tmp_path))
+    assert again == first
+
+
+def test_a_padded_file_that_is_slower_as_a_whole_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table's sum was wrong."""
+    with_times(monkeypatch, {ALL_INTEGER: 1.0, PADDED: 1.1})
+    found = place(model(), QuantizeStep(), SHAPE, lambda _: (), table=table_for_padding(tmp_path))
+    assert found.placement is not None
+    assert (found.placement.chosen, found.placement.tried[PADDED]) == (ALL_INTEGER, 1.1)
+    assert (found.placement.padding, found.placement.notes) == ({}, ())
+    assert ops(found.model) == ops(model())
+    assert paddable_sets(found.model) == paddable_sets(model())
+
+
+def test_where_padding_does_not_pay_no_file_of_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_times(monkeypatch, {ALL_INTEGER: 1.0})
+    assert PADDED not in run(tmp_path).tried
+
+
 def test_real_times_are_never_worse_than_all_in_float(tmp_path: Path) -> None:
     """On this machine, whatever it is: of the files that were timed none is faster than the chosen one."""
     table = LatencyTable(tmp_path / "table.json", measure=measure_operator)
@@ -92,3 +153,28 @@ def test_real_times_are_never_worse_than_all_in_float(tmp_path: Path) -> None:
     assert found is not None
     assert found.tried[found.chosen] == min(ms for name, ms in found.tried.items() if name != CANONICAL)
     assert sum(region.operators for region in found.regions) > 5
+
+
+def test_a_padded_network_is_trained_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the choice to the file: its convolutions have the padded widths, it agrees and scores as the one without."""
+    folder = tiny.write_inputs(tmp_path, crops=6)
+    canonical = load_model(folder / "model.onnx")
+    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
+    task = make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+    step = QuantizeStep(epochs=1, batch_size=6, calibration=8, distill=0.0)
+    monkeypatch.setattr(placing, "LatencyTable", lambda: table_for_padding(tmp_path))
+    found = {}
+    for name in (ALL_INTEGER, PADDED):
+        with_times(monkeypatch, {name: 1.0}, shape=tiny.SHAPE)
+        found[name] = run_quantize(canonical, None, task, tmp_path / f"{name}.onnx", step, threads=1)
+        assert found[name].placement is not None
+        assert found[name].placement.chosen == name
+    assert any("channels padded" in note for note in found[PADDED].notes)
+    assert found[PADDED].parity.max_steps <= found[PADDED].parity.tolerance
+    files_made = {name: read_model(tmp_path / f"{name}.onnx") for name in found}
+    assert files_made[PADDED].ByteSize() > files_made[ALL_INTEGER].ByteSize()
+    narrow, wide = (score_model(tmp_path / f"{name}.onnx", task, 1).metric for name in (ALL_INTEGER, PADDED))
+    assert wide == pytest.approx(narrow, abs=0.2)
+    again = run_quantize(canonical, None, task, tmp_path / f"{PADDED}.onnx", step, threads=1)
+    assert again.placement == found[PADDED].placement
+    assert read_model(tmp_path / f"{PADDED}.onnx") == files_made[PADDED]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compress.measure.network_operators import Place
 from compress.measure.operators import Operator, OperatorTime
-from compress.quant.placement import Costs, describe, fastest_placement, read_costs
+from compress.quant.placement import Costs, describe, fastest_placement, least_time, read_costs
 
 MS = st.integers(0, 8).map(float)
 
@@ -59,6 +59,7 @@ def test_no_assignment_is_faster(costs: dict[str, Costs], input_cost: float) -> 
                for bits in itertools.product((False, True), repeat=len(names))]  # fmt: skip
     least = min(total(costs, choice, input_cost) for choice in choices)
     assert total(costs, fastest_placement(costs, input_cost), input_cost) == pytest.approx(least)
+    assert least_time(costs, input_cost) == (pytest.approx(least), fastest_placement(costs, input_cost))
 
 
 def test_converting_back_and_forth_can_cost_more_than_it_gains() -> None:
