@@ -1,4 +1,4 @@
-"""Choose each threshold's starting value from what the float model computes on calibration images."""
+"""Choose each threshold's starting value and correct biases, by what the float model computes on calibration images."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from compress.errors import DataError
+from compress.quant.layers import OutputShift, QuantLayer, correct_bias
 from compress.quant.observer import Observer
 from compress.quant.prepare import pacts
 
@@ -19,10 +20,12 @@ def calibrate(
     on_progress: Callable[[int, int, str], None] | None = None,
     total: int = 0,
 ) -> int:
-    """Set every alpha of a prepared module; weights are rounded meanwhile, activations are not.
+    """Set every alpha of a prepared module, and take out of its biases what rounding the weights adds on average.
+
+    Nothing is rounded meanwhile: ranges and means are the float model's.
 
     Args:
-        module: from `prepare_qat`; its alphas are changed.
+        module: from `prepare_qat`; its alphas and biases are changed.
         batches: images float32 [N, 3, H, W].
         percentile: of |x|, in (0, 100]; None takes the alpha of least squared error.
         on_progress: called as (images done, total, message).
@@ -38,6 +41,9 @@ def calibrate(
     found = list(pacts(module))
     for _, pact in found:
         pact.enabled, pact.observer = False, Observer(pact.lower)
+    layers = [layer for layer in module.modules() if isinstance(layer, QuantLayer)]
+    for layer in layers:
+        layer.shift = OutputShift(-1 if isinstance(layer, nn.Linear) else 1)
     count = 0
     was_training = module.training
     module.eval()
@@ -54,7 +60,11 @@ def calibrate(
             assert pact.observer is not None
             if not pact.fixed:
                 pact.alpha.data.fill_(pact.observer.best_alpha(percentile))
+        for layer in layers:
+            correct_bias(layer)
     finally:
+        for layer in layers:
+            layer.shift = None
         for _, pact in found:
             pact.enabled, pact.observer = True, None
         module.train(was_training)

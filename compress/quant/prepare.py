@@ -30,8 +30,8 @@ ORDINARY_WEIGHT = 0.05
 """Least root mean square of a layer's weights, BatchNorm folded, in the three PP-OCR nets (but for dead layers and the
 detector's head)."""
 STORED_BITS = 8
-"""Of weights that are stored as int8 and computed with in float: only sums of integers saturate. Not of Linear layers:
-onnxruntime multiplies these in integers whenever their input was dequantised."""
+"""Of weights that are stored as int8 and computed with in float: only sums of integers saturate. Not of layers that
+read a dequantised tensor: where their result is quantised again, onnxruntime computes them in integers, asked or not."""
 SATURATING = (nn.ReLU, nn.Hardtanh)
 """Activations that saturation of what computes their input does for nothing (ReLU6 is a Hardtanh)."""
 
@@ -69,7 +69,8 @@ def prepare_qat(
     integer = integer_nodes(module, float_layers)
     quantised = [node for node in module.graph.nodes if is_quantised(module, node, integer)]
     for node in list(module.graph.nodes):
-        _replace_module(module, node, node in integer, weight_bits)
+        bits = weight_bits if node in integer or _reads_any(node, quantised) else STORED_BITS
+        _replace_module(module, node, node in integer, bits)
     for node in quantised:
         _insert_pact(module, node, pact, asymmetric_hard_swish)
     for node in integer:
@@ -262,13 +263,23 @@ def is_quantised(module: fx.GraphModule, node: fx.Node, integer: set[fx.Node]) -
     return computed and not isinstance(_module_of(module, node), nn.Linear)  # it writes float where float is read
 
 
+def _reads_any(node: fx.Node, tensors: Collection[fx.Node]) -> bool:
+    """Whether a node reads one of these tensors, looking through moves."""
+    for before in node.all_input_nodes:
+        while is_move(before):
+            before = _data(before)
+        if before in tensors:
+            return True
+    return False
+
+
 def _replace_module(module: fx.GraphModule, node: fx.Node, is_integer: bool, weight_bits: int) -> None:
     layer = _module_of(module, node)
     made: nn.Module | None = None
     if type(layer) is nn.Conv2d:
-        made = QuantConv2d.from_float(layer, weight_bits if is_integer else STORED_BITS)
+        made = QuantConv2d.from_float(layer, weight_bits)
     elif type(layer) is nn.ConvTranspose2d:
-        made = QuantConvTranspose2d.from_float(layer, STORED_BITS)
+        made = QuantConvTranspose2d.from_float(layer, weight_bits)
     elif type(layer) is nn.Linear:
         made = QuantLinear.from_float(layer, weight_bits)
     elif isinstance(layer, nn.Hardswish) and is_integer:
