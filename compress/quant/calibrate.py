@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compress.errors import DataError
-from compress.quant.layers import OutputShift, QuantLayer, correct_bias
+from compress.quant.layers import QuantLayer, correct_bias, record_shift
 from compress.quant.observer import Observer
 from compress.quant.prepare import pacts
 
@@ -43,7 +43,7 @@ def calibrate(
         pact.enabled, pact.observer = False, Observer(pact.lower)
     layers = [layer for layer in module.modules() if isinstance(layer, QuantLayer)]
     for layer in layers:
-        layer.shift = OutputShift(-1 if isinstance(layer, nn.Linear) else 1)
+        record_shift(layer)
     count = 0
     was_training = module.training
     module.eval()

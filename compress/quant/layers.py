@@ -41,6 +41,8 @@ class QuantConv2d(nn.Conv2d):
     """The quantiser that the input comes from, if any; a tuple, so that it is not registered as a child once more."""
     shift: OutputShift | None = None
     """While calibrating: the layer computes with exact weights, and records what rounding them would change."""
+    correction: Tensor | None = None
+    """What calibration added to the bias."""
 
     @classmethod
     def from_float(cls, conv: nn.Conv2d, bit_width: int) -> "QuantConv2d":
@@ -74,6 +76,7 @@ class QuantConvTranspose2d(nn.ConvTranspose2d):
     channel_axis = 1
     source: tuple[PACT, ...] = ()
     shift: OutputShift | None = None
+    correction: Tensor | None = None
 
     @classmethod
     def from_float(cls, conv: nn.ConvTranspose2d, bit_width: int) -> "QuantConvTranspose2d":
@@ -108,6 +111,7 @@ class QuantLinear(nn.Linear):
     channel_axis = 0
     source: tuple[PACT, ...] = ()
     shift: OutputShift | None = None
+    correction: Tensor | None = None
 
     @classmethod
     def from_float(cls, linear: nn.Linear, bit_width: int) -> "QuantLinear":
@@ -145,8 +149,18 @@ def correct_bias(layer: QuantLayer) -> None:
     mean = layer.shift.mean() if layer.shift is not None else None
     layer.shift = None
     if mean is not None and layer.bias is not None:
+        layer.correction = mean
         with torch.no_grad():
             layer.bias += mean
+
+
+def record_shift(layer: QuantLayer) -> None:
+    """Have a layer compute with exact weights and record what rounding changes; an earlier correction is taken back."""
+    if layer.correction is not None and layer.bias is not None:
+        with torch.no_grad():
+            layer.bias -= layer.correction
+    layer.correction = None
+    layer.shift = OutputShift(-1 if isinstance(layer, nn.Linear) else 1)
 
 
 def quantized_parameters(layer: QuantLayer) -> tuple[Tensor, Tensor | None]:

@@ -31,7 +31,7 @@ ORDINARY_WEIGHT = 0.05
 detector's head)."""
 STORED_BITS = 8
 """Of weights that are stored as int8 and computed with in float: only sums of integers saturate. Not of layers that
-read a dequantised tensor: where their result is quantised again, onnxruntime computes them in integers, asked or not."""
+read a dequantised tensor: where their result is quantised again, onnxruntime computes them in integers anyway."""
 SATURATING = (nn.ReLU, nn.Hardtanh)
 """Activations that saturation of what computes their input does for nothing (ReLU6 is a Hardtanh)."""
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from compress.errors import DataError, ModelError
 from compress.graph import to_torch
 from compress.quant import PACT, calibrate, pacts, prepare_qat
+from compress.quant.layers import QuantConv2d, QuantConvTranspose2d, QuantLayer, correct_bias, record_shift
 from tests.quant import nets
 
 
@@ -17,6 +19,10 @@ def images() -> np.ndarray:
 @pytest.fixture
 def qat() -> torch.fx.GraphModule:
     return prepare_qat(to_torch(nets.template("mobile")), asymmetric_hard_swish=True)
+
+
+def layers(module: torch.nn.Module) -> list[QuantLayer]:
+    return [layer for layer in module.modules() if isinstance(layer, QuantLayer)]
 
 
 def alphas(module: torch.nn.Module) -> dict[str, float]:
@@ -47,6 +53,8 @@ def test_maximum_is_that_of_the_float_activations(qat: torch.fx.GraphModule) -> 
     for pact in names:
         pact.register_forward_pre_hook(look)
         pact.enabled = False
+    for layer in layers(qat):  # exact weights, as while calibrating
+        record_shift(layer)
     with torch.no_grad():
         qat(torch.from_numpy(images()))
     for name, pact in pacts(qat):
@@ -66,17 +74,47 @@ def test_the_same_images_give_the_same_ranges(qat: torch.fx.GraphModule) -> None
     calibrate(qat, np.split(images(), 4))
     first = alphas(qat)
     calibrate(qat, np.split(images(), 4))
-    assert alphas(qat) == first
+    assert alphas(qat) == pytest.approx(first, rel=1e-5)  # the first correction of biases is taken back, to rounding
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_weights_and_mode_stay(qat: torch.fx.GraphModule, training: bool) -> None:
+def test_weights_and_mode_stay_but_biases(qat: torch.fx.GraphModule, training: bool) -> None:
     qat.train(training)
     before = {name: value.clone() for name, value in qat.state_dict().items() if "alpha" not in name}
     calibrate(qat, [images()])
     assert qat.training is training
-    assert all(torch.equal(before[name], value) for name, value in qat.state_dict().items() if name in before)
+    after = {name: value for name, value in qat.state_dict().items() if name in before}
+    changed = {name for name, value in after.items() if not torch.equal(before[name], value)}
+    assert changed <= {name for name in before if name.endswith("bias")}
     assert all(parameter.grad is None for parameter in qat.parameters())
+
+
+@pytest.mark.parametrize("layer", [
+    nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(4, 4, 5, padding=2, groups=4), nn.ConvTranspose2d(4, 3, 2, 2),
+])  # fmt: skip
+def test_a_corrected_bias_leaves_the_mean_output_of_each_channel(layer: nn.Module) -> None:
+    """Coarsely rounded weights, inputs with a mean: the outputs' means are the exact layer's again."""
+    nets.initialise(layer)
+    kind = QuantConvTranspose2d if isinstance(layer, nn.ConvTranspose2d) else QuantConv2d
+    x = torch.rand(8, 4, 9, 7) + 1
+    expected = layer(x).mean((0, 2, 3))
+    made = kind.from_float(layer, 4)  # type: ignore[arg-type]
+    off = (made(x).mean((0, 2, 3)) - expected).abs()
+    record_shift(made)
+    for part in x.split(3):
+        assert torch.allclose(made(part), layer(part))  # exact meanwhile
+    correct_bias(made)
+    assert made.shift is None
+    assert float(off.detach().max()) > 0.02
+    assert torch.allclose(made(x).mean((0, 2, 3)), expected, atol=1e-5)
+
+
+def test_a_layer_without_a_bias_stays_without() -> None:
+    made = QuantConv2d.from_float(nn.Conv2d(4, 6, 3, bias=False), 8)
+    record_shift(made)
+    made(torch.rand(2, 4, 5, 5))
+    correct_bias(made)
+    assert (made.bias, made.shift, made.correction) == (None, None, None)
 
 
 def test_progress_counts_images(qat: torch.fx.GraphModule) -> None:
@@ -89,6 +127,7 @@ def test_without_images(qat: torch.fx.GraphModule) -> None:
     with pytest.raises(DataError, match=r"no calibration images\. Name training data"):
         calibrate(qat, [])
     assert all(pact.enabled and pact.observer is None for _, pact in pacts(qat))
+    assert all(layer.shift is None for layer in layers(qat))
 
 
 def test_broken_weights_are_named(qat: torch.fx.GraphModule) -> None:

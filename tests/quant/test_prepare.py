@@ -231,7 +231,21 @@ def test_layers_are_replaced_by_their_quantised_kind() -> None:
 @pytest.mark.parametrize("bits", [7, 8])
 def test_weight_bits(bits: int) -> None:
     qat = prepare_qat(imported("plain"), weight_bits=bits)
-    assert {layer.bit_width for layer in qat.modules() if isinstance(layer, QuantLayer)} == {bits}
+    stored = {name: layer.bit_width for name, layer in qat.named_modules() if isinstance(layer, QuantLayer)}
+    assert {name for name, width in stored.items() if width == 8} == (STEM if bits == 7 else set(stored))
+    assert set(stored.values()) == {bits, 8}
+
+
+def test_a_float_layer_between_quantised_tensors_keeps_its_bits() -> None:
+    """onnxruntime computes it in integers all the same, where 8 bits would saturate."""
+    template = nets.template("shared")
+    convs = [node.output[0] for node in template.graph.node if node.op_type == "Conv"]
+    for chosen in convs[1:]:
+        qat = prepare_qat(imported("shared"), float_values=[chosen], weight_bits=7)
+        layer = next(node for node in qat.graph.nodes if node.meta.get("onnx") == chosen and node.op == "call_module")
+        before = nets.layer_of(qat, layer.args[0])
+        width = nets.layer_of(qat, layer).bit_width
+        assert width == (7 if isinstance(before, PACT) else 8)
 
 
 def test_without_pact_ranges_stay_as_they_are() -> None:
