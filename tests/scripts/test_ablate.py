@@ -358,6 +358,7 @@ def test_the_list_shows_what_is_done(ablate: ModuleType, inputs: Path, whole: Pa
     assert "quantize.pact.enabled=false" in lines["plain-qat"]
 
 
+@pytest.mark.slow
 def test_as_a_program_it_helps_and_fails_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "ablate.py")]
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True)

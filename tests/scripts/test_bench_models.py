@@ -407,6 +407,7 @@ def test_the_models_that_ship_are_the_default(bench_models: Any) -> None:
     assert all((ROOT / match["recipe"]).is_file() for match in matches)
 
 
+@pytest.mark.slow
 def test_as_a_program_it_helps_and_fails_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "bench_models.py")]
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True)

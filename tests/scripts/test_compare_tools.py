@@ -204,6 +204,7 @@ def test_a_folder_that_is_no_finished_run_is_refused(compare_tools: ModuleType, 
         run(compare_tools, inputs, "x", "--ours", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_as_a_program_it_helps_and_fails_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "compare_tools.py")]
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True)
