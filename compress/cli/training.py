@@ -104,7 +104,10 @@ def quantize(
     model: options.Model,
     train: options.Train,
     data: options.Val,
-    out: Annotated[Path, typer.Option(help="the int8 .onnx file to write.", metavar="FILE")],
+    out: Annotated[
+        Path,
+        typer.Option(help="the int8 .onnx file to write; its .placement.json goes beside it.", metavar="FILE"),
+    ],
     teacher: options.Teacher = None,
     weights: options.Weights = None,
     task: options.TaskName = options.CLASSIFICATION,
