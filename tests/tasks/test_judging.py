@@ -125,6 +125,11 @@ if __name__ == "__main__":
 """
 
 
+def _heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that these tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def started(folder: Path, then: str) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
     """A program that has processes, and their ids."""
@@ -137,6 +142,7 @@ def started(folder: Path, then: str) -> Iterator[tuple["subprocess.Popen[str]", 
         text=True,
         env={**os.environ, "PYTHONPATH": str(root)},
         start_new_session=True,
+        preexec_fn=_heed_ctrl_c,
     ) as program:
         assert program.stdout is not None
         try:
