@@ -27,8 +27,8 @@ from compress.quant.layers import (
     quantized_integers,
     weight_scale,
 )
+from compress.quant.nodes import is_move
 from compress.quant.pact import PACT
-from compress.quant.prepare import is_move
 
 INTEGERS = ".int"
 """Ends the name of a value's uint8 form while the graph is built."""

@@ -18,8 +18,8 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.machine import machine_info
 from compress.pipeline.forms import Form, Progress, padded_form, read_form
 from compress.quant import prepare_qat
+from compress.quant.nodes import integer_nodes, is_fused, is_move, output_values, value_name
 from compress.quant.placement import describe, fastest_placement
-from compress.quant.prepare import integer_nodes, is_fused, is_move, output_values, value_name
 from compress.recipe import QuantizeStep
 
 FAVOURS = (1.0, 0.85, 0.7, 1.2, 1.5)

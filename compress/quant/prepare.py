@@ -1,39 +1,36 @@
 """Turn an imported module into its quantisation-aware twin: int8 weights, and a PACT on every integer tensor.
 
-Which nodes compute in integers follows the kernels that onnxruntime has (see `INTEGER_ELEMENTWISE`); the exporter reads
-the choice back from the module, so the model that is trained and the file that is written agree by construction.
+Which nodes compute in integers is `compress.quant.nodes`'s business; the exporter reads the choice back from the
+module, so the model that is trained and the file that is written agree by construction.
 """
 
 import copy
-import operator
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from compress.graph.modules import pad_image, resize_by, resize_to
 from compress.quant.layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
-from compress.quant.pact import HARD_SWISH_MINIMUM, PACT
-
-INTEGER_ELEMENTWISE = frozenset({"Add", "Mul", "GlobalAveragePool", "Concat", "HardSwish"})
-"""Operators besides Conv and Gemm with an integer kernel (HardSwish as an Add and a Mul)."""
-PASS_THROUGH = frozenset(
-    {"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "DepthToSpace", "Slice"}
+from compress.quant.nodes import (
+    data_of,
+    integer_nodes,
+    is_layer,
+    is_move,
+    is_quantised,
+    module_of,
+    reads_any,
+    value_name,
 )
-"""Operators that move integers and keep their scale; so does a Resize to the nearest."""
-LAST = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "HardSigmoid", "Tanh", "Relu", "Clip"})
-"""Activations that stand behind the layer that computes an output."""
-WITHIN_RANGE = PASS_THROUGH | {"GlobalAveragePool", "AveragePool", "Resize", "Split"}
-"""Operators whose results lie between their input's ends."""
+from compress.quant.pact import PACT
+from compress.quant.ranges import value_range
+
 ORDINARY_WEIGHT = 0.05
 """Least root mean square of a layer's weights, BatchNorm folded, in the three PP-OCR nets (but for dead layers and the
 detector's head)."""
 STORED_BITS = 8
 """Of weights that are stored as int8 and computed with in float: only sums of integers saturate. Not of layers that
 read a dequantised tensor: where their result is quantised again, onnxruntime computes them in integers anyway."""
-SATURATING = (nn.ReLU, nn.Hardtanh)
-"""Activations that saturation of what computes their input does for nothing (ReLU6 is a Hardtanh)."""
 
 
 def prepare_qat(
@@ -59,7 +56,7 @@ def prepare_qat(
         ValueError: float_layers names something that is not a convolution or linear layer of the module.
     """
     module = copy.deepcopy(module)
-    layers = {str(node.target) for node in module.graph.nodes if _is_layer(module, node)}
+    layers = {str(node.target) for node in module.graph.nodes if is_layer(module, node)}
     unknown = sorted(set(float_layers) - layers)
     if unknown:
         raise ValueError(f"float_layers: no such layer: {', '.join(unknown)}. Layers: {', '.join(sorted(layers))}.")
@@ -69,7 +66,7 @@ def prepare_qat(
     integer = integer_nodes(module, float_layers)
     quantised = [node for node in module.graph.nodes if is_quantised(module, node, integer)]
     for node in list(module.graph.nodes):
-        bits = weight_bits if node in integer or _reads_any(node, quantised) else STORED_BITS
+        bits = weight_bits if node in integer or reads_any(node, quantised) else STORED_BITS
         _replace_module(module, node, node in integer, bits)
     for node in quantised:
         _insert_pact(module, node, pact, asymmetric_hard_swish)
@@ -78,54 +75,6 @@ def prepare_qat(
     module.graph.lint()
     module.recompile()
     return module.eval()
-
-
-def integer_nodes(module: fx.GraphModule, float_layers: Collection[str] = ()) -> set[fx.Node]:
-    """The nodes that compute in integers.
-
-    Convolutions and Gemms do unless they are the stem, named, or marked as float; an element-wise node does where at
-    least one operand comes from an integer node and one result goes to one. Found by starting with all and removing to
-    a fixed point.
-    """
-    layers = {
-        node
-        for node in module.graph.nodes
-        if _is_integer_layer(module, node) and str(node.target) not in float_layers and not node.meta.get("float")
-    }
-    elementwise = {
-        node
-        for node in module.graph.nodes
-        if node.meta.get("op_type") in INTEGER_ELEMENTWISE
-        and not node.meta.get("float")
-        and all(_is_computed(x) for x in _operands(node))
-    }
-    integer = layers | elementwise
-    while True:
-        dropped = {
-            node
-            for node in integer & elementwise
-            if not any(_source(module, x) in integer for x in _operands(node))
-            or not any(user in integer for user in _consumers(module, node))
-        }
-        if not dropped:
-            return integer
-        integer -= dropped
-
-
-def output_values(module: fx.GraphModule) -> set[str]:
-    """Values of convolutions that compute an output: nothing but activations and moves stands behind them.
-
-    In integers they would round the output itself to 8 bits, and nothing behind them could make up for it.
-    """
-    convolutions = [node for node in module.graph.nodes if isinstance(_module_of(module, node), nn.Conv2d)]
-    return {value_name(node) for node in convolutions if _is_output(node)}
-
-
-def _is_output(node: fx.Node) -> bool:
-    if node.op == "output":
-        return True
-    users = [user for user in node.users if user.op == "output" or user.meta.get("op_type") in LAST or is_move(user)]
-    return bool(users) and len(users) == len(node.users) and all(_is_output(user) for user in users)
 
 
 def pacts(module: nn.Module) -> Iterator[tuple[str, PACT]]:
@@ -171,110 +120,8 @@ def _layer_weights(module: nn.Module) -> Iterator[torch.Tensor]:
     return (layer.weight for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear))
 
 
-def _module_of(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    return module.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-
-def _is_layer(module: fx.GraphModule, node: fx.Node) -> bool:
-    return isinstance(_module_of(module, node), nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-
-
-def _is_integer_layer(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Layers with an integer kernel worth using: Gemm, MatMul with a constant, and convolutions but the stem.
-
-    A convolution that reads the image has too few channels for integer kernels (0.5 to 0.65x of fp32, measured).
-    The logits of a recogniser are a MatMul: 96 units to 6625 classes in 80 steps take 1.6 ms so, 2.1 ms in float,
-    softmax included (AVX2, one thread, `scripts/time_logits.py`).
-    """
-    layer = _module_of(module, node)
-    if isinstance(layer, nn.Conv2d):
-        return _source(module, _data(node)).op != "placeholder"
-    return isinstance(layer, nn.Linear)
-
-
-def _data(node: fx.Node) -> fx.Node:
-    """The tensor that a node of one tensor works on; further operands (the target of a reshape) are not data."""
-    data = node.args[0]
-    assert isinstance(data, fx.Node)
-    return data
-
-
-def _operands(node: fx.Node) -> list[Any]:
-    """What a node computes from; tensors are fx nodes, constants are numbers."""
-    if node.target is torch.cat:
-        return list(node.args[0])  # type: ignore[arg-type]
-    if node.op == "call_function" and node.target in (operator.add, operator.mul):
-        return list(node.args)
-    return list(node.all_input_nodes)
-
-
-def _is_computed(operand: Any) -> bool:
-    """Whether an operand is a tensor that the network computes or is given, not a constant."""
-    return isinstance(operand, fx.Node) and operand.op != "get_attr"
-
-
-def is_fused(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is an activation that saturation of the convolution's or Add's output computes."""
-    layer = _module_of(module, node)
-    if not isinstance(layer, SATURATING) or (isinstance(layer, nn.Hardtanh) and layer.min_val != 0):
-        return False
-    before = _data(node)
-    saturates = isinstance(_module_of(module, before), nn.Conv2d) or before.meta.get("op_type") == "Add"
-    return saturates and len(before.users) == 1
-
-
-def is_move(node: fx.Node) -> bool:
-    """Whether a node hands integers on as they are, or is the uneven padding that belongs to the layer behind it."""
-    if node.meta.get("float"):
-        return False
-    nearest = node.target in (resize_by, resize_to) and "nearest" in node.args
-    padding = node.target is pad_image and "op_type" not in node.meta
-    return node.meta.get("op_type") in PASS_THROUGH or nearest or padding
-
-
-def _source(module: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """The node that computes a tensor's integers, looking through fused activations and moves."""
-    while is_fused(module, node) or is_move(node):
-        node = _data(node)
-    return node
-
-
-def _consumers(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """The nodes that read a tensor, looking through fused activations and moves (but not from a move's target size)."""
-    found: list[fx.Node] = []
-    for user in node.users:
-        if (is_fused(module, user) or is_move(user)) and _data(user) is node:
-            found += _consumers(module, user)
-        else:
-            found.append(user)
-    return found
-
-
-def is_quantised(module: fx.GraphModule, node: fx.Node, integer: set[fx.Node]) -> bool:
-    """Whether a tensor needs a range of its own: an integer node computes or reads it."""
-    if node.op in ("output", "get_attr") or is_move(node):
-        return False
-    if any(is_fused(module, user) for user in node.users):
-        return False
-    readers = _consumers(module, node)
-    if any(reader in integer for reader in readers):
-        return True
-    computed = _source(module, node) in integer
-    return computed and not isinstance(_module_of(module, node), nn.Linear)  # it writes float where float is read
-
-
-def _reads_any(node: fx.Node, tensors: Collection[fx.Node]) -> bool:
-    """Whether a node reads one of these tensors, looking through moves."""
-    for before in node.all_input_nodes:
-        while is_move(before):
-            before = _data(before)
-        if before in tensors:
-            return True
-    return False
-
-
 def _replace_module(module: fx.GraphModule, node: fx.Node, is_integer: bool, weight_bits: int) -> None:
-    layer = _module_of(module, node)
+    layer = module_of(module, node)
     made: nn.Module | None = None
     if type(layer) is nn.Conv2d:
         made = QuantConv2d.from_float(layer, weight_bits)
@@ -302,68 +149,13 @@ def _insert_pact(module: fx.GraphModule, node: fx.Node, learned: bool, asymmetri
         user.replace_input_with(node, made)
 
 
-def value_name(node: fx.Node) -> str:
-    """The ONNX value that a node computes: not the node's own where a MatMul has taken in the Add of its bias."""
-    return str(node.meta.get("value", node.meta.get("onnx", node.name)))
-
-
 def _connect_input(module: fx.GraphModule, node: fx.Node) -> None:
     """Tell an integer layer which quantiser its input comes from; not a MatMul, whose bias is a float Add behind it."""
-    layer = _module_of(module, node)
+    layer = module_of(module, node)
     if not isinstance(layer, QuantLayer) or node.meta.get("op_type") == "MatMul":
         return
-    before = _data(node)
+    before = data_of(node)
     while is_move(before):
-        before = _data(before)
-    source = _module_of(module, before)
+        before = data_of(before)
+    source = module_of(module, before)
     layer.source = (source,) if isinstance(source, PACT) else ()
-
-
-def value_range(module: fx.GraphModule, node: fx.Node, asymmetric: bool) -> tuple[float | None, float | None]:
-    """What is known of a tensor's range from how it is computed: (lower end or None, exact upper end or None)."""
-    layer = _module_of(module, node)
-    if isinstance(layer, PACT) or is_move(node) or node.meta.get("op_type") in WITHIN_RANGE:
-        return value_range(module, _data(node), asymmetric)
-    if node.meta.get("op_type") in ("HardSigmoid", "Sigmoid", "Softmax") or (
-        isinstance(layer, nn.Hardtanh) and (layer.min_val, layer.max_val) == (0, 1)
-    ):
-        return 0.0, 1.0
-    if isinstance(layer, nn.ReLU) or (isinstance(layer, nn.Hardtanh) and layer.min_val == 0):
-        return 0.0, None
-    if isinstance(layer, nn.Hardswish | IntegerHardSwish):
-        return (HARD_SWISH_MINIMUM if asymmetric else None), None
-    combine = _COMBINE.get(node.meta.get("op_type", ""))
-    operands = _operands(node)
-    if combine is None or not all(_is_computed(x) for x in operands):
-        return None, None
-    return combine([value_range(module, x, asymmetric) for x in operands]), None
-
-
-Range = tuple[float | None, float | None]
-
-
-def _product_lower(ranges: list[Range]) -> float | None:
-    """Lower end of a product where one factor is a gate in [0, 1], or both are positive."""
-    lowers = [lower for lower, _ in ranges]
-    if any(lower is None for lower in lowers):
-        return None
-    if all(lower == 0 for lower in lowers):
-        return 0.0
-    gated = any(lower == 0 and upper == 1 for lower, upper in ranges)
-    return min(lower for lower in lowers if lower is not None) if gated else None
-
-
-def _sum_lower(ranges: list[Range]) -> float | None:
-    return 0.0 if all(lower == 0 for lower, _ in ranges) else None
-
-
-def _union_lower(ranges: list[Range]) -> float | None:
-    lowers = [lower for lower, _ in ranges if lower is not None]
-    return min(lowers) if len(lowers) == len(ranges) else None
-
-
-_COMBINE: dict[str, Callable[[list[Range]], float | None]] = {
-    "Mul": _product_lower,
-    "Add": _sum_lower,
-    "Concat": _union_lower,
-}
