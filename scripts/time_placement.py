@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import CompressError
-from compress.graph import from_torch, read_model
+from compress.graph import from_torch, load_model
 from compress.measure.latency_table import LatencyTable
 from compress.measure.machine import machine_info
 from compress.pipeline.placing import ALL_FLOAT, ALL_INTEGER, CANONICAL, place
@@ -100,9 +100,9 @@ def models(options: argparse.Namespace) -> Iterator[tuple[str, onnx.ModelProto, 
         numbers = tuple(int(part) for part in size.split(",") if part.isdigit())
         if not file or len(numbers) != 3:
             raise CompressError(f"--model: got {given!r}. Must be FILE=C,H,W, e.g. det.onnx=3,640,640.")
-        yield Path(file).name, read_model(Path(file)), (numbers[0], numbers[1], numbers[2])
+        yield Path(file).name, load_model(Path(file)), (numbers[0], numbers[1], numbers[2])
     for name, shape in SHIPPED.items() if options.shipped else ():
-        yield name, read_model(ZOO / f"{name}.onnx"), shape
+        yield name, load_model(ZOO / f"{name}.onnx"), shape
     if options.plain:
         torch.manual_seed(0)
         for name, module in (("MobileNetV3-small", build_classifier(1.0, 100).eval()), ("ResNet", resnet())):

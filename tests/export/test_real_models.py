@@ -16,11 +16,12 @@ from tests.export import files
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 CASES = {
-    "ch_ppocr_mobile_v2.0_cls_infer.onnx": ((3, 48, 192), 0.32, {"Conv": 1, "QLinearConv": 52, "QGemm": 1}),
-    "en_number_mobile_v2.0_rec_infer.onnx": ((3, 32, 160), 0.58, {"Conv": 1, "QLinearConv": 52, "LSTM": 2}),
-    "ch_ppocr_mobile_v2.0_det_infer.onnx": ((3, 96, 320), 0.28, {"Conv": 1, "QLinearConv": 55, "ConvTranspose": 2}),
+    "ch_ppocr_mobile_v2.0_cls_infer.onnx": ((3, 48, 192), 0.32, {"Conv": 1, "QLinearConv": 51, "QGemm": 1}),
+    "en_number_mobile_v2.0_rec_infer.onnx": ((3, 32, 160), 0.58, {"Conv": 1, "QLinearConv": 51, "LSTM": 2}),
+    "ch_ppocr_mobile_v2.0_det_infer.onnx": ((3, 96, 320), 0.29, {"Conv": 1, "QLinearConv": 58, "ConvTranspose": 0}),
 }
-"""File -> input shape, largest size over the deployed file's, and layers as onnxruntime runs them."""
+"""File -> input shape, largest size over the deployed file's, and layers as onnxruntime runs them (two 1x1 convolutions of
+the classifier and of the recogniser merge; the detector's transposed ones, and those of upsampled tensors, are more)."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -62,4 +63,4 @@ def test_deployed_recogniser_with_int8_lstms(form: str, size_ratio: float, kerne
     assert parity.agreement >= 0.95
     assert len(exported.model.SerializeToString()) <= size_ratio * (MODELS / name).stat().st_size
     found = files.count_ops(files.optimised(exported.model))
-    assert (found[kernel], found["MatMulIntegerToFloat"], found["QLinearConv"]) == (2, 1, 52)
+    assert (found[kernel], found["MatMulIntegerToFloat"], found["QLinearConv"]) == (2, 1, 51)
