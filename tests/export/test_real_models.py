@@ -20,8 +20,8 @@ CASES = {
     "en_number_mobile_v2.0_rec_infer.onnx": ((3, 32, 160), 0.58, {"Conv": 1, "QLinearConv": 51, "LSTM": 2}),
     "ch_ppocr_mobile_v2.0_det_infer.onnx": ((3, 96, 320), 0.29, {"Conv": 1, "QLinearConv": 58, "ConvTranspose": 0}),
 }
-"""File -> input shape, largest size over the deployed file's, and layers as onnxruntime runs them. Two 1x1 convolutions of
-the classifier and the recogniser merge; the detector's transposed ones, and those of upsampled tensors, become more."""
+"""File -> input shape, largest size over the deployed file's, and layers as onnxruntime runs them. Two 1x1 ones of the
+classifier and the recogniser merge; the detector's transposed ones, and those of upsampled tensors, become more."""
 
 pytestmark = [
     pytest.mark.slow,
