@@ -91,7 +91,7 @@ def predicted_ms(places: Mapping[str, Place], table: Times, kernels: Kernels = "
         for name, place in places.items()
     }
     times = {name: table.time(operator) for name, operator in chosen.items()}
-    own = sum(times[name].kernel_ms for name in places if not _is_free(places[name], chosen[name]))
+    own = sum(times[name].kernel_ms for name in places if not is_free(places[name], chosen[name]))
     return own + _boundaries_ms(places, chosen, table) + _layouts_ms(places, chosen, times)
 
 
@@ -101,7 +101,7 @@ def _faster_ms(place: Place, table: Times) -> float:
         with_precision(place.operator, precision)
         for precision in ("float32", "int8" if any(place.sources) else "float32")
     }
-    return min(0.0 if _is_free(place, form) else table.time(form).kernel_ms for form in forms)
+    return min(0.0 if is_free(place, form) else table.time(form).kernel_ms for form in forms)
 
 
 def with_precision(operator: Operator, precision: Precision) -> Operator:
@@ -112,8 +112,11 @@ def with_precision(operator: Operator, precision: Precision) -> Operator:
     return replace(operator, precision="int8" if integer else "float32")
 
 
-def _is_free(place: Place, operator: Operator) -> bool:
-    """A sum that rides along in float; in integers a Relu or a Clip alone, which is saturation."""
+def is_free(place: Place, operator: Operator) -> bool:
+    """Whether an operator, in the precision that it has, takes no time of its own.
+
+    A sum that rides along in float does not, nor in integers a Relu or a Clip alone, which is saturation.
+    """
     if operator.precision == "int8":
         return operator.op_type in ("Relu", "Clip")
     return place.rides_along

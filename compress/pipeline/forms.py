@@ -3,14 +3,12 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx
 
 from compress.graph.padding import ChannelSet, pad_channels, paddable_sets
 from compress.measure.latency_table import LatencyTable
-from compress.measure.network_operators import Place, places_of
+from compress.measure.network_operators import places_of
 from compress.measure.operators import Operator, OperatorTime, Precision
-from compress.measure.runtime import value_shapes
 from compress.quant.placement import Costs, least_time, read_costs
 
 Progress = Callable[[int, int, str], None]
@@ -52,7 +50,7 @@ def read_form(
     """
     places = places_of(model, input_shape)
     timed = _Reporting(table, 2 * len(places), on_progress)
-    costs = read_costs(places, set(able) & set(places), _output_shapes(model, places, input_shape), timed)
+    costs = read_costs(places, set(able) & set(places), timed)
     input_cost = table.boundary((1, *input_shape), to="int8")
     table.save()
     return Form(model, costs, input_cost, {})
@@ -119,15 +117,6 @@ def _alike(sets: Sequence[ChannelSet], operators: Mapping[str, Operator]) -> lis
         shapes = tuple(operators[name] for name in each.operators if name in operators)
         found.setdefault((each.channels, shapes), []).append(each)
     return list(found.values())
-
-
-def _output_shapes(
-    lowered: onnx.ModelProto, places: Mapping[str, Place], input_shape: tuple[int, int, int]
-) -> dict[str, tuple[int, ...]]:
-    outputs = {node.name: next(name for name in node.output if name) for node in lowered.graph.node}
-    images = np.zeros((1, *input_shape), np.float32)
-    found = value_shapes(lowered, sorted(outputs[name] for name in places), images)
-    return {name: found[outputs[name]] for name in places}
 
 
 class _Reporting:

@@ -8,17 +8,16 @@ left on the source's side runs in integers, what falls to the sink's side in flo
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
-
-import networkx as nx
+from typing import TYPE_CHECKING, Literal
 
 from compress.artifacts import Region
-from compress.measure.network_operators import Place, Times, with_precision
+from compress.measure.network_operators import Place, Times, is_free, with_precision
 from compress.measure.operators import OperatorTime
 
+if TYPE_CHECKING:
+    import networkx as nx
+
 INTEGER, FLOAT = "int8", "float32"
-SATURATION = frozenset({"Relu", "Clip"})
-"""In integers these cost nothing: the operator in front of them saturates where they would clip."""
 _ALONE = 1e-4
 """Milliseconds under which two times count as the same."""
 
@@ -36,32 +35,34 @@ class Costs:
     to_float: float
 
 
-def read_costs(
-    places: Mapping[str, Place], integer: Collection[str], shapes: Mapping[str, tuple[int, ...]], times: Times
-) -> dict[str, Costs]:
-    """Look every operator up.
+def read_costs(places: Mapping[str, Place], integer: Collection[str], times: Times) -> dict[str, Costs]:
+    """Look every operator up; what nobody reads needs no conversion.
 
     Args:
         places: the network's operators.
         integer: names of those that may run in integers.
-        shapes: of their outputs, by name; of the network's input under "".
         times: a latency table.
     """
+    read = {
+        source: shape
+        for place in places.values()
+        for source, shape in zip(place.sources, place.operator.inputs, strict=True)
+    }
     found = {}
     for name, place in places.items():
         float_time = times.time(place.operator)
         integer_time = None
         if name in integer:
-            integer_time = times.time(with_precision(place.operator, "int8"))
-            if place.operator.op_type in SATURATION:
-                integer_time = OperatorTime(0.0)
+            operator = with_precision(place.operator, "int8")
+            integer_time = OperatorTime(0.0) if is_free(place, operator) else times.time(operator)
         layout = 0.0 if integer_time is None else integer_time.after_ms
+        shape = read.get(name)
         found[name] = Costs(
             place,
-            OperatorTime(0.0) if place.rides_along else float_time,
+            OperatorTime(0.0) if is_free(place, place.operator) else float_time,
             integer_time,
-            to_integer=times.boundary(shapes[name], to="int8") + float_time.after_ms,
-            to_float=times.boundary(shapes[name], to="float32") + layout,
+            to_integer=0.0 if shape is None else times.boundary(shape, to="int8") + float_time.after_ms,
+            to_float=0.0 if shape is None else times.boundary(shape, to="float32") + layout,
         )
     return found
 
@@ -81,6 +82,8 @@ def least_time(
         input_cost: milliseconds to quantise the network's input.
         favour: times in integers are multiplied by this first: other assignments to try, since the sum is a model.
     """
+    import networkx as nx  # a third of a second, and needed here only
+
     graph = nx.DiGraph()
     graph.add_node("source")
     for name, cost in costs.items():
@@ -163,7 +166,7 @@ def _float_entry(cost: Costs, costs: Mapping[str, Costs]) -> float:
     return sum(costs[source].float_time.after_ms for source in cost.place.sources if source)
 
 
-def _add_boundary(graph: nx.DiGraph, source: str, users: Iterable[str], to_integer: float, to_float: float) -> None:
+def _add_boundary(graph: "nx.DiGraph", source: str, users: Iterable[str], to_integer: float, to_float: float) -> None:
     """A tensor is converted once, whatever the number of its readers: two more nodes stand for "any of them"."""
     any_float, any_integer = ("float", source), ("integer", source)
     _add(graph, _names(source), any_float, to_float)
@@ -178,6 +181,6 @@ def _names(name: str) -> tuple[Literal["operator"], str]:
     return ("operator", name)
 
 
-def _add(graph: nx.DiGraph, before: object, after: object, ms: float) -> None:
+def _add(graph: "nx.DiGraph", before: object, after: object, ms: float) -> None:
     known = graph.edges[before, after]["ms"] if graph.has_edge(before, after) else 0.0
     graph.add_edge(before, after, ms=known + ms)

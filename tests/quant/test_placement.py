@@ -113,11 +113,12 @@ def test_costs_are_the_tables() -> None:
         "conv": Place(Operator("Conv", ((1, 3, 8, 8),), (4, 3, 1, 1)), ("",)),
         "relu": Place(Operator("Relu", ((1, 4, 8, 8),)), ("conv",)),
         "sum": Place(Operator("Add", ((1, 4, 8, 8),) * 2), ("relu", "conv"), rides_along=True),
+        "pool": Place(Operator("GlobalAveragePool", ((1, 4, 8, 8),)), ("sum",)),
     }
-    shapes = dict.fromkeys(places, (1, 4, 8, 8))
-    found = read_costs(places, {"relu", "sum"}, shapes, Formula())
+    found = read_costs(places, {"relu", "sum"}, Formula())
     assert found["conv"].integer_time is None
     assert found["relu"].integer_time == OperatorTime(0.0)  # saturation
     assert found["sum"].float_time == OperatorTime(0.0)  # a float convolution adds it as it writes
     assert found["conv"].to_integer == pytest.approx(0.256 + 0.125 + 0.5)
     assert found["sum"].to_float == pytest.approx(0.256 + 0.5)
+    assert (found["pool"].to_integer, found["pool"].to_float) == (0.0, 0.0)  # nobody reads it
