@@ -241,6 +241,10 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
             make_recipe(task={"kind": "recognition", "charset": "v.txt", "widths": [320, 160]}),
             "task.widths: got [320, 160]. Must be rising",
         ),
+        (
+            make_recipe(task={"kind": "classification", "input": [1, 48, 192]}),
+            "task.input: got [1, 48, 192]. Must have 3 channels: images are fed in colour.",
+        ),
         (make_recipe(task={"kind": "classification", "input": [3, 48]}), "task.input: got [3, 48]. Must be [channels,"),
         (make_recipe(data={"val": "v.txt"}), "data.train: missing. `finetune` and `quantize` train on it."),
         (make_recipe(data={"train": "t.txt"}), "data.val: missing. Add it:"),

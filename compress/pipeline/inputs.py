@@ -15,12 +15,13 @@ from torch import nn
 from compress.artifacts import Score
 from compress.errors import CompressError, ModelError
 from compress.graph import from_torch, load_model, read_model, to_torch
+from compress.graph.constants import free_constants
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.measure.runtime import Session
 from compress.measure.runtimes import open_runner
 from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
-from compress.recipe import KEYS_OF, Recipe
+from compress.recipe import CHANNELS, KEYS_OF, Recipe
 from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Examination, Examiner, Task
 from compress.tasks.classification import DirectionTask
@@ -163,6 +164,11 @@ def make_task(
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, options)
     if input_shape is not None:
+        if kind in TASKS and input_shape[0] != CHANNELS:
+            raise CompressError(
+                f"--input: got {input_shape[0]} channels. {kind.capitalize()} feeds images in colour: Must be "
+                f"{CHANNELS},height,width. Use a model with {CHANNELS} input channels, or a task of your own."
+            )
         options["input_shape"] = input_shape
     if kind in TASKS:
         return TASKS[kind](train, val, **options)
@@ -296,6 +302,7 @@ def inspect_model(
         ops=dict(collections.Counter(node.op_type for node in model.graph.node).most_common()),
         cost=model_cost(model, shape, size_bytes),
         groups=(*groups, *protected),
+        untrained=free_constants(model.graph).fixed,
     )
 
 

@@ -223,6 +223,8 @@ STEPS: dict[str, type[Step]] = {
 
 INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320), "detection": (3, 640, 640)}
 """(C, H, W) that PP-OCR v2's models are fed; detectors take any size."""
+CHANNELS = 3
+"""Of the images that the tasks feed: blue, green and red."""
 KEYS_OF = {
     "classification": ("directions", "labels"),
     "recognition": ("charset", "use_space", "widths"),
@@ -240,6 +242,10 @@ class TaskSettings(_Settings):
         tuple[Positive, ...] | None,
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
         _rule(lambda v: v is None or len(v) == 3, "Must be [channels, height, width]. Use e.g. [3, 48, 192]."),
+        _rule(
+            lambda v: v is None or v[0] == CHANNELS,
+            f"Must have {CHANNELS} channels: images are fed in colour. Use e.g. [3, 48, 192].",
+        ),
     ] = Field(
         None,
         description="channels, height and width that the model is fed, and measured with; default [3, 48, 192] for "

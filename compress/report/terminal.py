@@ -53,6 +53,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     console.print(Text(f"operators: {ops}"))
     if cost.uncounted:
         console.print(Text(f"not counted in MACs: {', '.join(cost.uncounted)}"))
+    for reason in sorted(set(inspection.untrained.values())):
+        names = ", ".join(name for name, why in inspection.untrained.items() if why == reason)
+        console.print(Text(f"constants that are not trained ({reason}): {names}"))
     rows = tuple((g.name, str(g.channels), f"{g.macs_share:.1%}", g.protected or "") for g in inspection.groups)
     print_table(Table("Channel groups", ("group", "channels", "share of MACs", "not pruned because"), rows), console)
 
