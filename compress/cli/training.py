@@ -8,7 +8,7 @@ import typer
 from compress.artifacts import Score
 from compress.cli import options
 from compress.cli.options import setting
-from compress.cli.progress import progress
+from compress.cli.progress import progress, say
 from compress.cli.tasks import make_task
 from compress.errors import CompressError
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
@@ -95,7 +95,16 @@ def finetune(
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
         score = pipeline.run_finetune(
-            proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+            proto,
+            original,
+            made,
+            out,
+            step,
+            seed=seed,
+            threads=threads,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+            on_note=say,
         )
     _print_score(score, out, made)
 
@@ -200,7 +209,16 @@ def quantize(
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
         result = pipeline.run_quantize(
-            proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+            proto,
+            original,
+            made,
+            out,
+            step,
+            seed=seed,
+            threads=threads,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+            on_note=say,
         )
     _print_score(pipeline.score_model(out, made, threads), out, made)
     for note in result.notes:

@@ -37,6 +37,7 @@ def run_recipe(
     artifacts.check_writable(recipe.out)
     task = recipe_task(recipe)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
+    training.note_outputs(original, on_note)
     run = Run(recipe, task, original, original, recipe.threads or default_threads(), on_progress, on_note)
     files = {"baseline": _baseline_file(run)}
     model = original
