@@ -18,6 +18,7 @@ from compress.pipeline.inputs import default_threads, open_model, recipe_task
 from compress.pipeline.replacing import replace_identity, run_replace
 from compress.pipeline.results import make_report, measure_files
 from compress.pipeline.scan_cost import Note
+from compress.pipeline.scoring import check_test_sets
 from compress.pipeline.stages import Progress
 from compress.pipeline.state import Run
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReplaceStep, SensitivityStep, TeacherStep
@@ -36,6 +37,7 @@ def run_recipe(
     """
     artifacts.check_writable(recipe.out)
     task = recipe_task(recipe)
+    check_test_sets(recipe)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     run = Run(recipe, task, original, original, recipe.threads or default_threads(), on_progress, on_note)
     files = {"baseline": _baseline_file(run)}
