@@ -1,6 +1,15 @@
 """The stages on files, and the whole run: what the command line calls."""
 
-from compress.pipeline.inputs import inspect_model, make_task, open_any, open_model, score_in, score_model
+from compress.pipeline.inputs import (
+    examine_in,
+    examine_model,
+    inspect_model,
+    make_task,
+    open_any,
+    open_model,
+    score_in,
+    score_model,
+)
 from compress.pipeline.pictures import score_with_pictures
 from compress.pipeline.replacing import run_replace
 from compress.pipeline.run import run_recipe
@@ -8,6 +17,8 @@ from compress.pipeline.stages import run_prune, run_sensitivity
 from compress.pipeline.training import run_finetune, run_quantize
 
 __all__ = [
+    "examine_in",
+    "examine_model",
     "inspect_model",
     "make_task",
     "open_any",
