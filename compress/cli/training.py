@@ -71,6 +71,7 @@ def finetune(
     }
     step = options.build(FinetuneStep, values)
     options.check_out(out, model, teacher or model)
+    _check_unlabelled(unlabelled, teacher)
     from compress import pipeline
 
     made = make_task(
@@ -94,6 +95,8 @@ def finetune(
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
+        if original is not None:
+            made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         score = pipeline.run_finetune(
             proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
         )
@@ -175,6 +178,7 @@ def quantize(
     }
     step = options.build(QuantizeStep, values)
     options.check_out(out, model, teacher or model)
+    _check_unlabelled(unlabelled, teacher)
     from compress import pipeline
     from compress.report import tables
 
@@ -199,6 +203,8 @@ def quantize(
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
+        if original is not None:
+            made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         result = pipeline.run_quantize(
             proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
         )
@@ -218,6 +224,19 @@ def _distill(weight: float | None, teacher: str | None) -> float | None:
     if teacher is None and weight:
         raise CompressError(f"--distill: got {weight:g}, but there is no --teacher. Give the original model.")
     return 0.0 if teacher is None else weight
+
+
+def _check_unlabelled(unlabelled: list[Path] | None, teacher: str | None) -> None:
+    """Without a teacher nothing is known of these images.
+
+    Raises:
+        CompressError: there are some, but no teacher.
+    """
+    if unlabelled and teacher is None:
+        raise CompressError(
+            f"--unlabelled: got {unlabelled[0]}, but there is no --teacher to say what is in it. Give the original "
+            "model."
+        )
 
 
 def _print_score(score: Score, out: Path, task: "Task") -> None:

@@ -139,7 +139,8 @@ def make_task(
     dilate_teacher: bool | None = None,
     processes: int | None = None,
 ) -> Task:
-    """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels`.
+    """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels` and
+    `unlabelled`.
 
     What is None is left to the task's own default. Which options go with which kind: `TASK_OPTIONS`.
 
@@ -174,7 +175,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "recognition": RecognitionTask,
     "detection": DetectionTask,
 }
-TASK_OPTIONS = {**KEYS_OF, "detection": (*KEYS_OF["detection"], "unlabelled")}
+TASK_OPTIONS = {kind: (*keys, "unlabelled") for kind, keys in KEYS_OF.items()}
 """Kind of task -> what it can be told beside its data and input shape."""
 FLAGS = {"directions": "directions/--labelled", "use_space": "space/--no-space"}
 """Options whose flag is not their name."""
@@ -188,7 +189,7 @@ def _check_options(kind: str, options: Mapping[str, Any]) -> None:
     """
     if kind not in TASKS and ":" not in kind:
         raise CompressError(f"--task: got {kind!r}. Must be {', '.join(TASKS)}, or package.module:Class for your own.")
-    foreign = [name for name in options if name not in TASK_OPTIONS.get(kind, ("labels",))]
+    foreign = [name for name in options if name not in TASK_OPTIONS.get(kind, ("labels", "unlabelled"))]
     if foreign:
         flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in foreign)
         raise CompressError(f"{flags}: not for {kind}. Remove {'it' if len(foreign) == 1 else 'them'}.")

@@ -305,8 +305,8 @@ class DataSettings(_Settings):
     val: Paths = Field(description="label list or lists that the metric is measured on")
     unlabelled: Paths = Field(
         (),
-        description="for detection: folders or label lists of any other images, whose labels are not looked at: "
-        "distillation keeps what the model says of them",
+        description="folders of images, or label lists, of any other kind, whose labels are not looked at: training "
+        "keeps what the original model says of them, beside what it learns from `train`",
     )
 
 
