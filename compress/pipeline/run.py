@@ -35,6 +35,11 @@ def run_recipe(
         CompressError: anything a user can mend; what was finished before stays.
     """
     artifacts.check_writable(recipe.out)
+    with artifacts.lock(recipe.out):
+        return _run_steps(recipe, command, on_progress, on_note)
+
+
+def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_note: Note | None) -> Report:
     task = recipe_task(recipe)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     run = Run(recipe, task, original, original, recipe.threads or default_threads(), on_progress, on_note)
@@ -50,7 +55,7 @@ def run_recipe(
     plan: PruningPlan | None = None
     if (prune := recipe.find_step(PruneStep)) is not None:
         model = _prune(run, model, prune, scan)
-        plan = artifacts.load(PruningPlan, recipe.out / "plan.json")
+        plan = artifacts.load(PruningPlan, recipe.out / stages.PLAN_FILE)
         files["pruned"] = recipe.out / "pruned.onnx"
     if (finetune := recipe.find_step(FinetuneStep)) is not None:
         model = _finetune(run, "finetuned", model, finetune)
@@ -59,7 +64,7 @@ def run_recipe(
         _quantize(run, model, quantize)
         files["int8"] = recipe.out / "int8.onnx"
     measured = measure_files(run, files)
-    report = make_report(run, command, measured, plan)
+    report = make_report(run, command, measured, plan, scan)
     write_report(report, recipe.out, scan)
     return report
 
@@ -106,6 +111,7 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             align=step.align,
             criterion=criterion,
             sensitivity=scan,
+            scanned=run.original,
             input_shape=run.task.input_shape,
             protect=step.protect,
             recurrent=step.recurrent,
@@ -121,7 +127,7 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
     identity = artifacts.fingerprint(
         stages.model_identity(model), settings, step.target.as_dict(), decides, criterion, scan.curves if scan else ""
     )
-    return run.stage("pruned", identity, compute)
+    return run.stage("pruned", identity, compute, beside=(stages.PLAN_FILE,))
 
 
 def timed_kernels(recipe: Recipe) -> Kernels:
