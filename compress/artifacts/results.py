@@ -62,6 +62,10 @@ class Sensitivity:
     baseline: float
     ratios: tuple[float, ...]
     curves: dict[str, Curve]
+    model: str = ""
+    """Fingerprint of the scanned model alone; empty in files of earlier versions."""
+    input_shape: tuple[int, ...] = ()
+    """(C, H, W) that the curves' multiply-adds refer to."""
     version: int = VERSION
 
 
@@ -124,6 +128,10 @@ class PruningPlan:
     latency_after: float | None = None
     latency_precision: str = ""
     """`float32` or `int8`: the kernels that were timed."""
+    model: str = ""
+    """Fingerprint of the model that the plan is for; empty in files of earlier versions."""
+    input_shape: tuple[int, ...] = ()
+    """(C, H, W) that multiply-adds refer to."""
     version: int = VERSION
 
 
@@ -245,4 +253,6 @@ class Report:
     """What of the int8 file runs in integers, and why; None where it was not chosen by timing."""
     gallery: Gallery | None = None
     """Single images; None where none were asked for, or the task shows none."""
+    scan: str = ""
+    """Fingerprint of the sensitivity scan that belongs to the run; empty where it has none."""
     version: int = VERSION

@@ -37,6 +37,11 @@ def run_recipe(
         CompressError: anything a user can mend; what was finished before stays.
     """
     artifacts.check_writable(recipe.out)
+    with artifacts.lock(recipe.out):
+        return _run_steps(recipe, command, on_progress, on_note)
+
+
+def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_note: Note | None) -> Report:
     task = recipe_task(recipe)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     threads = recipe.threads or default_threads()
@@ -54,7 +59,7 @@ def run_recipe(
     plan: PruningPlan | None = None
     if (prune := recipe.find_step(PruneStep)) is not None:
         model = _prune(run, model, prune, scan)
-        plan = artifacts.load(PruningPlan, recipe.out / "plan.json")
+        plan = artifacts.load(PruningPlan, recipe.out / stages.PLAN_FILE)
         files["pruned"] = recipe.out / "pruned.onnx"
     if (finetune := recipe.find_step(FinetuneStep)) is not None:
         model = _finetune(run, "finetuned", model, finetune)
@@ -63,7 +68,7 @@ def run_recipe(
         _quantize(run, model, quantize)
         files["int8"] = recipe.out / "int8.onnx"
     measured = measure_files(run, files)
-    report = make_report(run, command, measured, plan)
+    report = make_report(run, command, measured, plan, scan)
     write_report(report, recipe.out, scan)
     return report
 
@@ -111,6 +116,7 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             align=step.align,
             criterion=criterion,
             sensitivity=scan,
+            scanned=run.original,
             input_shape=run.task.input_shape,
             protect=step.protect,
             recurrent=step.recurrent,
@@ -126,7 +132,7 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
     identity = artifacts.fingerprint(
         stages.model_identity(model), settings, step.target.as_dict(), decides, criterion, scan.curves if scan else ""
     )
-    return run.stage("pruned", identity, compute)
+    return run.stage("pruned", identity, compute, beside=(stages.PLAN_FILE,))
 
 
 def timed_kernels(recipe: Recipe) -> Kernels:

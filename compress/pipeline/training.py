@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
-from compress.artifacts import Quantized, Score, fingerprint
+from compress.artifacts import Quantized, Score, fingerprint, lock
 from compress.errors import DataError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.measure.runtime import Session
@@ -44,20 +44,21 @@ def run_finetune(
 ) -> Score:
     """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written."""
     module = _trainable(model, task, threads)
-    _train(
-        module,
-        task,
-        step,
-        evaluate=lambda trained: score_model(to_onnx(as_graph_module(trained), model), task, threads).metric,
-        teacher=_teacher(teacher, threads, step.distill),
-        seed=seed,
-        checkpoint=checkpoint,
-        identity=train_identity(model, teacher, task, step, seed),
-        on_progress=on_progress,
-    )
-    save_model(to_onnx(module, model), out_file)
-    score = score_model(out_file, task, threads)
-    _discard(checkpoint)  # last, so that until here the same call goes on from it
+    with lock(out_file):
+        _train(
+            module,
+            task,
+            step,
+            evaluate=lambda trained: score_model(to_onnx(as_graph_module(trained), model), task, threads).metric,
+            teacher=_teacher(teacher, threads, step.distill),
+            seed=seed,
+            checkpoint=checkpoint,
+            identity=train_identity(model, teacher, task, step, seed),
+            on_progress=on_progress,
+        )
+        save_model(to_onnx(module, model), out_file)
+        score = score_model(out_file, task, threads)
+        _discard(checkpoint)  # last, so that until here the same call goes on from it
     return score
 
 
@@ -81,23 +82,25 @@ def run_quantize(
 
     Raises:
         ParityError: the file does not compute what the model computes; nothing is written.
+        OutputError: another process is writing the file.
     """
     _check_trainable(model, task)  # before anything is timed
-    lowered = lower_and_place(model, task, step, out_file, on_progress)
-    qat = train_int8(
-        model,
-        lowered,
-        teacher,
-        task,
-        step,
-        seed=seed,
-        threads=threads,
-        checkpoint=checkpoint,
-        on_progress=on_progress,
-    )
-    made, quantized = export_trained(qat, lowered.model, task, step, threads)
-    save_model(made, out_file)
-    _discard(checkpoint)
+    with lock(out_file):
+        lowered = lower_and_place(model, task, step, out_file, on_progress)
+        qat = train_int8(
+            model,
+            lowered,
+            teacher,
+            task,
+            step,
+            seed=seed,
+            threads=threads,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+        )
+        made, quantized = export_trained(qat, lowered.model, task, step, threads)
+        save_model(made, out_file)
+        _discard(checkpoint)
     lines = placement_lines(lowered.placement) if lowered.placement else ()
     return replace(quantized, placement=lowered.placement, notes=(*lines, *quantized.notes))
 
@@ -168,7 +171,9 @@ def train_int8(
             ),
             seed=seed + 1,  # other batches than fine-tuning saw
             checkpoint=checkpoint,
-            identity=fingerprint(train_identity(model, teacher, task, step, seed), lowered.float_values),
+            identity=fingerprint(
+                train_identity(model, teacher, task, step, seed), lowered.float_values, _padding(lowered)
+            ),
             on_progress=on_progress,
         )
     return qat
@@ -282,6 +287,11 @@ def _teacher(model: onnx.ModelProto | None, threads: int | None, weight: float) 
         return None
     session = Session(model, threads=threads or default_threads(), spin=False)
     return lambda images: torch.from_numpy(session.run(np.ascontiguousarray(images.numpy())))
+
+
+def _padding(lowered: Lowered) -> dict[str, int]:
+    """Widths of the sets of channels that are padded: of another padding, weights have other shapes."""
+    return lowered.placement.padding if lowered.placement else {}
 
 
 def _discard(checkpoint: Path | None) -> None:
