@@ -245,4 +245,6 @@ class Report:
     """What of the int8 file runs in integers, and why; None where it was not chosen by timing."""
     gallery: Gallery | None = None
     """Single images; None where none were asked for, or the task shows none."""
+    postprocessing: dict[str, float] = field(default_factory=dict)
+    """Setting of what follows the model -> value; empty where nothing can be set."""
     version: int = VERSION
