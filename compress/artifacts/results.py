@@ -255,4 +255,6 @@ class Report:
     """Single images; None where none were asked for, or the task shows none."""
     scan: str = ""
     """Fingerprint of the sensitivity scan that belongs to the run; empty where it has none."""
+    postprocessing: dict[str, float] = field(default_factory=dict)
+    """Setting of what follows the model -> value; empty where nothing can be set."""
     version: int = VERSION

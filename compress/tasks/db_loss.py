@@ -20,7 +20,7 @@ ALPHA, BETA = 5.0, 10.0
 ENTROPY, DICE, BINARY = 1.0, 2.0, 2.0
 """Weights where there is a probability map alone: balanced cross entropy, Dice, Dice of the binarised map."""
 STEEPNESS, THRESHOLD = 50.0, 0.3
-"""Binarisation: DBNet's k, and the threshold that post-processing uses."""
+"""Binarisation: DBNet's k, and the threshold that post-processing uses unless it is set otherwise."""
 NEGATIVE_RATIO = 3.0
 """The hardest pixels without text that are learned from, for each pixel of text (OHEM)."""
 MIN_NEGATIVES = 500
@@ -86,20 +86,23 @@ def dice(probability: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
     return 1 - (2 * shared + EPSILON) / (total + EPSILON)
 
 
-def binarise(probability: Tensor) -> Tensor:
+def binarise(probability: Tensor, threshold: float = THRESHOLD) -> Tensor:
     """DBNet's differentiable binarisation, at the constant threshold of the post-processing: still in [0, 1].
 
     >>> binarise(torch.tensor([0.2, 0.3, 0.4])).round(decimals=2).tolist()
     [0.009999999776482582, 0.5, 0.9900000095367432]
     """
-    return torch.sigmoid(STEEPNESS * (probability - THRESHOLD))
+    return torch.sigmoid(STEEPNESS * (probability - threshold))
 
 
-def probability_loss(probability: Tensor, targets: DbTargets) -> Tensor:
-    """Loss of a probability map [N, H, W] alone, which is all that an exported DBNet computes."""
+def probability_loss(probability: Tensor, targets: DbTargets, threshold: float = THRESHOLD) -> Tensor:
+    """Loss of a probability map [N, H, W] alone, which is all that an exported DBNet computes.
+
+    `threshold` is the post-processing's, where the map is cut.
+    """
     entropy = balanced_mean(cross_entropy(probability, targets.text), targets.text, targets.counted)
     overlap = dice(probability, targets.text, targets.counted)
-    borders = dice(binarise(probability), targets.text, targets.counted)
+    borders = dice(binarise(probability, threshold), targets.text, targets.counted)
     return ENTROPY * entropy + DICE * overlap + BINARY * borders
 
 
@@ -114,7 +117,7 @@ def db_loss(maps: Tensor, targets: DbTargets) -> Tensor:
     return ALPHA * balanced + BETA * distance + dice(binary, targets.text, targets.counted)
 
 
-def map_distillation(probability: Tensor, teacher: Tensor, dilate: bool) -> Tensor:
+def map_distillation(probability: Tensor, teacher: Tensor, dilate: bool, threshold: float = THRESHOLD) -> Tensor:
     """How far a probability map [N, H, W] is from its teacher's: as `probability_loss`, with soft targets.
 
     The cross entropy's least value, the teacher's own entropy, is taken off.
@@ -124,6 +127,7 @@ def map_distillation(probability: Tensor, teacher: Tensor, dilate: bool) -> Tens
         teacher: the teacher's map.
         dilate: learn the teacher's map widened by one pixel to the right and below, as PP-OCRv2's CML does
             (arXiv 2109.03144, section 2.1: a 2x2 dilation of the teacher's response).
+        threshold: the post-processing's, where both maps are cut.
     """
     if dilate:
         padded = torch.nn.functional.pad(teacher[:, None], (1, 0, 1, 0))
@@ -132,5 +136,5 @@ def map_distillation(probability: Tensor, teacher: Tensor, dilate: bool) -> Tens
     excess = cross_entropy(probability, teacher) - cross_entropy(teacher, teacher)
     entropy = balanced_mean(excess, (teacher > 0.5).to(teacher.dtype), everywhere)
     overlap = dice(probability, teacher, everywhere)
-    borders = dice(binarise(probability), binarise(teacher), everywhere)
+    borders = dice(binarise(probability, threshold), binarise(teacher, threshold), everywhere)
     return ENTROPY * entropy + DICE * overlap + BINARY * borders

@@ -218,3 +218,26 @@ def test_the_dilated_teacher_is_opencv_s_dilation():
     for value, expected in ((MAP, wide), (wide, wide)):
         found = map_distillation(tensor(value), tensor(teacher), dilate=True)
         torch.testing.assert_close(found, map_distillation(tensor(value), tensor(expected), dilate=False))
+
+
+# --- the post-processing's threshold ------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("few_negatives")
+@pytest.mark.parametrize("threshold", [0.3, 0.6])
+def test_maps_are_sharpened_where_post_processing_cuts(threshold: float):
+    """1 / (1 + exp(-50 (P - T))) at the T that is given, in both losses; 0.3 is the default."""
+
+    def cut(values: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-50 * (values.astype(np.float64) - threshold)))
+
+    given = {} if threshold == 0.3 else {"threshold": threshold}
+    entropy = -(TEXT * np.log(MAP) + (1 - TEXT) * np.log(1 - MAP))
+    expected = reference_balanced(entropy, TEXT, COUNTED, 5) + 2 * reference_dice(MAP, TEXT, COUNTED)
+    found = probability_loss(tensor(MAP), DbTargets(tensor(TEXT), tensor(COUNTED)), **given)
+    assert found.item() == pytest.approx(expected + 2 * reference_dice(cut(MAP), TEXT, COUNTED), rel=1e-4)
+    teacher, ones = np.roll(MAP, 3), np.ones_like(MAP)
+    excess = teacher * np.log(teacher / MAP) + (1 - teacher) * np.log((1 - teacher) / (1 - MAP))
+    expected = reference_balanced(excess, teacher > 0.5, ones, 5) + 2 * reference_dice(MAP, teacher, ones)
+    found = map_distillation(tensor(MAP), tensor(teacher), dilate=False, **given)
+    assert found.item() == pytest.approx(expected + 2 * reference_dice(cut(MAP), cut(teacher), ones), rel=1e-4)
