@@ -121,14 +121,15 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             protect=step.protect,
             recurrent=step.recurrent,
             allocation=step.allocation,
-            table=LatencyTable(on_note=run.on_note),
+            table=LatencyTable(threads=run.recipe.compare.threads, on_note=run.on_note),
             precision=kernels,
             on_progress=run.on_progress,
             on_note=run.on_note,
         )
 
     settings = step.model_dump(exclude={"precision", "target"})
-    decides = kernels if step.target.latency is not None else ""  # else it is only told
+    timed = [kernels, run.recipe.compare.threads]
+    decides = timed if step.target.latency is not None else ""  # else it is only told
     identity = artifacts.fingerprint(
         stages.model_identity(model), settings, step.target.as_dict(), decides, criterion, scan.curves if scan else ""
     )
@@ -176,11 +177,14 @@ def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.Mode
             step,
             seed=recipe.seed,
             threads=run.threads,
+            latency_threads=recipe.compare.threads,
             checkpoint=recipe.out / "int8.checkpoint",
             on_progress=run.on_progress,
         )
 
-    return run.stage("int8", training.train_identity(model, run.teacher, run.task, step, recipe.seed), compute)
+    timed_on = () if step.optimize == "size" else (recipe.compare.threads,)  # else nothing is chosen by time
+    trained = training.train_identity(model, run.teacher, run.task, step, recipe.seed)
+    return run.stage("int8", artifacts.fingerprint(trained, timed_on), compute)
 
 
 def _baseline_file(run: Run) -> Path:
