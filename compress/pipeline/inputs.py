@@ -216,15 +216,29 @@ def recipe_task(recipe: Recipe) -> Task:
     Raises:
         DataError: the data cannot be read.
     """
+    data = recipe.data
+    return _task_on(recipe, data.train, data.val, unlabelled=data.unlabelled or None)
+
+
+def held_out_task(recipe: Recipe, lists: Sequence[Path]) -> Task:
+    """The same task, scored on other data and without any to train on.
+
+    Raises:
+        DataError: the data cannot be read.
+    """
+    return _task_on(recipe, (), lists)
+
+
+def _task_on(recipe: Recipe, train: Sequence[Path], val: Sequence[Path], **options: Any) -> Task:
     settings = recipe.task
     channels, height, width = settings.input_shape
     return make_task(
         settings.kind,
-        train=recipe.data.train,
-        val=recipe.data.val,
+        train=train,
+        val=val,
         input_shape=(channels, height, width),
-        unlabelled=recipe.data.unlabelled or None,
         **{key: getattr(settings, key) for key in KEYS_OF[settings.kind]},
+        **options,
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from compress.recipe.replace_step import ReplaceStep
 from compress.recipe.values import (
+    ByName,
     Flag,
     Float,
     Int,
@@ -14,6 +15,7 @@ from compress.recipe.values import (
     NotNegative,
     NotNegativeFloat,
     Paths,
+    PathsByName,
     Positive,
     PositiveFloat,
     PruningRatio,
@@ -240,6 +242,10 @@ KEYS_OF = {
 }
 
 
+FIGURES_OF = {"classification": ("accuracy",), "recognition": ("exact", "alnum"), "detection": ("hmean",)}
+"""What each kind's score says of every image, so that it has an interval; the metric first."""
+
+
 class TaskSettings(_Settings):
     """What the model does, and how images are fed to it."""
 
@@ -270,7 +276,9 @@ class TaskSettings(_Settings):
         BeforeValidator(_one_or_many),
         _rule(lambda v: list(v) == sorted(set(v)), "Must be rising, each width once. Use e.g. [160, 320]."),
     ] = Field(
-        (), description="for recognition: pad each crop to the smallest of these that holds it; default the input's"
+        (),
+        description="for recognition: pad each crop to the smallest of these that holds it; the last may be wider than "
+        "the input, for lines; default the input's",
     )
     side: Side = Field(1280, description="for detection: images are scored with their longest side at most this")
     crop: Annotated[
@@ -322,7 +330,15 @@ class DataSettings(_Settings):
     """Label lists in PaddleOCR's form, `path<TAB>label`, the path relative to the list; or LMDB or ICDAR folders."""
 
     train: Paths = Field((), description="label list or lists to train and calibrate with")
-    val: Paths = Field(description="label list or lists that the metric is measured on")
+    val: Paths = Field(
+        description="label list or lists that choose the epoch, the pruning ratios and the form of the file; without "
+        "`test` the gates look at them, too"
+    )
+    test: PathsByName = Field(
+        default_factory=dict,
+        description="label lists that nothing is chosen by, which judge the result: `name: list` of each set, or one "
+        "list, whose set is called `test`",
+    )
     unlabelled: Paths = Field(
         (),
         description="folders of images, or label lists, of any other kind, whose labels are not looked at: training "
@@ -344,8 +360,17 @@ class CompareSettings(_Settings):
 class GateSettings(_Settings):
     """Requirements on the last file of a run; any one missed: exit code 1, all of them listed."""
 
-    metric_drop: NotNegativeFloat | None = Field(None, description="largest loss of metric against the original")
-    metric_min: Share | None = Field(None, description="smallest metric")
+    metric_drop: ByName[NotNegativeFloat] | None = Field(
+        None,
+        description="largest loss of metric against the original; a number holds for every test set, or for the "
+        "validation data where there are none; `{name: number}` for those sets, the validation data's name is `val`",
+    )
+    metric_min: ByName[Share] | None = Field(None, description="smallest metric; a number or by name, as metric_drop")
+    worst_set: ByName[NotNegativeFloat] | None = Field(
+        None,
+        description="largest loss on any test set; `{exact: number, alnum: number}` for single figures, which are "
+        "`exact` and `alnum`, `accuracy`, or `hmean`",
+    )
     size_ratio: PositiveFloat | None = Field(None, description="largest file size over the original's")
     size_bytes_max: Positive | None = Field(None, description="largest file size in bytes")
     macs_ratio: Share | None = Field(None, description="largest MACs over the original's")
@@ -355,8 +380,17 @@ class GateSettings(_Settings):
     )
 
     def as_dict(self) -> dict[str, float]:
-        """The gates that are set, as plain data."""
-        return {key: value for key, value in self.model_dump().items() if value is not None}
+        """The gates that are set, as plain data.
+
+        >>> GateSettings(metric_drop={"receipts": 0.005}, worst_set=0.01, speedup=2.0).as_dict()
+        {'metric_drop.receipts': 0.005, 'worst_set': 0.01, 'speedup': 2.0}
+        """
+        limits = {key: value for key, value in self.model_dump().items() if value is not None}
+        return {
+            f"{key}.{name}" if name else key: limit
+            for key, value in limits.items()
+            for name, limit in (value.items() if isinstance(value, dict) else [("", value)])
+        }
 
 
 class Recipe(_Settings):

@@ -20,6 +20,10 @@ def print_report(report: Report, console: Console) -> None:
     console.print(Text(tables.machine_line(report.machine)))
     if scoring := tables.postprocessing_line(report.postprocessing):
         console.print(Text(scoring))
+    if tables.test_sets(report):
+        print_table(tables.set_table(report), console, caption=" ".join(tables.set_lines(report)))
+    for line in tables.headlines(report):
+        console.print(Text(line))
     threads = {stage.latency.threads for stage in report.stages if stage.latency}
     print_table(_without(tables.stage_table(report), "parity", "file"), console, caption=_thread_note(threads))
     for stage in report.stages:

@@ -22,7 +22,7 @@ from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
-from compress.tasks.hmean import METRIC, score_matches
+from compress.tasks.hmean import METRIC, score_matches, tally_matches
 from compress.tasks.judging import Judges, SceneMap
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
@@ -206,7 +206,7 @@ class DetectionTask:
         for scene, boxes, matched in self._judges.judge(self._maps(predict, limit)):
             matches.append(matched)
             cases.append(judge_scene(scene.index, scene.name, scene.regions, boxes, matched, scene.usable))
-        return Examination(score_matches(matches), tuple(cases))
+        return Examination(score_matches(matches), tuple(cases), {METRIC: tally_matches(matches)})
 
     def _maps(self, predict: Predict, limit: int | None) -> Iterator[SceneMap]:
         """What the model makes of each validation image.
