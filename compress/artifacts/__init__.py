@@ -6,6 +6,7 @@ run leaves either the old file or the new one, never half of one.
 """
 
 from compress.artifacts.gallery import Gallery, Picture, Reading
+from compress.artifacts.locking import lock
 from compress.artifacts.results import (
     ActivationScan,
     Cost,
@@ -32,6 +33,7 @@ from compress.artifacts.store import (
     fingerprint,
     fingerprint_each,
     load,
+    load_edited,
     save,
     to_json,
     write_atomic,
@@ -64,6 +66,8 @@ __all__ = [
     "fingerprint",
     "fingerprint_each",
     "load",
+    "load_edited",
+    "lock",
     "save",
     "to_json",
     "write_atomic",

@@ -145,6 +145,10 @@ Widths = Annotated[
 ]
 Side = Annotated[int | None, setting(TaskSettings, "side")]
 Processes = Annotated[int | None, setting(TaskSettings, "processes")]
+Threshold = Annotated[float | None, setting(TaskSettings, "threshold")]
+BoxThreshold = Annotated[float | None, setting(TaskSettings, "box_threshold")]
+UnclipRatio = Annotated[float | None, setting(TaskSettings, "unclip_ratio")]
+MaxCandidates = Annotated[int | None, setting(TaskSettings, "max_candidates")]
 Unlabelled = Annotated[
     list[Path] | None,
     typer.Option(

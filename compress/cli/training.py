@@ -12,6 +12,7 @@ from compress.cli.progress import progress
 from compress.cli.tasks import make_task
 from compress.errors import CompressError
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
+from compress.recipe.schema import CompareSettings
 
 if TYPE_CHECKING:
     from compress.tasks.base import Task
@@ -43,6 +44,10 @@ def finetune(
     widths: options.Widths = None,
     side: options.Side = None,
     processes: options.Processes = None,
+    threshold: options.Threshold = None,
+    box_threshold: options.BoxThreshold = None,
+    unclip_ratio: options.UnclipRatio = None,
+    max_candidates: options.MaxCandidates = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
@@ -86,6 +91,10 @@ def finetune(
         widths=widths,
         side=side,
         processes=processes,
+        threshold=threshold,
+        box_threshold=box_threshold,
+        unclip_ratio=unclip_ratio,
+        max_candidates=max_candidates,
         crop=crop,
         augment=augment,
         unlabelled=unlabelled,
@@ -135,6 +144,7 @@ def quantize(
     recurrent: Annotated[str | None, setting(QuantizeStep, "recurrent")] = None,
     optimize: Annotated[str | None, setting(QuantizeStep, "optimize")] = None,
     weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
+    latency_threads: Annotated[int | None, setting(CompareSettings, "threads", "--latency-threads")] = None,
     input_size: options.Input = None,
     directions: options.Directions = None,
     labels: options.Labels = None,
@@ -143,6 +153,10 @@ def quantize(
     widths: options.Widths = None,
     side: options.Side = None,
     processes: options.Processes = None,
+    threshold: options.Threshold = None,
+    box_threshold: options.BoxThreshold = None,
+    unclip_ratio: options.UnclipRatio = None,
+    max_candidates: options.MaxCandidates = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
@@ -177,6 +191,7 @@ def quantize(
         "weight_bits": weight_bits,
     }
     step = options.build(QuantizeStep, values)
+    timed = options.build(CompareSettings, {"threads": latency_threads})
     options.check_out(out, model, teacher or model)
     _check_unlabelled(unlabelled, teacher)
     from compress import pipeline
@@ -194,6 +209,10 @@ def quantize(
         widths=widths,
         side=side,
         processes=processes,
+        threshold=threshold,
+        box_threshold=box_threshold,
+        unclip_ratio=unclip_ratio,
+        max_candidates=max_candidates,
         crop=crop,
         augment=augment,
         unlabelled=unlabelled,
@@ -206,7 +225,16 @@ def quantize(
         if unlabelled and original is not None:
             made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         result = pipeline.run_quantize(
-            proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+            proto,
+            original,
+            made,
+            out,
+            step,
+            seed=seed,
+            threads=threads,
+            latency_threads=timed.threads,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
         )
     _print_score(pipeline.score_model(out, made, threads), out, made)
     for note in result.notes:

@@ -3,6 +3,7 @@
 from compress.pipeline.inputs import inspect_model, make_task, open_any, open_model, score_in, score_model
 from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.pictures import score_with_pictures
+from compress.pipeline.planned import run_plan
 from compress.pipeline.replacing import run_replace
 from compress.pipeline.run import run_recipe
 from compress.pipeline.stages import run_prune, run_sensitivity
@@ -15,6 +16,7 @@ __all__ = [
     "open_any",
     "open_model",
     "run_finetune",
+    "run_plan",
     "run_prune",
     "run_quantize",
     "run_recipe",

@@ -24,6 +24,7 @@ from compress.recipe import KEYS_OF, Recipe
 from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Examination, Examiner, Task
 from compress.tasks.classification import DirectionTask
+from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.detection import DetectionTask
 from compress.tasks.recognition import RecognitionTask
 
@@ -138,6 +139,10 @@ def make_task(
     unlabelled: Sequence[Path] | None = None,
     dilate_teacher: bool | None = None,
     processes: int | None = None,
+    threshold: float | None = None,
+    box_threshold: float | None = None,
+    unclip_ratio: float | None = None,
+    max_candidates: int | None = None,
 ) -> Task:
     """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels` and
     `unlabelled`.
@@ -160,11 +165,17 @@ def make_task(
         "unlabelled": unlabelled,
         "dilate_teacher": dilate_teacher,
         "processes": processes,
+        "threshold": threshold,
+        "box_threshold": box_threshold,
+        "unclip_ratio": unclip_ratio,
+        "max_candidates": max_candidates,
     }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, options)
     if input_shape is not None:
         options["input_shape"] = input_shape
+    if boxes := {name: options.pop(name) for name in BOX_OPTIONS if name in options}:
+        options["boxes"] = BoxSettings(**boxes)
     if kind in TASKS:
         return TASKS[kind](train, val, **options)
     return cast(Task, call_factory(kind, train, val, **options))
@@ -177,6 +188,8 @@ TASKS: dict[str, Callable[..., Task]] = {
 }
 TASK_OPTIONS = {kind: (*keys, "unlabelled") for kind, keys in KEYS_OF.items()}
 """Kind of task -> what it can be told beside its data and input shape."""
+BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
+"""Options that are the post-processing's (see `BoxSettings`)."""
 FLAGS = {"directions": "directions/--labelled", "use_space": "space/--no-space"}
 """Options whose flag is not their name."""
 

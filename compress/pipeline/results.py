@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress import artifacts
-from compress.artifacts import Cost, Gallery, Gate, Latency, PruningPlan, Report, Score, StageResult
+from compress.artifacts import Cost, Gallery, Gate, Latency, PruningPlan, Report, Score, Sensitivity, StageResult
 from compress.errors import ArtifactError
-from compress.graph import read_model, save_model
+from compress.graph import deployed_bytes, read_model, save_model
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
@@ -18,7 +18,7 @@ from compress.pipeline.pictures import NOT_SHOWN, make_gallery
 from compress.pipeline.stages import model_identity
 from compress.pipeline.state import Run
 from compress.recipe import QuantizeStep
-from compress.tasks.base import Examination, Examiner
+from compress.tasks.base import Examination, Examiner, PostProcessing
 
 CANONICAL, PEER = "canonical", "onnxruntime int8"
 """Measured beside the run's own files."""
@@ -69,7 +69,7 @@ def measure_files(run: Run, files: dict[str, Path]) -> Measured:
 
 
 def _result(run: Run, name: str, file: Path, score: Score, latency: Latency) -> StageResult:
-    cost: Cost = model_cost(read_model(file), run.task.input_shape, file.stat().st_size)
+    cost: Cost = model_cost(read_model(file), run.task.input_shape, deployed_bytes(file))
     record = run.records.get(name)
     return StageResult(
         stage=name,
@@ -83,7 +83,9 @@ def _result(run: Run, name: str, file: Path, score: Score, latency: Latency) -> 
     )
 
 
-def make_report(run: Run, command: str, measured: Measured, plan: PruningPlan | None) -> Report:
+def make_report(
+    run: Run, command: str, measured: Measured, plan: PruningPlan | None, scan: Sensitivity | None = None
+) -> Report:
     """The report, and the pictures that it shows."""
     machine, notes = machine_info(), list(measured.notes)
     if saturates_int8(machine):
@@ -104,6 +106,8 @@ def make_report(run: Run, command: str, measured: Measured, plan: PruningPlan | 
         plan=_plan_table(plan),
         placement=run.records["int8"].placement if "int8" in run.records else None,
         gallery=gallery,
+        scan=scan.fingerprint if scan else "",
+        postprocessing=run.task.postprocessing() if isinstance(run.task, PostProcessing) else {},
     )
 
 

@@ -37,6 +37,11 @@ def run_recipe(
         CompressError: anything a user can mend; what was finished before stays.
     """
     artifacts.check_writable(recipe.out)
+    with artifacts.lock(recipe.out):
+        return _run_steps(recipe, command, on_progress, on_note)
+
+
+def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_note: Note | None) -> Report:
     task = recipe_task(recipe)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     threads = recipe.threads or default_threads()
@@ -54,7 +59,7 @@ def run_recipe(
     plan: PruningPlan | None = None
     if (prune := recipe.find_step(PruneStep)) is not None:
         model = _prune(run, model, prune, scan)
-        plan = artifacts.load(PruningPlan, recipe.out / "plan.json")
+        plan = artifacts.load(PruningPlan, recipe.out / stages.PLAN_FILE)
         files["pruned"] = recipe.out / "pruned.onnx"
     if (finetune := recipe.find_step(FinetuneStep)) is not None:
         model = _finetune(run, "finetuned", model, finetune)
@@ -63,7 +68,7 @@ def run_recipe(
         _quantize(run, model, quantize)
         files["int8"] = recipe.out / "int8.onnx"
     measured = measure_files(run, files)
-    report = make_report(run, command, measured, plan)
+    report = make_report(run, command, measured, plan, scan)
     write_report(report, recipe.out, scan)
     return report
 
@@ -111,22 +116,24 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             align=step.align,
             criterion=criterion,
             sensitivity=scan,
+            scanned=run.original,
             input_shape=run.task.input_shape,
             protect=step.protect,
             recurrent=step.recurrent,
             allocation=step.allocation,
-            table=LatencyTable(on_note=run.on_note),
+            table=LatencyTable(threads=run.recipe.compare.threads, on_note=run.on_note),
             precision=kernels,
             on_progress=run.on_progress,
             on_note=run.on_note,
         )
 
     settings = step.model_dump(exclude={"precision", "target"})
-    decides = kernels if step.target.latency is not None else ""  # else it is only told
+    timed = [kernels, run.recipe.compare.threads]
+    decides = timed if step.target.latency is not None else ""  # else it is only told
     identity = artifacts.fingerprint(
         stages.model_identity(model), settings, step.target.as_dict(), decides, criterion, scan.curves if scan else ""
     )
-    return run.stage("pruned", identity, compute)
+    return run.stage("pruned", identity, compute, beside=(stages.PLAN_FILE,))
 
 
 def timed_kernels(recipe: Recipe) -> Kernels:
@@ -170,11 +177,14 @@ def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.Mode
             step,
             seed=recipe.seed,
             threads=run.threads,
+            latency_threads=recipe.compare.threads,
             checkpoint=recipe.out / "int8.checkpoint",
             on_progress=run.on_progress,
         )
 
-    return run.stage("int8", training.train_identity(model, run.teacher, run.task, step, recipe.seed), compute)
+    timed_on = () if step.optimize == "size" else (recipe.compare.threads,)  # else nothing is chosen by time
+    trained = training.train_identity(model, run.teacher, run.task, step, recipe.seed)
+    return run.stage("int8", artifacts.fingerprint(trained, timed_on), compute)
 
 
 def _baseline_file(run: Run) -> Path:

@@ -127,6 +127,14 @@ class Unlabelled(Protocol):
 
 
 @runtime_checkable
+class PostProcessing(Protocol):
+    """What a task offers beside `Task` if settings of what follows the model decide its metric; reports say them."""
+
+    def postprocessing(self) -> dict[str, float]:
+        """Setting -> value, by the keys of a recipe."""
+
+
+@runtime_checkable
 class Resizable(Protocol):
     """What a task offers beside `Task` if its images are scored at a size of choice; a smaller one is quicker."""
 

@@ -269,7 +269,8 @@ class RecognitionTask:
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Share of texts read exactly; in `details` `alnum`, the share read right when only letters and digits count
-        and case does not, and `ned`, the mean of 1 - normalised edit distance. Outputs with NaN count as wrong.
+        and case does not, of the texts that hold any, and `ned`, the mean of 1 - normalised edit distance. Outputs with
+        NaN count as wrong.
 
         `limit`: score on at most this many images, drawn once with a fixed seed: always the same ones.
         """
