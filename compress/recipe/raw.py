@@ -16,6 +16,7 @@ INPUT_KEYS = (
     ("data", "train"),
     ("data", "val"),
     ("data", "unlabelled"),
+    ("data", "images"),
 )
 PATH_KEYS = (*INPUT_KEYS, ("out",))
 
