@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.artifacts import Score
-from compress.errors import CompressError, ModelError
+from compress.errors import CompressError, DataError, ModelError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.measure.runtime import Session
@@ -137,6 +137,7 @@ def make_task(
     crop: int | None = None,
     augment: str | None = None,
     unlabelled: Sequence[Path] | None = None,
+    agreement: bool | None = None,
     dilate_teacher: bool | None = None,
     processes: int | None = None,
     threshold: float | None = None,
@@ -163,6 +164,7 @@ def make_task(
         "crop": crop,
         "augment": augment,
         "unlabelled": unlabelled,
+        "agreement": agreement,
         "dilate_teacher": dilate_teacher,
         "processes": processes,
         "threshold": threshold,
@@ -186,7 +188,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "recognition": RecognitionTask,
     "detection": DetectionTask,
 }
-TASK_OPTIONS = {kind: (*keys, "unlabelled") for kind, keys in KEYS_OF.items()}
+TASK_OPTIONS = {kind: (*keys, "unlabelled", "agreement") for kind, keys in KEYS_OF.items()}
 """Kind of task -> what it can be told beside its data and input shape."""
 BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
 """Options that are the post-processing's (see `BoxSettings`)."""
@@ -214,10 +216,14 @@ def recipe_task(recipe: Recipe) -> Task:
     """The task of a recipe, on its data.
 
     Raises:
-        DataError: the data cannot be read.
+        DataError: the data cannot be read, or holds images only (see `compress.pipeline.labelling.with_labels`).
     """
     data = recipe.data
-    return _task_on(recipe, data.train, data.val, unlabelled=data.unlabelled or None)
+    if not data.val:
+        raise DataError("data.images: not labelled yet. Only `compress run` takes a recipe on images without labels.")
+    return _task_on(
+        recipe, data.train, data.val, unlabelled=data.unlabelled or None, agreement=bool(data.images) or None
+    )
 
 
 def held_out_task(recipe: Recipe, lists: Sequence[Path]) -> Task:

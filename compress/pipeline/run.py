@@ -15,7 +15,7 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.pipeline import stages, training
 from compress.pipeline.inputs import default_threads, open_model, recipe_task
-from compress.pipeline.labelling import label_unlabelled
+from compress.pipeline.labelling import label_unlabelled, with_labels
 from compress.pipeline.replacing import replace_identity, run_replace
 from compress.pipeline.results import make_report, measure_files
 from compress.pipeline.scan_cost import Note
@@ -43,6 +43,8 @@ def run_recipe(
 
 
 def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_note: Note | None) -> Report:
+    if recipe.data.images:
+        recipe = with_labels(recipe, on_progress)
     task = recipe_task(recipe)
     check_test_sets(recipe)
     original = open_model(recipe.model, recipe.weights, task.input_shape)

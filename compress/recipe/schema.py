@@ -331,19 +331,37 @@ class DataSettings(_Settings):
 
     train: Paths = Field((), description="label list or lists to train and calibrate with")
     val: Paths = Field(
+        (),
         description="label list or lists that choose the epoch, the pruning ratios and the form of the file; without "
-        "`test` the gates look at them, too"
+        "`test` the gates look at them, too; required without `images`",
     )
     test: PathsByName = Field(
         default_factory=dict,
         description="label lists that nothing is chosen by, which judge the result: `name: list` of each set, or one "
         "list, whose set is called `test`",
     )
+    images: Paths = Field(
+        (),
+        description="instead of `train` and `val`: folders of images without labels, which the original model labels; "
+        "the metric is agreement with it on images that are held back",
+    )
+    held_back: Annotated[Float, _rule(lambda v: 0 < v < 1, "Must be a share in (0, 1). Use e.g. 0.2.")] = Field(
+        0.2, description="with `images`: share of them that is not trained on and measures the metric, at least one"
+    )
     unlabelled: Paths = Field(
         (),
         description="folders of images, or label lists, of any other kind, whose labels are not looked at: training "
         "keeps what the original model says of them, beside what it learns from `train`",
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        lists = [key for key in ("train", "val") if getattr(self, key)]
+        if self.images and lists:
+            raise _problem(f"got images and {' and '.join(lists)}. Must hold images, or train and val. Remove one.")
+        if not self.images and not self.val:
+            raise _problem("val is missing. Name a label list, or `images`: a folder of images without labels.")
+        return self
 
 
 class CompareSettings(_Settings):

@@ -76,6 +76,7 @@ class DirectionTask:
         directions: see above.
         augment: augment training images.
         unlabelled: folders, label lists or LMDB folders of crops of any kind, whose labels are not looked at.
+        agreement: the labels are what a model said: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
 
     Raises:
@@ -84,7 +85,6 @@ class DirectionTask:
     """
 
     kind = "classification"
-    metric_name = "accuracy"
     error_name = "1 - probability of the label"
 
     def __init__(
@@ -97,12 +97,14 @@ class DirectionTask:
         directions: bool | None = None,
         augment: bool = True,
         unlabelled: Sequence[Path] = (),
+        agreement: bool = False,
         eval_batch_size: int = 64,
     ) -> None:
         self.input_shape = input_shape
         self.labels = tuple(labels)
         self.augment = augment
         self.eval_batch_size = eval_batch_size
+        self.metric_name = "agreement (class)" if agreement else "accuracy"
         if directions is not False and len(self.labels) != 2:
             if directions:
                 raise DataError(f"labels: got {list(self.labels)}. Directions made from word crops need two labels.")
@@ -128,7 +130,14 @@ class DirectionTask:
             for index, label in enumerate(self.labels)
             if not (self._val_targets == index).any()
         )
-        settings = {"shape": input_shape, "labels": self.labels, "directions": directions, "augment": augment}
+        settings: dict[str, object] = {
+            "shape": input_shape,
+            "labels": self.labels,
+            "directions": directions,
+            "augment": augment,
+        }
+        if agreement:
+            settings["metric"] = self.metric_name
         self._fingerprint = fingerprint(
             self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists)
         )
@@ -264,7 +273,7 @@ class DirectionTask:
         for index, label in enumerate(self.labels):
             of_class = right[targets == index]
             if of_class.size:
-                details[f"accuracy_{label}"] = float(of_class.mean())
+                details[f"{self.metric_name.split()[0]}_{label}"] = float(of_class.mean())
                 details[f"count_{label}"] = float(of_class.size)
         score = Score(float(right.mean()), self.metric_name, len(right), details)
         return Examination(score, tuple(cases), {self.metric_name: tally_crops(right, self._val_crops[chosen])})

@@ -75,6 +75,7 @@ class RecognitionTask:
         widths: rising widths to pad to; the last must be W or more. Default W alone.
         augment: augment training images.
         unlabelled: folders, label lists or LMDB folders of crops of any kind, whose labels are not looked at.
+        agreement: the labels are what a model read: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
 
     Raises:
@@ -82,7 +83,6 @@ class RecognitionTask:
     """
 
     kind = "recognition"
-    metric_name = METRIC
     error_name = "share of characters to change (edit distance)"
 
     def __init__(
@@ -96,12 +96,14 @@ class RecognitionTask:
         widths: Sequence[int] = (),
         augment: bool = True,
         unlabelled: Sequence[Path] = (),
+        agreement: bool = False,
         eval_batch_size: int = 64,
     ) -> None:
         self.input_shape = input_shape
         self.widths = _checked_widths(widths, input_shape[2])
         self.augment = augment
         self.eval_batch_size = eval_batch_size
+        self.metric_name = "agreement (text)" if agreement else METRIC
         self._charset_path, self._use_space = Path(charset), use_space
         self.charset = read_charset(self._charset_path, use_space)
         train_lists = [load_list(Path(path), TRAIN_HEIGHT * input_shape[1]) for path in train]
@@ -119,7 +121,14 @@ class RecognitionTask:
             for line in (*part.warnings, *text_warnings(part, self.charset, training))
         )
         self._warnings += tuple(line for part in self._unlabelled for line in part.warnings)
-        settings = {"shape": input_shape, "widths": self.widths, "charset": self.charset.characters, "augment": augment}
+        settings: dict[str, object] = {
+            "shape": input_shape,
+            "widths": self.widths,
+            "charset": self.charset.characters,
+            "augment": augment,
+        }
+        if agreement:
+            settings["metric"] = self.metric_name
         self._fingerprint = fingerprint(
             self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists)
         )
@@ -287,6 +296,8 @@ class RecognitionTask:
         score, tallies = score_texts(
             [read[int(index)] for index in chosen], [self._val_texts[index] for index in chosen]
         )
+        score = replace(score, name=self.metric_name)
+        tallies[self.metric_name] = tallies.pop(METRIC)
         return Examination(score, tuple(self._judge(int(index), read[int(index)]) for index in chosen), tallies)
 
     def _read(
