@@ -128,7 +128,15 @@ def jobs(
         model, threads = read_model(source), entry.recipe.threads or default_threads()
         calibrated = step.model_copy(update={"epochs": 0})
         made = run_quantize(
-            model, model, task, file, calibrated, seed=entry.recipe.seed, threads=threads, on_progress=on_progress
+            model,
+            model,
+            task,
+            file,
+            calibrated,
+            seed=entry.recipe.seed,
+            threads=threads,
+            latency_threads=entry.recipe.compare.threads,
+            on_progress=on_progress,
         )
         return "; ".join(made.notes)
 

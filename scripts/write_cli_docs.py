@@ -1,7 +1,7 @@
 """Write docs/cli.md and the table of keys in docs/recipes.md from the program itself.
 
-    python scripts/write_cli_docs.py            write them
-    python scripts/write_cli_docs.py --check    exit with 1 if they are out of step
+python scripts/write_cli_docs.py            write them
+python scripts/write_cli_docs.py --check    exit with 1 if they are out of step
 """
 
 import sys

@@ -612,6 +612,14 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
             "--distill: got 1, but there is no --teacher.",
         ),
         (
+            ["finetune", "m", "--train", "t", "--data", "v", "--out", "o", "--unlabelled", "more"],
+            "--unlabelled: got more, but there is no --teacher to say what is in it. Give the original model.",
+        ),
+        (
+            ["quantize", "m", "--train", "t", "--data", "v", "--out", "o", "--unlabelled", "more"],
+            "--unlabelled: got more, but there is no --teacher to say what is in it. Give the original model.",
+        ),
+        (
             ["quantize", "m", "--train", "t", "--data", "v", "--out", "o", "--optimizer", "adm"],
             '--optimizer: got "adm". Must be adam or sgd. Did you mean `adam`?',
         ),

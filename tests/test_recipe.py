@@ -220,8 +220,8 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
             "sensitivity.side: got 650. Must be a multiple of 32. Use e.g. 960 or 1280.",
         ),
         (
-            make_recipe(data={"train": "t.txt", "val": "v.txt", "unlabelled": "t.txt"}),
-            "data.unlabelled: not for classification. Remove it.",
+            make_recipe(data={"train": "t.txt", "val": "v.txt", "unlabelled": "nowhere"}),
+            "data.unlabelled: nowhere: no such file. Use --set data.unlabelled=PATH.",
         ),
         (make_recipe(compare={"images": -1}), "compare.images: got -1. Must be 0 or more."),
         (make_recipe(task={"kind": "recognition"}), "task: charset is missing. Recognition needs the charset file"),

@@ -188,6 +188,10 @@ class Placement:
     padding: dict[str, int] = field(default_factory=dict)
     """Set of channels -> the width that zeros padded it to (see `compress.graph.padding`)."""
     notes: tuple[str, ...] = ()
+    threads: int = 1
+    """onnxruntime's, when `tried` was timed."""
+    machine: dict[str, str] = field(default_factory=dict)
+    """What else times hold for: `cpu`, its `flags` and `onnxruntime`'s version."""
     version: int = VERSION
 
 
@@ -255,4 +259,6 @@ class Report:
     """Single images; None where none were asked for, or the task shows none."""
     scan: str = ""
     """Fingerprint of the sensitivity scan that belongs to the run; empty where it has none."""
+    postprocessing: dict[str, float] = field(default_factory=dict)
+    """Setting of what follows the model -> value; empty where nothing can be set."""
     version: int = VERSION

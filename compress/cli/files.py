@@ -57,6 +57,10 @@ def evaluate(
     widths: options.Widths = None,
     side: options.Side = None,
     processes: options.Processes = None,
+    threshold: options.Threshold = None,
+    box_threshold: options.BoxThreshold = None,
+    unclip_ratio: options.UnclipRatio = None,
+    max_candidates: options.MaxCandidates = None,
     threads: options.Threads = None,
     runtime: Annotated[
         str,
@@ -101,6 +105,10 @@ def evaluate(
         widths=widths,
         side=side,
         processes=processes,
+        threshold=threshold,
+        box_threshold=box_threshold,
+        unclip_ratio=unclip_ratio,
+        max_candidates=max_candidates,
     )
     opened = pipeline.open_any(model, weights, made.input_shape)
     if not save_images:
@@ -119,9 +127,14 @@ def evaluate(
 
 
 def _print_score(score: Score, task: "Task") -> None:
+    from compress.report import tables
+    from compress.tasks.base import PostProcessing
+
     typer.echo(f"{score.name} {score.metric:.4f} on {score.count} images")
     for name, value in score.details.items():
         typer.echo(f"  {name} {value:.4f}" if value != int(value) else f"  {name} {value:g}")
+    if isinstance(task, PostProcessing):
+        typer.echo(f"  {tables.postprocessing_line(task.postprocessing())}")
     for warning in task.warnings():
         typer.echo(f"Note: {warning}", err=True)
 

@@ -34,6 +34,10 @@ def sensitivity(
     widths: options.Widths = None,
     side: options.Side = None,
     processes: options.Processes = None,
+    threshold: options.Threshold = None,
+    box_threshold: options.BoxThreshold = None,
+    unclip_ratio: options.UnclipRatio = None,
+    max_candidates: options.MaxCandidates = None,
 ) -> None:
     """Measure how much the metric drops when each group of channels is pruned, others untouched.
 
@@ -61,6 +65,10 @@ def sensitivity(
         widths=widths,
         side=side,
         processes=processes,
+        threshold=threshold,
+        box_threshold=box_threshold,
+        unclip_ratio=unclip_ratio,
+        max_candidates=max_candidates,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
     with progress(

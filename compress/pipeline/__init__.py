@@ -1,6 +1,7 @@
 """The stages on files, and the whole run: what the command line calls."""
 
 from compress.pipeline.inputs import inspect_model, make_task, open_any, open_model, score_in, score_model
+from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.pictures import score_with_pictures
 from compress.pipeline.planned import run_plan
 from compress.pipeline.replacing import run_replace
@@ -10,6 +11,7 @@ from compress.pipeline.training import run_finetune, run_quantize
 
 __all__ = [
     "inspect_model",
+    "label_unlabelled",
     "make_task",
     "open_any",
     "open_model",

@@ -24,6 +24,7 @@ from compress.recipe import KEYS_OF, Recipe
 from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Examination, Examiner, Task
 from compress.tasks.classification import DirectionTask
+from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.detection import DetectionTask
 from compress.tasks.recognition import RecognitionTask
 
@@ -138,8 +139,13 @@ def make_task(
     unlabelled: Sequence[Path] | None = None,
     dilate_teacher: bool | None = None,
     processes: int | None = None,
+    threshold: float | None = None,
+    box_threshold: float | None = None,
+    unclip_ratio: float | None = None,
+    max_candidates: int | None = None,
 ) -> Task:
-    """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels`.
+    """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels` and
+    `unlabelled`.
 
     What is None is left to the task's own default. Which options go with which kind: `TASK_OPTIONS`.
 
@@ -159,11 +165,17 @@ def make_task(
         "unlabelled": unlabelled,
         "dilate_teacher": dilate_teacher,
         "processes": processes,
+        "threshold": threshold,
+        "box_threshold": box_threshold,
+        "unclip_ratio": unclip_ratio,
+        "max_candidates": max_candidates,
     }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, options)
     if input_shape is not None:
         options["input_shape"] = input_shape
+    if boxes := {name: options.pop(name) for name in BOX_OPTIONS if name in options}:
+        options["boxes"] = BoxSettings(**boxes)
     if kind in TASKS:
         return TASKS[kind](train, val, **options)
     return cast(Task, call_factory(kind, train, val, **options))
@@ -174,8 +186,10 @@ TASKS: dict[str, Callable[..., Task]] = {
     "recognition": RecognitionTask,
     "detection": DetectionTask,
 }
-TASK_OPTIONS = {**KEYS_OF, "detection": (*KEYS_OF["detection"], "unlabelled")}
+TASK_OPTIONS = {kind: (*keys, "unlabelled") for kind, keys in KEYS_OF.items()}
 """Kind of task -> what it can be told beside its data and input shape."""
+BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
+"""Options that are the post-processing's (see `BoxSettings`)."""
 FLAGS = {"directions": "directions/--labelled", "use_space": "space/--no-space"}
 """Options whose flag is not their name."""
 
@@ -188,7 +202,7 @@ def _check_options(kind: str, options: Mapping[str, Any]) -> None:
     """
     if kind not in TASKS and ":" not in kind:
         raise CompressError(f"--task: got {kind!r}. Must be {', '.join(TASKS)}, or package.module:Class for your own.")
-    foreign = [name for name in options if name not in TASK_OPTIONS.get(kind, ("labels",))]
+    foreign = [name for name in options if name not in TASK_OPTIONS.get(kind, ("labels", "unlabelled"))]
     if foreign:
         flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in foreign)
         raise CompressError(f"{flags}: not for {kind}. Remove {'it' if len(foreign) == 1 else 'them'}.")

@@ -18,7 +18,7 @@ from compress.pipeline.pictures import NOT_SHOWN, make_gallery
 from compress.pipeline.stages import model_identity
 from compress.pipeline.state import Run
 from compress.recipe import QuantizeStep
-from compress.tasks.base import Examination, Examiner
+from compress.tasks.base import Examination, Examiner, PostProcessing
 
 CANONICAL, PEER = "canonical", "onnxruntime int8"
 """Measured beside the run's own files."""
@@ -107,6 +107,7 @@ def make_report(
         placement=run.records["int8"].placement if "int8" in run.records else None,
         gallery=gallery,
         scan=scan.fingerprint if scan else "",
+        postprocessing=run.task.postprocessing() if isinstance(run.task, PostProcessing) else {},
     )
 
 

@@ -71,6 +71,7 @@ def run_quantize(
     *,
     seed: int = 0,
     threads: int | None = None,
+    latency_threads: int = 1,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Quantized:
@@ -79,14 +80,16 @@ def run_quantize(
     The choice is kept beside the file, in a .placement.json (see `place`). Each epoch is scored as the int8 file it
     would become, so the best epoch is the best file. With no epochs the calibrated model is written. LSTM and GRU
     layers are not quantised in training; at the end their forms in the file are compared (see `export_checked`).
+    What is chosen by time is timed on `latency_threads`.
 
     Raises:
+        ArtifactError: the choice beside the file was timed on another machine.
         ParityError: the file does not compute what the model computes; nothing is written.
         OutputError: another process is writing the file.
     """
     _check_trainable(model, task)  # before anything is timed
     with lock(out_file):
-        lowered = lower_and_place(model, task, step, out_file, on_progress)
+        lowered = lower_and_place(model, task, step, out_file, on_progress, threads=latency_threads)
         qat = train_int8(
             model,
             lowered,
@@ -98,7 +101,7 @@ def run_quantize(
             checkpoint=checkpoint,
             on_progress=on_progress,
         )
-        made, quantized = export_trained(qat, lowered.model, task, step, threads)
+        made, quantized = export_trained(qat, lowered.model, task, step, threads, latency_threads)
         save_model(made, out_file)
         _discard(checkpoint)
     lines = placement_lines(lowered.placement) if lowered.placement else ()
@@ -106,7 +109,13 @@ def run_quantize(
 
 
 def lower_and_place(
-    model: onnx.ModelProto, task: Task, step: QuantizeStep, out_file: Path, on_progress: Progress | None = None
+    model: onnx.ModelProto,
+    task: Task,
+    step: QuantizeStep,
+    out_file: Path,
+    on_progress: Progress | None = None,
+    *,
+    threads: int = 1,
 ) -> Lowered:
     """The lowered model and what of it runs in integers, as chosen for this file before, or now (see `place`)."""
     return place(
@@ -114,6 +123,7 @@ def lower_and_place(
         step,
         task.input_shape,
         lambda module: _float_layers(model, module, step.float_layers),
+        threads=threads,
         file=out_file.with_suffix(".placement.json"),
         on_progress=on_progress,
     )
@@ -180,7 +190,12 @@ def train_int8(
 
 
 def export_trained(
-    qat: fx.GraphModule, lowered: onnx.ModelProto, task: Task, step: QuantizeStep, threads: int | None = None
+    qat: fx.GraphModule,
+    lowered: onnx.ModelProto,
+    task: Task,
+    step: QuantizeStep,
+    threads: int | None = None,
+    latency_threads: int = 1,
 ) -> tuple[onnx.ModelProto, Quantized]:
     """The int8 file of a trained network, checked against it (see `export_checked`).
 
@@ -190,7 +205,9 @@ def export_trained(
     _, height, width = task.input_shape
     count = max(1, min(PARITY_IMAGES, PARITY_PIXELS // (height * width)))
     images = max(task.calibration_batches(count, count), key=len)  # batches may differ in width
-    return export_checked(qat, lowered, step, lambda file: score_model(file, task, threads).metric, images)
+    return export_checked(
+        qat, lowered, step, lambda file: score_model(file, task, threads).metric, images, latency_threads
+    )
 
 
 def _train(

@@ -26,8 +26,6 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
     for step in ("sensitivity", "replace"):
         if dict(steps_of(data)).get(step, {}).get("side") and kind in INPUTS and kind != "detection":
             yield f"{step}.side", f"not for {kind}. Remove it; `images` makes a scan quicker, too."
-    if at(data, "data", "unlabelled") and kind in INPUTS and kind != "detection":
-        yield "data.unlabelled", f"not for {kind}. Remove it."
     gate = "speedup_over_onnxruntime"
     if at(data, "gates", gate) is not None and not at(data, "compare", "onnxruntime"):
         yield f"gates.{gate}", "needs onnxruntime's own int8 file. Set compare: {onnxruntime: true}."

@@ -226,7 +226,17 @@ INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320), "detectio
 KEYS_OF = {
     "classification": ("directions", "labels"),
     "recognition": ("charset", "use_space", "widths"),
-    "detection": ("side", "crop", "augment", "dilate_teacher", "processes"),
+    "detection": (
+        "side",
+        "crop",
+        "augment",
+        "dilate_teacher",
+        "processes",
+        "threshold",
+        "box_threshold",
+        "unclip_ratio",
+        "max_candidates",
+    ),
 }
 
 
@@ -279,6 +289,16 @@ class TaskSettings(_Settings):
         description="for detection: processes that turn maps into boxes while the network runs on the next image; "
         "worth it where cores are idle",
     )
+    threshold: Annotated[Float, _rule(lambda v: 0 < v < 1, "Must be in (0, 1). Use e.g. 0.3.")] = Field(
+        0.3, description="for detection: a pixel is text above this probability, in scoring and in the training loss"
+    )
+    box_threshold: Annotated[Float, _rule(lambda v: 0 <= v <= 1, "Must be in [0, 1]. Use e.g. 0.6.")] = Field(
+        0.6, description="for detection: a box is kept from this mean probability on"
+    )
+    unclip_ratio: Annotated[Float, _rule(lambda v: 0 < v <= 10, "Must be in (0, 10]. Use e.g. 1.5.")] = Field(
+        1.5, description="for detection: boxes grow by this times area over perimeter"
+    )
+    max_candidates: Positive = Field(1000, description="for detection: contours of an image that may become boxes")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -305,8 +325,8 @@ class DataSettings(_Settings):
     val: Paths = Field(description="label list or lists that the metric is measured on")
     unlabelled: Paths = Field(
         (),
-        description="for detection: folders or label lists of any other images, whose labels are not looked at: "
-        "distillation keeps what the model says of them",
+        description="folders of images, or label lists, of any other kind, whose labels are not looked at: training "
+        "keeps what the original model says of them, beside what it learns from `train`",
     )
 
 

@@ -18,6 +18,8 @@ def print_report(report: Report, console: Console) -> None:
     """Print a run: stages, gates, notes; the plan and details stand in report.md."""
     console.print(Text(f"{report.title}, {report.date}", style="bold"))
     console.print(Text(tables.machine_line(report.machine)))
+    if scoring := tables.postprocessing_line(report.postprocessing):
+        console.print(Text(scoring))
     threads = {stage.latency.threads for stage in report.stages if stage.latency}
     print_table(_without(tables.stage_table(report), "parity", "file"), console, caption=_thread_note(threads))
     for stage in report.stages:

@@ -57,7 +57,7 @@ class DetectionTask:
         unlabelled: folders or label lists of images of any kind, whose labels are not looked at. Beside every
             labelled crop comes one of these, which only the teacher says something of: so a network that is trained
             on one kind of images keeps what it knew of others.
-        boxes: settings of the post-processing.
+        boxes: settings of the post-processing; the loss sharpens maps at its `threshold`.
         processes: in which maps become boxes while the network runs on the next image; see `Judges`.
 
     Raises:
@@ -170,7 +170,7 @@ class DetectionTask:
         probability = outputs[:, 0]
         _check_range(float(probability.detach().min()), float(probability.detach().max()))
         if outputs.shape[1] == 1:
-            return probability_loss(probability, targets)
+            return probability_loss(probability, targets, self.boxes.threshold)
         if targets.threshold is None:
             raise ModelError(
                 f"model: output shape {list(outputs.shape)}, three maps, but the task made no targets for the "
@@ -191,7 +191,7 @@ class DetectionTask:
             )
         teacher = teacher_outputs[:, 0]
         _check_range(float(teacher.min()), float(teacher.max()), "teacher")
-        return map_distillation(outputs[:, 0], teacher, self.dilate_teacher)
+        return map_distillation(outputs[:, 0], teacher, self.dilate_teacher, self.boxes.threshold)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Hmean at IoU 0.5 over all validation images, precision and recall in `details`. NaN counts as no text.
@@ -268,6 +268,11 @@ class DetectionTask:
         """Identity of regions and files of both data sets, and of the task's settings; not of file locations."""
         settings = (self.input_shape, self.side, self.crop, self.dilate_teacher, self.threshold_maps, self.augment)
         return fingerprint(self.kind, self._content, settings, vars(self.boxes))
+
+    def postprocessing(self) -> dict[str, float]:
+        """Settings of the post-processing, by their keys in a recipe."""
+        keys = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
+        return {key: getattr(self.boxes, key) for key in keys}
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of image or region that was skipped or repaired."""

@@ -71,15 +71,20 @@ def text_warnings(loaded: LoadedList, charset: Charset, training: bool) -> tuple
 def score_texts(read: Sequence[str | None], texts: Sequence[str]) -> Score:
     """Compare what was read, None where the output was unusable, with what stands there.
 
+    `alnum` compares letters and digits alone, whatever their case, over the texts that hold any: of the others (":",
+    "%") nothing would be left to read, and a model that reads nothing in them, or anything without letters, would be
+    right. Where no text holds any, there is no `alnum`.
+
     >>> score = score_texts(["Exit", "stop!", None], ["Exit", "STOP", "a"])
     >>> round(score.metric, 3), {name: round(value, 3) for name, value in score.details.items()}
     (0.333, {'alnum': 0.667, 'ned': 0.333})
     """
     pairs = list(zip(read, texts, strict=True))
     exact = [found == text for found, text in pairs]
-    alnum = [found is not None and _alnum(found) == _alnum(text) for found, text in pairs]
+    alnum = [found is not None and _alnum(found) == _alnum(text) for found, text in pairs if _alnum(text)]
     ned = [1.0 - reading_error(found, text) for found, text in pairs]
-    details = {"alnum": float(np.mean(alnum)), "ned": float(np.mean(ned))}
+    details = {"alnum": float(np.mean(alnum))} if alnum else {}
+    details["ned"] = float(np.mean(ned))
     return Score(float(np.mean(exact)), METRIC, len(pairs), details)
 
 

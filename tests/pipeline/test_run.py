@@ -401,3 +401,26 @@ def test_a_stale_folder_is_one_line_and_exit_code_2(inputs: Path, whole: Report)
         line for line in found.stderr.splitlines() if "stale" in line
     ]
     assert "Traceback" not in found.output
+
+
+def test_images_without_labels_shape_training_and_not_the_scan(folder: Path) -> None:
+    """Another image makes what was trained with it stale, but not the scan, whose scores it does not touch."""
+    steps = {name: tiny.STEPS[name] for name in ("sensitivity", "prune", "finetune")}
+    lists = {"train": "train/labels.txt", "val": "train/labels.txt"}
+    plain = run_recipe(tiny.recipe(folder, "plain", steps, data=lists), "")
+    shutil.copytree(folder / "plain", folder / "both")
+    for name in ("finetuned.onnx", "finetuned.json"):
+        (folder / "both" / name).unlink()
+    told: list[str] = []
+    given = tiny.recipe(folder, "both", steps, data={**lists, "unlabelled": "val"})
+    both = run_recipe(given, "", lambda done, total, message: told.append(message))
+    assert any("without labels" in message for message in told)
+    assert not any("sensitivity" in message for message in told)
+    trained = [(folder / out / "finetuned.onnx").read_bytes() for out in ("plain", "both")]
+    assert trained[0] != trained[1]
+    assert plain.stages[2].file == both.stages[2].file == "pruned.onnx"
+    assert run_recipe(given, "").stages[-1].score == both.stages[-1].score
+    image = next((folder / "val").rglob("*.png"))
+    image.write_bytes(next((folder / "train").rglob("*.png")).read_bytes())
+    with pytest.raises(ArtifactError, match=r"finetuned\.json"):
+        run_recipe(given, "")

@@ -68,7 +68,7 @@ def test_no_more_maps_are_made_ahead_than_there_are_processes(judges: Judges):
 
 
 def test_settings_reach_the_processes():
-    strict = Judges(1, BoxSettings(box_threshold=1.1))
+    strict = Judges(1, BoxSettings(threshold=0.99))
     assert [boxes for _, boxes, _ in results(strict, [scene(3)])] == [[]]
 
 
