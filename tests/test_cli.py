@@ -110,6 +110,7 @@ class FakePipeline(types.ModuleType):
             "inspect_model": Inspection(("x",), ("y",), {"Conv": 3}, cost, (GroupSummary("conv1", 16, 0.5),)),
             "run_sensitivity": SCAN,
             "run_prune": PLAN,
+            "run_plan": PLAN,
             "run_replace": Replaced(("a", "c"), ("replaced 2 of 3",)),
             "run_finetune": SCORE,
             "run_quantize": Quantized(Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64), ("recurrent layers: weights",)),
@@ -255,7 +256,7 @@ def test_prune(pipeline: FakePipeline, tmp_path: Path) -> None:
     args, keywords = pipeline.calls["run_prune"]
     assert args[1] == Path("p.onnx")
     assert (keywords["target"], keywords["align"]) == ({"macs": 0.5}, 16)
-    assert (keywords["criterion"], keywords["sensitivity"]) == ("l1", SCAN)
+    assert (keywords["criterion"], keywords["sensitivity"], keywords["scanned"]) == (None, SCAN, None)
     assert "0 of 1 groups pruned: MACs 100 -> 52 (0.52x)" in result.stdout
     assert "Predicted on this machine, one thread, int8 kernels: 4.00 -> 3.00 ms (0.75x)." in result.stdout
     assert "Note: a: too few" in result.stderr
@@ -264,7 +265,22 @@ def test_prune(pipeline: FakePipeline, tmp_path: Path) -> None:
 def test_prune_by_ratio(pipeline: FakePipeline) -> None:
     assert run("prune", "m.onnx", "--ratio", "0.3", "--out", "p.onnx").exit_code == 0
     keywords = pipeline.calls["run_prune"][1]
-    assert (keywords["target"], keywords["criterion"]) == ({"ratio": 0.3}, "fpgm")
+    assert (keywords["target"], keywords["criterion"]) == ({"ratio": 0.3}, None)
+
+
+def test_prune_what_was_replaced_by_a_scan_of_the_original(pipeline: FakePipeline, tmp_path: Path) -> None:
+    artifacts.save(SCAN, tmp_path / "s.json")
+    scan = ("--sensitivity", "s.json", "--scanned", "m.onnx")
+    assert run("prune", "r.onnx", *scan, "--target", "macs=0.5", "--out", "p.onnx").exit_code == 0
+    assert pipeline.calls["run_prune"][1]["scanned"] == onnx.ModelProto()
+    assert pipeline.calls["open_model"][0][0] == "m.onnx"
+
+
+def test_prune_by_a_plan(pipeline: FakePipeline) -> None:
+    result = run("prune", "m.onnx", "--plan", "plan.json", "--out", "p.onnx")
+    assert result.exit_code == 0, result.output
+    assert pipeline.calls["run_plan"] == ((onnx.ModelProto(), Path("p.onnx"), Path("plan.json")), {"input_shape": None})
+    assert "0 of 1 groups pruned: MACs 100 -> 52 (0.52x)" in result.stdout
 
 
 def test_prune_by_predicted_latency(pipeline: FakePipeline, tmp_path: Path) -> None:
@@ -416,6 +432,16 @@ def test_bench(bench_files: dict[str, Any]) -> None:
     assert {"cpu", "flags"} <= set(figures["machine"])
 
 
+def test_bench_counts_weights_beside_the_model(bench_files: dict[str, Any], tmp_path: Path) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(TINY)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(99, np.float32), "w"))
+    onnx.save_model(model, "b.onnx", save_as_external_data=True, location="b.data", size_threshold=0)
+    assert run("bench", "b.onnx", "--input", "3,4,4", "--out", "b.json").exit_code == 0
+    size = sum((tmp_path / name).stat().st_size for name in ("b.onnx", "b.data"))
+    assert json.loads(Path("b.json").read_text())["models"]["b.onnx"]["size_bytes"] == size
+
+
 class FakeOpenVinoSession:
     """Reads only b.onnx, and computes 0.5 more than it says."""
 
@@ -476,12 +502,23 @@ def test_crop(tmp_path: Path) -> None:
 
 def test_report(tmp_path: Path) -> None:
     machine = artifacts.Machine("cpu", (), 1, "os", {})
-    artifacts.save(Report("My run", "c", "d", machine, (), (), "f"), tmp_path / "report.json")
+    artifacts.save(Report("My run", "c", "d", machine, (), (), "f", scan="f"), tmp_path / "report.json")
     artifacts.save(SCAN, tmp_path / "sensitivity.json")
     result = run("report", tmp_path)
     assert "My run" in result.output
     assert "conv1" in (tmp_path / "report.md").read_text()
     assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("scan", "code", "said"), [("", 0, "is left out: the report does"), ("g", 2, "json: stale: ")])
+def test_report_does_not_show_the_scan_of_another_run(tmp_path: Path, scan: str, code: int, said: str) -> None:
+    machine = artifacts.Machine("cpu", (), 1, "os", {})
+    artifacts.save(Report("My run", "c", "d", machine, (), (), "f", scan=scan), tmp_path / "report.json")
+    artifacts.save(SCAN, tmp_path / "sensitivity.json")
+    result = run("report", tmp_path)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert not (tmp_path / "report.md").exists() or "conv1" not in (tmp_path / "report.md").read_text()
 
 
 def test_run(pipeline: FakePipeline, tmp_path: Path) -> None:
@@ -565,7 +602,7 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
             "--out: m.onnx is the input itself",
         ),
         (["prune", "m.onnx", "--target", "ratio=2", "--out", "p"], '--ratio: got "2". Must be a share in [0, 1)'),
-        (["prune", "m.onnx", "--out", "p.onnx"], "--ratio, --target: give exactly one of them"),
+        (["prune", "m.onnx", "--out", "p.onnx"], "--ratio, --target, --plan: give exactly one of them"),
         (["prune", "m.onnx", "--ratio", "1", "--out", "p"], "Error: --ratio: got 1.0. Must be a share in [0, 1)."),
         (["prune", "m.onnx", "--target", "0.5", "--out", "p"], "--target: got '0.5'. Must be ratio=, metric_drop=,"),
         (["prune", "m.onnx", "--target", "mac=0.5", "--out", "p"], "unknown key. Did you mean `macs`?"),
@@ -573,6 +610,9 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
         (["prune", "m", "--ratio", "0.5", "--precision", "int4", "--out", "p"], "Must be float32, int8 or mixed."),
         (["prune", "m.onnx", "--target", "macs=2", "--out", "p"], '--target macs: got "2". Must be a share in (0, 1]'),
         (["prune", "m.onnx", "--target", "macs=0.5", "--out", "p"], "needs --sensitivity FILE"),
+        (["prune", "m", "--plan", "p.json", "--ratio", "0.5", "--out", "p"], "--plan: give exactly one of them"),
+        (["prune", "m", "--plan", "p.json", "--align", "8", "--out", "p"], "--align: --plan has decided that. Remove"),
+        (["prune", "m", "--ratio", "0.5", "--scanned", "m", "--out", "p"], "--scanned: needs --sensitivity"),
         (["prune", "m.onnx", "--ratio", "0.3", "--align", "12", "--out", "p"], "--align: got 12. Must be 1, 2, 4 or"),
         (["prune", "m.onnx", "--ratio", "0.3", "--out", "m.onnx"], "--out: m.onnx is the input itself."),
         (["prune", "m.onnx", "--ratio", "0.3", "--out", "."], "--out: . is a folder."),
@@ -593,6 +633,14 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
         (
             ["finetune", "m", "--train", "t", "--data", "v", "--out", "o", "--distill", "1"],
             "--distill: got 1, but there is no --teacher.",
+        ),
+        (
+            ["finetune", "m", "--train", "t", "--data", "v", "--out", "o", "--unlabelled", "more"],
+            "--unlabelled: got more, but there is no --teacher to say what is in it. Give the original model.",
+        ),
+        (
+            ["quantize", "m", "--train", "t", "--data", "v", "--out", "o", "--unlabelled", "more"],
+            "--unlabelled: got more, but there is no --teacher to say what is in it. Give the original model.",
         ),
         (
             ["quantize", "m", "--train", "t", "--data", "v", "--out", "o", "--optimizer", "adm"],

@@ -226,8 +226,8 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
             "sensitivity.side: got 650. Must be a multiple of 32. Use e.g. 960 or 1280.",
         ),
         (
-            make_recipe(data={"train": "t.txt", "val": "v.txt", "unlabelled": "t.txt"}),
-            "data.unlabelled: not for classification. Remove it.",
+            make_recipe(data={"train": "t.txt", "val": "v.txt", "unlabelled": "nowhere"}),
+            "nowhere: no such file. Use --set data.unlabelled=PATH.",
         ),
         (make_recipe(compare={"images": -1}), "compare.images: got -1. Must be 0 or more."),
         (make_recipe(task={"kind": "recognition"}), "task: charset is missing. Recognition needs the charset file"),
@@ -249,7 +249,19 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         ),
         (make_recipe(task={"kind": "classification", "input": [3, 48]}), "task.input: got [3, 48]. Must be [channels,"),
         (make_recipe(data={"val": "v.txt"}), "data.train: missing. `finetune` and `quantize` train on it."),
-        (make_recipe(data={"train": "t.txt"}), "data.val: missing. Add it:"),
+        (make_recipe(data={"train": "t.txt"}), "data: val is missing. Name a label list, or `images`: a folder of"),
+        (
+            make_recipe(data={"images": ".", "val": "v.txt"}),
+            "data: got images and val. Must hold images, or train and val. Remove one.",
+        ),
+        (make_recipe(data={"images": "nowhere"}), "nowhere: no such file. Use --set data.images=PATH."),
+        (make_recipe(data={"images": ".", "held_back": 1}), "data.held_back: got 1. Must be a share in (0, 1)."),
+        (
+            make_recipe(
+                task={"kind": "detection"}, data={"images": "."}, steps=[{"finetune": {"epochs": 1, "distill": 0.0}}]
+            ),
+            "finetune.distill: got 0, but of `data.images` only the teacher's map is learned. Use e.g. 1.0.",
+        ),
         (make_recipe(data={"train": "t.txt", "val": []}), "data.val: got []. Must name one file or more."),
         (make_recipe(data={"train": "t.txt", "val": [3]}), "data.val[0]: got 3. Must be a path."),
         (make_recipe(seed=-1), "seed: got -1. Must be 0 or more."),

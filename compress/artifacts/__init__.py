@@ -6,6 +6,7 @@ run leaves either the old file or the new one, never half of one.
 """
 
 from compress.artifacts.gallery import Gallery, Picture, Reading
+from compress.artifacts.locking import lock
 from compress.artifacts.results import (
     VAL,
     ActivationScan,
@@ -37,6 +38,7 @@ from compress.artifacts.store import (
     fingerprint,
     fingerprint_each,
     load,
+    load_edited,
     save,
     to_json,
     write_atomic,
@@ -74,6 +76,8 @@ __all__ = [
     "fingerprint",
     "fingerprint_each",
     "load",
+    "load_edited",
+    "lock",
     "save",
     "to_json",
     "write_atomic",

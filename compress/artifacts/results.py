@@ -111,6 +111,10 @@ class Sensitivity:
     baseline: float
     ratios: tuple[float, ...]
     curves: dict[str, Curve]
+    model: str = ""
+    """Fingerprint of the scanned model alone; empty in files of earlier versions."""
+    input_shape: tuple[int, ...] = ()
+    """(C, H, W) that the curves' multiply-adds refer to."""
     version: int = VERSION
 
 
@@ -173,6 +177,10 @@ class PruningPlan:
     latency_after: float | None = None
     latency_precision: str = ""
     """`float32` or `int8`: the kernels that were timed."""
+    model: str = ""
+    """Fingerprint of the model that the plan is for; empty in files of earlier versions."""
+    input_shape: tuple[int, ...] = ()
+    """(C, H, W) that multiply-adds refer to."""
     version: int = VERSION
 
 
@@ -229,6 +237,10 @@ class Placement:
     padding: dict[str, int] = field(default_factory=dict)
     """Set of channels -> the width that zeros padded it to (see `compress.graph.padding`)."""
     notes: tuple[str, ...] = ()
+    threads: int = 1
+    """onnxruntime's, when `tried` was timed."""
+    machine: dict[str, str] = field(default_factory=dict)
+    """What else times hold for: `cpu`, its `flags` and `onnxruntime`'s version."""
     version: int = VERSION
 
 
@@ -296,6 +308,10 @@ class Report:
     """What of the int8 file runs in integers, and why; None where it was not chosen by timing."""
     gallery: Gallery | None = None
     """Single images; None where none were asked for, or the task shows none."""
+    scan: str = ""
+    """Fingerprint of the sensitivity scan that belongs to the run; empty where it has none."""
+    postprocessing: dict[str, float] = field(default_factory=dict)
+    """Setting of what follows the model -> value; empty where nothing can be set."""
     sets: tuple[SetResult, ...] = ()
     """The metric on the validation data, then on each test set; empty in reports of earlier versions."""
     version: int = VERSION

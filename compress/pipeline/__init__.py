@@ -10,7 +10,9 @@ from compress.pipeline.inputs import (
     score_in,
     score_model,
 )
+from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.pictures import score_with_pictures
+from compress.pipeline.planned import run_plan
 from compress.pipeline.replacing import run_replace
 from compress.pipeline.run import run_recipe
 from compress.pipeline.stages import run_prune, run_sensitivity
@@ -20,10 +22,12 @@ __all__ = [
     "examine_in",
     "examine_model",
     "inspect_model",
+    "label_unlabelled",
     "make_task",
     "open_any",
     "open_model",
     "run_finetune",
+    "run_plan",
     "run_prune",
     "run_quantize",
     "run_recipe",

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.artifacts import Score
-from compress.errors import CompressError, ModelError
+from compress.errors import CompressError, DataError, ModelError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.measure.runtime import Session
@@ -24,6 +24,7 @@ from compress.recipe import KEYS_OF, Recipe
 from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Examination, Examiner, Predict, Task
 from compress.tasks.classification import DirectionTask
+from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.detection import DetectionTask
 from compress.tasks.recognition import RecognitionTask
 
@@ -136,10 +137,16 @@ def make_task(
     crop: int | None = None,
     augment: str | None = None,
     unlabelled: Sequence[Path] | None = None,
+    agreement: bool | None = None,
     dilate_teacher: bool | None = None,
     processes: int | None = None,
+    threshold: float | None = None,
+    box_threshold: float | None = None,
+    unclip_ratio: float | None = None,
+    max_candidates: int | None = None,
 ) -> Task:
-    """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels`.
+    """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels` and
+    `unlabelled`.
 
     What is None is left to the task's own default. Which options go with which kind: `TASK_OPTIONS`.
 
@@ -157,13 +164,20 @@ def make_task(
         "crop": crop,
         "augment": augment,
         "unlabelled": unlabelled,
+        "agreement": agreement,
         "dilate_teacher": dilate_teacher,
         "processes": processes,
+        "threshold": threshold,
+        "box_threshold": box_threshold,
+        "unclip_ratio": unclip_ratio,
+        "max_candidates": max_candidates,
     }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, options)
     if input_shape is not None:
         options["input_shape"] = input_shape
+    if boxes := {name: options.pop(name) for name in BOX_OPTIONS if name in options}:
+        options["boxes"] = BoxSettings(**boxes)
     if kind in TASKS:
         return TASKS[kind](train, val, **options)
     return cast(Task, call_factory(kind, train, val, **options))
@@ -174,8 +188,10 @@ TASKS: dict[str, Callable[..., Task]] = {
     "recognition": RecognitionTask,
     "detection": DetectionTask,
 }
-TASK_OPTIONS = {**KEYS_OF, "detection": (*KEYS_OF["detection"], "unlabelled")}
+TASK_OPTIONS = {kind: (*keys, "unlabelled", "agreement") for kind, keys in KEYS_OF.items()}
 """Kind of task -> what it can be told beside its data and input shape."""
+BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
+"""Options that are the post-processing's (see `BoxSettings`)."""
 FLAGS = {"directions": "directions/--labelled", "use_space": "space/--no-space"}
 """Options whose flag is not their name."""
 
@@ -188,7 +204,7 @@ def _check_options(kind: str, options: Mapping[str, Any]) -> None:
     """
     if kind not in TASKS and ":" not in kind:
         raise CompressError(f"--task: got {kind!r}. Must be {', '.join(TASKS)}, or package.module:Class for your own.")
-    foreign = [name for name in options if name not in TASK_OPTIONS.get(kind, ("labels",))]
+    foreign = [name for name in options if name not in TASK_OPTIONS.get(kind, ("labels", "unlabelled"))]
     if foreign:
         flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in foreign)
         raise CompressError(f"{flags}: not for {kind}. Remove {'it' if len(foreign) == 1 else 'them'}.")
@@ -200,10 +216,14 @@ def recipe_task(recipe: Recipe) -> Task:
     """The task of a recipe, on its data.
 
     Raises:
-        DataError: the data cannot be read.
+        DataError: the data cannot be read, or holds images only (see `compress.pipeline.labelling.with_labels`).
     """
     data = recipe.data
-    return _task_on(recipe, data.train, data.val, unlabelled=data.unlabelled or None)
+    if not data.val:
+        raise DataError("data.images: not labelled yet. Only `compress run` takes a recipe on images without labels.")
+    return _task_on(
+        recipe, data.train, data.val, unlabelled=data.unlabelled or None, agreement=bool(data.images) or None
+    )
 
 
 def held_out_task(recipe: Recipe, lists: Sequence[Path]) -> Task:

@@ -15,11 +15,12 @@ from compress.artifacts import (
     PruningPlan,
     Report,
     Score,
+    Sensitivity,
     SetResult,
     StageResult,
 )
 from compress.errors import ArtifactError
-from compress.graph import read_model, save_model
+from compress.graph import deployed_bytes, read_model, save_model
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
@@ -29,7 +30,7 @@ from compress.pipeline.scoring import open_test_set, score_set
 from compress.pipeline.stages import model_identity
 from compress.pipeline.state import Run
 from compress.recipe import QuantizeStep
-from compress.tasks.base import Examination, Examiner
+from compress.tasks.base import Examination, Examiner, PostProcessing
 
 CANONICAL, PEER = "canonical", "onnxruntime int8"
 """Measured beside the run's own files."""
@@ -80,7 +81,7 @@ def measure_files(run: Run, files: dict[str, Path]) -> Measured:
 
 
 def _result(run: Run, name: str, file: Path, score: Score, latency: Latency) -> StageResult:
-    cost: Cost = model_cost(read_model(file), run.task.input_shape, file.stat().st_size)
+    cost: Cost = model_cost(read_model(file), run.task.input_shape, deployed_bytes(file))
     record = run.records.get(name)
     return StageResult(
         stage=name,
@@ -94,7 +95,9 @@ def _result(run: Run, name: str, file: Path, score: Score, latency: Latency) -> 
     )
 
 
-def make_report(run: Run, command: str, measured: Measured, plan: PruningPlan | None) -> Report:
+def make_report(
+    run: Run, command: str, measured: Measured, plan: PruningPlan | None, scan: Sensitivity | None = None
+) -> Report:
     """The report, and the pictures that it shows."""
     machine, notes = machine_info(), list(measured.notes)
     if saturates_int8(machine):
@@ -117,6 +120,8 @@ def make_report(run: Run, command: str, measured: Measured, plan: PruningPlan | 
         plan=_plan_table(plan),
         placement=run.records["int8"].placement if "int8" in run.records else None,
         gallery=gallery,
+        scan=scan.fingerprint if scan else "",
+        postprocessing=run.task.postprocessing() if isinstance(run.task, PostProcessing) else {},
         sets=measured.sets,
     )
 

@@ -19,17 +19,20 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
     names = [name for name, _ in steps_of(data) if name in STEPS]
     yield from _check_order(names)
     yield from _check_prune(dict(steps_of(data)))
-    if isinstance(data.get("data"), dict) and not at(data, "data", "train"):
+    if isinstance(data.get("data"), dict) and not at(data, "data", "train") and not at(data, "data", "images"):
         if {"teacher", "finetune", "quantize"} & set(names):
             yield "data.train", "missing. `finetune` and `quantize` train on it. Add a label list."
         elif at(data, "compare", "onnxruntime") is True:
             yield "data.train", "missing. `compare.onnxruntime` calibrates on it. Add a label list."
     kind = at(data, "task", "kind")
+    if at(data, "data", "images") and kind == "detection":
+        for step in sorted({"teacher", "finetune", "quantize"} & set(names)):
+            settings = dict(steps_of(data))[step]
+            if settings.get("distill") == 0 and settings.get("epochs") != 0:
+                yield f"{step}.distill", "got 0, but of `data.images` only the teacher's map is learned. Use e.g. 1.0."
     for step in ("sensitivity", "replace"):
         if dict(steps_of(data)).get(step, {}).get("side") and kind in INPUTS and kind != "detection":
             yield f"{step}.side", f"not for {kind}. Remove it; `images` makes a scan quicker, too."
-    if at(data, "data", "unlabelled") and kind in INPUTS and kind != "detection":
-        yield "data.unlabelled", f"not for {kind}. Remove it."
     yield from _check_sets(data)
     gate = "speedup_over_onnxruntime"
     if at(data, "gates", gate) is not None and not at(data, "compare", "onnxruntime"):

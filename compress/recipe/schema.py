@@ -228,7 +228,17 @@ INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320), "detectio
 KEYS_OF = {
     "classification": ("directions", "labels"),
     "recognition": ("charset", "use_space", "widths"),
-    "detection": ("side", "crop", "augment", "dilate_teacher", "processes"),
+    "detection": (
+        "side",
+        "crop",
+        "augment",
+        "dilate_teacher",
+        "processes",
+        "threshold",
+        "box_threshold",
+        "unclip_ratio",
+        "max_candidates",
+    ),
 }
 
 
@@ -287,6 +297,16 @@ class TaskSettings(_Settings):
         description="for detection: processes that turn maps into boxes while the network runs on the next image; "
         "worth it where cores are idle",
     )
+    threshold: Annotated[Float, _rule(lambda v: 0 < v < 1, "Must be in (0, 1). Use e.g. 0.3.")] = Field(
+        0.3, description="for detection: a pixel is text above this probability, in scoring and in the training loss"
+    )
+    box_threshold: Annotated[Float, _rule(lambda v: 0 <= v <= 1, "Must be in [0, 1]. Use e.g. 0.6.")] = Field(
+        0.6, description="for detection: a box is kept from this mean probability on"
+    )
+    unclip_ratio: Annotated[Float, _rule(lambda v: 0 < v <= 10, "Must be in (0, 10]. Use e.g. 1.5.")] = Field(
+        1.5, description="for detection: boxes grow by this times area over perimeter"
+    )
+    max_candidates: Positive = Field(1000, description="for detection: contours of an image that may become boxes")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -311,19 +331,37 @@ class DataSettings(_Settings):
 
     train: Paths = Field((), description="label list or lists to train and calibrate with")
     val: Paths = Field(
+        (),
         description="label list or lists that choose the epoch, the pruning ratios and the form of the file; without "
-        "`test` the gates look at them, too"
+        "`test` the gates look at them, too; required without `images`",
     )
     test: PathsByName = Field(
         default_factory=dict,
         description="label lists that nothing is chosen by, which judge the result: `name: list` of each set, or one "
         "list, whose set is called `test`",
     )
+    images: Paths = Field(
+        (),
+        description="instead of `train` and `val`: folders of images without labels, which the original model labels; "
+        "the metric is agreement with it on images that are held back",
+    )
+    held_back: Annotated[Float, _rule(lambda v: 0 < v < 1, "Must be a share in (0, 1). Use e.g. 0.2.")] = Field(
+        0.2, description="with `images`: share of them that is not trained on and measures the metric, at least one"
+    )
     unlabelled: Paths = Field(
         (),
-        description="for detection: folders or label lists of any other images, whose labels are not looked at: "
-        "distillation keeps what the model says of them",
+        description="folders of images, or label lists, of any other kind, whose labels are not looked at: training "
+        "keeps what the original model says of them, beside what it learns from `train`",
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        lists = [key for key in ("train", "val") if getattr(self, key)]
+        if self.images and lists:
+            raise _problem(f"got images and {' and '.join(lists)}. Must hold images, or train and val. Remove one.")
+        if not self.images and not self.val:
+            raise _problem("val is missing. Name a label list, or `images`: a folder of images without labels.")
+        return self
 
 
 class CompareSettings(_Settings):

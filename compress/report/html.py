@@ -29,6 +29,7 @@ def render_html(report: Report, sensitivity: Sensitivity | None = None) -> str:
     return _template("report.html.j2").render(
         report=report,
         machine=tables.machine_line(report.machine),
+        scoring=tables.postprocessing_line(report.postprocessing),
         headlines=tables.headlines(report),
         sets=tables.set_table(report),
         set_lines=tables.set_lines(report),

@@ -31,10 +31,12 @@ def render_markdown(report: Report, sensitivity: Sensitivity | None = None) -> s
 
 def _facts(report: Report) -> str:
     """How and where the figures came to be."""
+    scoring = tables.postprocessing_line(report.postprocessing)
     return (
         f"- command: `{report.command}`\n- date: {report.date}\n"
         f"- machine: {_escape(tables.machine_line(report.machine))}\n"
         f"- fingerprint of model, data and settings: `{report.fingerprint}`"
+        + (f"\n- {_escape(scoring)}" if scoring else "")
     )
 
 

@@ -332,6 +332,15 @@ def reading(value: Reading) -> str:
     return "(unusable output)" if value.text is None else value.text or "(nothing)"
 
 
+def postprocessing_line(settings: Mapping[str, float]) -> str:
+    """What follows the model, as it was set; empty where nothing can be.
+
+    >>> postprocessing_line({"threshold": 0.3, "max_candidates": 1000})
+    'post-processing: threshold 0.3, max_candidates 1000'
+    """
+    return f"post-processing: {', '.join(f'{name} {value:g}' for name, value in settings.items())}" if settings else ""
+
+
 def machine_line(machine: Machine) -> str:
     """Where figures were measured, in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())

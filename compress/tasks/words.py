@@ -72,6 +72,10 @@ def text_warnings(loaded: LoadedList, charset: Charset, training: bool) -> tuple
 def score_texts(read: Sequence[str | None], texts: Sequence[str]) -> tuple[Score, dict[str, np.ndarray]]:
     """Compare what was read, None where the output was unusable, with what stands there.
 
+    `alnum` compares letters and digits alone, whatever their case, over the texts that hold any: of the others (":",
+    "%") nothing would be left to read, and a model that reads nothing in them, or anything without letters, would be
+    right. Where no text holds any, there is no `alnum`.
+
     Returns:
         The score, and what each text adds to its figures (see `Examination.tallies`).
 
@@ -83,10 +87,11 @@ def score_texts(read: Sequence[str | None], texts: Sequence[str]) -> tuple[Score
     """
     pairs = list(zip(read, texts, strict=True))
     exact = [found == text for found, text in pairs]
-    alnum = [found is not None and _alnum(found) == _alnum(text) for found, text in pairs]
+    alnum = [found is not None and _alnum(found) == _alnum(text) for found, text in pairs if _alnum(text)]
     ned = [1.0 - reading_error(found, text) for found, text in pairs]
-    details = {"alnum": float(np.mean(alnum)), "ned": float(np.mean(ned))}
-    tallies = {METRIC: share_tallies(exact), "alnum": share_tallies(alnum)}
+    details = {"alnum": float(np.mean(alnum))} if alnum else {}
+    details["ned"] = float(np.mean(ned))
+    tallies = {METRIC: share_tallies(exact), **({"alnum": share_tallies(alnum)} if alnum else {})}
     return Score(float(np.mean(exact)), METRIC, len(pairs), details), tallies
 
 
