@@ -65,6 +65,11 @@ def interval(figures: np.ndarray, share: float = SHARE) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def figure_interval(tallies: np.ndarray) -> tuple[float, float]:
+    """The interval of one file's figure, from its tallies [N, 2]."""
+    return interval(bootstrap(np.asarray(tallies)[None])[:, 0])
+
+
 def _ratio(sums: np.ndarray) -> np.ndarray:
     """[..., 2] -> [...]"""
     numerator, denominator = sums[..., 0], sums[..., 1]

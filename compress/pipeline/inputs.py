@@ -22,7 +22,7 @@ from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
 from compress.recipe import KEYS_OF, Recipe
 from compress.report.inspection import GroupSummary, Inspection
-from compress.tasks.base import Examination, Examiner, Task
+from compress.tasks.base import Examination, Examiner, Predict, Task
 from compress.tasks.classification import DirectionTask
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.detection import DetectionTask
@@ -269,6 +269,21 @@ def score_in(
     return task.evaluate(runner.run) if limit is None else task.evaluate(runner.run, limit)
 
 
+def examine_in(
+    runtime: str, model: bytes, task: Task, threads: int | None = None, *, name: str = "model"
+) -> Examination:
+    """`examine_model` in any runtime, as `score_in` is `score_model`.
+
+    Raises:
+        ModelError: the runtime rejects it.
+        DataError: its output does not fit the task.
+        CompressError: the runtime is not installed.
+    """
+    runner = open_runner(runtime, model, None, name=name, threads=threads or default_threads())
+    task.check_model(runner.output_shape)
+    return _examine(task, runner.run)
+
+
 def score_model(
     model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None = None, limit: int | None = None
 ) -> Score:
@@ -289,8 +304,11 @@ def examine_model(model: Path | bytes | onnx.ModelProto, task: Task, threads: in
         ModelError: onnxruntime rejects it.
         DataError: its output does not fit the task.
     """
-    session = _checked_session(model, task, threads)
-    return task.examine(session.run) if isinstance(task, Examiner) else Examination(task.evaluate(session.run))
+    return _examine(task, _checked_session(model, task, threads).run)
+
+
+def _examine(task: Task, predict: Predict) -> Examination:
+    return task.examine(predict) if isinstance(task, Examiner) else Examination(task.evaluate(predict))
 
 
 def _checked_session(model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None) -> Session:

@@ -86,12 +86,23 @@ def headlines(report: Report) -> tuple[str, ...]:
     """What the last file makes of each test set, or of the validation data where there are none; the worst first."""
     if not report.stages or not report.sets:
         return ()
-    stage, metric = report.stages[-1].stage, report.stages[-1].score.name
+    stage, names = report.stages[-1].stage, _figure_names(report)
     return tuple(
-        f"{stage} on {set_name(one)}, {one.images} images: {metric} {with_interval(_last(report, one))}, "
-        f"drop {drop_with_interval(_last(report, one))}"
-        for one in test_sets(report) or report.sets
+        f"{stage} on {set_name(one)}, {one.images} images: "
+        + "; ".join(
+            f"{name} {with_interval(figures[name])}, drop {drop_with_interval(figures[name])}"
+            for name in names
+            if name in figures
+        )
+        for one, figures in ((one, one.stages[stage]) for one in test_sets(report) or report.sets)
     )
+
+
+def _figure_names(report: Report) -> tuple[str, ...]:
+    """Figures of the sets, the metric first."""
+    names = {name for one in report.sets for figures in one.stages.values() for name in figures}
+    metric = report.stages[0].score.name if report.stages else ""
+    return tuple(sorted(names, key=lambda name: (name != metric, name)))
 
 
 def set_name(one: SetResult) -> str:
@@ -99,15 +110,13 @@ def set_name(one: SetResult) -> str:
     return VALIDATION if one.name == VAL else one.name
 
 
-def set_table(report: Report) -> Table:
+def set_table(report: Report, figures_at_most: int | None = None) -> Table:
     """Every file on every set, with 95 % intervals; the test set where the last file loses most first, validation last.
 
     Without rows where no score says anything of single images, and there are no test sets: the stages' table has it.
     """
     sets = (*test_sets(report), *(one for one in report.sets if one.name == VAL))
-    names = tuple(dict.fromkeys(name for one in sets for figures in one.stages.values() for name in figures))
-    metric = report.stages[0].score.name if report.stages else ""
-    names = tuple(sorted(names, key=lambda name: (name != metric, name)))
+    names = _figure_names(report)[:figures_at_most]
     rows = tuple(
         (one.name, stage.stage, *_figure_cells(one.stages[stage.stage], names))
         for one in sets
