@@ -62,6 +62,8 @@ class Sensitivity:
     baseline: float
     ratios: tuple[float, ...]
     curves: dict[str, Curve]
+    code: dict[str, str] = field(default_factory=dict)
+    """Module -> hash of what measured the curves."""
     version: int = VERSION
 
 
@@ -249,4 +251,8 @@ class Report:
     """What of the int8 file runs in integers, and why; None where it was not chosen by timing."""
     gallery: Gallery | None = None
     """Single images; None where none were asked for, or the task shows none."""
+    settings: str = ""
+    """Fingerprint of the recipe's settings; "" in reports of earlier versions."""
+    code: str = ""
+    """Hash of the code that the stages were computed by; "" where a stage of an earlier version does not say."""
     version: int = VERSION

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress import artifacts
-from compress.artifacts import Cost, Gallery, Gate, Latency, PruningPlan, Report, Score, StageResult
+from compress.artifacts import Cost, Gallery, Gate, Latency, PruningPlan, Report, Score, Sensitivity, StageResult
 from compress.errors import ArtifactError
 from compress.graph import read_model, save_model
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax
+from compress.pipeline.code import differing, digest, recipe_settings, stage_code, task_modules
 from compress.pipeline.inputs import examine_model
 from compress.pipeline.pictures import NOT_SHOWN, make_gallery
 from compress.pipeline.stages import model_identity
 from compress.pipeline.state import Run
-from compress.recipe import QuantizeStep
+from compress.recipe import QuantizeStep, SensitivityStep
 from compress.tasks.base import Examination, Examiner
 
 CANONICAL, PEER = "canonical", "onnxruntime int8"
@@ -89,6 +90,7 @@ def make_report(run: Run, command: str, measured: Measured, plan: PruningPlan | 
     if saturates_int8(machine):
         notes.append("this CPU has no VNNI: 8-bit weights saturate in 16-bit sums here; weight_bits: 7 does not")
     notes += list(plan.notes) if plan else []
+    notes += code_notes(run)
     gallery = _gallery(run, measured, notes)
     return Report(
         title=run.recipe.name,
@@ -104,7 +106,37 @@ def make_report(run: Run, command: str, measured: Measured, plan: PruningPlan | 
         plan=_plan_table(plan),
         placement=run.records["int8"].placement if "int8" in run.records else None,
         gallery=gallery,
+        settings=artifacts.fingerprint(recipe_settings(run.recipe)),
+        code=code_digest(run),
     )
+
+
+def stage_codes(run: Run) -> dict[str, dict[str, str]]:
+    """Stage -> the code that computed it, in the order of the run."""
+    scan = run.recipe.out / "sensitivity.json"
+    scanned = {"sensitivity": artifacts.load(Sensitivity, scan).code} if run.recipe.find_step(SensitivityStep) else {}
+    return {**scanned, **{name: record.code for name, record in run.records.items()}}
+
+
+def code_digest(run: Run) -> str:
+    """One hash of the code of all stages; "" where one does not say."""
+    codes = stage_codes(run)
+    return digest({f"{stage} {name}": found for stage, code in codes.items() for name, found in code.items()}) if all(
+        codes.values()
+    ) else ""
+
+
+def code_notes(run: Run) -> list[str]:
+    """Which stages other code computed than this program has: together they are no run of any one version."""
+    notes = []
+    for stage, code in stage_codes(run).items():
+        now = stage_code(stage, task_modules(run.task))
+        changed = differing(now, code)
+        if not code:
+            notes.append(f"{stage}: computed by an earlier version of this program, which did not say by what code")
+        elif changed:
+            notes.append(f"{stage}: computed by other code than this program has now: {', '.join(changed)} changed")
+    return notes
 
 
 def _gallery(run: Run, measured: Measured, notes: list[str]) -> Gallery | None:

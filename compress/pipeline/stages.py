@@ -15,6 +15,7 @@ from compress.graph import save_model, to_onnx, to_torch
 from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.measure.runtime import Session
+from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.inputs import DEFAULT_SHAPE, score_model, static_shape
 from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
@@ -61,6 +62,9 @@ def run_sensitivity(
     previous = artifacts.load(Sensitivity, path) if path.exists() else None
     if previous is not None:
         artifacts.check_fresh(path, previous.fingerprint, identity)
+    code = stage_code("sensitivity", task_modules(task))
+    if previous is not None:
+        code = merge(previous.code or dict.fromkeys(code, MIXED), code)
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
 
     def score(pruned: nn.Module) -> Score:
@@ -77,12 +81,12 @@ def run_sensitivity(
         metric_name=task.metric_name,
         input_shape=task.input_shape,
         previous=previous,
-        on_cell=lambda scan: artifacts.save(scan, path),
+        on_cell=lambda scan: artifacts.save(replace(scan, code=code), path),
         on_progress=on_progress,
     )
     if not path.exists():  # a model without a single group to prune
-        artifacts.save(scan, path)
-    return scan
+        artifacts.save(replace(scan, code=code), path)
+    return replace(scan, code=artifacts.load(Sensitivity, path).code)
 
 
 def run_prune(

@@ -11,10 +11,14 @@ import onnx
 from compress import artifacts
 from compress.artifacts import Parity, Placement, Quantized, Replaced
 from compress.graph import read_model
+from compress.pipeline.code import begin, stage_code, task_modules
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Task
+
+BEGUN = ".code.json"
+"""What a stage leaves beside its checkpoint while it is computed: the code that it was begun by."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Record:
     parity: Parity | None = None
     notes: tuple[str, ...] = ()
     placement: Placement | None = None
+    code: dict[str, str] = dataclasses.field(default_factory=dict)
+    """What computed it (see `compress.pipeline.code`); nothing in records of earlier versions."""
     version: int = artifacts.VERSION
 
 
@@ -55,12 +61,14 @@ class Run:
             artifacts.check_fresh(file, _content(file), record.content)
         else:
             started = time.monotonic()
+            code = begin(self.recipe.out / f"{name}{BEGUN}", stage_code(name, task_modules(self.task)))
             made = compute(file)
             seconds = round(time.monotonic() - started, 1)
-            record = Record(identity, _content(file), seconds, notes=made.notes if made else ())
+            record = Record(identity, _content(file), seconds, notes=made.notes if made else (), code=code)
             if isinstance(made, Quantized):
                 record = dataclasses.replace(record, parity=made.parity, placement=made.placement)
             artifacts.save(record, record_file)
+        (self.recipe.out / f"{name}{BEGUN}").unlink(missing_ok=True)
         self.records[name] = record
         return read_model(file)
 

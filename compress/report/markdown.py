@@ -31,6 +31,7 @@ def _facts(report: Report) -> str:
         f"- command: `{report.command}`\n- date: {report.date}\n"
         f"- machine: {_escape(tables.machine_line(report.machine))}\n"
         f"- fingerprint of model, data and settings: `{report.fingerprint}`"
+        + (f"\n- code of the stages: `{report.code}`" if report.code else "")
     )
 
 
