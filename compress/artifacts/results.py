@@ -115,6 +115,8 @@ class Sensitivity:
     """Fingerprint of the scanned model alone; empty in files of earlier versions."""
     input_shape: tuple[int, ...] = ()
     """(C, H, W) that the curves' multiply-adds refer to."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Module -> hash of what measured the curves."""
     version: int = VERSION
 
 
@@ -314,4 +316,8 @@ class Report:
     """Setting of what follows the model -> value; empty where nothing can be set."""
     sets: tuple[SetResult, ...] = ()
     """The metric on the validation data, then on each test set; empty in reports of earlier versions."""
+    settings: str = ""
+    """Fingerprint of the recipe's settings; "" in reports of earlier versions."""
+    code: str = ""
+    """Hash of the code that the stages were computed by; "" where a stage of an earlier version does not say."""
     version: int = VERSION

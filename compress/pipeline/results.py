@@ -25,11 +25,12 @@ from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax
+from compress.pipeline.code import differing, digest, recipe_settings, stage_code, task_modules
 from compress.pipeline.pictures import NOT_SHOWN, make_gallery
 from compress.pipeline.scoring import open_test_set, score_set
 from compress.pipeline.stages import model_identity
 from compress.pipeline.state import Run
-from compress.recipe import QuantizeStep
+from compress.recipe import QuantizeStep, SensitivityStep
 from compress.tasks.base import Examination, Examiner, PostProcessing
 
 CANONICAL, PEER = "canonical", "onnxruntime int8"
@@ -103,6 +104,7 @@ def make_report(
     if saturates_int8(machine):
         notes.append("this CPU has no VNNI: 8-bit weights saturate in 16-bit sums here; weight_bits: 7 does not")
     notes += list(plan.notes) if plan else []
+    notes += code_notes(run)
     gallery = _gallery(run, measured, notes)
     return Report(
         title=run.recipe.name,
@@ -123,7 +125,39 @@ def make_report(
         scan=scan.fingerprint if scan else "",
         postprocessing=run.task.postprocessing() if isinstance(run.task, PostProcessing) else {},
         sets=measured.sets,
+        settings=artifacts.fingerprint(recipe_settings(run.recipe)),
+        code=code_digest(run),
     )
+
+
+def stage_codes(run: Run) -> dict[str, dict[str, str]]:
+    """Stage -> the code that computed it, in the order of the run."""
+    scan = run.recipe.out / "sensitivity.json"
+    scanned = {"sensitivity": artifacts.load(Sensitivity, scan).code} if run.recipe.find_step(SensitivityStep) else {}
+    return {**scanned, **{name: record.code for name, record in run.records.items()}}
+
+
+def code_digest(run: Run) -> str:
+    """One hash of the code of all stages; "" where one does not say."""
+    codes = stage_codes(run)
+    return (
+        digest({f"{stage} {name}": found for stage, code in codes.items() for name, found in code.items()})
+        if all(codes.values())
+        else ""
+    )
+
+
+def code_notes(run: Run) -> list[str]:
+    """Which stages other code computed than this program has: together they are no run of any one version."""
+    notes = []
+    for stage, code in stage_codes(run).items():
+        now = stage_code(stage, task_modules(run.task))
+        changed = differing(now, code)
+        if not code:
+            notes.append(f"{stage}: computed by an earlier version of this program, which did not say by what code")
+        elif changed:
+            notes.append(f"{stage}: computed by other code than this program has now: {', '.join(changed)} changed")
+    return notes
 
 
 def _gallery(run: Run, measured: Measured, notes: list[str]) -> Gallery | None:

@@ -37,6 +37,7 @@ def _facts(report: Report) -> str:
         f"- machine: {_escape(tables.machine_line(report.machine))}\n"
         f"- fingerprint of model, data and settings: `{report.fingerprint}`"
         + (f"\n- {_escape(scoring)}" if scoring else "")
+        + (f"\n- code of the stages: `{report.code}`" if report.code else "")
     )
 
 
