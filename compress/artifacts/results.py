@@ -75,7 +75,9 @@ class SetResult:
     fingerprint: str
     """Of the images, labels and settings."""
     stages: dict[str, dict[str, Figure]]
-    """Stage -> figure -> what it is; the score's own figure comes first."""
+    """Stage -> figure -> what it is; `metric` is one of the figures."""
+    metric: str
+    """Name of the score's own figure; a run without labels validates by agreement, and may have labelled test sets."""
 
 
 @dataclass(frozen=True)

@@ -221,10 +221,11 @@ def _metric_gates(first: StageResult, last: StageResult, sets: Sequence[SetResul
         "metric_min": (last.score.metric, ""),
     }
     found |= {f"{gate}.{VAL}": figure for gate, figure in found.items()}
-    tests = {one.name: one.stages[last.stage] for one in sets if one.name != VAL}
+    held_out = [one for one in sets if one.name != VAL]
+    tests = {one.name: one.stages[last.stage] for one in held_out}
     if not tests:
         return found
-    metric = first.score.name
+    metric = held_out[0].metric
     for name, figures in tests.items():
         found |= {
             f"metric_drop.{name}": (figures[metric].drop, ""),

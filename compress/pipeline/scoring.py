@@ -102,7 +102,7 @@ def compare_files(name: str, fingerprint: str, examined: Mapping[str, Examinatio
     names = (first.score.name, *(figure for figure in first.tallies if figure != first.score.name))
     columns = {figure: _compare_figure(figure, examined) for figure in names}
     stages = {stage: {figure: column[stage] for figure, column in columns.items()} for stage in examined}
-    return SetResult(name, first.score.count, fingerprint, stages)
+    return SetResult(name, first.score.count, fingerprint, stages, first.score.name)
 
 
 def _compare_figure(figure: str, examined: Mapping[str, Examination]) -> dict[str, Figure]:

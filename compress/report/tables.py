@@ -78,8 +78,7 @@ def test_sets(report: Report) -> tuple[SetResult, ...]:
 
 def _last(report: Report, one: SetResult) -> Figure:
     """The metric of the run's last file on a set."""
-    last = report.stages[-1]
-    return one.stages[last.stage][last.score.name]
+    return one.stages[report.stages[-1].stage][one.metric]
 
 
 def headlines(report: Report) -> tuple[str, ...]:
@@ -99,10 +98,10 @@ def headlines(report: Report) -> tuple[str, ...]:
 
 
 def _figure_names(report: Report) -> tuple[str, ...]:
-    """Figures of the sets, the metric first."""
-    names = {name for one in report.sets for figures in one.stages.values() for name in figures}
-    metric = report.stages[0].score.name if report.stages else ""
-    return tuple(sorted(names, key=lambda name: (name != metric, name)))
+    """Figures of the sets, their metrics first: the test sets' one, then the validation's, where that is another."""
+    sets = (*test_sets(report), *report.sets)
+    names = {name for one in sets for figures in one.stages.values() for name in figures}
+    return tuple(dict.fromkeys((*(one.metric for one in sets), *sorted(names))))
 
 
 def set_name(one: SetResult) -> str:
@@ -110,13 +109,13 @@ def set_name(one: SetResult) -> str:
     return VALIDATION if one.name == VAL else one.name
 
 
-def set_table(report: Report, figures_at_most: int | None = None) -> Table:
+def set_table(report: Report, metrics_alone: bool = False) -> Table:
     """Every file on every set, with 95 % intervals; the test set where the last file loses most first, validation last.
 
     Without rows where no score says anything of single images, and there are no test sets: the stages' table has it.
     """
     sets = (*test_sets(report), *(one for one in report.sets if one.name == VAL))
-    names = _figure_names(report)[:figures_at_most]
+    names = tuple(dict.fromkeys(one.metric for one in sets)) if metrics_alone else _figure_names(report)
     rows = tuple(
         (one.name, stage.stage, *_figure_cells(one.stages[stage.stage], names))
         for one in sets

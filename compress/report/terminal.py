@@ -21,7 +21,7 @@ def print_report(report: Report, console: Console) -> None:
     if scoring := tables.postprocessing_line(report.postprocessing):
         console.print(Text(scoring))
     if tables.test_sets(report):
-        print_table(tables.set_table(report, 1), console, caption=" ".join(tables.set_lines(report)))
+        print_table(tables.set_table(report, metrics_alone=True), console, caption=" ".join(tables.set_lines(report)))
     for line in tables.headlines(report):
         console.print(Text(line))
     threads = {stage.latency.threads for stage in report.stages if stage.latency}
