@@ -322,3 +322,51 @@ def test_recipes_that_make_no_sense(inputs: Inputs, settings: dict, said: str) -
     )
     assert result.exit_code == 2, result.output
     assert said in result.stderr.replace("\n", " ")
+
+
+# --- post-processing ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("threshold", "1.5", "threshold: got 1.5. Must be in (0, 1). Use e.g. 0.3."),
+        ("box-threshold", "2", "box_threshold: got 2. Must be in [0, 1]. Use e.g. 0.6."),
+        ("unclip-ratio", "0", "unclip_ratio: got 0. Must be in (0, 10]. Use e.g. 1.5."),
+        ("max-candidates", "0", "max_candidates: got 0. Must be 1 or more. Use e.g. 1000."),
+    ],
+)
+def test_post_processing_out_of_range(inputs: Inputs, command: str, option: str, value: str, said: str) -> None:
+    assert refused(inputs.run(command, **{option: value})) == f"Error: {said}"
+
+
+def test_evaluate_says_the_post_processing(inputs: Inputs) -> None:
+    found = inputs.run("evaluate", **{"box-threshold": "0.5", "unclip-ratio": "2"})
+    assert found.exit_code == 0
+    assert "post-processing: threshold 0.3, box_threshold 0.5, unclip_ratio 2, max_candidates 1000" in found.stdout
+
+
+def test_a_run_s_report_says_the_post_processing(inputs: Inputs) -> None:
+    path, out = recipe(inputs.folder, box_threshold=0.5, max_candidates=50), inputs.folder / "settings"
+    result = CliRunner().invoke(app, ["run", str(path), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    said = "post-processing: threshold 0.3, box_threshold 0.5, unclip_ratio 1.5, max_candidates 50"
+    assert said in result.output
+    assert said in (out / "report.md").read_text()
+    assert said in (out / "report.html").read_text()
+    assert artifacts.load(Report, out / "report.json").postprocessing["box_threshold"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"threshold": 0}, "task.threshold: got 0"),
+        ({"box_threshold": 1.01}, "task.box_threshold: got 1.01. Must be in [0, 1]. Use e.g. 0.6."),
+        ({"unclip_ratio": 11}, "task.unclip_ratio: got 11"),
+        ({"max_candidates": 0}, "task.max_candidates: got 0. Must be 1 or more."),
+        ({"kind": "classification", "box_threshold": 0.5}, "box_threshold: not for classification. Remove"),
+    ],
+)
+def test_recipes_whose_post_processing_makes_no_sense(inputs: Inputs, settings: dict, said: str) -> None:
+    test_recipes_that_make_no_sense(inputs, settings, said)

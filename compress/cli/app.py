@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from compress.cli import files, pruning, replacing, running, training
+from compress.cli import cropping, files, pruning, replacing, running, training
 from compress.errors import CompressError, reason
 
 BAD_INPUT = 2
@@ -114,6 +114,7 @@ for command in (
     training.finetune,
     training.quantize,
     files.evaluate,
+    cropping.crop,
     files.bench,
     files.report,
     running.run,

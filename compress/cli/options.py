@@ -145,11 +145,15 @@ Widths = Annotated[
 ]
 Side = Annotated[int | None, setting(TaskSettings, "side")]
 Processes = Annotated[int | None, setting(TaskSettings, "processes")]
+Threshold = Annotated[float | None, setting(TaskSettings, "threshold")]
+BoxThreshold = Annotated[float | None, setting(TaskSettings, "box_threshold")]
+UnclipRatio = Annotated[float | None, setting(TaskSettings, "unclip_ratio")]
+MaxCandidates = Annotated[int | None, setting(TaskSettings, "max_candidates")]
 Unlabelled = Annotated[
     list[Path] | None,
     typer.Option(
         "--unlabelled",
-        help="for detection: folder or label list of any other images, to learn what the teacher says of them; may be "
+        help="folder of images, or label list, of any other kind, to keep what the --teacher says of them; may be "
         "repeated.",
         metavar="PATH",
     ),

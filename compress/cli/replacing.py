@@ -52,6 +52,10 @@ def replace(
     widths: options.Widths = None,
     side: options.Side = None,
     processes: options.Processes = None,
+    threshold: options.Threshold = None,
+    box_threshold: options.BoxThreshold = None,
+    unclip_ratio: options.UnclipRatio = None,
+    max_candidates: options.MaxCandidates = None,
     threads: options.Threads = None,
 ) -> None:
     """Put a cheaper activation in the place of another, everywhere or where it alone costs little metric.
@@ -86,6 +90,10 @@ def replace(
             widths=widths,
             side=side,
             processes=processes,
+            threshold=threshold,
+            box_threshold=box_threshold,
+            unclip_ratio=unclip_ratio,
+            max_candidates=max_candidates,
         )
         if data
         else None

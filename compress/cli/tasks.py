@@ -28,6 +28,10 @@ def make_task(
     unlabelled: Sequence[Path] | None = None,
     dilate_teacher: bool | None = None,
     processes: int | None = None,
+    threshold: float | None = None,
+    box_threshold: float | None = None,
+    unclip_ratio: float | None = None,
+    max_candidates: int | None = None,
 ) -> "Task":
     """Read options as values and make the task.
 
@@ -52,6 +56,10 @@ def make_task(
         unlabelled=unlabelled,
         dilate_teacher=dilate_teacher,
         processes=processes,
+        threshold=threshold,
+        box_threshold=box_threshold,
+        unclip_ratio=unclip_ratio,
+        max_candidates=max_candidates,
     )
 
 

@@ -12,6 +12,7 @@ from compress.cli.progress import progress, say
 from compress.cli.tasks import make_task
 from compress.errors import CompressError
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
+from compress.recipe.schema import CompareSettings
 
 if TYPE_CHECKING:
     from compress.tasks.base import Task
@@ -43,6 +44,10 @@ def finetune(
     widths: options.Widths = None,
     side: options.Side = None,
     processes: options.Processes = None,
+    threshold: options.Threshold = None,
+    box_threshold: options.BoxThreshold = None,
+    unclip_ratio: options.UnclipRatio = None,
+    max_candidates: options.MaxCandidates = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
@@ -71,6 +76,7 @@ def finetune(
     }
     step = options.build(FinetuneStep, values)
     options.check_out(out, model, teacher or model)
+    _check_unlabelled(unlabelled, teacher)
     from compress import pipeline
 
     made = make_task(
@@ -85,6 +91,10 @@ def finetune(
         widths=widths,
         side=side,
         processes=processes,
+        threshold=threshold,
+        box_threshold=box_threshold,
+        unclip_ratio=unclip_ratio,
+        max_candidates=max_candidates,
         crop=crop,
         augment=augment,
         unlabelled=unlabelled,
@@ -94,6 +104,8 @@ def finetune(
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
+        if unlabelled and original is not None:
+            made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         score = pipeline.run_finetune(
             proto,
             original,
@@ -141,6 +153,7 @@ def quantize(
     recurrent: Annotated[str | None, setting(QuantizeStep, "recurrent")] = None,
     optimize: Annotated[str | None, setting(QuantizeStep, "optimize")] = None,
     weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
+    latency_threads: Annotated[int | None, setting(CompareSettings, "threads", "--latency-threads")] = None,
     input_size: options.Input = None,
     directions: options.Directions = None,
     labels: options.Labels = None,
@@ -149,6 +162,10 @@ def quantize(
     widths: options.Widths = None,
     side: options.Side = None,
     processes: options.Processes = None,
+    threshold: options.Threshold = None,
+    box_threshold: options.BoxThreshold = None,
+    unclip_ratio: options.UnclipRatio = None,
+    max_candidates: options.MaxCandidates = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
@@ -183,7 +200,9 @@ def quantize(
         "weight_bits": weight_bits,
     }
     step = options.build(QuantizeStep, values)
+    timed = options.build(CompareSettings, {"threads": latency_threads})
     options.check_out(out, model, teacher or model)
+    _check_unlabelled(unlabelled, teacher)
     from compress import pipeline
     from compress.report import tables
 
@@ -199,6 +218,10 @@ def quantize(
         widths=widths,
         side=side,
         processes=processes,
+        threshold=threshold,
+        box_threshold=box_threshold,
+        unclip_ratio=unclip_ratio,
+        max_candidates=max_candidates,
         crop=crop,
         augment=augment,
         unlabelled=unlabelled,
@@ -208,6 +231,8 @@ def quantize(
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
+        if unlabelled and original is not None:
+            made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         result = pipeline.run_quantize(
             proto,
             original,
@@ -216,6 +241,7 @@ def quantize(
             step,
             seed=seed,
             threads=threads,
+            latency_threads=timed.threads,
             checkpoint=checkpoint,
             on_progress=on_progress,
             on_note=say,
@@ -236,6 +262,19 @@ def _distill(weight: float | None, teacher: str | None) -> float | None:
     if teacher is None and weight:
         raise CompressError(f"--distill: got {weight:g}, but there is no --teacher. Give the original model.")
     return 0.0 if teacher is None else weight
+
+
+def _check_unlabelled(unlabelled: list[Path] | None, teacher: str | None) -> None:
+    """Without a teacher nothing is known of these images.
+
+    Raises:
+        CompressError: there are some, but no teacher.
+    """
+    if unlabelled and teacher is None:
+        raise CompressError(
+            f"--unlabelled: got {unlabelled[0]}, but there is no --teacher to say what is in it. Give the original "
+            "model."
+        )
 
 
 def _print_score(score: Score, out: Path, task: "Task") -> None:

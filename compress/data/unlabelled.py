@@ -1,13 +1,16 @@
 """Images without labels, of any kind: what a network can learn from its teacher alone."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from compress.data.images import read_image
-from compress.data.labels import read_labels
+from compress.data.images import LoadedList, load_images, read_image
+from compress.data.labels import Entry, LabelList, read_labels
+from compress.data.lmdb_folder import FILE, load_list
 from compress.data.scene_augment import GEOMETRIES, change_light, random_crop
 from compress.data.scenes import IMAGE_SUFFIXES
 from compress.errors import DataError
@@ -30,6 +33,41 @@ def list_images(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path}: no images. Expected {', '.join(IMAGE_SUFFIXES)} in it, or a label list.")
     return found
+
+
+def split_images(files: Sequence[Path], held_back: float) -> tuple[list[Path], list[Path]]:
+    """Part images into those to train on and those held back, at least one, by a hash of their content.
+
+    So the parts depend neither on names nor on the order, and a copy of an image is in the part of the image.
+
+    Args:
+        files: at least two, of different content.
+        held_back: share of them to hold back, in (0, 1).
+
+    Raises:
+        DataError: there is nothing to part.
+    """
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    distinct = sorted(set(hashes))
+    if len(distinct) < 2:
+        raise DataError(f"images: got {len(files)}, {len(distinct)} of them different. Must be two or more.")
+    count = min(max(1, round(held_back * len(distinct))), len(distinct) - 1)
+    held = set(distinct[:count])
+    train = [file for file, digest in zip(files, hashes, strict=True) if digest not in held]
+    return train, [file for file, digest in zip(files, hashes, strict=True) if digest in held]
+
+
+def load_unlabelled(path: Path, max_height: int | None = None) -> LoadedList:
+    """Decode the images of a folder and its subfolders, of a label list, or of an LMDB folder; all texts are empty.
+
+    Raises:
+        DataError: there are none, or more than `MAX_BAD_SHARE` of them cannot be decoded.
+    """
+    if path.is_dir() and not (path / FILE).is_file():
+        entries = tuple(Entry(file, "", number) for number, file in enumerate(list_images(path), start=1))
+        return load_images(LabelList(path, entries), max_height)
+    loaded = load_list(path, max_height)
+    return replace(loaded, entries=tuple(replace(entry, text="") for entry in loaded.entries))
 
 
 def content_of_images(files: Sequence[Path]) -> Iterator[bytes]:

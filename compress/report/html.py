@@ -29,6 +29,10 @@ def render_html(report: Report, sensitivity: Sensitivity | None = None) -> str:
     return _template("report.html.j2").render(
         report=report,
         machine=tables.machine_line(report.machine),
+        scoring=tables.postprocessing_line(report.postprocessing),
+        headlines=tables.headlines(report),
+        sets=tables.set_table(report),
+        set_lines=tables.set_lines(report),
         tables=_filled(tables.stage_table(report), tables.gate_table(report)),
         more_tables=_filled(tables.detail_table(report), tables.plan_table(report), tables.placement_table(report)),
         curves=tables.sensitivity_table(sensitivity) if sensitivity else None,

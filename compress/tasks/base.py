@@ -5,7 +5,7 @@ are scored by the very same lines.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,8 @@ from compress.artifacts import Score
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Float32 images [N, 3, H, W] -> the model's first output, float32 [N, ...]."""
+Progress = Callable[[int, int, str], None]
+"""(done, in all, message)"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class Examination:
 
     score: Score
     cases: tuple[Case, ...] = ()
+    tallies: dict[str, np.ndarray] = field(default_factory=dict)
+    """Figure (the score's own name, or one of its details) -> [N, 2]: what each of N images adds to the numerator and
+    denominator of the figure. Intervals are made from them (`compress.measure.intervals`); none, no intervals."""
 
 
 class Task(Protocol):
@@ -108,6 +113,28 @@ class Examiner(Protocol):
 
     def picture(self, case: Case) -> np.ndarray:
         """The image that a case of this task is about, uint8 BGR [h, w, 3]."""
+
+
+@runtime_checkable
+class Unlabelled(Protocol):
+    """What a task offers beside `Task` if it trains on images that only the original model says something of."""
+
+    def label_unlabelled(self, predict: Predict, original: str, on_progress: Progress | None = None) -> Task:
+        """The same task, its images without labels labelled by the original model, once, for all of training.
+
+        Args:
+            predict: the original model.
+            original: its identity, which becomes part of the task's fingerprint.
+            on_progress: called as (images done, in all, message).
+        """
+
+
+@runtime_checkable
+class PostProcessing(Protocol):
+    """What a task offers beside `Task` if settings of what follows the model decide its metric; reports say them."""
+
+    def postprocessing(self) -> dict[str, float]:
+        """Setting -> value, by the keys of a recipe."""
 
 
 @runtime_checkable

@@ -10,21 +10,44 @@ import cv2
 import numpy as np
 import pyclipper
 
+from compress.errors import DataError
+
 MIN_SIDE = 3
 """Boxes narrower than this, in pixels of the map, are noise; after growing they must have 2 more."""
 
 
+MAX_UNCLIP_RATIO = 10.0
+"""Boxes grown by more would be larger than any text; far more leaves the range of whole pixels."""
+
+
 @dataclass(frozen=True)
 class BoxSettings:
-    """PaddleOCR's defaults for PP-OCR."""
+    """Settings of the post-processing; the defaults are PaddleOCR's for PP-OCR.
+
+    Raises:
+        DataError: a setting is out of its range.
+    """
 
     threshold: float = 0.3
     """A pixel is text above this probability."""
     box_threshold: float = 0.6
     """A box is kept from this mean probability on."""
     max_candidates: int = 1000
+    """Contours that are looked at, at most."""
     unclip_ratio: float = 1.5
     """Boxes grow by area * this / perimeter, as the network was trained on shrunk text."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise DataError(f"threshold: got {self.threshold:g}. Must be in (0, 1). Use e.g. 0.3.")
+        if not 0 <= self.box_threshold <= 1:
+            raise DataError(f"box_threshold: got {self.box_threshold:g}. Must be in [0, 1]. Use e.g. 0.6.")
+        if not 0 < self.unclip_ratio <= MAX_UNCLIP_RATIO:
+            raise DataError(
+                f"unclip_ratio: got {self.unclip_ratio:g}. Must be in (0, {MAX_UNCLIP_RATIO:g}]. Use e.g. 1.5."
+            )
+        if self.max_candidates < 1:
+            raise DataError(f"max_candidates: got {self.max_candidates}. Must be 1 or more. Use e.g. 1000.")
 
 
 def find_boxes(

@@ -10,6 +10,7 @@ So the post-processing's own constant threshold takes the branch's place: Dice o
 DBNet does. With the weights below the same network reached .9096 in 3 epochs; with Dice on the map alone .8958.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +20,14 @@ ALPHA, BETA = 5.0, 10.0
 ENTROPY, DICE, BINARY = 1.0, 2.0, 2.0
 """Weights where there is a probability map alone: balanced cross entropy, Dice, Dice of the binarised map."""
 STEEPNESS, THRESHOLD = 50.0, 0.3
-"""Binarisation: DBNet's k, and the threshold that post-processing uses."""
+"""Binarisation: DBNet's k, and the threshold that post-processing uses unless it is set otherwise."""
 NEGATIVE_RATIO = 3.0
 """The hardest pixels without text that are learned from, for each pixel of text (OHEM)."""
 MIN_NEGATIVES = 500
 """As many at least, so that a batch without text teaches something, too."""
 EPSILON, LEAST = 1e-6, 1e-30
+LEAK = 0.01
+"""Factor on the cross entropy's gradient at pixels labelled text where the network gives less than EPSILON."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,17 @@ def balanced_mean(losses: Tensor, positive: Tensor, counted: Tensor) -> Tensor:
 def cross_entropy(probability: Tensor, wanted: Tensor) -> Tensor:
     """Binary cross entropy of each pixel, in nats; never infinite.
 
-    A pruned network may say 0 everywhere before it is trained, with logits of -30. Clamped at `EPSILON` its map would
-    have no gradient at all (one of 0.54x MACs stayed so); down to `LEAST` it has that of a logit.
+    Below a probability of `EPSILON` (a logit of -13.8) a pixel labelled text has `LEAK` of the gradient that it would
+    have. With no gradient there, a network that pruning left silent, with logits of -30 everywhere, never learns. With
+    all of it, the labels' inaccuracy dominates: on receipts the deployed detector gives less than `EPSILON` to 25 % of
+    the pixels of text, at edges of boxes that are drawn a few pixels off and between words, and their loss is the
+    largest. docs/training.md, "Pixels that the labels get wrong", compares the three.
+
+    >>> cross_entropy(torch.tensor([0.5, 1e-6, 1e-8]), torch.ones(3)).round(decimals=3).tolist()
+    [0.6930000185966492, 13.815999984741211, 13.862000465393066]
     """
-    text = probability.clamp_min(LEAST).log()
+    text = probability.clamp_min(EPSILON).log()
+    text = text + LEAK * (probability.clamp(LEAST, EPSILON).log() - math.log(EPSILON))
     return -(wanted * text + (1 - wanted) * (1 - probability).clamp_min(EPSILON).log())
 
 
@@ -76,20 +86,23 @@ def dice(probability: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
     return 1 - (2 * shared + EPSILON) / (total + EPSILON)
 
 
-def binarise(probability: Tensor) -> Tensor:
+def binarise(probability: Tensor, threshold: float = THRESHOLD) -> Tensor:
     """DBNet's differentiable binarisation, at the constant threshold of the post-processing: still in [0, 1].
 
     >>> binarise(torch.tensor([0.2, 0.3, 0.4])).round(decimals=2).tolist()
     [0.009999999776482582, 0.5, 0.9900000095367432]
     """
-    return torch.sigmoid(STEEPNESS * (probability - THRESHOLD))
+    return torch.sigmoid(STEEPNESS * (probability - threshold))
 
 
-def probability_loss(probability: Tensor, targets: DbTargets) -> Tensor:
-    """Loss of a probability map [N, H, W] alone, which is all that an exported DBNet computes."""
+def probability_loss(probability: Tensor, targets: DbTargets, threshold: float = THRESHOLD) -> Tensor:
+    """Loss of a probability map [N, H, W] alone, which is all that an exported DBNet computes.
+
+    `threshold` is the post-processing's, where the map is cut.
+    """
     entropy = balanced_mean(cross_entropy(probability, targets.text), targets.text, targets.counted)
     overlap = dice(probability, targets.text, targets.counted)
-    borders = dice(binarise(probability), targets.text, targets.counted)
+    borders = dice(binarise(probability, threshold), targets.text, targets.counted)
     return ENTROPY * entropy + DICE * overlap + BINARY * borders
 
 
@@ -104,7 +117,7 @@ def db_loss(maps: Tensor, targets: DbTargets) -> Tensor:
     return ALPHA * balanced + BETA * distance + dice(binary, targets.text, targets.counted)
 
 
-def map_distillation(probability: Tensor, teacher: Tensor, dilate: bool) -> Tensor:
+def map_distillation(probability: Tensor, teacher: Tensor, dilate: bool, threshold: float = THRESHOLD) -> Tensor:
     """How far a probability map [N, H, W] is from its teacher's: as `probability_loss`, with soft targets.
 
     The cross entropy's least value, the teacher's own entropy, is taken off.
@@ -114,6 +127,7 @@ def map_distillation(probability: Tensor, teacher: Tensor, dilate: bool) -> Tens
         teacher: the teacher's map.
         dilate: learn the teacher's map widened by one pixel to the right and below, as PP-OCRv2's CML does
             (arXiv 2109.03144, section 2.1: a 2x2 dilation of the teacher's response).
+        threshold: the post-processing's, where both maps are cut.
     """
     if dilate:
         padded = torch.nn.functional.pad(teacher[:, None], (1, 0, 1, 0))
@@ -122,5 +136,5 @@ def map_distillation(probability: Tensor, teacher: Tensor, dilate: bool) -> Tens
     excess = cross_entropy(probability, teacher) - cross_entropy(teacher, teacher)
     entropy = balanced_mean(excess, (teacher > 0.5).to(teacher.dtype), everywhere)
     overlap = dice(probability, teacher, everywhere)
-    borders = dice(binarise(probability), binarise(teacher), everywhere)
+    borders = dice(binarise(probability, threshold), binarise(teacher, threshold), everywhere)
     return ENTROPY * entropy + DICE * overlap + BINARY * borders

@@ -4,8 +4,13 @@ from torch import Tensor
 
 from compress.errors import ModelError
 
-MIN_PROBABILITY = 1e-12
-"""Probabilities are raised to this before the logarithm, so that a saturated softmax costs 27.6, not infinity."""
+MIN_PROBABILITY = 1e-30
+"""Probabilities are raised to this before the logarithm, so that a saturated softmax costs 69, not infinity.
+
+Below it there is no gradient, so it must lie below whatever a network that is wrong may say. Above it the gradient in
+the softmax's logits is that of cross entropy, p - 1 for the right class, however wrong the network is: for logits up to
+69 apart. Float32 goes down to 1e-38, but the gradient in the probability is 1/p, and a loss may have a weight.
+"""
 
 
 def log_probabilities(outputs: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ def fit(
             if average:
                 average_weights(averaged, module, average, step)
             if on_progress:
-                on_progress(step + 1, total, f"epoch {epoch}/{epochs} loss {value:.3f} best {state.best_metric:.4f}")
+                on_progress(step + 1, total, f"epoch {epoch}/{epochs} loss {value:.4f} best {state.best_metric:.4f}")
         _finish_epoch(state, epoch, averaged, evaluate)
         _save(checkpoint, fingerprint, module, tuner, state, averaged)
     module.load_state_dict(state.best_weights if keep_best else averaged.state_dict())

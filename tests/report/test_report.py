@@ -215,3 +215,15 @@ def test_write_report(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["report.json", "report.md", "report.html"]
     assert artifacts.load(Report, written[0]) == make_report()
     assert "## accuracy drop per pruning ratio (fpgm)" in written[1].read_text(encoding="utf-8")
+
+
+def test_the_post_processing_is_said_everywhere(tmp_path: Path) -> None:
+    report = make_report(postprocessing={"threshold": 0.3, "box_threshold": 0.5, "max_candidates": 1000.0})
+    said = "post-processing: threshold 0.3, box_threshold 0.5, max_candidates 1000"
+    stream = io.StringIO()
+    terminal.print_report(report, Console(file=stream, width=200))
+    for text in (render_markdown(report), render_html(report), stream.getvalue()):
+        assert said in text
+    artifacts.save(report, tmp_path / "report.json")
+    assert artifacts.load(Report, tmp_path / "report.json").postprocessing == report.postprocessing
+    assert "post-processing" not in render_markdown(make_report()) + render_html(make_report())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from compress.data.db_targets import make_maps
 from compress.data.regions import Region
+from compress.errors import DataError
 from compress.tasks.db_boxes import BoxSettings, box_score, find_boxes, grow, min_area_box
 
 
@@ -225,3 +226,34 @@ def test_boxes_are_paddleocr_s(seed: int):
     expected = paddle(probability, 900, 320)
     assert len(expected) > 2
     assert find_boxes(probability, 320, 900)[0].astype(int).tolist() == expected
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threshold": 0.0}, r"threshold: got 0\. Must be in \(0, 1\)"),
+        ({"threshold": 1.0}, r"threshold: got 1\."),
+        ({"threshold": float("nan")}, r"threshold: got nan\."),
+        ({"box_threshold": -0.1}, r"box_threshold: got -0\.1\. Must be in \[0, 1\]"),
+        ({"box_threshold": 1.5}, r"box_threshold: got 1\.5\."),
+        ({"unclip_ratio": 0.0}, r"unclip_ratio: got 0\. Must be in \(0, 10\]"),
+        ({"unclip_ratio": 1e12}, r"unclip_ratio: got 1e\+12\."),
+        ({"max_candidates": 0}, r"max_candidates: got 0\. Must be 1 or more"),
+    ],
+)
+def test_settings_out_of_range(settings: dict, message: str):
+    with pytest.raises(DataError, match=message):
+        BoxSettings(**settings)
+
+
+def test_the_defaults_are_those_of_pp_ocr():
+    """PaddleOCR, configs/det/ch_ppocr_v2.0/ch_det_mv3_db_v2.0.yml: thresh, box_thresh, max_candidates, unclip_ratio."""
+    assert vars(BoxSettings()) == {
+        "threshold": 0.3,
+        "box_threshold": 0.6,
+        "max_candidates": 1000,
+        "unclip_ratio": 1.5,
+    }

@@ -14,6 +14,7 @@ from compress.data.regions import Region
 from compress.errors import CompressError, DataError, ModelError
 from compress.tasks import detection
 from compress.tasks.base import Batch
+from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
 from compress.tasks.detection import DetectionTask
 
@@ -477,3 +478,39 @@ def test_unlabelled_crops_have_threshold_maps_too(make, tmp_path: Path):
     batch = next(task.train_batches(epoch=1, batch_size=2, seed=0))
     assert batch.targets.threshold_counted[2:].sum() == 0
     assert torch.isfinite(task.loss(torch.full((4, 3, 64, 96), 0.4), batch))
+
+
+# --- post-processing is the user's --------------------------------------------------------------------------------
+
+
+def test_its_settings_decide_what_is_found_and_are_said(make):
+    """Text at probability 0.5: no box of PP-OCR's settings has a mean of 0.6, one of a lower threshold has."""
+
+    def faint(images):
+        return dark_is_text(images) * np.float32(0.5)
+
+    assert make().evaluate(faint).details["boxes"] == 0
+    task = make(boxes=BoxSettings(box_threshold=0.4))
+    assert task.evaluate(faint).metric == 1.0
+    assert task.postprocessing() == {
+        "threshold": 0.3,
+        "box_threshold": 0.4,
+        "unclip_ratio": 1.5,
+        "max_candidates": 1000,
+    }
+    assert make(boxes=BoxSettings(threshold=0.5)).evaluate(faint).details["boxes"] == 0
+
+
+def test_each_of_its_settings_is_in_the_fingerprint(make):
+    changes = ({}, {"threshold": 0.2}, {"box_threshold": 0.5}, {"unclip_ratio": 2.0}, {"max_candidates": 9})
+    assert len({make(boxes=BoxSettings(**change)).fingerprint() for change in changes}) == len(changes)
+    assert make().fingerprint() == make(boxes=BoxSettings()).fingerprint()
+
+
+def test_the_losses_follow_its_threshold(make):
+    task, plain = make(boxes=BoxSettings(threshold=0.6)), make()
+    (batch, *_) = task.train_batches(epoch=0, batch_size=2, seed=0)
+    maps, teacher = torch.rand(2, 2, 1, 64, 96).unbind()
+    assert task.loss(maps, batch) == probability_loss(maps[:, 0], batch.targets, 0.6) != plain.loss(maps, batch)
+    distance = task.distillation_loss(maps, teacher)
+    assert distance == map_distillation(maps[:, 0], teacher[:, 0], False, 0.6) != plain.distillation_loss(maps, teacher)
