@@ -142,7 +142,7 @@ def test_a_run_keeps_the_code_of_its_stages(tmp_path: Path) -> None:
     older = {**record.code, "compress.prune.plan": "000000000000"}
     artifacts.save(dataclasses.replace(record, code=older), recipe.out / "pruned.json")
     data = json.loads((recipe.out / "int8.json").read_text())
-    del data["code"]
+    del data["code"], data["checksum"]
     (recipe.out / "int8.json").write_text(json.dumps(data))
     again = run_recipe(recipe, "compress run recipe.yaml")
     said = [note for note in again.notes if "computed by" in note]
