@@ -65,7 +65,8 @@ def _legend(report: Report) -> str:
         lines.append(
             "parity: exported file against the network it came from, onnxruntime's optimisation off / on. Steps: "
             "largest difference of any integer tensor, each recomputed from the file's own inputs to it, in steps of "
-            "its scale (1 is a tie rounded the other way). Outputs: mean absolute difference end to end."
+            "its scale (1 is a tie rounded the other way); behind it the largest share of a tensor's values that "
+            "differ, and the largest mean difference (bias). Outputs: mean absolute difference end to end."
         )
     return "\n".join(lines)
 

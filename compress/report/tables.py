@@ -386,8 +386,14 @@ def milliseconds(latency: Latency) -> str:
 def parity(value: Parity) -> str:
     """The largest difference of an integer tensor in steps, and the mean one of the outputs; optimisation off / on.
 
+    Where they were measured, also the largest share of a tensor's values that differ, and the largest bias, of both.
+
     >>> parity(Parity(0.02, 0.001, 0.03, 0.002, 1.0, 1.0, 32, 1.0, 1.0))
     '1.0 / 1.0 steps, outputs 0.0010 / 0.0020'
+    >>> parity(Parity(0.02, 0.001, 0.03, 0.002, 1.0, 1.0, 32, 1.0, 1.0, max_share=0.0011, max_bias=-0.0004))
+    '1.0 / 1.0 steps (at most 0.11% of values, bias -0.0004), outputs 0.0010 / 0.0020'
     """
     steps = f"{value.max_steps:.1f} / {value.max_steps_optimised:.1f} steps"
+    if value.max_share is not None and value.max_bias is not None:
+        steps += f" (at most {value.max_share:.2%} of values, bias {value.max_bias:+.4f})"
     return f"{steps}, outputs {value.mean_abs:.4f} / {value.mean_abs_optimised:.4f}"
