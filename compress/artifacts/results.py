@@ -39,6 +39,8 @@ class Score:
     name: str
     count: int
     details: dict[str, float] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    """What of the validation data was not scored (`1 of 20 images skipped`)."""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ def evaluate(
     box_threshold: options.BoxThreshold = None,
     unclip_ratio: options.UnclipRatio = None,
     max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
     threads: options.Threads = None,
     runtime: Annotated[
         str,
@@ -103,6 +105,8 @@ def evaluate(
         box_threshold=box_threshold,
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=data_root,
     )
     opened = pipeline.open_any(model, weights, made.input_shape)
     if not save_images:
@@ -124,7 +128,7 @@ def _print_score(score: Score, task: "Task") -> None:
     from compress.report import tables
     from compress.tasks.base import PostProcessing
 
-    typer.echo(f"{score.name} {score.metric:.4f} on {score.count} images")
+    typer.echo(f"{score.name} {score.metric:.4f} on {tables.scored(score)}")
     for name, value in score.details.items():
         typer.echo(f"  {name} {value:.4f}" if value != int(value) else f"  {name} {value:g}")
     if isinstance(task, PostProcessing):

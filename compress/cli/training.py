@@ -47,6 +47,9 @@ def finetune(
     box_threshold: options.BoxThreshold = None,
     unclip_ratio: options.UnclipRatio = None,
     max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
+    allow_overlap: options.AllowOverlap = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
@@ -93,6 +96,9 @@ def finetune(
         box_threshold=box_threshold,
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=data_root,
+        allow_overlap=allow_overlap,
         crop=crop,
         augment=augment,
         unlabelled=unlabelled,
@@ -152,6 +158,9 @@ def quantize(
     box_threshold: options.BoxThreshold = None,
     unclip_ratio: options.UnclipRatio = None,
     max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
+    allow_overlap: options.AllowOverlap = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
@@ -206,6 +215,9 @@ def quantize(
         box_threshold=box_threshold,
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=data_root,
+        allow_overlap=allow_overlap,
         crop=crop,
         augment=augment,
         unlabelled=unlabelled,
@@ -237,6 +249,8 @@ def _distill(weight: float | None, teacher: str | None) -> float | None:
 
 
 def _print_score(score: Score, out: Path, task: "Task") -> None:
-    typer.echo(f"{score.name} {score.metric:.4f} on {score.count} images. Written: {out}")
+    from compress.report import tables
+
+    typer.echo(f"{score.name} {score.metric:.4f} on {tables.scored(score)}. Written: {out}")
     for warning in task.warnings():
         typer.echo(f"Note: {warning}", err=True)

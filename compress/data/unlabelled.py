@@ -1,35 +1,68 @@
 """Images without labels, of any kind: what a network can learn from its teacher alone."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from compress.data.headers import MAX_PIXELS, read_header
 from compress.data.images import read_image
-from compress.data.labels import read_labels
+from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, read_labels, skipped_warning
 from compress.data.scene_augment import GEOMETRIES, change_light, random_crop
 from compress.data.scenes import IMAGE_SUFFIXES
 from compress.errors import DataError
 
 TILE_HEIGHTS = (12.0, 110.0)
 """Heights that small images are tiled with, in pixels, drawn evenly on a logarithmic scale: those of text in scenes."""
+UNREADABLE = "unreadable"
+TOO_LARGE = f"larger than {MAX_PIXELS // 10**6} megapixels"
 MOST_GAP = 30
 """Largest gap between tiles, in pixels."""
 
 
-def list_images(path: Path) -> list[Path]:
+@dataclass(frozen=True)
+class ImageFiles:
+    """The usable images of a folder or list, and what was wrong with others."""
+
+    files: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def list_images(path: Path, rules: ListRules = DEFAULT_RULES) -> ImageFiles:
     """The images of a folder and its subfolders, or of a label list, whose texts are not looked at.
 
+    No pixel is decoded, but every file's header is read.
+
     Raises:
-        DataError: there are none.
+        DataError: there are none, or more of them than the rules allow cannot be used.
     """
-    if not path.is_dir():
-        return [entry.image for entry in read_labels(path).entries]
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not found:
-        raise DataError(f"{path}: no images. Expected {', '.join(IMAGE_SUFFIXES)} in it, or a label list.")
-    return found
+    missing: list[str] = []
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        if not found:
+            raise DataError(f"{path}: no images. Expected {', '.join(IMAGE_SUFFIXES)} in it, or a label list.")
+    else:
+        labels = read_labels(path, rules)
+        found = [entry.image for entry in labels.entries]
+        missing = [entry.image.name for entry in labels.missing]
+    problems = {file: _problem(file) for file in found}
+    skipped = {"missing": missing}
+    for kind in (UNREADABLE, TOO_LARGE):
+        skipped[kind] = [file.name for file, problem in problems.items() if problem == kind]
+    total = len(problems) + len(missing)
+    check_skipped(path, skipped, total, rules)
+    lines = [line for why, names in skipped.items() for line in skipped_warning(path, why, names, total)]
+    return ImageFiles(tuple(file for file in found if not problems[file]), tuple(lines))
+
+
+def _problem(file: Path) -> str:
+    """Why a file cannot be used, or nothing."""
+    header = read_header(file)
+    if header is None:
+        return UNREADABLE
+    return TOO_LARGE if header.height * header.width > MAX_PIXELS else ""
 
 
 def content_of_images(files: Sequence[Path]) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from compress.artifacts import Score
+from compress.data.labels import ListRules
 from compress.errors import CompressError, ModelError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.cost import layer_positions, model_cost, module_cost
@@ -143,6 +144,9 @@ def make_task(
     box_threshold: float | None = None,
     unclip_ratio: float | None = None,
     max_candidates: int | None = None,
+    max_skipped: float | None = None,
+    data_root: Path | None = None,
+    allow_overlap: bool | None = None,
 ) -> Task:
     """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels`.
 
@@ -168,6 +172,9 @@ def make_task(
         "box_threshold": box_threshold,
         "unclip_ratio": unclip_ratio,
         "max_candidates": max_candidates,
+        "max_skipped": max_skipped,
+        "data_root": data_root,
+        "allow_overlap": allow_overlap,
     }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, options)
@@ -175,6 +182,8 @@ def make_task(
         options["input_shape"] = input_shape
     if boxes := {name: options.pop(name) for name in BOX_OPTIONS if name in options}:
         options["boxes"] = BoxSettings(**boxes)
+    if rules := {key: options.pop(name) for name, key in RULE_OPTIONS.items() if name in options}:
+        options["rules"] = ListRules(**rules)
     if kind in TASKS:
         return TASKS[kind](train, val, **options)
     return cast(Task, call_factory(kind, train, val, **options))
@@ -185,7 +194,11 @@ TASKS: dict[str, Callable[..., Task]] = {
     "recognition": RecognitionTask,
     "detection": DetectionTask,
 }
-TASK_OPTIONS = {**KEYS_OF, "detection": (*KEYS_OF["detection"], "unlabelled")}
+RULE_OPTIONS = {"max_skipped": "max_skipped", "data_root": "root", "allow_overlap": "allow_overlap"}
+"""Options of every task on lists of images -> what `ListRules` calls them."""
+TASK_OPTIONS = {
+    kind: (*keys, *RULE_OPTIONS, *(("unlabelled",) if kind == "detection" else ())) for kind, keys in KEYS_OF.items()
+}
 """Kind of task -> what it can be told beside its data and input shape."""
 BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
 """Options that are the post-processing's (see `BoxSettings`)."""
@@ -223,6 +236,9 @@ def recipe_task(recipe: Recipe) -> Task:
         val=recipe.data.val,
         input_shape=(channels, height, width),
         unlabelled=recipe.data.unlabelled or None,
+        max_skipped=recipe.data.max_skipped,
+        data_root=recipe.data.root,
+        allow_overlap=recipe.data.allow_overlap,
         **{key: getattr(settings, key) for key in KEYS_OF[settings.kind]},
     )
 

@@ -16,6 +16,7 @@ INPUT_KEYS = (
     ("data", "train"),
     ("data", "val"),
     ("data", "unlabelled"),
+    ("data", "root"),
 )
 PATH_KEYS = (*INPUT_KEYS, ("out",))
 

@@ -328,6 +328,17 @@ class DataSettings(_Settings):
         description="for detection: folders or label lists of any other images, whose labels are not looked at: "
         "distillation keeps what the model says of them",
     )
+    max_skipped: Annotated[Float, _rule(lambda v: 0 <= v <= 1, "Must be a share in [0, 1]. Use e.g. 0.01.")] = Field(
+        0.01,
+        description="largest share of a list's images, and of its regions, that may be skipped as they are missing or "
+        "cannot be used",
+    )
+    root: Path | None = Field(
+        None, description="folder that paths in label lists may lead into; default each list's own folder alone"
+    )
+    allow_overlap: Flag = Field(
+        False, description="let `val` share images with `train` or `unlabelled`, which is an error otherwise"
+    )
 
 
 class CompareSettings(_Settings):

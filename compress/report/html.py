@@ -29,7 +29,9 @@ def render_html(report: Report, sensitivity: Sensitivity | None = None) -> str:
     return _template("report.html.j2").render(
         report=report,
         machine=tables.machine_line(report.machine),
-        scoring=tables.postprocessing_line(report.postprocessing),
+        facts=[
+            line for line in (tables.postprocessing_line(report.postprocessing), tables.scored_line(report)) if line
+        ],
         tables=_filled(tables.stage_table(report), tables.gate_table(report)),
         more_tables=_filled(tables.detail_table(report), tables.plan_table(report), tables.placement_table(report)),
         curves=tables.sensitivity_table(sensitivity) if sensitivity else None,

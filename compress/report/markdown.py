@@ -44,7 +44,7 @@ def _legend(report: Report) -> str:
     shape = "x".join(map(str, last.cost.input_shape))
     lines = [
         f"MACs: multiply-adds of one {shape} image. KB: 1000 bytes. In brackets: share of the first stage. "
-        f"drop: loss of {last.score.name} against the first stage, on {last.score.count} images."
+        f"drop: loss of {last.score.name} against the first stage, on {tables.scored(last.score)}."
     ]
     if last.latency:
         lines.append(

@@ -12,6 +12,7 @@ from compress.artifacts import (
     Parity,
     Reading,
     Report,
+    Score,
     Sensitivity,
     StageResult,
 )
@@ -216,6 +217,21 @@ def reading(value: Reading) -> str:
     ('EXIT', '(nothing)', '(unusable output)')
     """
     return "(unusable output)" if value.text is None else value.text or "(nothing)"
+
+
+def scored(score: Score) -> str:
+    """How many images a metric is of, and what of the data was skipped.
+
+    >>> scored(Score(0.9, "hmean", 19, skipped=("1 of 20 images skipped",)))
+    '19 images (1 of 20 images skipped)'
+    """
+    return f"{score.count} images" + (f" ({'; '.join(score.skipped)})" if score.skipped else "")
+
+
+def scored_line(report: Report) -> str:
+    """What the metrics of a run are of; empty where nothing was skipped."""
+    score = report.stages[-1].score if report.stages else None
+    return f"{score.name} on {scored(score)}" if score and score.skipped else ""
 
 
 def postprocessing_line(settings: Mapping[str, float]) -> str:

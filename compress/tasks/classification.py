@@ -11,8 +11,10 @@ from torch import Tensor
 
 from compress.artifacts import Score, fingerprint
 from compress.data.augment import augment_crop
-from compress.data.images import LoadedList, content_parts
+from compress.data.images import LoadedList, content_parts, stored_in
+from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share
 from compress.data.lmdb_folder import load_list
+from compress.data.overlap import check_overlap
 from compress.data.prefetch import prefetch
 from compress.data.transforms import resize_crop, stack_resized
 from compress.errors import DataError
@@ -60,6 +62,7 @@ class DirectionTask:
         directions: see above.
         augment: augment training images.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
+        rules: what is asked of the lists (see `ListRules`).
 
     Raises:
         DataError: a list is unusable (see `read_labels`, `load_images`), holds an unknown label, or there is
@@ -80,6 +83,7 @@ class DirectionTask:
         directions: bool | None = None,
         augment: bool = True,
         eval_batch_size: int = 64,
+        rules: ListRules = DEFAULT_RULES,
     ) -> None:
         self.input_shape = input_shape
         self.labels = tuple(labels)
@@ -90,8 +94,8 @@ class DirectionTask:
                 raise DataError(f"labels: got {list(self.labels)}. Directions made from word crops need two labels.")
             directions = False
         max_height = TRAIN_HEIGHT * input_shape[1]
-        train_lists = [load_list(Path(path), max_height) for path in train]
-        val_lists = [load_list(Path(path)) for path in val]
+        train_lists = [load_list(Path(path), max_height, rules) for path in train]
+        val_lists = [load_list(Path(path), rules=rules) for path in val]
         self._train = [sample for part in train_lists for sample in make_samples(part, self.labels, directions)]
         val_samples = [sample for part in val_lists for sample in make_samples(part, self.labels, directions)]
         if not val_samples:
@@ -100,6 +104,8 @@ class DirectionTask:
         self._val_targets = np.array([sample.target for sample in val_samples])
         self._val_names = [sample.name for sample in val_samples]
         self._warnings = tuple(line for part in (*train_lists, *val_lists) for line in part.warnings)
+        self._warnings += check_overlap({"train": stored_in(train_lists), "val": stored_in(val_lists)}, rules)
+        self._skipped = skipped_share((part.total - len(part.entries), part.total) for part in val_lists)
         self._warnings += tuple(
             f"val: no image is labelled {label!r}, so its accuracy is not measured"
             for index, label in enumerate(self.labels)
@@ -172,7 +178,9 @@ class DirectionTask:
             if of_class.size:
                 details[f"accuracy_{label}"] = float(of_class.mean())
                 details[f"count_{label}"] = float(of_class.size)
-        return Examination(Score(float(right.mean()), self.metric_name, len(right), details), tuple(cases))
+        return Examination(
+            Score(float(right.mean()), self.metric_name, len(right), details, self._skipped), tuple(cases)
+        )
 
     def _judge(self, index: int, output: np.ndarray) -> Case:
         """One image's probabilities [K]. Where another class leads, the label's cannot be above a half."""

@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from compress.artifacts import Score, fingerprint, fingerprint_each
 from compress.data.db_targets import DbMaps, make_maps, uncounted_maps
+from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share
+from compress.data.overlap import check_overlap, stored_files
 from compress.data.prefetch import prefetch
 from compress.data.regions import Region
 from compress.data.scene_augment import GEOMETRIES, change_light, copy_paste, fixed_crop, random_crop
@@ -59,6 +62,7 @@ class DetectionTask:
             on one kind of images keeps what it knew of others.
         boxes: settings of the post-processing; the loss sharpens maps at its `threshold`.
         processes: in which maps become boxes while the network runs on the next image; see `Judges`.
+        rules: what is asked of the lists (see `ListRules`).
 
     Raises:
         DataError: a list is unusable, a size is no multiple of 32, or there is nothing to validate on.
@@ -82,6 +86,7 @@ class DetectionTask:
         unlabelled: Sequence[Path] = (),
         boxes: BoxSettings | None = None,
         processes: int = 0,
+        rules: ListRules = DEFAULT_RULES,
     ) -> None:
         _check_sizes(input_shape, side, crop)
         self.input_shape = input_shape
@@ -92,15 +97,27 @@ class DetectionTask:
         self.augment = _checked_augment(augment)
         self.boxes = boxes or BoxSettings()
         self._judges = Judges(processes, self.boxes)
-        train_lists = [load_scenes(Path(path)) for path in train]
-        val_lists = [load_scenes(Path(path)) for path in val]
+        train_lists = [load_scenes(Path(path), rules) for path in train]
+        val_lists = [load_scenes(Path(path), rules) for path in val]
         self._train = [scene for part in train_lists for scene in part.scenes]
         self._val = [scene for part in val_lists for scene in part.scenes]
         if not self._val:
             raise DataError("val: no images to validate on. Name at least one label list with readable images.")
-        self._unlabelled = [file for path in unlabelled for file in list_images(Path(path))]
+        image_files = [list_images(Path(path), rules) for path in unlabelled]
+        self._unlabelled = [file for part in image_files for file in part.files]
         self._cache: dict[int, tuple[np.ndarray, tuple[int, int], tuple[Region, ...]]] = {}
         self._warnings = tuple(line for part in (*train_lists, *val_lists) for line in part.warnings)
+        self._warnings += tuple(line for part in image_files for line in part.warnings)
+        self._warnings += check_overlap(
+            {
+                "train": stored_files(scene.image for scene in self._train),
+                "unlabelled": stored_files(self._unlabelled),
+                "val": stored_files(scene.image for scene in self._val),
+            },
+            rules,
+        )
+        self._skipped = skipped_share(part.counts for part in val_lists)
+        self._skipped += skipped_share((part.region_counts for part in val_lists), "regions")
         parts = itertools.chain(content_of(train_lists), ["val"], content_of(val_lists))
         self._content = fingerprint_each(itertools.chain(parts, content_of_images(self._unlabelled)))
 
@@ -206,7 +223,7 @@ class DetectionTask:
         for scene, boxes, matched in self._judges.judge(self._maps(predict, limit)):
             matches.append(matched)
             cases.append(judge_scene(scene.index, scene.name, scene.regions, boxes, matched, scene.usable))
-        return Examination(score_matches(matches), tuple(cases))
+        return Examination(replace(score_matches(matches), skipped=self._skipped), tuple(cases))
 
     def _maps(self, predict: Predict, limit: int | None) -> Iterator[SceneMap]:
         """What the model makes of each validation image.

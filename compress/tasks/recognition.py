@@ -1,7 +1,7 @@
 """Text recognition with CTC: what does a word crop say?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from compress.artifacts import Score, fingerprint
 from compress.data.charset import BLANK, check_classes, read_charset, steps_needed
-from compress.data.images import LoadedList, content_parts
-from compress.data.labels import name_some
+from compress.data.images import LoadedList, content_parts, stored_in
+from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, name_some, skipped_share
 from compress.data.lmdb_folder import load_list
+from compress.data.overlap import check_overlap
 from compress.data.prefetch import prefetch
 from compress.data.tia import augment_text
 from compress.data.transforms import resize_crop, resized_width, stack_resized
@@ -20,7 +21,7 @@ from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.probabilities import check_probabilities, kl_divergence, log_probabilities
 from compress.tasks.sampling import bucket_batches, count_steps, fixed_sample, image_rng, shuffled_batches
-from compress.tasks.words import METRIC, make_words, reading_error, score_texts, text_warnings
+from compress.tasks.words import METRIC, make_words, reading_error, score_texts, skipped_words, text_warnings
 
 TRAIN_HEIGHT = 2
 """Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
@@ -60,6 +61,7 @@ class RecognitionTask:
         widths: rising widths to pad to; the last must be W. Default W alone.
         augment: augment training images.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
+        rules: what is asked of the lists (see `ListRules`).
 
     Raises:
         DataError: a list or the charset is unusable, or there is nothing to validate on.
@@ -80,6 +82,7 @@ class RecognitionTask:
         widths: Sequence[int] = (),
         augment: bool = True,
         eval_batch_size: int = 64,
+        rules: ListRules = DEFAULT_RULES,
     ) -> None:
         self.input_shape = input_shape
         self.widths = _checked_widths(widths, input_shape[2])
@@ -87,9 +90,13 @@ class RecognitionTask:
         self.eval_batch_size = eval_batch_size
         self._charset_path, self._use_space = Path(charset), use_space
         self.charset = read_charset(self._charset_path, use_space)
-        train_lists = [load_list(Path(path), TRAIN_HEIGHT * input_shape[1]) for path in train]
-        val_lists = [load_list(Path(path)) for path in val]
+        train_lists = [load_list(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in train]
+        val_lists = [load_list(Path(path), rules=rules) for path in val]
         self._train = [word for part in train_lists for word in make_words(part, self.charset)]
+        for lists, training in ((train_lists, True), (val_lists, False)):
+            for part in lists:
+                more = skipped_words(part, self.charset, training)
+                check_skipped(part.path, {**part.skipped, **more}, part.total, rules)
         self._train_widths = np.array([self._bucket(word.image) for word in self._train], np.int64)
         self._read_val(val_lists)
         self._too_long: dict[int, int] = {}
@@ -99,6 +106,10 @@ class RecognitionTask:
             for part in lists
             for line in (*part.warnings, *text_warnings(part, self.charset, training))
         )
+        self._warnings += check_overlap({"train": stored_in(train_lists), "val": stored_in(val_lists)}, rules)
+        scored = sum(bool(entry.text) for part in val_lists for entry in part.entries)
+        total = sum(part.total for part in val_lists)
+        self._skipped = skipped_share([(total - scored, total)])
         settings = {"shape": input_shape, "widths": self.widths, "charset": self.charset.characters, "augment": augment}
         self._fingerprint = fingerprint(
             self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists)
@@ -207,6 +218,7 @@ class RecognitionTask:
                 usable = np.isfinite(steps).all()
                 read[int(index)] = self.charset.decode(steps.argmax(axis=1).tolist()) if usable else None
         score = score_texts([read[int(index)] for index in chosen], [self._val_texts[index] for index in chosen])
+        score = replace(score, skipped=self._skipped)
         return Examination(score, tuple(self._judge(int(index), read[int(index)]) for index in chosen))
 
     def _judge(self, index: int, read: str | None) -> Case:
