@@ -5,6 +5,16 @@ class CompressError(Exception):
     """A problem the user can mend; the command line prints it without a traceback and exits with 2."""
 
 
+def reason(error: BaseException) -> str:
+    """What another library's error says, on one line: its kind and the first line of its text.
+
+    >>> reason(ValueError("axis 3\\nis out of range."))
+    'ValueError: axis 3'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
 class ModelError(CompressError):
     """A model file is missing, empty, truncated, not ONNX, or not something we can work on."""
 

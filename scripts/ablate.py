@@ -29,6 +29,7 @@ from compress import artifacts
 from compress.artifacts import PruningPlan, StageResult
 from compress.cli.progress import OnProgress, progress
 from compress.errors import CompressError, ParityError, TrainingError, UnsupportedOpError
+from compress.graph import deployed_bytes
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info
@@ -191,7 +192,7 @@ def score_deployed(recipe: Recipe, task: Task) -> StageResult:
     """The recipe's model as it is."""
     content = open_any(recipe.model, recipe.weights, task.input_shape)
     file = Path(recipe.model)
-    size_bytes = file.stat().st_size if file.is_file() else len(content)
+    size_bytes = deployed_bytes(file) if file.is_file() else len(content)
     cost = model_cost(onnx.load_model_from_string(content), task.input_shape, size_bytes)
     return StageResult("baseline", file.name, cost, score_model(content, task, recipe.threads))
 

@@ -46,7 +46,7 @@ def run_form(
     identity = train_identity(model, run.teacher, task, trained, recipe.seed)
 
     def compute(file: Path) -> Quantized:
-        lowered = lower_and_place(model, task, trained, base.out / "int8.onnx")
+        lowered = lower_and_place(model, task, trained, base.out / "int8.onnx", threads=base.compare.threads)
         qat = train_int8(
             model,
             lowered,
@@ -58,7 +58,7 @@ def run_form(
             checkpoint=checkpoint,
             on_progress=on_progress,
         )
-        made, quantized = export_trained(qat, lowered.model, task, step, run.threads)
+        made, quantized = export_trained(qat, lowered.model, task, step, run.threads, base.compare.threads)
         save_model(made, file)
         return quantized
 

@@ -16,7 +16,7 @@ from compress import artifacts
 from compress.artifacts import Latency, Score
 from compress.cli.progress import OnProgress
 from compress.errors import CompressError, ModelError
-from compress.graph import read_model
+from compress.graph import deployed_bytes, read_model
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax
@@ -128,7 +128,15 @@ def jobs(
         model, threads = read_model(source), entry.recipe.threads or default_threads()
         calibrated = step.model_copy(update={"epochs": 0})
         made = run_quantize(
-            model, model, task, file, calibrated, seed=entry.recipe.seed, threads=threads, on_progress=on_progress
+            model,
+            model,
+            task,
+            file,
+            calibrated,
+            seed=entry.recipe.seed,
+            threads=threads,
+            latency_threads=entry.recipe.compare.threads,
+            on_progress=on_progress,
         )
         return "; ".join(made.notes)
 
@@ -257,7 +265,7 @@ def model_bench(model: Files, scored: Scores, times: Mapping[str, Mapping[str, L
             rows.append(Row(row, missing=scored.missing[row]))
         else:
             file = model.files[row.removesuffix(IN_OPENVINO)]
-            rows.append(Row(row, str(file), file.stat().st_size, scored.scores[row], dict(times[row])))
+            rows.append(Row(row, str(file), deployed_bytes(file), scored.scores[row], dict(times[row])))
     return ModelBench(
         name=entry.name,
         recipe=entry.recipe.name,

@@ -27,7 +27,7 @@ from compress import artifacts
 from compress.artifacts import Latency, Machine, StageResult
 from compress.cli.progress import OnProgress, progress
 from compress.errors import CompressError, ModelError
-from compress.graph import read_model
+from compress.graph import deployed_bytes, read_model
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
@@ -123,7 +123,7 @@ def measure(recipe: Recipe, task: Task, files: Mapping[str, Path], on_progress: 
     for done, (name, file) in enumerate(files.items(), 1):
         score = score_model(file, task, recipe.threads)
         on_progress(done, len(files), f"{name}: {score.name} {score.metric:.4f}")
-        cost = model_cost(read_model(file), task.input_shape, file.stat().st_size)
+        cost = model_cost(read_model(file), task.input_shape, deployed_bytes(file))
         results.append(StageResult(name, file.name, cost, score, latencies[name]))
     return tuple(results)
 

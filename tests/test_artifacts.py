@@ -191,6 +191,23 @@ def test_wrong_content_is_refused(tmp_path: Path, change: dict[str, object], wor
         artifacts.load(Sensitivity, path)
 
 
+def test_edited_is_refused_or_said(tmp_path: Path) -> None:
+    """How the text is laid out is no matter; a file of an earlier version holds no checksum."""
+    path, value = tmp_path / "s.json", make_sensitivity()
+    artifacts.save(value, path)
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert artifacts.load(Sensitivity, path) == value
+    assert artifacts.load_edited(Sensitivity, path) == (value, False)
+    path.write_text(json.dumps({**data, "baseline": 0.5}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"s\.json: edited since it was written: .* Undo that, or delete it"):
+        artifacts.load(Sensitivity, path)
+    assert artifacts.load_edited(Sensitivity, path) == (dataclasses.replace(value, baseline=0.5), True)
+    path.write_text(json.dumps({key: value for key, value in data.items() if key != "checksum"}), encoding="utf-8")
+    assert artifacts.load(Sensitivity, path) == value
+    assert artifacts.load_edited(Sensitivity, path) == (value, True)
+
+
 def test_a_list_is_no_artefact(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ArtifactError, match="version 'list'"):

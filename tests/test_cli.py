@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -40,18 +41,24 @@ from compress.artifacts import (
 from compress.cli import app
 from compress.cli.progress import plain_lines
 from compress.errors import CompressError, ModelError
+from compress.measure.intervals import share_tallies
 from compress.recipe import FinetuneStep, QuantizeStep, Recipe, ReplaceStep
 from compress.report.inspection import GroupSummary, Inspection
+from compress.tasks.base import Examination
 
 TINY = onnx.parser.parse_model(
     '<ir_version: 8, opset_import: ["": 17]> tiny (float[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y) { y = Relu(x) }'
 )
-COMMANDS = ["inspect", "sensitivity", "replace", "prune", "finetune", "quantize", "evaluate", "bench", "report", "run"]
+COMMANDS = [
+    *("inspect", "sensitivity", "replace", "prune", "finetune", "quantize"),
+    *("evaluate", "crop", "bench", "report", "run"),
+]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
 GROUPS = {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")}
 PLAN = PruningPlan("f", "l1", 8, {"macs": 0.5}, 100, 52, 40, 20, GROUPS, (), 4.0, 3.0, "int8")
 GALLERY = Gallery(("q",), "e", 20, (2,), 0, 0, 0, 0, (Picture("7.png", "EXIT", (Reading("EXlT", 0.25),), "01-7.png"),))
 SCORE = Score(0.9, "accuracy", 20, {"0": 0.875, "180": 1.0})
+TALLIES = {"accuracy": share_tallies([True] * 18 + [False] * 2)}
 
 
 def run(*args: str | Path) -> Result:
@@ -103,12 +110,14 @@ class FakePipeline(types.ModuleType):
             "inspect_model": Inspection(("x",), ("y",), {"Conv": 3}, cost, (GroupSummary("conv1", 16, 0.5),)),
             "run_sensitivity": SCAN,
             "run_prune": PLAN,
+            "run_plan": PLAN,
             "run_replace": Replaced(("a", "c"), ("replaced 2 of 3",)),
             "run_finetune": SCORE,
             "run_quantize": Quantized(Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64), ("recurrent layers: weights",)),
             "score_model": SCORE,
-            "score_in": SCORE,
-            "score_with_pictures": (SCORE, self.gallery),
+            "examine_model": Examination(SCORE, (), TALLIES),
+            "examine_in": Examination(SCORE, (), TALLIES),
+            "score_with_pictures": (Examination(SCORE, (), TALLIES), self.gallery),
             "open_any": b"a model",
         }
         if name == "make_task":
@@ -247,7 +256,7 @@ def test_prune(pipeline: FakePipeline, tmp_path: Path) -> None:
     args, keywords = pipeline.calls["run_prune"]
     assert args[1] == Path("p.onnx")
     assert (keywords["target"], keywords["align"]) == ({"macs": 0.5}, 16)
-    assert (keywords["criterion"], keywords["sensitivity"]) == ("l1", SCAN)
+    assert (keywords["criterion"], keywords["sensitivity"], keywords["scanned"]) == (None, SCAN, None)
     assert "0 of 1 groups pruned: MACs 100 -> 52 (0.52x)" in result.stdout
     assert "Predicted on this machine, one thread, int8 kernels: 4.00 -> 3.00 ms (0.75x)." in result.stdout
     assert "Note: a: too few" in result.stderr
@@ -256,7 +265,22 @@ def test_prune(pipeline: FakePipeline, tmp_path: Path) -> None:
 def test_prune_by_ratio(pipeline: FakePipeline) -> None:
     assert run("prune", "m.onnx", "--ratio", "0.3", "--out", "p.onnx").exit_code == 0
     keywords = pipeline.calls["run_prune"][1]
-    assert (keywords["target"], keywords["criterion"]) == ({"ratio": 0.3}, "fpgm")
+    assert (keywords["target"], keywords["criterion"]) == ({"ratio": 0.3}, None)
+
+
+def test_prune_what_was_replaced_by_a_scan_of_the_original(pipeline: FakePipeline, tmp_path: Path) -> None:
+    artifacts.save(SCAN, tmp_path / "s.json")
+    scan = ("--sensitivity", "s.json", "--scanned", "m.onnx")
+    assert run("prune", "r.onnx", *scan, "--target", "macs=0.5", "--out", "p.onnx").exit_code == 0
+    assert pipeline.calls["run_prune"][1]["scanned"] == onnx.ModelProto()
+    assert pipeline.calls["open_model"][0][0] == "m.onnx"
+
+
+def test_prune_by_a_plan(pipeline: FakePipeline) -> None:
+    result = run("prune", "m.onnx", "--plan", "plan.json", "--out", "p.onnx")
+    assert result.exit_code == 0, result.output
+    assert pipeline.calls["run_plan"] == ((onnx.ModelProto(), Path("p.onnx"), Path("plan.json")), {"input_shape": None})
+    assert "0 of 1 groups pruned: MACs 100 -> 52 (0.52x)" in result.stdout
 
 
 def test_prune_by_predicted_latency(pipeline: FakePipeline, tmp_path: Path) -> None:
@@ -310,10 +334,10 @@ def test_form_of_recurrent_layers(pipeline: FakePipeline, form: str) -> None:
 
 def test_evaluate(pipeline: FakePipeline) -> None:
     result = run("evaluate", "q.onnx", "--data", "v.txt", "--labels", "up,down", "--threads", "2")
-    args, _ = pipeline.calls["score_model"]
+    args, _ = pipeline.calls["examine_model"]
     assert (args[0], args[2]) == (b"a model", 2)
     assert args[1].settings["labels"] == ["up", "down"]
-    assert result.stdout == "accuracy 0.9000 on 20 images\n  0 0.8750\n  180 1\n"
+    assert result.stdout == "accuracy 0.9000 [0.7500, 1.0000] on 20 images\n  0 0.8750\n  180 1\n"
 
 
 @pytest.mark.parametrize(
@@ -330,27 +354,27 @@ def test_evaluate_with_pictures(pipeline: FakePipeline, model: str, options: lis
     args, keywords = pipeline.calls["score_with_pictures"]
     assert (args[0], args[2]) == (b"a model", Path(folder))
     assert (keywords["name"], keywords["count"]) == (name, 3)
-    assert "accuracy 0.9000 on 20 images\n" in result.stdout
+    assert "accuracy 0.9000 [0.7500, 1.0000] on 20 images\n" in result.stdout
     assert re.search(r"7\.png +EXIT +EXlT +0\.25", result.stdout)
     assert f"Written: {Path(folder) / 'index.html'}\n" in result.stdout
-    assert "score_model" not in pipeline.calls
+    assert "examine_model" not in pipeline.calls
 
 
 def test_evaluate_where_the_task_tells_nothing_of_single_images(pipeline: FakePipeline) -> None:
     pipeline.gallery = None
     result = run("evaluate", "q.onnx", "--data", "v.txt", "--save-images", "3")
     assert result.exit_code == 0
-    assert result.stdout == "accuracy 0.9000 on 20 images\n  0 0.8750\n  180 1\n"
+    assert result.stdout == "accuracy 0.9000 [0.7500, 1.0000] on 20 images\n  0 0.8750\n  180 1\n"
     assert "Note: no pictures: the task does not tell what it makes of single images." in result.stderr
 
 
 def test_evaluate_in_another_runtime(pipeline: FakePipeline) -> None:
     result = run("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "openvino", "--threads", "1")
     assert result.exit_code == 0, result.output
-    (runtime, _, _, threads), names = pipeline.calls["score_in"]
+    (runtime, _, _, threads), names = pipeline.calls["examine_in"]
     assert (runtime, threads, names) == ("openvino", 1, {"name": "m.onnx"})
-    assert "accuracy 0.9000 on 20 images" in result.stdout
-    assert "score_model" not in pipeline.calls
+    assert "accuracy 0.9000 [0.7500, 1.0000] on 20 images" in result.stdout
+    assert "examine_model" not in pipeline.calls
     said = fails("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "openvino", "--save-images", "2")
     assert "--runtime: got 'openvino' with --save-images, whose pictures are of onnxruntime only." in said
     assert "--runtime: got 'x'. Must be of" in fails("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "x")
@@ -408,6 +432,16 @@ def test_bench(bench_files: dict[str, Any]) -> None:
     assert {"cpu", "flags"} <= set(figures["machine"])
 
 
+def test_bench_counts_weights_beside_the_model(bench_files: dict[str, Any], tmp_path: Path) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(TINY)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(99, np.float32), "w"))
+    onnx.save_model(model, "b.onnx", save_as_external_data=True, location="b.data", size_threshold=0)
+    assert run("bench", "b.onnx", "--input", "3,4,4", "--out", "b.json").exit_code == 0
+    size = sum((tmp_path / name).stat().st_size for name in ("b.onnx", "b.data"))
+    assert json.loads(Path("b.json").read_text())["models"]["b.onnx"]["size_bytes"] == size
+
+
 class FakeOpenVinoSession:
     """Reads only b.onnx, and computes 0.5 more than it says."""
 
@@ -451,14 +485,40 @@ def test_bench_of_a_missing_file() -> None:
     assert fails("bench", "none.onnx", "--input", "3,4,4").startswith("Error: none.onnx: no such file.")
 
 
+def test_crop(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 60, 3), np.uint8))
+    regions = [{"transcription": text, "points": [[0, 0], [50, 0], [50, 12], [0, 12]]} for text in ("EXIT", "###")]
+    (tmp_path / "a.txt").write_text(f"a.png\t{json.dumps(regions)}\n")
+    result = run("crop", tmp_path / "a.txt", "--out", tmp_path / "lines")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "Left out: 1 regions marked ### or *",
+        f"Written: 1 crops, {tmp_path / 'lines' / 'labels.txt'}",
+    ]
+    assert (tmp_path / "lines" / "labels.txt").read_text() == "images/a_000.png\tEXIT\n"
+    assert "lines: holds other files." in fails("crop", tmp_path / "a.txt", "--out", tmp_path / "lines")
+    assert "no.txt: no such file." in fails("crop", tmp_path / "no.txt", "--out", tmp_path / "other")
+
+
 def test_report(tmp_path: Path) -> None:
     machine = artifacts.Machine("cpu", (), 1, "os", {})
-    artifacts.save(Report("My run", "c", "d", machine, (), (), "f"), tmp_path / "report.json")
+    artifacts.save(Report("My run", "c", "d", machine, (), (), "f", scan="f"), tmp_path / "report.json")
     artifacts.save(SCAN, tmp_path / "sensitivity.json")
     result = run("report", tmp_path)
     assert "My run" in result.output
     assert "conv1" in (tmp_path / "report.md").read_text()
     assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("scan", "code", "said"), [("", 0, "is left out: the report does"), ("g", 2, "json: stale: ")])
+def test_report_does_not_show_the_scan_of_another_run(tmp_path: Path, scan: str, code: int, said: str) -> None:
+    machine = artifacts.Machine("cpu", (), 1, "os", {})
+    artifacts.save(Report("My run", "c", "d", machine, (), (), "f", scan=scan), tmp_path / "report.json")
+    artifacts.save(SCAN, tmp_path / "sensitivity.json")
+    result = run("report", tmp_path)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert not (tmp_path / "report.md").exists() or "conv1" not in (tmp_path / "report.md").read_text()
 
 
 def test_run(pipeline: FakePipeline, tmp_path: Path) -> None:
@@ -505,9 +565,13 @@ def test_debug_shows_the_traceback(pipeline: FakePipeline) -> None:
         assert result.stderr.endswith("Error: broken\n")
 
 
-def test_a_bug_is_not_hidden(pipeline: FakePipeline) -> None:
-    pipeline.fault = ZeroDivisionError("ours")
-    assert isinstance(run("inspect", "m.onnx").exception, ZeroDivisionError)
+def test_a_bug_is_one_line_that_asks_for_a_report(pipeline: FakePipeline) -> None:
+    pipeline.fault = ZeroDivisionError("ours\nand more")
+    said = fails("inspect", "m.onnx")
+    assert re.fullmatch(r"Error: internal error \(ZeroDivisionError: ours, test_cli.py:\d+\)\. .*report.*\n", said)
+    debugged = run("inspect", "m.onnx", "--debug")
+    assert "Traceback" in debugged.stderr
+    assert debugged.exit_code == 2
 
 
 def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) -> None:
@@ -542,7 +606,7 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
             "--out: m.onnx is the input itself",
         ),
         (["prune", "m.onnx", "--target", "ratio=2", "--out", "p"], '--ratio: got "2". Must be a share in [0, 1)'),
-        (["prune", "m.onnx", "--out", "p.onnx"], "--ratio, --target: give exactly one of them"),
+        (["prune", "m.onnx", "--out", "p.onnx"], "--ratio, --target, --plan: give exactly one of them"),
         (["prune", "m.onnx", "--ratio", "1", "--out", "p"], "Error: --ratio: got 1.0. Must be a share in [0, 1)."),
         (["prune", "m.onnx", "--target", "0.5", "--out", "p"], "--target: got '0.5'. Must be ratio=, metric_drop=,"),
         (["prune", "m.onnx", "--target", "mac=0.5", "--out", "p"], "unknown key. Did you mean `macs`?"),
@@ -550,6 +614,9 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
         (["prune", "m", "--ratio", "0.5", "--precision", "int4", "--out", "p"], "Must be float32, int8 or mixed."),
         (["prune", "m.onnx", "--target", "macs=2", "--out", "p"], '--target macs: got "2". Must be a share in (0, 1]'),
         (["prune", "m.onnx", "--target", "macs=0.5", "--out", "p"], "needs --sensitivity FILE"),
+        (["prune", "m", "--plan", "p.json", "--ratio", "0.5", "--out", "p"], "--plan: give exactly one of them"),
+        (["prune", "m", "--plan", "p.json", "--align", "8", "--out", "p"], "--align: --plan has decided that. Remove"),
+        (["prune", "m", "--ratio", "0.5", "--scanned", "m", "--out", "p"], "--scanned: needs --sensitivity"),
         (["prune", "m.onnx", "--ratio", "0.3", "--align", "12", "--out", "p"], "--align: got 12. Must be 1, 2, 4 or"),
         (["prune", "m.onnx", "--ratio", "0.3", "--out", "m.onnx"], "--out: m.onnx is the input itself."),
         (["prune", "m.onnx", "--ratio", "0.3", "--out", "."], "--out: . is a folder."),
@@ -570,6 +637,14 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
         (
             ["finetune", "m", "--train", "t", "--data", "v", "--out", "o", "--distill", "1"],
             "--distill: got 1, but there is no --teacher.",
+        ),
+        (
+            ["finetune", "m", "--train", "t", "--data", "v", "--out", "o", "--unlabelled", "more"],
+            "--unlabelled: got more, but there is no --teacher to say what is in it. Give the original model.",
+        ),
+        (
+            ["quantize", "m", "--train", "t", "--data", "v", "--out", "o", "--unlabelled", "more"],
+            "--unlabelled: got more, but there is no --teacher to say what is in it. Give the original model.",
         ),
         (
             ["quantize", "m", "--train", "t", "--data", "v", "--out", "o", "--optimizer", "adm"],

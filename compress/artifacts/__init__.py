@@ -6,12 +6,16 @@ run leaves either the old file or the new one, never half of one.
 """
 
 from compress.artifacts.gallery import Gallery, Picture, Reading
+from compress.artifacts.locking import lock
 from compress.artifacts.results import (
+    VAL,
     ActivationScan,
     Cost,
     Curve,
+    Figure,
     Gate,
     GroupPlan,
+    Interval,
     Latency,
     Machine,
     Parity,
@@ -22,7 +26,9 @@ from compress.artifacts.results import (
     Replaced,
     Report,
     Score,
+    Scored,
     Sensitivity,
+    SetResult,
     StageResult,
 )
 from compress.artifacts.store import (
@@ -32,19 +38,23 @@ from compress.artifacts.store import (
     fingerprint,
     fingerprint_each,
     load,
+    load_edited,
     save,
     to_json,
     write_atomic,
 )
 
 __all__ = [
+    "VAL",
     "VERSION",
     "ActivationScan",
     "Cost",
     "Curve",
+    "Figure",
     "Gallery",
     "Gate",
     "GroupPlan",
+    "Interval",
     "Latency",
     "Machine",
     "Parity",
@@ -57,13 +67,17 @@ __all__ = [
     "Replaced",
     "Report",
     "Score",
+    "Scored",
     "Sensitivity",
+    "SetResult",
     "StageResult",
     "check_fresh",
     "check_writable",
     "fingerprint",
     "fingerprint_each",
     "load",
+    "load_edited",
+    "lock",
     "save",
     "to_json",
     "write_atomic",

@@ -14,6 +14,10 @@ from typing import Any, TypeVar
 from compress.errors import ArtifactError, OutputError
 
 VERSION = 1
+PARTIAL = ".partial"
+"""End of a file's name while it is written, behind the process's number (see `remove_partial`)."""
+CHECKSUM = "checksum"
+"""Key of a stored artefact that tells a file as it was written from one that was edited."""
 T = TypeVar("T")
 
 
@@ -43,7 +47,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}-", suffix=PARTIAL)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
@@ -60,6 +64,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         ) from error
 
 
+def remove_partial(folder: Path, process: int) -> None:
+    """Remove what a process that was killed left half-written in a folder and the folders directly in it."""
+    for pattern in (f".*.{process}-*{PARTIAL}", f"*/.*.{process}-*{PARTIAL}"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
 def check_writable(folder: Path, option: str = "--out") -> None:
     """Find out now, not after an hour, that results cannot be written; makes the folder. `option` names it.
 
@@ -70,7 +81,7 @@ def check_writable(folder: Path, option: str = "--out") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may have tried at the same time
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written ({error.strerror}). Choose another folder with {option}."
@@ -78,8 +89,9 @@ def check_writable(folder: Path, option: str = "--out") -> None:
 
 
 def to_json(artefact: Any) -> str:
-    """The artefact as JSON text: same value, same text, byte for byte."""
-    return json.dumps(dataclasses.asdict(artefact), indent=1, sort_keys=True) + "\n"
+    """The artefact as JSON text with its checksum: same value, same text, byte for byte."""
+    data = dataclasses.asdict(artefact)
+    return json.dumps({**data, CHECKSUM: fingerprint(data)}, indent=1, sort_keys=True) + "\n"
 
 
 def save(artefact: Any, path: Path) -> None:
@@ -91,8 +103,31 @@ def load(kind: type[T], path: Path) -> T:
     """Read an artefact back.
 
     Raises:
-        ArtifactError: the file is missing, is not JSON, has another version, or lacks or adds fields.
+        ArtifactError: the file is missing, is not JSON, has another version, lacks or adds fields, or was edited.
     """
+    value, found, expected = _read(kind, path)
+    if found not in (None, expected):
+        raise ArtifactError(
+            f"{path}: edited since it was written: its content does not have the checksum that it holds. "
+            "Undo that, or delete it to compute it again."
+        )
+    return value
+
+
+def load_edited(kind: type[T], path: Path) -> tuple[T, bool]:
+    """Read an artefact that may have been edited, and whether it was: its checksum is another, or is not there.
+
+    `load` takes a file without a checksum, as earlier versions wrote it, to be as it was written.
+
+    Raises:
+        ArtifactError: as for `load`, edited files aside.
+    """
+    value, found, expected = _read(kind, path)
+    return value, found != expected
+
+
+def _read(kind: type[T], path: Path) -> tuple[T, object, str]:
+    """An artefact, the checksum in its file, and that of its content."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -102,11 +137,12 @@ def load(kind: type[T], path: Path) -> T:
     if not isinstance(data, dict) or data.get("version", VERSION) != VERSION:
         found = data.get("version") if isinstance(data, dict) else type(data).__name__
         raise ArtifactError(f"{path}: version {found!r}, this program reads {VERSION}. Delete it to compute it again.")
+    found = data.pop(CHECKSUM, None)
     try:
         value = _build(kind, data)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path}: not a {kind.__name__} ({error}). Delete it to compute it again.") from error
-    return typing.cast(T, value)
+    return typing.cast(T, value), found, fingerprint(data)
 
 
 def check_fresh(path: Path, found: str, expected: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compress import artifacts
-from compress.artifacts import Gallery, Latency, Report, Score, Sensitivity
+from compress.artifacts import Gallery, Interval, Latency, Report, Sensitivity
 from compress.cli import options
 from compress.cli.progress import progress
 from compress.cli.tasks import make_task
@@ -17,7 +17,7 @@ from compress.errors import ArtifactError, CompressError
 
 if TYPE_CHECKING:
     from compress.measure.runtimes import Difference
-    from compress.tasks.base import Task
+    from compress.tasks.base import Examination, Task
 
 
 def inspect(model: options.Model, weights: options.Weights = None, input_size: options.Input = None) -> None:
@@ -32,8 +32,14 @@ def inspect(model: options.Model, weights: options.Weights = None, input_size: o
 
     shape = options.parse_shape(input_size)
     proto = pipeline.open_model(model, weights, shape)
-    size_bytes = Path(model).stat().st_size if Path(model).is_file() else proto.ByteSize()
-    print_inspection(pipeline.inspect_model(proto, size_bytes, shape), wide_console())
+    print_inspection(pipeline.inspect_model(proto, _size(model, proto.ByteSize()), shape), wide_console())
+
+
+def _size(model: str, otherwise: int) -> int:
+    """Bytes of a model as it is deployed, external weights included; of a factory's, those of its export."""
+    from compress.graph import deployed_bytes
+
+    return deployed_bytes(Path(model)) if Path(model).is_file() else otherwise
 
 
 def evaluate(
@@ -74,6 +80,8 @@ def evaluate(
 ) -> None:
     """Score any model on labelled images, and show what it got wrong.
 
+    In brackets stand 95 % intervals, from a bootstrap over the images.
+
     \b
     Examples:
       compress evaluate int8.onnx --task classification --data val/labels.txt --save-images 20
@@ -110,27 +118,37 @@ def evaluate(
     )
     opened = pipeline.open_any(model, weights, made.input_shape)
     if not save_images:
-        scored = (
-            pipeline.score_in(runtime, opened, made, threads, name=model)
+        examined = (
+            pipeline.examine_in(runtime, opened, made, threads, name=model)
             if other
-            else pipeline.score_model(opened, made, threads)
+            else pipeline.examine_model(opened, made, threads)
         )
-        _print_score(scored, made)
+        _print_score(examined, made)
         return
     name = _file_name(model)
     folder = images_out or Path(f"{name}_images")
-    score, gallery = pipeline.score_with_pictures(opened, made, folder, name=name, count=save_images, threads=threads)
-    _print_score(score, made)
+    examined, gallery = pipeline.score_with_pictures(
+        opened, made, folder, name=name, count=save_images, threads=threads
+    )
+    _print_score(examined, made)
     _print_gallery(gallery, folder)
 
 
-def _print_score(score: Score, task: "Task") -> None:
+def _print_score(examined: "Examination", task: "Task") -> None:
+    from compress.measure.intervals import figure_interval
     from compress.report import tables
     from compress.tasks.base import PostProcessing
 
-    typer.echo(f"{score.name} {score.metric:.4f} on {tables.scored(score)}")
+    ends = {
+        name: f" {tables.interval(Interval(*figure_interval(rows)))}"
+        for name, rows in examined.tallies.items()
+        if rows.size
+    }
+    score = examined.score
+    typer.echo(f"{score.name} {score.metric:.4f}{ends.get(score.name, '')} on {tables.scored(score)}")
     for name, value in score.details.items():
-        typer.echo(f"  {name} {value:.4f}" if value != int(value) else f"  {name} {value:g}")
+        shown = f"{value:g}" if value == int(value) and name not in ends else f"{value:.4f}"
+        typer.echo(f"  {name} {shown}{ends.get(name, '')}")
     if isinstance(task, PostProcessing):
         typer.echo(f"  {tables.postprocessing_line(task.postprocessing())}")
     for warning in task.warnings():
@@ -196,7 +214,7 @@ def bench(
     with progress("Nothing was to be saved; run it again.") as on_progress:
         found = latency.measure_latency(opened.runners, shape, threads=threads, rounds=rounds, on_progress=on_progress)
     differences = runtimes.output_differences(named, opened, shape)
-    sizes = {name: len(data) for name, data in named.items()}
+    sizes = {name: _size(name, len(data)) for name, data in named.items()}
     machine = machine_info()
     console = terminal.wide_console()
     typer.echo(tables.machine_line(machine))
@@ -249,7 +267,22 @@ def report(folder: Annotated[Path, typer.Argument(help="the output folder of a r
     if not (folder / "report.json").is_file():
         raise ArtifactError(f"{folder}: holds no report.json. Give the output folder of a finished `compress run`.")
     found = artifacts.load(Report, folder / "report.json")
-    curves = folder / "sensitivity.json"
-    written = write_report(found, folder, artifacts.load(Sensitivity, curves) if curves.is_file() else None)
+    written = write_report(found, folder, _scan_of(found, folder / "sensitivity.json"))
     print_report(found, wide_console())
     typer.echo(f"Written: {', '.join(map(str, written))}")
+
+
+def _scan_of(report: Report, file: Path) -> Sensitivity | None:
+    """The scan that belongs to a report; None where it has none.
+
+    Raises:
+        ArtifactError: the file is of another scan.
+    """
+    if not file.is_file():
+        return None
+    if not report.scan:
+        typer.echo(f"Note: {file} is left out: the report does not say that it belongs to the run.", err=True)
+        return None
+    scan = artifacts.load(Sensitivity, file)
+    artifacts.check_fresh(file, scan.fingerprint, report.scan)
+    return scan

@@ -156,7 +156,7 @@ Unlabelled = Annotated[
     list[Path] | None,
     typer.Option(
         "--unlabelled",
-        help="for detection: folder or label list of any other images, to learn what the teacher says of them; may be "
+        help="folder of images, or label list, of any other kind, to keep what the --teacher says of them; may be "
         "repeated.",
         metavar="PATH",
     ),

@@ -106,8 +106,22 @@ def prune(
             help="macs=SHARE or latency=SHARE left, or metric_drop=MOST; needs --sensitivity.", show_default=False
         ),
     ] = None,
+    plan_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", help="the plan.json of this model, edited or not: removes exactly its channels.", metavar="FILE"
+        ),
+    ] = None,
     sensitivity_file: Annotated[
         Path | None, typer.Option("--sensitivity", help="the sensitivity.json of this model.", metavar="FILE")
+    ] = None,
+    scanned: Annotated[
+        str | None,
+        typer.Option(
+            help="the model that the scan is of, where MODEL is what `compress replace` made of it.",
+            metavar="MODEL",
+            show_default=False,
+        ),
     ] = None,
     align: Annotated[int | None, setting(PruneStep, "align")] = None,
     criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None,
@@ -121,7 +135,7 @@ def prune(
     weights: options.Weights = None,
     input_size: options.Input = None,
 ) -> None:
-    """Remove whole channels: the same share everywhere, or by sensitivity.
+    """Remove whole channels: the same share everywhere, by sensitivity, or as a plan says.
 
     The time of the pruned network is predicted from the times of its operators on this machine. Each is measured once
     and kept in the user's cache folder, or the folder in COMPRESS_CACHE.
@@ -131,9 +145,25 @@ def prune(
       compress prune model.onnx --ratio 0.3 --align 16 --out pruned.onnx
       compress prune model.onnx --sensitivity runs/cls/sensitivity.json --target macs=0.5 --out pruned.onnx
       compress prune model.onnx --sensitivity runs/cls/sensitivity.json --target latency=0.5 --out pruned.onnx
+      compress prune replaced.onnx --sensitivity runs/cls/sensitivity.json --scanned model.onnx \\
+          --target macs=0.5 --out pruned.onnx
+      compress prune model.onnx --plan plan.json --out pruned.onnx
     """
-    if (ratio is None) == (target is None):
-        raise CompressError("--ratio, --target: give exactly one of them, e.g. --ratio 0.3 or --target macs=0.5.")
+    if [ratio, target, plan_file].count(None) != 2:
+        raise CompressError(
+            "--ratio, --target, --plan: give exactly one of them, e.g. --ratio 0.3 or --target macs=0.5."
+        )
+    if scanned is not None and sensitivity_file is None:
+        raise CompressError("--scanned: needs --sensitivity, the scan of that model.")
+    shape = options.parse_shape(input_size)
+    if plan_file is not None:
+        decided = {
+            "--sensitivity": sensitivity_file, "--align": align, "--criterion": criterion, "--allocation": allocation,
+            "--precision": precision, "--protect": protect, "--recurrent": recurrent,
+        }  # fmt: skip
+        given = [flag for flag, value in decided.items() if value is not None]
+        _prune_by_plan(model, weights, plan_file, out, shape, given)
+        return
     wanted = {"ratio": ratio} if ratio is not None else options.parse_target(str(target))
     step = options.build(
         PruneStep,
@@ -154,15 +184,15 @@ def prune(
     from compress import pipeline
     from compress.measure.latency_table import LatencyTable
 
-    shape = options.parse_shape(input_size)
     with progress("The times measured so far are kept; the same command goes on from there.") as on_progress:
         plan = pipeline.run_prune(
             pipeline.open_model(model, weights, shape),
             out,
             target=step.target.as_dict(),
             align=step.align,
-            criterion=step.criterion or (scan.criterion if scan else "fpgm"),
+            criterion=step.criterion,
             sensitivity=scan,
+            scanned=pipeline.open_model(scanned, None, shape) if scanned else None,
             input_shape=shape,
             protect=tuple(protect or ()),
             recurrent=recurrent is not False,
@@ -172,6 +202,24 @@ def prune(
             on_progress=on_progress,
             on_note=say,
         )
+    _print_plan(plan, out)
+
+
+def _prune_by_plan(
+    model: str, weights: Path | None, plan_file: Path, out: Path, shape: options.Shape | None, others: list[str]
+) -> None:
+    """Remove what a plan names.
+
+    Raises:
+        CompressError: options are given that the plan has decided already.
+    """
+    if others:
+        remove = "it" if len(others) == 1 else "them"
+        raise CompressError(f"{', '.join(others)}: --plan has decided that. Remove {remove}.")
+    options.check_out(out, model)
+    from compress import pipeline
+
+    plan = pipeline.run_plan(pipeline.open_model(model, weights, shape), out, plan_file, input_shape=shape)
     _print_plan(plan, out)
 
 

@@ -64,7 +64,7 @@ def make_task(
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
         max_skipped=max_skipped,
-        data_root=data_root,
+        data_root=None if data_root is None else (data_root,),
         allow_overlap=allow_overlap,
     )
 

@@ -8,10 +8,11 @@ import typer
 from compress.artifacts import Score
 from compress.cli import options
 from compress.cli.options import setting
-from compress.cli.progress import progress
+from compress.cli.progress import progress, say
 from compress.cli.tasks import make_task
 from compress.errors import CompressError
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
+from compress.recipe.schema import CompareSettings
 
 if TYPE_CHECKING:
     from compress.tasks.base import Task
@@ -78,6 +79,7 @@ def finetune(
     }
     step = options.build(FinetuneStep, values)
     options.check_out(out, model, teacher or model)
+    _check_unlabelled(unlabelled, teacher)
     from compress import pipeline
 
     made = make_task(
@@ -108,8 +110,19 @@ def finetune(
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
+        if unlabelled and original is not None:
+            made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         score = pipeline.run_finetune(
-            proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+            proto,
+            original,
+            made,
+            out,
+            step,
+            seed=seed,
+            threads=threads,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+            on_note=say,
         )
     _print_score(score, out, made)
 
@@ -146,6 +159,7 @@ def quantize(
     recurrent: Annotated[str | None, setting(QuantizeStep, "recurrent")] = None,
     optimize: Annotated[str | None, setting(QuantizeStep, "optimize")] = None,
     weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
+    latency_threads: Annotated[int | None, setting(CompareSettings, "threads", "--latency-threads")] = None,
     input_size: options.Input = None,
     directions: options.Directions = None,
     labels: options.Labels = None,
@@ -195,7 +209,9 @@ def quantize(
         "weight_bits": weight_bits,
     }
     step = options.build(QuantizeStep, values)
+    timed = options.build(CompareSettings, {"threads": latency_threads})
     options.check_out(out, model, teacher or model)
+    _check_unlabelled(unlabelled, teacher)
     from compress import pipeline
     from compress.report import tables
 
@@ -227,8 +243,20 @@ def quantize(
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
+        if unlabelled and original is not None:
+            made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         result = pipeline.run_quantize(
-            proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+            proto,
+            original,
+            made,
+            out,
+            step,
+            seed=seed,
+            threads=threads,
+            latency_threads=timed.threads,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+            on_note=say,
         )
     _print_score(pipeline.score_model(out, made, threads), out, made)
     for note in result.notes:
@@ -246,6 +274,19 @@ def _distill(weight: float | None, teacher: str | None) -> float | None:
     if teacher is None and weight:
         raise CompressError(f"--distill: got {weight:g}, but there is no --teacher. Give the original model.")
     return 0.0 if teacher is None else weight
+
+
+def _check_unlabelled(unlabelled: list[Path] | None, teacher: str | None) -> None:
+    """Without a teacher nothing is known of these images.
+
+    Raises:
+        CompressError: there are some, but no teacher.
+    """
+    if unlabelled and teacher is None:
+        raise CompressError(
+            f"--unlabelled: got {unlabelled[0]}, but there is no --teacher to say what is in it. Give the original "
+            "model."
+        )
 
 
 def _print_score(score: Score, out: Path, task: "Task") -> None:

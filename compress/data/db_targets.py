@@ -115,8 +115,10 @@ def _threshold_maps(regions: Sequence[Region], height: int, width: int) -> tuple
         cv2.fillPoly(inside, [band - corner], 1)
         outline = np.ones(shape, np.uint8)
         cv2.polylines(outline, [np.round(region.points - corner).astype(np.int32)], True, 0)
+        # An outline outside the image is infinitely far away: 1e19 or more, by the CPU.
+        away = np.minimum(cv2.distanceTransform(outline, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32(distance + 1))
         # Its last bits depend on where in memory the array lies; squares of these distances are whole numbers.
-        away = np.sqrt(np.rint(cv2.distanceTransform(outline, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) ** 2))
+        away = np.sqrt(np.rint(away**2))
         part = near[top:bottom, left:right]
         np.maximum(part, np.clip(1 - away / distance, 0, 1) * inside, out=part)
         np.maximum(counted[top:bottom, left:right], inside, out=counted[top:bottom, left:right])

@@ -31,9 +31,9 @@ class LoadedList:
 
 
 def read_image(path: Path) -> np.ndarray | None:
-    """Decode an image file to uint8 BGR [H, W, 3]; None when it is empty, truncated beyond use or no image."""
+    """Decode an image file to uint8 BGR [H, W, 3]; None where it is damaged, too large or no image."""
     data = read_file(path)
-    return None if data is None else decode_image(data)
+    return None if data is None else _decode(data)[0]
 
 
 def read_file(path: Path) -> bytes | None:

@@ -32,16 +32,17 @@ class ListRules:
 
     A few bad files are ordinary in collected data; with more of them a metric on what is left is of something else.
     """
-    root: Path | None = None
-    """Folder that the paths in a label list may lead into, beside the list's own folder."""
+    roots: tuple[Path, ...] = ()
+    """Folders that the paths in a label list may lead into, beside the list's own folder."""
     allow_overlap: bool = False
     """Lists that are learned from may share images with those that are scored on."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_skipped <= 1:
             raise DataError(f"max_skipped: got {self.max_skipped:g}. Must be a share in [0, 1]. Use e.g. 0.01.")
-        if self.root is not None and not self.root.is_dir():
-            raise DataError(f"data root: {self.root}: no such folder. Name the folder that paths in lists lead into.")
+        for root in self.roots:
+            if not root.is_dir():
+                raise DataError(f"data root: {root}: no such folder. Name the folder that paths in lists lead into.")
 
 
 DEFAULT_RULES = ListRules()
@@ -75,7 +76,7 @@ def read_labels(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
 
     Raises:
         DataError: no such file, not UTF-8, no lines, a line without exactly one tab or without a path before it, a path
-            that leads out of the list's folder (see `ListRules.root`), or more images missing than the rules allow. A
+            that leads out of the list's folder (see `ListRules.roots`), or more images missing than the rules allow. A
             text may be empty: what that means is for the task.
     """
     lines = _read_text(path).replace("\r\n", "\n").split("\n")
@@ -92,8 +93,7 @@ def read_labels(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
 
 def _check_inside(path: Path, entries: Iterable[Entry], rules: ListRules) -> None:
     """Raise DataError where a path leads out of the folders it may be in; symbolic links are followed."""
-    folders = [folder for folder in (path.parent, rules.root) if folder is not None]
-    allowed = [os.path.join(os.path.realpath(folder), "") for folder in folders]
+    allowed = [os.path.join(os.path.realpath(folder), "") for folder in (path.parent, *rules.roots)]
     resolved: dict[str, str] = {}
     for entry in entries:
         folder, name = os.path.split(entry.image)
@@ -103,7 +103,7 @@ def _check_inside(path: Path, entries: Iterable[Entry], rules: ListRules) -> Non
         if name == os.pardir or os.path.islink(target):
             target = os.path.realpath(target)
         if not any(target.startswith(root) for root in allowed):
-            also = f" and of {rules.root}" if rules.root is not None else ""
+            also = "".join(f" and of {root}" for root in rules.roots)
             raise DataError(
                 f"{path}: line {entry.line}: {entry.image} leads out of the list's folder{also}, to {target}. "
                 "Name the folder that paths may lead into: data.root (--data-root)."

@@ -9,8 +9,8 @@ from pathlib import Path
 from compress.data.labels import ListRules
 from compress.errors import DataError
 
-LEARNED = frozenset({"train", "unlabelled"})
-"""Lists that are learned from; these may share images."""
+LEARNED, CHOOSING = frozenset({"train", "unlabelled"}), "val"
+"""Lists that are learned from, and the one that things are chosen by; lists of any other name judge alone."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def shared_images(one: Sequence[Stored], other: Sequence[Stored]) -> list[tuple[
 
 
 def check_overlap(lists: Mapping[str, Sequence[Stored]], rules: ListRules) -> tuple[str, ...]:
-    """Compare each two of the named lists (`train`, `unlabelled`, `val`, ...) that are not both learned from.
+    """Compare each two of the named lists that may not share images (see `may_share`).
 
     Returns:
         One line for each two that share images, where the rules allow it.
@@ -63,7 +63,7 @@ def check_overlap(lists: Mapping[str, Sequence[Stored]], rules: ListRules) -> tu
     """
     lines = []
     for one, other in itertools.combinations(lists, 2):
-        shared = [] if {one, other} <= LEARNED else shared_images(lists[one], lists[other])
+        shared = [] if may_share(one, other) else shared_images(lists[one], lists[other])
         if shared:
             there, here = shared[0]
             lines.append(
@@ -72,7 +72,16 @@ def check_overlap(lists: Mapping[str, Sequence[Stored]], rules: ListRules) -> tu
             )
     if lines and not rules.allow_overlap:
         raise DataError(
-            f"{lines[0]}. A score on images that were learned from proves nothing. Remove them from one of the lists, "
-            "or allow it: data.allow_overlap (--allow-overlap)."
+            f"{lines[0]}. A score on images that were learned from, or that something was chosen by, proves nothing. "
+            "Remove them from one of the lists, or allow it: data.allow_overlap (--allow-overlap)."
         )
     return tuple(lines)
+
+
+def may_share(one: str, other: str) -> bool:
+    """Whether two lists may share images: those that are learned from, and those that judge alone.
+
+    >>> may_share("train", "unlabelled"), may_share("train", "val"), may_share("val", "test"), may_share("a", "b")
+    (True, False, False, True)
+    """
+    return CHOOSING not in (one, other) and (one in LEARNED) == (other in LEARNED)

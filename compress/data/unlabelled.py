@@ -1,15 +1,25 @@
 """Images without labels, of any kind: what a network can learn from its teacher alone."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from compress.data.headers import MAX_PIXELS, read_header
-from compress.data.images import read_image
-from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, read_labels, skipped_warning
+from compress.data.images import LoadedList, decode_image, load_images, read_file
+from compress.data.labels import (
+    DEFAULT_RULES,
+    Entry,
+    LabelList,
+    ListRules,
+    check_skipped,
+    read_labels,
+    skipped_warning,
+)
+from compress.data.lmdb_folder import FILE, load_list
 from compress.data.scene_augment import GEOMETRIES, change_light, random_crop
 from compress.data.scenes import IMAGE_SUFFIXES
 from compress.errors import DataError
@@ -30,31 +40,37 @@ class ImageFiles:
     warnings: tuple[str, ...] = ()
 
 
-def list_images(path: Path, rules: ListRules = DEFAULT_RULES) -> ImageFiles:
-    """The images of a folder and its subfolders, or of a label list, whose texts are not looked at.
+def find_images(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
+    """The images of a folder and its subfolders, or of a label list, whose texts are not looked at: all are empty.
 
-    No pixel is decoded, but every file's header is read.
+    Raises:
+        DataError: there are none, or more of them are missing than the rules allow.
+    """
+    if not path.is_dir():
+        labels = read_labels(path, rules)
+        return replace(labels, entries=tuple(replace(entry, text="") for entry in labels.entries))
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not found:
+        raise DataError(f"{path}: no images. Expected {', '.join(IMAGE_SUFFIXES)} in it, or a label list.")
+    return LabelList(path, tuple(Entry(file, "", number) for number, file in enumerate(found, start=1)))
+
+
+def list_images(path: Path, rules: ListRules = DEFAULT_RULES) -> ImageFiles:
+    """The images that `find_images` finds and that can be used. No pixel is decoded, but every header is read.
 
     Raises:
         DataError: there are none, or more of them than the rules allow cannot be used.
     """
-    missing: list[str] = []
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        if not found:
-            raise DataError(f"{path}: no images. Expected {', '.join(IMAGE_SUFFIXES)} in it, or a label list.")
-    else:
-        labels = read_labels(path, rules)
-        found = [entry.image for entry in labels.entries]
-        missing = [entry.image.name for entry in labels.missing]
-    problems = {file: _problem(file) for file in found}
-    skipped = {"missing": missing}
+    listed = find_images(path, rules)
+    problems = {entry.image: _problem(entry.image) for entry in listed.entries}
+    skipped = {"missing": [entry.image.name for entry in listed.missing]}
     for kind in (UNREADABLE, TOO_LARGE):
         skipped[kind] = [file.name for file, problem in problems.items() if problem == kind]
-    total = len(problems) + len(missing)
+    total = len(problems) + len(listed.missing)
     check_skipped(path, skipped, total, rules)
     lines = [line for why, names in skipped.items() for line in skipped_warning(path, why, names, total)]
-    return ImageFiles(tuple(file for file in found if not problems[file]), tuple(lines))
+    files = [entry.image for entry in listed.entries if not problems[entry.image]]
+    return ImageFiles(tuple(files), tuple(lines))
 
 
 def _problem(file: Path) -> str:
@@ -63,6 +79,40 @@ def _problem(file: Path) -> str:
     if header is None:
         return UNREADABLE
     return TOO_LARGE if header.height * header.width > MAX_PIXELS else ""
+
+
+def split_images(files: Sequence[Path], held_back: float) -> tuple[list[Path], list[Path]]:
+    """Part images into those to train on and those held back, at least one, by a hash of their content.
+
+    So the parts depend neither on names nor on the order, and a copy of an image is in the part of the image.
+
+    Args:
+        files: at least two, of different content.
+        held_back: share of them to hold back, in (0, 1).
+
+    Raises:
+        DataError: there is nothing to part.
+    """
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    distinct = sorted(set(hashes))
+    if len(distinct) < 2:
+        raise DataError(f"images: got {len(files)}, {len(distinct)} of them different. Must be two or more.")
+    count = min(max(1, round(held_back * len(distinct))), len(distinct) - 1)
+    held = set(distinct[:count])
+    train = [file for file, digest in zip(files, hashes, strict=True) if digest not in held]
+    return train, [file for file, digest in zip(files, hashes, strict=True) if digest in held]
+
+
+def load_unlabelled(path: Path, max_height: int | None = None, rules: ListRules = DEFAULT_RULES) -> LoadedList:
+    """Decode the images of a folder and its subfolders, of a label list, or of an LMDB folder; all texts are empty.
+
+    Raises:
+        DataError: there are none, or more of them than the rules allow cannot be used.
+    """
+    if not path.is_dir() or not (path / FILE).is_file():
+        return load_images(find_images(path, rules), max_height, rules=rules)
+    loaded = load_list(path, max_height, rules)
+    return replace(loaded, entries=tuple(replace(entry, text="") for entry in loaded.entries))
 
 
 def content_of_images(files: Sequence[Path]) -> Iterator[bytes]:
@@ -105,7 +155,7 @@ def _mosaic(first: np.ndarray, files: Sequence[Path], size: tuple[int, int], rng
 
 def _draw(files: Sequence[Path], rng: np.random.Generator) -> np.ndarray:
     file = files[int(rng.integers(len(files)))]
-    image = read_image(file)
+    image = decode_image(read_file(file) or b"")  # its header was looked at when it was listed
     if image is None:
         raise DataError(f"{file}: cannot be decoded. Copy it again, or remove it.")
     return image

@@ -1,8 +1,19 @@
 """ONNX in and out: load and canonicalise a file, import it as a trainable module, write it back."""
 
 from compress.graph.entry import from_torch
-from compress.graph.load import is_quantised, load_model, read_model, save_model
+from compress.graph.load import deployed_bytes, is_quantised, load_model, read_model, save_model
+from compress.graph.running import check_runs
 from compress.graph.to_torch import to_torch
 from compress.graph.write import to_onnx
 
-__all__ = ["from_torch", "is_quantised", "load_model", "read_model", "save_model", "to_onnx", "to_torch"]
+__all__ = [
+    "check_runs",
+    "deployed_bytes",
+    "from_torch",
+    "is_quantised",
+    "load_model",
+    "read_model",
+    "save_model",
+    "to_onnx",
+    "to_torch",
+]

@@ -42,5 +42,23 @@ def replace_activations(
     return changed
 
 
+def is_replacement(model: onnx.ModelProto, original: onnx.ModelProto) -> bool:
+    """Whether a model is the original, or what `replace_activations` makes of it: weights and all else are the same.
+
+    Args:
+        model: in canonical form.
+        original: in canonical form.
+    """
+    wanted = onnx.ModelProto()
+    wanted.CopyFrom(original)
+    if len(wanted.graph.node) != len(model.graph.node):
+        return False
+    for node, found in zip(wanted.graph.node, model.graph.node, strict=True):
+        for old, many in REPLACEMENTS.items():
+            if _is_kind(node, old) and any(_is_kind(found, new) for new in many):
+                node.op_type = found.op_type
+    return wanted.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
 def _is_kind(node: onnx.NodeProto, kind: str) -> bool:
     return node.op_type == OP_TYPES[kind] and node.domain in ("", "ai.onnx")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.graph.canonical import OPSET, canonicalise
+from compress.graph.load import check_whole
 
 
 def from_torch(
@@ -29,8 +30,9 @@ def from_torch(
         output_name: name of the first output in the graph.
 
     Raises:
-        ModelError: the module cannot be exported; the message holds PyTorch's reason.
+        ModelError: the module cannot be exported (the message holds PyTorch's reason), or has 2 GB of weights or more.
     """
+    check_whole(sum(tensor.nbytes for tensor in module.state_dict().values()), type(module).__name__)
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     with tempfile.TemporaryDirectory() as folder, _evaluating(module):
         path = Path(folder) / "model.onnx"

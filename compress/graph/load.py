@@ -1,6 +1,7 @@
 """Read an ONNX file: every way in which it can be broken is one clear error; what comes out is canonical."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -13,6 +14,8 @@ from compress.graph.canonical import canonicalise
 
 HALF = {"float16", "bfloat16"}
 """Types of weights that cannot be trained as they are."""
+MAX_BYTES = 2**31 - 1
+"""protobuf's limit of one message: a model and all its weights must fit, or it cannot be changed or written."""
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -42,9 +45,43 @@ def read_model(path: Path) -> onnx.ModelProto:
         ModelError: as for `load_model`.
     """
     path = Path(path)
+    model = _parse(path)
+    weight_files = _weight_files(model, path)
+    check_whole(path.stat().st_size + sum(span.length for span in weight_files), str(path))
+    if weight_files:
+        try:
+            load_external_data_for_model(model, str(path.parent.resolve()))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            raise ModelError(f"{path}: external weights cannot be read ({error}). Export the model again.") from error
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path}: not a valid ONNX model ({reason}). Export it again.") from error
+    return model
+
+
+def deployed_bytes(path: Path) -> int:
+    """Bytes of a model as it is deployed: its .onnx file, and every file that holds weights of it, each once.
+
+    Raises:
+        ModelError: a file is missing, cannot be read, or lies outside the model's folder.
+    """
+    path = Path(path)
+    files = {span.file for span in _weight_files(_parse(path), path)}
+    return path.stat().st_size + sum(file.stat().st_size for file in files)
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    """A model file without its external weights.
+
+    Raises:
+        ModelError: as for `load_model`.
+    """
     if path.is_dir():
         raise ModelError(f"{path}: is a folder. Expected an .onnx file.")
     try:
+        check_whole(path.stat().st_size, str(path))
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file. Expected an .onnx file.") from error
@@ -61,12 +98,6 @@ def read_model(path: Path) -> onnx.ModelProto:
         ) from error
     if not model.graph.node or not model.graph.input or not model.graph.output:
         raise ModelError(f"{path}: holds no graph with inputs and outputs. Expected an ONNX model.")
-    _load_external_data(model, path)
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path}: not a valid ONNX model ({reason}). Export it again.") from error
     return model
 
 
@@ -89,14 +120,21 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     write_atomic(Path(path), model.SerializeToString())
 
 
-def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
-    """Bring weights that lie in files beside the model into it; refuse files elsewhere."""
+@dataclass(frozen=True)
+class _Span:
+    """Where an external weight lies: a file, and how many of its bytes."""
+
+    file: Path
+    length: int
+
+
+def _weight_files(model: onnx.ModelProto, path: Path) -> list[_Span]:
+    """Where each weight lies that is not in the model itself; refuse files outside its folder."""
     folder = path.parent.resolve()
-    external = False
-    for tensor in _tensors(model.graph):
+    found = []
+    for tensor in _all_tensors(model):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
-        external = True
         locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
         location = locations[0] if len(locations) == 1 else ""
         target = (folder / location).resolve()
@@ -107,12 +145,52 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
             )
         if not target.is_file():
             raise ModelError(f"{path}: weight file {location!r} is missing beside the model. Copy it there.")
-    if not external:
-        return
+        found.append(_Span(target, _length(tensor, target, path)))
+    return found
+
+
+def _length(tensor: onnx.TensorProto, file: Path, path: Path) -> int:
+    """Bytes of an external weight.
+
+    Raises:
+        ModelError: the file does not hold them.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    size = file.stat().st_size
     try:
-        load_external_data_for_model(model, str(folder))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{path}: external weights cannot be read ({error}). Export the model again.") from error
+        offset = int(entries.get("offset") or 0)
+        length = int(entries.get("length") or size - offset)
+    except ValueError as error:
+        raise ModelError(f"{path}: weight {tensor.name!r}: {error} in its place. Export the model again.") from error
+    if min(offset, length) < 0 or offset + length > size:
+        raise ModelError(
+            f"{path}: weight {tensor.name!r} ends at byte {offset + length} of {file.name!r}, which has {size}. "
+            "Copy the file again, or export the model again."
+        )
+    return length
+
+
+def check_whole(size_bytes: int, name: str) -> None:
+    """Refuse what no ONNX model in memory can hold, before anything is done with it.
+
+    Args:
+        size_bytes: of a model with all its weights.
+        name: what messages call it.
+
+    Raises:
+        ModelError: it is 2 GB or more.
+    """
+    if size_bytes > MAX_BYTES:
+        raise ModelError(
+            f"{name}: {size_bytes / 1e9:.2f} GB with all weights. Must be below {MAX_BYTES / 1e9:.2f} GB, the most "
+            "that protobuf holds as a whole. Use a smaller model."
+        )
+
+
+def _all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from _tensors(model.graph)
+    for function in model.functions:
+        yield from _tensors_of(function.node)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -120,7 +198,11 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-    for node in graph.node:
+    yield from _tensors_of(graph.node)
+
+
+def _tensors_of(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t

@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 from onnx import helper, version_converter
 
+from compress.artifacts import write_atomic
 from compress.errors import DataError, ModelError
 
 Model = Path | bytes | onnx.ModelProto
@@ -232,11 +233,12 @@ def _quantize_static(
         raise DataError(f"{model_path}: no images to calibrate with. Give at least one batch.")
     input_name = onnx.load(model_path, load_external_data=False).graph.input[0].name
     with tempfile.TemporaryDirectory() as folder, _quiet_logging():
+        made = Path(folder) / "quantised.onnx"
         try:
             source = _preprocessed(_raised_opset(model_path, Path(folder)), Path(folder) / "preprocessed.onnx")
             quantization.quantize_static(
                 source,
-                out_path,
+                made,
                 _reader(quantization, input_name, batches),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=per_channel,
@@ -247,6 +249,7 @@ def _quantize_static(
             )
         except Exception as error:
             raise ModelError(f"{model_path}: onnxruntime cannot quantise it: {_first_line(error)}") from error
+        write_atomic(out_path, made.read_bytes())
 
 
 def _options(threads: int, optimise: bool, exact_int8: bool, flush_denormals: bool) -> onnxruntime.SessionOptions:

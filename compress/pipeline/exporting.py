@@ -61,6 +61,7 @@ def export_checked(
     step: QuantizeStep,
     score: Callable[[onnx.ModelProto], float],
     images: np.ndarray,
+    latency_threads: int = 1,
 ) -> tuple[onnx.ModelProto, Quantized]:
     """The int8 file of a trained network, its recurrent layers in the form that the step names or that measures best.
 
@@ -70,6 +71,7 @@ def export_checked(
         step: names one form, or leaves the choice to what is measured (see `best_candidate`).
         score: file -> metric on the validation data.
         images: [N, 3, H, W] to compare file and network on.
+        latency_threads: of onnxruntime, to time forms with.
 
     Raises:
         ParityError: the file does not compute what the network computes.
@@ -79,16 +81,16 @@ def export_checked(
         exported = export_form(module, lowered, step)
         return exported.model, Quantized(check_export(module, exported, images), _as_asked(step.recurrent, forms))
     made = {form: export_form(module, lowered, step, form) for form in forms}
-    times = {} if step.optimize == "size" else _times(made, images)
+    times = {} if step.optimize == "size" else _times(made, images, latency_threads)
     candidates = [Candidate(form, one, score(one.model), times.get(form)) for form, one in made.items()]
     return _best_that_agrees(candidates, module, images)
 
 
-def _times(made: Mapping[RecurrentForm, Exported], images: np.ndarray) -> dict[str, float]:
+def _times(made: Mapping[RecurrentForm, Exported], images: np.ndarray, threads: int) -> dict[str, float]:
     """Median milliseconds of an image of this size, the files in turn."""
     files = {str(form): one.model.SerializeToString() for form, one in made.items()}
     _, channels, height, width = images.shape
-    found = measure_latency(files, (channels, height, width), rounds=ROUNDS, budget_s=BUDGET_S)
+    found = measure_latency(files, (channels, height, width), threads=threads, rounds=ROUNDS, budget_s=BUDGET_S)
     return {form: latency.median_ms for form, latency in found.items()}
 
 

@@ -14,16 +14,17 @@ from torch import nn
 
 from compress.artifacts import Score
 from compress.data.labels import ListRules
-from compress.errors import CompressError, ModelError
+from compress.errors import CompressError, DataError, ModelError
 from compress.graph import from_torch, load_model, read_model, to_torch
+from compress.graph.constants import free_constants
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.measure.runtime import Session
 from compress.measure.runtimes import open_runner
 from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
-from compress.recipe import KEYS_OF, Recipe
+from compress.recipe import CHANNELS, KEYS_OF, Recipe
 from compress.report.inspection import GroupSummary, Inspection
-from compress.tasks.base import Examination, Examiner, Task
+from compress.tasks.base import Examination, Examiner, Predict, Task
 from compress.tasks.classification import DirectionTask
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.detection import DetectionTask
@@ -138,6 +139,7 @@ def make_task(
     crop: int | None = None,
     augment: str | None = None,
     unlabelled: Sequence[Path] | None = None,
+    agreement: bool | None = None,
     dilate_teacher: bool | None = None,
     processes: int | None = None,
     threshold: float | None = None,
@@ -145,10 +147,11 @@ def make_task(
     unclip_ratio: float | None = None,
     max_candidates: int | None = None,
     max_skipped: float | None = None,
-    data_root: Path | None = None,
+    data_root: Sequence[Path] | None = None,
     allow_overlap: bool | None = None,
 ) -> Task:
-    """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels`.
+    """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels` and
+    `unlabelled`.
 
     What is None is left to the task's own default. Which options go with which kind: `TASK_OPTIONS`.
 
@@ -166,6 +169,7 @@ def make_task(
         "crop": crop,
         "augment": augment,
         "unlabelled": unlabelled,
+        "agreement": agreement,
         "dilate_teacher": dilate_teacher,
         "processes": processes,
         "threshold": threshold,
@@ -179,6 +183,11 @@ def make_task(
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, options)
     if input_shape is not None:
+        if kind in TASKS and input_shape[0] != CHANNELS:
+            raise CompressError(
+                f"--input: got {input_shape[0]} channels. {kind.capitalize()} feeds images in colour: Must be "
+                f"{CHANNELS},height,width. Use a model with {CHANNELS} input channels, or a task of your own."
+            )
         options["input_shape"] = input_shape
     if boxes := {name: options.pop(name) for name in BOX_OPTIONS if name in options}:
         options["boxes"] = BoxSettings(**boxes)
@@ -194,11 +203,9 @@ TASKS: dict[str, Callable[..., Task]] = {
     "recognition": RecognitionTask,
     "detection": DetectionTask,
 }
-RULE_OPTIONS = {"max_skipped": "max_skipped", "data_root": "root", "allow_overlap": "allow_overlap"}
+RULE_OPTIONS = {"max_skipped": "max_skipped", "data_root": "roots", "allow_overlap": "allow_overlap"}
 """Options of every task on lists of images -> what `ListRules` calls them."""
-TASK_OPTIONS = {
-    kind: (*keys, *RULE_OPTIONS, *(("unlabelled",) if kind == "detection" else ())) for kind, keys in KEYS_OF.items()
-}
+TASK_OPTIONS = {kind: (*keys, *RULE_OPTIONS, "unlabelled", "agreement") for kind, keys in KEYS_OF.items()}
 """Kind of task -> what it can be told beside its data and input shape."""
 BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
 """Options that are the post-processing's (see `BoxSettings`)."""
@@ -214,7 +221,7 @@ def _check_options(kind: str, options: Mapping[str, Any]) -> None:
     """
     if kind not in TASKS and ":" not in kind:
         raise CompressError(f"--task: got {kind!r}. Must be {', '.join(TASKS)}, or package.module:Class for your own.")
-    foreign = [name for name in options if name not in TASK_OPTIONS.get(kind, ("labels",))]
+    foreign = [name for name in options if name not in TASK_OPTIONS.get(kind, ("labels", "unlabelled"))]
     if foreign:
         flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in foreign)
         raise CompressError(f"{flags}: not for {kind}. Remove {'it' if len(foreign) == 1 else 'them'}.")
@@ -226,20 +233,45 @@ def recipe_task(recipe: Recipe) -> Task:
     """The task of a recipe, on its data.
 
     Raises:
+        DataError: the data cannot be read, or holds images only (see `compress.pipeline.labelling.with_labels`).
+    """
+    data = recipe.data
+    if not data.val:
+        raise DataError("data.images: not labelled yet. Only `compress run` takes a recipe on images without labels.")
+    return _task_on(
+        recipe, data.train, data.val, unlabelled=data.unlabelled or None, agreement=bool(data.images) or None
+    )
+
+
+def held_out_task(recipe: Recipe, lists: Sequence[Path]) -> Task:
+    """The same task, scored on other data and without any to train on.
+
+    Raises:
         DataError: the data cannot be read.
     """
+    return _task_on(recipe, (), lists)
+
+
+def list_roots(recipe: Recipe) -> tuple[Path, ...]:
+    """Folders that label lists may lead into: the user's, and those of images that the run itself makes lists of."""
+    data = recipe.data
+    named = tuple(path if path.is_dir() else path.parent for path in data.images)
+    return named if data.root is None else (data.root, *named)
+
+
+def _task_on(recipe: Recipe, train: Sequence[Path], val: Sequence[Path], **options: Any) -> Task:
     settings = recipe.task
     channels, height, width = settings.input_shape
     return make_task(
         settings.kind,
-        train=recipe.data.train,
-        val=recipe.data.val,
+        train=train,
+        val=val,
         input_shape=(channels, height, width),
-        unlabelled=recipe.data.unlabelled or None,
         max_skipped=recipe.data.max_skipped,
-        data_root=recipe.data.root,
+        data_root=list_roots(recipe),
         allow_overlap=recipe.data.allow_overlap,
         **{key: getattr(settings, key) for key in KEYS_OF[settings.kind]},
+        **options,
     )
 
 
@@ -264,6 +296,21 @@ def score_in(
     return task.evaluate(runner.run) if limit is None else task.evaluate(runner.run, limit)
 
 
+def examine_in(
+    runtime: str, model: bytes, task: Task, threads: int | None = None, *, name: str = "model"
+) -> Examination:
+    """`examine_model` in any runtime, as `score_in` is `score_model`.
+
+    Raises:
+        ModelError: the runtime rejects it.
+        DataError: its output does not fit the task.
+        CompressError: the runtime is not installed.
+    """
+    runner = open_runner(runtime, model, None, name=name, threads=threads or default_threads())
+    task.check_model(runner.output_shape)
+    return _examine(task, runner.run)
+
+
 def score_model(
     model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None = None, limit: int | None = None
 ) -> Score:
@@ -284,8 +331,11 @@ def examine_model(model: Path | bytes | onnx.ModelProto, task: Task, threads: in
         ModelError: onnxruntime rejects it.
         DataError: its output does not fit the task.
     """
-    session = _checked_session(model, task, threads)
-    return task.examine(session.run) if isinstance(task, Examiner) else Examination(task.evaluate(session.run))
+    return _examine(task, _checked_session(model, task, threads).run)
+
+
+def _examine(task: Task, predict: Predict) -> Examination:
+    return task.examine(predict) if isinstance(task, Examiner) else Examination(task.evaluate(predict))
 
 
 def _checked_session(model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None) -> Session:
@@ -325,6 +375,7 @@ def inspect_model(
         ops=dict(collections.Counter(node.op_type for node in model.graph.node).most_common()),
         cost=model_cost(model, shape, size_bytes),
         groups=(*groups, *protected),
+        untrained=free_constants(model.graph).fixed,
     )
 
 

@@ -50,17 +50,20 @@ def run_replace(
     Raises:
         PlanError: a pattern matches no such activation, the model has none, or `metric_drop` allows none.
         ArtifactError: activations.json is of another model, data or settings.
+        OutputError: another process is writing it, or the file.
         CompressError: `metric_drop` without a task, or `side` with one that has none.
     """
     names = find_activations(model, step.swap[0], step.layers)
     chosen, scan = names, None
-    if step.metric_drop is not None:
-        if task is None:
-            raise CompressError("replace.metric_drop: needs data to measure the metric on. Give validation data.")
-        path = out_file.with_name(SCAN_FILE)
-        scan = _run_scan(model, task, path, step, names, threads, on_progress, on_note)
-        chosen = choose_activations(scan, names, step.metric_drop)
-    save_model(replace_activations(model, chosen, *step.swap), out_file)
+    with artifacts.lock(out_file):
+        if step.metric_drop is not None:
+            if task is None:
+                raise CompressError("replace.metric_drop: needs data to measure the metric on. Give validation data.")
+            path = out_file.with_name(SCAN_FILE)
+            with artifacts.lock(path):
+                scan = _run_scan(model, task, path, step, names, threads, on_progress, on_note)
+            chosen = choose_activations(scan, names, step.metric_drop)
+        save_model(replace_activations(model, chosen, *step.swap), out_file)
     return Replaced(chosen, _notes(model, step, names, chosen, scan))
 
 

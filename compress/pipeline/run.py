@@ -15,13 +15,16 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.pipeline import stages, training
 from compress.pipeline.inputs import default_threads, open_model, recipe_task
+from compress.pipeline.labelling import label_unlabelled, with_labels
 from compress.pipeline.replacing import replace_identity, run_replace
 from compress.pipeline.results import make_report, measure_files
 from compress.pipeline.scan_cost import Note
+from compress.pipeline.scoring import check_test_sets
 from compress.pipeline.stages import Progress
 from compress.pipeline.state import Run
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReplaceStep, SensitivityStep, TeacherStep
 from compress.report import write_report
+from compress.tasks.base import Task
 
 
 def run_recipe(
@@ -35,22 +38,33 @@ def run_recipe(
         CompressError: anything a user can mend; what was finished before stays.
     """
     artifacts.check_writable(recipe.out)
+    with artifacts.lock(recipe.out):
+        return _run_steps(recipe, command, on_progress, on_note)
+
+
+def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_note: Note | None) -> Report:
+    if recipe.data.images:
+        recipe = with_labels(recipe, on_progress)
     task = recipe_task(recipe)
+    check_test_sets(recipe, task)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
-    run = Run(recipe, task, original, original, recipe.threads or default_threads(), on_progress, on_note)
+    training.note_outputs(original, on_note)
+    threads = recipe.threads or default_threads()
+    taught = label_unlabelled(task, original, threads=threads, on_progress=on_progress)
+    run = Run(recipe, taught, original, original, threads, on_progress, on_note)
     files = {"baseline": _baseline_file(run)}
     model = original
     if (lesson := recipe.find_step(TeacherStep)) is not None:
         run.teacher = _finetune(run, "teacher", original, lesson.as_finetune())
         files["teacher"] = recipe.out / "teacher.onnx"
-    scan = _scan(run)
+    scan = _scan(run, task)
     if (replace := recipe.find_step(ReplaceStep)) is not None:
-        model = _replace(run, model, replace)
+        model = _replace(run, task, model, replace)
         files["replaced"] = recipe.out / "replaced.onnx"
     plan: PruningPlan | None = None
     if (prune := recipe.find_step(PruneStep)) is not None:
         model = _prune(run, model, prune, scan)
-        plan = artifacts.load(PruningPlan, recipe.out / "plan.json")
+        plan = artifacts.load(PruningPlan, recipe.out / stages.PLAN_FILE)
         files["pruned"] = recipe.out / "pruned.onnx"
     if (finetune := recipe.find_step(FinetuneStep)) is not None:
         model = _finetune(run, "finetuned", model, finetune)
@@ -59,19 +73,20 @@ def run_recipe(
         _quantize(run, model, quantize)
         files["int8"] = recipe.out / "int8.onnx"
     measured = measure_files(run, files)
-    report = make_report(run, command, measured, plan)
+    report = make_report(run, command, measured, plan, scan)
     write_report(report, recipe.out, scan)
     return report
 
 
-def _scan(run: Run) -> Sensitivity | None:
+def _scan(run: Run, task: Task) -> Sensitivity | None:
+    """The scan of this task as it was before images were labelled for training, which no score depends on."""
     step = run.recipe.find_step(SensitivityStep)
     if step is None:
         return None
     prune = run.recipe.find_step(PruneStep)
     return stages.run_sensitivity(
         run.original,
-        run.task,
+        task,
         run.recipe.out,
         criterion=step.criterion,
         ratios=step.ratios,
@@ -85,13 +100,13 @@ def _scan(run: Run) -> Sensitivity | None:
     )
 
 
-def _replace(run: Run, model: onnx.ModelProto, step: ReplaceStep) -> onnx.ModelProto:
+def _replace(run: Run, task: Task, model: onnx.ModelProto, step: ReplaceStep) -> onnx.ModelProto:
     def compute(file: Path) -> Replaced:
         return run_replace(
-            model, run.task, file, step, threads=run.threads, on_progress=run.on_progress, on_note=run.on_note
+            model, task, file, step, threads=run.threads, on_progress=run.on_progress, on_note=run.on_note
         )
 
-    return run.stage("replaced", replace_identity(model, run.task, step), compute)
+    return run.stage("replaced", replace_identity(model, task, step), compute)
 
 
 def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity | None) -> onnx.ModelProto:
@@ -106,22 +121,24 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             align=step.align,
             criterion=criterion,
             sensitivity=scan,
+            scanned=run.original,
             input_shape=run.task.input_shape,
             protect=step.protect,
             recurrent=step.recurrent,
             allocation=step.allocation,
-            table=LatencyTable(on_note=run.on_note),
+            table=LatencyTable(threads=run.recipe.compare.threads, on_note=run.on_note),
             precision=kernels,
             on_progress=run.on_progress,
             on_note=run.on_note,
         )
 
     settings = step.model_dump(exclude={"precision", "target"})
-    decides = kernels if step.target.latency is not None else ""  # else it is only told
+    timed = [kernels, run.recipe.compare.threads]
+    decides = timed if step.target.latency is not None else ""  # else it is only told
     identity = artifacts.fingerprint(
         stages.model_identity(model), settings, step.target.as_dict(), decides, criterion, scan.curves if scan else ""
     )
-    return run.stage("pruned", identity, compute)
+    return run.stage("pruned", identity, compute, beside=(stages.PLAN_FILE,))
 
 
 def timed_kernels(recipe: Recipe) -> Kernels:
@@ -165,11 +182,14 @@ def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.Mode
             step,
             seed=recipe.seed,
             threads=run.threads,
+            latency_threads=recipe.compare.threads,
             checkpoint=recipe.out / "int8.checkpoint",
             on_progress=run.on_progress,
         )
 
-    return run.stage("int8", training.train_identity(model, run.teacher, run.task, step, recipe.seed), compute)
+    timed_on = () if step.optimize == "size" else (recipe.compare.threads,)  # else nothing is chosen by time
+    trained = training.train_identity(model, run.teacher, run.task, step, recipe.seed)
+    return run.stage("int8", artifacts.fingerprint(trained, timed_on), compute)
 
 
 def _baseline_file(run: Run) -> Path:

@@ -10,11 +10,13 @@ from torch import nn
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Score, Sensitivity, fingerprint
-from compress.errors import PlanError
+from compress.errors import ArtifactError, DataError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
+from compress.graph.activations import is_replacement
 from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.measure.runtime import Session
+from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.inputs import DEFAULT_SHAPE, score_model, static_shape
 from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
@@ -23,10 +25,13 @@ from compress.prune.apply import apply_plan
 from compress.prune.groups import find_groups
 from compress.prune.plan import plan_latency, plan_macs, plan_metric_drop, plan_ratio
 from compress.prune.ranking import Network
-from compress.prune.sensitivity import count_cells, scan_sensitivity
+from compress.prune.sensitivity import check_scan, count_cells, scan_sensitivity
 from compress.tasks.base import Task
 
 Progress = Callable[[int, int, str], None]
+
+PLAN_FILE = "plan.json"
+"""Beside a pruned model: exactly which channels were removed."""
 
 
 def run_sensitivity(
@@ -51,38 +56,58 @@ def run_sensitivity(
 
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
+        OutputError: another process is writing it.
         CompressError: `side` is given, but the task has none.
     """
     task = at_side(task, side)
     path = out / "sensitivity.json"
     module = to_torch(model)
     check_fits(model, task)
-    identity = fingerprint(model_identity(model), task.fingerprint(), criterion, images, sorted(protect), recurrent)
-    previous = artifacts.load(Sensitivity, path) if path.exists() else None
-    if previous is not None:
-        artifacts.check_fresh(path, previous.fingerprint, identity)
+    scanned = model_identity(model)
+    identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent)
+    now = stage_code("sensitivity", task_modules(task))
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
 
     def score(pruned: nn.Module) -> Score:
         return score_model(to_onnx(as_graph_module(pruned), model), task, threads, images)
 
-    cells = count_cells(groups, ratios, previous)
-    scan = scan_sensitivity(
-        module,
-        groups,
-        evaluate=announce_cost(score, cells, side_of(task), on_note, resumed=previous is not None),
-        ratios=ratios,
-        criterion=criterion,
-        fingerprint=identity,
-        metric_name=task.metric_name,
-        input_shape=task.input_shape,
-        previous=previous,
-        on_cell=lambda scan: artifacts.save(scan, path),
-        on_progress=on_progress,
-    )
-    if not path.exists():  # a model without a single group to prune
-        artifacts.save(scan, path)
-    return scan
+    with artifacts.lock(path):
+        previous = _earlier_scan(path, identity, scanned, task.input_shape)
+        code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
+        cells = count_cells(groups, ratios, previous)
+        scan = scan_sensitivity(
+            module,
+            groups,
+            evaluate=announce_cost(score, cells, side_of(task), on_note, resumed=previous is not None),
+            ratios=ratios,
+            criterion=criterion,
+            fingerprint=identity,
+            metric_name=task.metric_name,
+            input_shape=task.input_shape,
+            previous=previous,
+            on_cell=lambda scan: artifacts.save(replace(scan, code=code), path),
+            on_progress=on_progress,
+            model=scanned,
+        )
+        if not path.exists():  # a model without a single group to prune
+            artifacts.save(replace(scan, code=code), path)
+        return replace(scan, code=artifacts.load(Sensitivity, path).code)
+
+
+def _earlier_scan(path: Path, identity: str, model: str, input_shape: Sequence[int]) -> Sensitivity | None:
+    """What an earlier scan of the same things left; one that does not say of which model it is learns it here.
+
+    Raises:
+        ArtifactError: it is of another model, data or settings.
+    """
+    if not path.exists():
+        return None
+    found = artifacts.load(Sensitivity, path)
+    artifacts.check_fresh(path, found.fingerprint, identity)
+    if not found.model:
+        found = replace(found, model=model, input_shape=tuple(input_shape))
+        artifacts.save(found, path)
+    return found
 
 
 def run_prune(
@@ -91,8 +116,9 @@ def run_prune(
     *,
     target: dict[str, float],
     align: int,
-    criterion: str,
+    criterion: str | None = None,
     sensitivity: Sensitivity | None = None,
+    scanned: onnx.ModelProto | None = None,
     input_shape: tuple[int, int, int] | None = None,
     protect: Sequence[str] = (),
     recurrent: bool = True,
@@ -107,17 +133,41 @@ def run_prune(
     With a `table` the plan says what time is predicted before and after, in kernels of this `precision`; a latency
     target needs one. `on_note` is told how long operators were timed.
 
+    Args:
+        model: in canonical form.
+        out_file: the .onnx file to write.
+        target: {"ratio": r}, {"metric_drop": t}, {"macs": share} or {"latency": share}.
+        align: keep channel counts at multiples of this.
+        criterion: how channels are ranked; default the scan's, else "fpgm".
+        sensitivity: a scan of this model, or of `scanned`.
+        scanned: what the scan is of, where `model` is that with activations replaced.
+        input_shape: (C, H, W) that multiply-adds refer to; default the scan's, else the model's.
+        protect: layers never to prune.
+        recurrent: prune hidden units, too.
+        allocation: the rule from curves to ratios.
+        table: times of operators.
+        precision: whose kernels are timed.
+        on_progress: called as (done, in all, message).
+        on_note: is told how long operators were timed.
+
     Raises:
-        PlanError: the target cannot be asked for like this, or `align` leaves every group whole.
-        ArtifactError: the scan is of other groups.
+        PlanError: the target cannot be asked for like this, `align` leaves every group whole, or the scan ranks by
+            another criterion.
+        ArtifactError: the scan is of another model or other groups, or plan.json was edited and would be overwritten.
         ModelError: onnxruntime does not run one of the operators alone, and the target is a latency.
     """
-    shape = input_shape or static_shape(model) or DEFAULT_SHAPE
+    plan_file = out_file.with_name(PLAN_FILE)
+    _check_unedited(plan_file)
+    identity = model_identity(model)
+    if sensitivity is not None:
+        _check_scan(sensitivity, model, identity, scanned, input_shape)
+    criterion = _criterion(criterion, sensitivity)
+    shape = input_shape or _shape_of(sensitivity) or static_shape(model) or DEFAULT_SHAPE
     module = to_torch(model)
     groups = find_groups(module, shape, expand_names(module, protect, "protect"), recurrent)
-    network = Network(
-        module, groups, shape, criterion, align, fingerprint(model_identity(model), target, align, criterion)
-    )
+    curves = {name: curve.metric for name, curve in sensitivity.curves.items()} if sensitivity else {}
+    made_from = fingerprint(identity, target, align, criterion, sorted(protect), recurrent, allocation, shape, curves)
+    network = Network(module, groups, shape, criterion, align, made_from)
     if table is not None:
         timing = table_timing(model, shape, table, precision, on_progress)
         with saved_times(table, on_note):
@@ -126,11 +176,67 @@ def run_prune(
             plan = _make_plan(network, target, sensitivity, allocation)
     else:
         plan = _make_plan(network, target, sensitivity, allocation)
-    plan_file = out_file.with_name("plan.json")
-    artifacts.save(plan, plan_file)
-    pruned = apply_plan(module, artifacts.load(PruningPlan, plan_file), shape)
-    save_model(to_onnx(as_graph_module(pruned), model), out_file)
+    plan = replace(plan, model=identity, input_shape=shape)
+    with artifacts.lock(plan_file), artifacts.lock(out_file):
+        artifacts.save(plan, plan_file)
+        pruned = apply_plan(module, artifacts.load(PruningPlan, plan_file), shape)
+        save_model(to_onnx(as_graph_module(pruned), model), out_file)
     return plan
+
+
+def _check_unedited(plan_file: Path) -> None:
+    """Refuse to write over somebody's work.
+
+    Raises:
+        ArtifactError: the plan that lies there is not as this program wrote it.
+    """
+    if plan_file.exists() and artifacts.load_edited(PruningPlan, plan_file)[1]:
+        raise ArtifactError(
+            f"{plan_file}: edited by hand, or of an earlier version, and would be overwritten. "
+            f"Prune by it with `compress prune MODEL --plan {plan_file} --out FILE`, or delete it."
+        )
+
+
+def _check_scan(
+    scan: Sensitivity,
+    model: onnx.ModelProto,
+    identity: str,
+    scanned: onnx.ModelProto | None,
+    input_shape: tuple[int, int, int] | None,
+) -> None:
+    """Refuse a scan that does not fit what is pruned.
+
+    Raises:
+        ArtifactError: it is of another model.
+    """
+    of = identity if scanned is None else model_identity(scanned)
+    check_scan(scan, of, input_shape)
+    if scanned is not None and of != identity and not is_replacement(model, scanned):
+        raise ArtifactError(
+            "sensitivity: stale: the scanned model and the pruned one differ in more than replaced activations "
+            f"(fingerprints {of} and {identity}). Scan the model that is to be pruned."
+        )
+
+
+def _criterion(asked: str | None, scan: Sensitivity | None) -> str:
+    """What ranks the channels.
+
+    Raises:
+        PlanError: the scan ranks by something else than what is asked for.
+    """
+    if scan is not None and asked not in (None, scan.criterion):
+        raise PlanError(
+            f"prune.criterion: got {asked!r}, but the sensitivity scan ranks by {scan.criterion!r}. Must be the same."
+        )
+    return asked or (scan.criterion if scan is not None else "fpgm")
+
+
+def _shape_of(scan: Sensitivity | None) -> tuple[int, int, int] | None:
+    """(C, H, W) of the images that a scan is of."""
+    if scan is None or len(scan.input_shape) != 3:
+        return None
+    channels, height, width = scan.input_shape
+    return channels, height, width
 
 
 def _make_plan(
@@ -172,5 +278,12 @@ def expand_names(module: nn.Module, patterns: Sequence[str], where: str) -> tupl
 
 
 def check_fits(model: onnx.ModelProto, task: Task) -> None:
-    """Raise DataError where the model's output does not fit the task."""
-    task.check_model(Session(model).output_shape)
+    """Raise DataError where the model's input or output does not fit the task."""
+    session = Session(model)
+    given, channels = session.input_shape, task.input_shape[0]
+    if len(given) != 4 or given[1] not in (None, channels):
+        raise DataError(
+            f"model: input shape {list(given)} does not fit {task.kind}. Expected [N, {channels}, H, W]: images of "
+            f"{channels} channels. Check task.input, or use another model."
+        )
+    task.check_model(session.output_shape)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,16 @@ import onnx
 
 from compress import artifacts
 from compress.artifacts import Parity, Placement, Quantized, Replaced
+from compress.errors import ArtifactError
 from compress.graph import read_model
+from compress.pipeline.code import begin, stage_code, task_modules
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Task
+
+BEGUN = ".code.json"
+"""What a stage leaves beside its checkpoint while it is computed: the code that it was begun by."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,10 @@ class Record:
     parity: Parity | None = None
     notes: tuple[str, ...] = ()
     placement: Placement | None = None
+    beside: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Further files of the stage by name -> the identity of their content."""
+    code: dict[str, str] = dataclasses.field(default_factory=dict)
+    """What computed it (see `compress.pipeline.code`); nothing in records of earlier versions."""
     version: int = artifacts.VERSION
 
 
@@ -45,24 +54,57 @@ class Run:
     records: dict[str, Record] = dataclasses.field(default_factory=dict)
 
     def stage(
-        self, name: str, identity: str, compute: Callable[[Path], Quantized | Replaced | None]
+        self,
+        name: str,
+        identity: str,
+        compute: Callable[[Path], Quantized | Replaced | None],
+        beside: Sequence[str] = (),
     ) -> onnx.ModelProto:
-        """Compute a stage's file, or take it as it is if it was finished before from the same things."""
+        """Compute a stage's file, and others `beside` it, or take them as they are if the same things made them.
+
+        Raises:
+            ArtifactError: they were made of other things, or changed since.
+        """
         file, record_file = self.recipe.out / f"{name}.onnx", self.recipe.out / f"{name}.json"
-        if record_file.exists() and file.exists():
+        others = [self.recipe.out / other for other in beside]
+        if all(path.exists() for path in (record_file, file, *others)):
             record = artifacts.load(Record, record_file)
             artifacts.check_fresh(record_file, record.fingerprint, identity)
             artifacts.check_fresh(file, _content(file), record.content)
+            for other in others:
+                _check_beside(other, file, record, record_file)
         else:
             started = time.monotonic()
+            code = begin(self.recipe.out / f"{name}{BEGUN}", stage_code(name, task_modules(self.task)))
             made = compute(file)
             seconds = round(time.monotonic() - started, 1)
-            record = Record(identity, _content(file), seconds, notes=made.notes if made else ())
+            contents = {other.name: _content(other) for other in others}
+            notes = made.notes if made else ()
+            record = Record(identity, _content(file), seconds, notes=notes, beside=contents, code=code)
             if isinstance(made, Quantized):
                 record = dataclasses.replace(record, parity=made.parity, placement=made.placement)
             artifacts.save(record, record_file)
+        (self.recipe.out / f"{name}{BEGUN}").unlink(missing_ok=True)
         self.records[name] = record
         return read_model(file)
+
+
+def _check_beside(other: Path, file: Path, record: Record, record_file: Path) -> None:
+    """Refuse a file that is not the one that the stage's model was made with.
+
+    Raises:
+        ArtifactError: it was changed, or the record does not say.
+    """
+    if other.name not in record.beside:
+        raise ArtifactError(
+            f"{record_file}: an earlier version wrote it, and does not say which {other.name} it goes with. "
+            f"Delete {record_file.name} and {other.name}: they and {file.name} are made again."
+        )
+    if _content(other) != record.beside[other.name]:
+        raise ArtifactError(
+            f"{other}: changed since {file.name} was made by it, and would not be followed. Undo that, or delete it to "
+            f"make both again. `compress prune MODEL --plan {other} --out FILE` prunes by an edited plan."
+        )
 
 
 def _content(file: Path) -> str:

@@ -11,13 +11,14 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
-from compress.artifacts import Quantized, Score, fingerprint
+from compress.artifacts import Quantized, Score, fingerprint, lock
 from compress.errors import DataError, PlanError
-from compress.graph import save_model, to_onnx, to_torch
+from compress.graph import check_runs, save_model, to_onnx, to_torch
 from compress.measure.runtime import Session
 from compress.pipeline.exporting import export_checked, export_form
 from compress.pipeline.inputs import default_threads, score_model
 from compress.pipeline.placing import Lowered, place, placement_lines
+from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress, as_graph_module, check_fits, expand_names, model_identity
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
@@ -41,23 +42,29 @@ def run_finetune(
     threads: int | None = None,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
+    on_note: Note | None = None,
 ) -> Score:
-    """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written."""
+    """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
+
+    `on_note` is told where a model has outputs that are not trained.
+    """
+    note_outputs(model, on_note)
     module = _trainable(model, task, threads)
-    _train(
-        module,
-        task,
-        step,
-        evaluate=lambda trained: score_model(to_onnx(as_graph_module(trained), model), task, threads).metric,
-        teacher=_teacher(teacher, threads, step.distill),
-        seed=seed,
-        checkpoint=checkpoint,
-        identity=train_identity(model, teacher, task, step, seed),
-        on_progress=on_progress,
-    )
-    save_model(to_onnx(module, model), out_file)
-    score = score_model(out_file, task, threads)
-    _discard(checkpoint)  # last, so that until here the same call goes on from it
+    with lock(out_file):
+        _train(
+            module,
+            task,
+            step,
+            evaluate=lambda trained: score_model(to_onnx(as_graph_module(trained), model), task, threads).metric,
+            teacher=_teacher(teacher, threads, step.distill),
+            seed=seed,
+            checkpoint=checkpoint,
+            identity=train_identity(model, teacher, task, step, seed),
+            on_progress=on_progress,
+        )
+        save_model(to_onnx(module, model), out_file)
+        score = score_model(out_file, task, threads)
+        _discard(checkpoint)  # last, so that until here the same call goes on from it
     return score
 
 
@@ -70,40 +77,63 @@ def run_quantize(
     *,
     seed: int = 0,
     threads: int | None = None,
+    latency_threads: int = 1,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
+    on_note: Note | None = None,
 ) -> Quantized:
     """Fold, choose what runs in integers, calibrate, train with PACT, export, and check file against trained model.
 
     The choice is kept beside the file, in a .placement.json (see `place`). Each epoch is scored as the int8 file it
     would become, so the best epoch is the best file. With no epochs the calibrated model is written. LSTM and GRU
     layers are not quantised in training; at the end their forms in the file are compared (see `export_checked`).
+    What is chosen by time is timed on `latency_threads`.
 
     Raises:
+        ArtifactError: the choice beside the file was timed on another machine.
         ParityError: the file does not compute what the model computes; nothing is written.
+        OutputError: another process is writing the file.
     """
     _check_trainable(model, task)  # before anything is timed
-    lowered = lower_and_place(model, task, step, out_file, on_progress)
-    qat = train_int8(
-        model,
-        lowered,
-        teacher,
-        task,
-        step,
-        seed=seed,
-        threads=threads,
-        checkpoint=checkpoint,
-        on_progress=on_progress,
-    )
-    made, quantized = export_trained(qat, lowered.model, task, step, threads)
-    save_model(made, out_file)
-    _discard(checkpoint)
+    note_outputs(model, on_note)
+    with lock(out_file):
+        lowered = lower_and_place(model, task, step, out_file, on_progress, threads=latency_threads)
+        qat = train_int8(
+            model,
+            lowered,
+            teacher,
+            task,
+            step,
+            seed=seed,
+            threads=threads,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+        )
+        made, quantized = export_trained(qat, lowered.model, task, step, threads, latency_threads)
+        save_model(made, out_file)
+        _discard(checkpoint)
     lines = placement_lines(lowered.placement) if lowered.placement else ()
     return replace(quantized, placement=lowered.placement, notes=(*lines, *quantized.notes))
 
 
+def note_outputs(model: onnx.ModelProto, on_note: Note | None) -> None:
+    """Say of a model of several outputs which one is trained and scored."""
+    first, *others = (value.name for value in model.graph.output)
+    if others and on_note:
+        on_note(
+            f"Note: the model has {1 + len(others)} outputs. The first, {first!r}, is trained and scored; "
+            f"{', '.join(map(repr, others))} follow{'s' if len(others) == 1 else ''} untrained."
+        )
+
+
 def lower_and_place(
-    model: onnx.ModelProto, task: Task, step: QuantizeStep, out_file: Path, on_progress: Progress | None = None
+    model: onnx.ModelProto,
+    task: Task,
+    step: QuantizeStep,
+    out_file: Path,
+    on_progress: Progress | None = None,
+    *,
+    threads: int = 1,
 ) -> Lowered:
     """The lowered model and what of it runs in integers, as chosen for this file before, or now (see `place`)."""
     return place(
@@ -111,6 +141,7 @@ def lower_and_place(
         step,
         task.input_shape,
         lambda module: _float_layers(model, module, step.float_layers),
+        threads=threads,
         file=out_file.with_suffix(".placement.json"),
         on_progress=on_progress,
     )
@@ -168,14 +199,21 @@ def train_int8(
             ),
             seed=seed + 1,  # other batches than fine-tuning saw
             checkpoint=checkpoint,
-            identity=fingerprint(train_identity(model, teacher, task, step, seed), lowered.float_values),
+            identity=fingerprint(
+                train_identity(model, teacher, task, step, seed), lowered.float_values, _padding(lowered)
+            ),
             on_progress=on_progress,
         )
     return qat
 
 
 def export_trained(
-    qat: fx.GraphModule, lowered: onnx.ModelProto, task: Task, step: QuantizeStep, threads: int | None = None
+    qat: fx.GraphModule,
+    lowered: onnx.ModelProto,
+    task: Task,
+    step: QuantizeStep,
+    threads: int | None = None,
+    latency_threads: int = 1,
 ) -> tuple[onnx.ModelProto, Quantized]:
     """The int8 file of a trained network, checked against it (see `export_checked`).
 
@@ -185,7 +223,9 @@ def export_trained(
     _, height, width = task.input_shape
     count = max(1, min(PARITY_IMAGES, PARITY_PIXELS // (height * width)))
     images = max(task.calibration_batches(count, count), key=len)  # batches may differ in width
-    return export_checked(qat, lowered, step, lambda file: score_model(file, task, threads).metric, images)
+    return export_checked(
+        qat, lowered, step, lambda file: score_model(file, task, threads).metric, images, latency_threads
+    )
 
 
 def _train(
@@ -273,7 +313,9 @@ def _trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.Gr
     """Import a model to train it: data checked first, threads set."""
     _check_trainable(model, task)
     torch.set_num_threads(threads or default_threads())
-    return to_torch(model)
+    module = to_torch(model)
+    check_runs(module, task.input_shape)
+    return module
 
 
 def _teacher(model: onnx.ModelProto | None, threads: int | None, weight: float) -> Callable[[Tensor], Tensor] | None:
@@ -282,6 +324,11 @@ def _teacher(model: onnx.ModelProto | None, threads: int | None, weight: float) 
         return None
     session = Session(model, threads=threads or default_threads(), spin=False)
     return lambda images: torch.from_numpy(session.run(np.ascontiguousarray(images.numpy())))
+
+
+def _padding(lowered: Lowered) -> dict[str, int]:
+    """Widths of the sets of channels that are padded: of another padding, weights have other shapes."""
+    return lowered.placement.padding if lowered.placement else {}
 
 
 def _discard(checkpoint: Path | None) -> None:

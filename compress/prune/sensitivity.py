@@ -29,6 +29,7 @@ def scan_sensitivity(
     previous: Sensitivity | None = None,
     on_cell: Callable[[Sensitivity], None] | None = None,
     on_progress: Progress | None = None,
+    model: str = "",
 ) -> Sensitivity:
     """Measure the metric with one group pruned at a time, at each ratio; the module is left as it was.
 
@@ -48,6 +49,7 @@ def scan_sensitivity(
         previous: the cells of a stopped scan.
         on_cell: called with the scan so far after each new cell; the caller stores it.
         on_progress: called as (cells done, cells, message).
+        model: fingerprint of the model alone, for `check_scan`.
 
     Raises:
         PlanError: a ratio is out of range or the criterion unknown.
@@ -58,6 +60,7 @@ def scan_sensitivity(
     """
     _check_request(ratios, criterion)
     scan = _start(module, groups, ratios, criterion, fingerprint, metric_name, input_shape, previous)
+    scan = dataclasses.replace(scan, model=model, input_shape=tuple(input_shape))
     if baseline is not None or previous is None:
         scan = dataclasses.replace(scan, baseline=evaluate(module) if baseline is None else baseline)
     total = len(groups) * len(scan.ratios)
@@ -75,6 +78,34 @@ def scan_sensitivity(
             if on_progress is not None:
                 on_progress(done, total, f"{group.name} at {ratio:g}: {metric_name} {metric:.4f}")
     return scan
+
+
+def check_scan(scan: Sensitivity, model: str, input_shape: Sequence[int] | None = None) -> None:
+    """Refuse a scan that is of another model, or whose multiply-adds are of another input.
+
+    Args:
+        scan: whatever was given.
+        model: fingerprint of the model that it must be of.
+        input_shape: (C, H, W) that is asked for; None where the scan's is as good as any.
+
+    Raises:
+        ArtifactError: it is, or it is of an earlier version and does not say.
+    """
+    if not scan.model:
+        raise ArtifactError(
+            "sensitivity: the scan does not say of which model it is: an earlier version wrote it. Give the command or "
+            "recipe that made it again: it keeps every figure, and adds that."
+        )
+    if scan.model != model:
+        raise ArtifactError(
+            f"sensitivity: stale: the scan is of another model (fingerprint {scan.model}, now {model}). "
+            "Scan this model; if it comes from `compress replace`, name the scanned one with --scanned."
+        )
+    if input_shape is not None and tuple(input_shape) != scan.input_shape:
+        shapes = [",".join(map(str, shape)) for shape in (scan.input_shape, input_shape)]
+        raise ArtifactError(
+            f"sensitivity: stale: the scan is of images of {shapes[0]}, now {shapes[1]}. Use --input {shapes[0]}."
+        )
 
 
 def count_cells(groups: Sequence[ChannelGroup], ratios: Sequence[float], previous: Sensitivity | None = None) -> int:

@@ -32,6 +32,9 @@ def render_html(report: Report, sensitivity: Sensitivity | None = None) -> str:
         facts=[
             line for line in (tables.postprocessing_line(report.postprocessing), tables.scored_line(report)) if line
         ],
+        headlines=tables.headlines(report),
+        sets=tables.set_table(report),
+        set_lines=tables.set_lines(report),
         tables=_filled(tables.stage_table(report), tables.gate_table(report)),
         more_tables=_filled(tables.detail_table(report), tables.plan_table(report), tables.placement_table(report)),
         curves=tables.sensitivity_table(sensitivity) if sensitivity else None,

@@ -15,11 +15,15 @@ PLAIN_WIDTH = 120
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print a run: stages, gates, notes; the plan and details stand in report.md."""
+    """Print a run: test sets, stages, gates, notes; the plan and details stand in report.md."""
     console.print(Text(f"{report.title}, {report.date}", style="bold"))
     console.print(Text(tables.machine_line(report.machine)))
     if scoring := tables.postprocessing_line(report.postprocessing):
         console.print(Text(scoring))
+    if tables.test_sets(report):
+        print_table(tables.set_table(report, metrics_alone=True), console, caption=" ".join(tables.set_lines(report)))
+    for line in tables.headlines(report):
+        console.print(Text(line))
     threads = {stage.latency.threads for stage in report.stages if stage.latency}
     print_table(_without(tables.stage_table(report), "parity", "file"), console, caption=_thread_note(threads))
     if skipped := tables.scored_line(report):
@@ -57,6 +61,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     console.print(Text(f"operators: {ops}"))
     if cost.uncounted:
         console.print(Text(f"not counted in MACs: {', '.join(cost.uncounted)}"))
+    for reason in sorted(set(inspection.untrained.values())):
+        names = ", ".join(name for name, why in inspection.untrained.items() if why == reason)
+        console.print(Text(f"constants that are not trained ({reason}): {names}"))
     rows = tuple((g.name, str(g.channels), f"{g.macs_share:.1%}", g.protected or "") for g in inspection.groups)
     print_table(Table("Channel groups", ("group", "channels", "share of MACs", "not pruned because"), rows), console)
 

@@ -4,17 +4,20 @@ A task scores a `predict` function, so an fp32 network, a pruned one, a QAT mode
 are scored by the very same lines.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from compress.artifacts import Score
+from compress.data.overlap import Stored
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Float32 images [N, 3, H, W] -> the model's first output, float32 [N, ...]."""
+Progress = Callable[[int, int, str], None]
+"""(done, in all, message)"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class Examination:
 
     score: Score
     cases: tuple[Case, ...] = ()
+    tallies: dict[str, np.ndarray] = field(default_factory=dict)
+    """Figure (the score's own name, or one of its details) -> [N, 2]: what each of N images adds to the numerator and
+    denominator of the figure. Intervals are made from them (`compress.measure.intervals`); none, no intervals."""
 
 
 class Task(Protocol):
@@ -111,11 +117,33 @@ class Examiner(Protocol):
 
 
 @runtime_checkable
+class Unlabelled(Protocol):
+    """What a task offers beside `Task` if it trains on images that only the original model says something of."""
+
+    def label_unlabelled(self, predict: Predict, original: str, on_progress: Progress | None = None) -> Task:
+        """The same task, its images without labels labelled by the original model, once, for all of training.
+
+        Args:
+            predict: the original model.
+            original: its identity, which becomes part of the task's fingerprint.
+            on_progress: called as (images done, in all, message).
+        """
+
+
+@runtime_checkable
 class PostProcessing(Protocol):
     """What a task offers beside `Task` if settings of what follows the model decide its metric; reports say them."""
 
     def postprocessing(self) -> dict[str, float]:
         """Setting -> value, by the keys of a recipe."""
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """What a task offers beside `Task` if its images are files, so that lists that share some of them are found."""
+
+    def stored_images(self) -> Mapping[str, Sequence[Stored]]:
+        """The images of each of its lists (`train`, `unlabelled`, `val`) as they are stored."""
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """Text direction: is a word crop upright ("0") or turned by 180 degrees ("180")?"""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -12,15 +13,23 @@ from torch import Tensor
 from compress.artifacts import Score, fingerprint
 from compress.data.augment import augment_crop
 from compress.data.images import LoadedList, content_parts, stored_in
-from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share
+from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share, skipped_warning
 from compress.data.lmdb_folder import load_list
-from compress.data.overlap import check_overlap
+from compress.data.overlap import Stored, check_overlap
 from compress.data.prefetch import prefetch
 from compress.data.transforms import resize_crop, stack_resized
+from compress.data.unlabelled import load_unlabelled
 from compress.errors import DataError
-from compress.tasks.base import Batch, Case, Examination, Predict
+from compress.tasks.base import Batch, Case, Examination, Predict, Progress
 from compress.tasks.probabilities import check_probabilities, kl_divergence, log_probabilities
-from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
+from compress.tasks.sampling import (
+    count_steps,
+    epoch_indices,
+    epoch_size,
+    fixed_sample,
+    image_rng,
+    shuffled_batches,
+)
 
 TRAIN_HEIGHT = 2
 """Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
@@ -35,6 +44,8 @@ class Sample:
     target: int
     name: str = ""
     """Of its file."""
+    probabilities: tuple[float, ...] | None = None
+    """What the original model says of an image without label; `target` is the class that it holds most likely."""
 
     def upright(self) -> np.ndarray:
         """The image, turned where it must be."""
@@ -51,6 +62,10 @@ class DirectionTask:
     not all -> an error, because then a typing error would silently turn labels into texts. True: all lists are word
     crops that directions are made from. False: all lists hold labels.
 
+    Images without labels have the original model's probabilities for targets (see `label_unlabelled`): an epoch holds
+    each labelled image and as many of these (see `epoch_indices`). So a network that is trained on one kind of crops
+    keeps what it knew of others. Each is used twice, as it is and turned, unless `directions` is False.
+
     Images are decoded once, here. Validation images are kept resized; training images are augmented anew each epoch
     by a generator seeded with (seed, epoch, index): the same whatever the batch size, thread or process.
 
@@ -61,6 +76,8 @@ class DirectionTask:
         labels: names of the classes, in the model's order.
         directions: see above.
         augment: augment training images.
+        unlabelled: folders, label lists or LMDB folders of crops of any kind, whose labels are not looked at.
+        agreement: the labels are what a model said: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
         rules: what is asked of the lists (see `ListRules`).
 
@@ -70,7 +87,6 @@ class DirectionTask:
     """
 
     kind = "classification"
-    metric_name = "accuracy"
     error_name = "1 - probability of the label"
 
     def __init__(
@@ -82,6 +98,8 @@ class DirectionTask:
         labels: Sequence[str] = ("0", "180"),
         directions: bool | None = None,
         augment: bool = True,
+        unlabelled: Sequence[Path] = (),
+        agreement: bool = False,
         eval_batch_size: int = 64,
         rules: ListRules = DEFAULT_RULES,
     ) -> None:
@@ -89,6 +107,7 @@ class DirectionTask:
         self.labels = tuple(labels)
         self.augment = augment
         self.eval_batch_size = eval_batch_size
+        self.metric_name = "agreement (class)" if agreement else "accuracy"
         if directions is not False and len(self.labels) != 2:
             if directions:
                 raise DataError(f"labels: got {list(self.labels)}. Directions made from word crops need two labels.")
@@ -97,57 +116,145 @@ class DirectionTask:
         train_lists = [load_list(Path(path), max_height, rules) for path in train]
         val_lists = [load_list(Path(path), rules=rules) for path in val]
         self._train = [sample for part in train_lists for sample in make_samples(part, self.labels, directions)]
+        self._labelled = len(self._train)
+        self._unlabelled = [load_unlabelled(Path(path), max_height, rules) for path in unlabelled]
+        self._turns = (False,) if directions is False else (False, True)
         val_samples = [sample for part in val_lists for sample in make_samples(part, self.labels, directions)]
         if not val_samples:
             raise DataError("val: no images to validate on. Name at least one label list with readable images.")
         self._val = [resize_crop(sample.upright(), input_shape) for sample in val_samples]
         self._val_targets = np.array([sample.target for sample in val_samples])
         self._val_names = [sample.name for sample in val_samples]
-        self._warnings = tuple(line for part in (*train_lists, *val_lists) for line in part.warnings)
-        self._warnings += check_overlap({"train": stored_in(train_lists), "val": stored_in(val_lists)}, rules)
+        self._val_crops = number_crops(val_samples)
+        lists = (*train_lists, *val_lists, *self._unlabelled)
+        self._warnings = tuple(line for part in lists for line in part.warnings)
+        self._stored = {
+            "train": stored_in(train_lists),
+            "unlabelled": stored_in(self._unlabelled),
+            "val": stored_in(val_lists),
+        }
+        self._warnings += check_overlap(self._stored, rules)
         self._skipped = skipped_share((part.total - len(part.entries), part.total) for part in val_lists)
         self._warnings += tuple(
             f"val: no image is labelled {label!r}, so its accuracy is not measured"
             for index, label in enumerate(self.labels)
             if not (self._val_targets == index).any()
         )
-        settings = {"shape": input_shape, "labels": self.labels, "directions": directions, "augment": augment}
+        settings: dict[str, object] = {
+            "shape": input_shape,
+            "labels": self.labels,
+            "directions": directions,
+            "augment": augment,
+        }
+        if agreement:
+            settings["metric"] = self.metric_name
         self._fingerprint = fingerprint(
-            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists)
+            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists), *self._skipped
         )
+
+    def label_unlabelled(self, predict: Predict, original: str, on_progress: Progress | None = None) -> "DirectionTask":
+        """The same task, with the probabilities that the original model gives for images without labels as targets.
+
+        Args:
+            predict: the original model.
+            original: its identity; with the images' pixels it becomes part of the fingerprint.
+            on_progress: called as (images done, in all, message).
+
+        Raises:
+            DataError: its output is not finite for any of them.
+        """
+        if not self._unlabelled:
+            return self
+        total, done = sum(len(part.images) for part in self._unlabelled), 0
+        found: list[Sample] = []
+        warnings: list[str] = []
+        for part in self._unlabelled:
+            named = list(zip(part.images, part.entries, strict=True))
+            bad: dict[str, None] = {}
+            for start in range(0, len(named), self.eval_batch_size):
+                several = named[start : start + self.eval_batch_size]
+                samples = [Sample(image, turn, 0, entry.image.name) for turn in self._turns for image, entry in several]
+                for sample, row in zip(samples, self._outputs(samples, predict), strict=True):
+                    if np.isfinite(row).all():
+                        found.append(replace(sample, target=int(row.argmax()), probabilities=tuple(row.tolist())))
+                    else:
+                        bad[sample.name] = None
+                done += len(several)
+                if on_progress:
+                    on_progress(done, total, "judging images without labels with the original")
+            warnings += skipped_warning(part.path, "the original model's output is not finite", list(bad), len(named))
+        if not found:
+            raise DataError(f"unlabelled: the original model's output is not finite for any of {total} images.")
+        other = copy.copy(self)
+        other._unlabelled = []
+        other._train = self._train + found
+        other._warnings = (*self._warnings, *warnings)
+        other._fingerprint = fingerprint(
+            self._fingerprint, "unlabelled", original, self._turns, *content_parts(self._unlabelled)
+        )
+        return other
+
+    def _outputs(self, samples: Sequence[Sample], predict: Predict) -> np.ndarray:
+        """What a model says of samples as they are: [N, K]."""
+        images = [resize_crop(sample.upright(), self.input_shape) for sample in samples]
+        outputs = predict(stack_resized(images, self.input_shape))
+        self.check_model(outputs.shape)
+        return outputs
 
     def train_steps(self, batch_size: int) -> int:
         """Number of batches in an epoch (see `count_steps`).
 
         Raises:
-            DataError: there is no training data.
+            DataError: there is no training data, or some without labels (see `label_unlabelled`).
         """
-        return count_steps(len(self._train), batch_size)
+        if self._unlabelled:
+            raise DataError("unlabelled: the images have no labels yet. Use what label_unlabelled returns.")
+        return count_steps(epoch_size(self._labelled, len(self._train) - self._labelled), batch_size)
+
+    def _epoch_indices(self, epoch: int, seed: int) -> np.ndarray:
+        """The samples of an epoch, as indices of `_train`."""
+        return epoch_indices(self._labelled, len(self._train) - self._labelled, epoch=epoch, seed=seed)
 
     def train_batches(self, *, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
         """Shuffled, augmented batches (see `shuffled_batches`), made ahead by a thread."""
         self.train_steps(batch_size)
-        parts = shuffled_batches(np.zeros(len(self._train)), epoch=epoch, batch_size=batch_size, seed=seed)
-        return prefetch(self._train_batch(indices, epoch, seed) for indices in parts)
+        indices = self._epoch_indices(epoch, seed)
+        parts = shuffled_batches(np.zeros(len(indices)), epoch=epoch, batch_size=batch_size, seed=seed)
+        return prefetch(self._train_batch(indices[places], places, epoch, seed) for places in parts)
 
-    def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
+    def _train_batch(self, indices: np.ndarray, places: np.ndarray, epoch: int, seed: int) -> Batch:
+        """Batch of these samples; each is augmented by its place in the epoch, where a sample may stand twice."""
         images = []
-        for index in indices:
+        for index, place in zip(indices, places, strict=True):
             image = self._train[index].upright()
             if self.augment:
-                image = augment_crop(image, image_rng(seed, epoch, index))
+                image = augment_crop(image, image_rng(seed, epoch, place))
             images.append(resize_crop(image, self.input_shape))
-        targets = torch.tensor([self._train[index].target for index in indices])
-        return Batch(torch.from_numpy(stack_resized(images, self.input_shape)), targets)
+        samples = [self._train[index] for index in indices]
+        return Batch(torch.from_numpy(stack_resized(images, self.input_shape)), self._targets(samples))
+
+    def _targets(self, samples: Sequence[Sample]) -> Tensor:
+        """Classes [N] where all training images are labelled, else probabilities [N, K]."""
+        classes = torch.tensor([sample.target for sample in samples])
+        if self._labelled == len(self._train):
+            return classes
+        targets = torch.nn.functional.one_hot(classes, len(self.labels)).float()
+        for row, sample in zip(targets, samples, strict=True):
+            if sample.probabilities is not None:
+                row[:] = torch.tensor(sample.probabilities)
+        return targets
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood; `outputs` are probabilities [N, K], `batch.targets` classes [N].
+        """Mean cross entropy; `outputs` are probabilities [N, K], `batch.targets` classes [N] or probabilities [N, K].
 
         Raises:
             ModelError: the outputs are not probabilities (a model exported without its softmax).
         """
         check_probabilities(outputs)
-        chosen = outputs.gather(1, batch.targets.to(outputs.device)[:, None])
+        targets = batch.targets.to(outputs.device)
+        if targets.dim() == 2:
+            return -(targets * log_probabilities(outputs)).sum(dim=1).mean()
+        chosen = outputs.gather(1, targets[:, None])
         return -log_probabilities(chosen).mean()
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
@@ -176,11 +283,10 @@ class DirectionTask:
         for index, label in enumerate(self.labels):
             of_class = right[targets == index]
             if of_class.size:
-                details[f"accuracy_{label}"] = float(of_class.mean())
+                details[f"{self.metric_name.split()[0]}_{label}"] = float(of_class.mean())
                 details[f"count_{label}"] = float(of_class.size)
-        return Examination(
-            Score(float(right.mean()), self.metric_name, len(right), details, self._skipped), tuple(cases)
-        )
+        score = Score(float(right.mean()), self.metric_name, len(right), details, self._skipped)
+        return Examination(score, tuple(cases), {self.metric_name: tally_crops(right, self._val_crops[chosen])})
 
     def _judge(self, index: int, output: np.ndarray) -> Case:
         """One image's probabilities [K]. Where another class leads, the label's cannot be above a half."""
@@ -203,7 +309,8 @@ class DirectionTask:
             DataError: there is no training data.
         """
         self.train_steps(1)
-        chosen = fixed_sample(len(self._train), count)
+        indices = self._epoch_indices(0, 0)
+        chosen = indices[fixed_sample(len(indices), count)]
         for start in range(0, len(chosen), batch_size):
             samples = [self._train[index] for index in chosen[start : start + batch_size]]
             yield stack_resized([resize_crop(item.upright(), self.input_shape) for item in samples], self.input_shape)
@@ -218,12 +325,35 @@ class DirectionTask:
             )
 
     def fingerprint(self) -> str:
-        """Identity of texts and pixels of both data sets, and of the task's settings; not of file locations."""
+        """Identity of texts and pixels of both data sets, and of the task's settings; not of file locations.
+
+        Images without labels, of which no score depends, are part of it once `label_unlabelled` labelled them.
+        """
         return self._fingerprint
+
+    def stored_images(self) -> Mapping[str, Sequence[Stored]]:
+        """The images of each of its lists (`train`, `unlabelled`, `val`) as they are stored."""
+        return self._stored
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of image that was skipped, and for each class without validation images."""
         return self._warnings
+
+
+def number_crops(samples: Sequence[Sample]) -> np.ndarray:
+    """The number of each sample's crop [N]: a crop and the same one turned have one."""
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(id(sample.image), len(numbers)) for sample in samples])
+
+
+def tally_crops(right: np.ndarray, crops: np.ndarray) -> np.ndarray:
+    """What each crop adds to the accuracy's numerator and denominator, [crops, 2]; a crop may be judged twice.
+
+    >>> tally_crops(np.array([True, False, True]), np.array([0, 0, 4])).tolist()
+    [[1.0, 2.0], [1.0, 1.0]]
+    """
+    _, places = np.unique(crops, return_inverse=True)
+    return np.stack([np.bincount(places, weights=right.astype(np.float64)), np.bincount(places)], axis=-1)
 
 
 def make_samples(loaded: LoadedList, labels: tuple[str, ...], directions: bool | None) -> list[Sample]:

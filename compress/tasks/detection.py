@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from compress.artifacts import Score, fingerprint, fingerprint_each
 from compress.data.db_targets import DbMaps, make_maps, uncounted_maps
 from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share
-from compress.data.overlap import check_overlap, stored_files
+from compress.data.overlap import Stored, check_overlap, stored_files
 from compress.data.prefetch import prefetch
 from compress.data.regions import Region
 from compress.data.scene_augment import GEOMETRIES, change_light, copy_paste, fixed_crop, random_crop
@@ -25,7 +25,7 @@ from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
-from compress.tasks.hmean import METRIC, score_matches
+from compress.tasks.hmean import METRIC, score_matches, tally_matches
 from compress.tasks.judging import Judges, SceneMap
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
@@ -60,6 +60,8 @@ class DetectionTask:
         unlabelled: folders or label lists of images of any kind, whose labels are not looked at. Beside every
             labelled crop comes one of these, which only the teacher says something of: so a network that is trained
             on one kind of images keeps what it knew of others.
+        agreement: the labels are the boxes that a model found: the metric is agreement with it, and has that name.
+            Of training images the teacher's map alone is learned; the boxes only say where crops are taken.
         boxes: settings of the post-processing; the loss sharpens maps at its `threshold`.
         processes: in which maps become boxes while the network runs on the next image; see `Judges`.
         rules: what is asked of the lists (see `ListRules`).
@@ -69,7 +71,6 @@ class DetectionTask:
     """
 
     kind = "detection"
-    metric_name = METRIC
     error_name = ERROR_NAME
 
     def __init__(
@@ -84,6 +85,7 @@ class DetectionTask:
         threshold_maps: bool = False,
         augment: str = "strong",
         unlabelled: Sequence[Path] = (),
+        agreement: bool = False,
         boxes: BoxSettings | None = None,
         processes: int = 0,
         rules: ListRules = DEFAULT_RULES,
@@ -96,6 +98,8 @@ class DetectionTask:
         self.threshold_maps = threshold_maps
         self.augment = _checked_augment(augment)
         self.boxes = boxes or BoxSettings()
+        self.metric_name = "agreement (hmean)" if agreement else METRIC
+        self._agreement = agreement
         self._judges = Judges(processes, self.boxes)
         train_lists = [load_scenes(Path(path), rules) for path in train]
         val_lists = [load_scenes(Path(path), rules) for path in val]
@@ -108,14 +112,12 @@ class DetectionTask:
         self._cache: dict[int, tuple[np.ndarray, tuple[int, int], tuple[Region, ...]]] = {}
         self._warnings = tuple(line for part in (*train_lists, *val_lists) for line in part.warnings)
         self._warnings += tuple(line for part in image_files for line in part.warnings)
-        self._warnings += check_overlap(
-            {
-                "train": stored_files(scene.image for scene in self._train),
-                "unlabelled": stored_files(self._unlabelled),
-                "val": stored_files(scene.image for scene in self._val),
-            },
-            rules,
-        )
+        self._stored = {
+            "train": stored_files(scene.image for scene in self._train),
+            "unlabelled": stored_files(self._unlabelled),
+            "val": stored_files(scene.image for scene in self._val),
+        }
+        self._warnings += check_overlap(self._stored, rules)
         self._skipped = skipped_share(part.counts for part in val_lists)
         self._skipped += skipped_share((part.region_counts for part in val_lists), "regions")
         parts = itertools.chain(content_of(train_lists), ["val"], content_of(val_lists))
@@ -148,10 +150,16 @@ class DetectionTask:
 
     def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
         pairs = [self._train_crop(int(index), image_rng(seed, epoch, index)) for index in indices]
-        maps = [make_maps(regions, *image.shape[:2], threshold=self.threshold_maps) for image, regions in pairs]
+        maps = [self._maps_of(image, regions) for image, regions in pairs]
         others = self._unlabelled_crops(indices, epoch, seed)
         maps += [uncounted_maps(*self.crop, threshold=self.threshold_maps) for _ in others]
         return Batch(torch.from_numpy(normalise_scenes([image for image, _ in pairs] + others)), stack_maps(maps))
+
+    def _maps_of(self, image: np.ndarray, regions: Sequence[Region]) -> DbMaps:
+        """Targets of a training crop; where the labels are another model's, its map says more than its boxes."""
+        if self._agreement:
+            return uncounted_maps(*image.shape[:2], threshold=self.threshold_maps)
+        return make_maps(regions, *image.shape[:2], threshold=self.threshold_maps)
 
     def _unlabelled_crops(self, indices: np.ndarray, epoch: int, seed: int) -> list[np.ndarray]:
         """As many as the batch has labelled ones; drawn anew for each batch of each epoch."""
@@ -223,7 +231,8 @@ class DetectionTask:
         for scene, boxes, matched in self._judges.judge(self._maps(predict, limit)):
             matches.append(matched)
             cases.append(judge_scene(scene.index, scene.name, scene.regions, boxes, matched, scene.usable))
-        return Examination(replace(score_matches(matches), skipped=self._skipped), tuple(cases))
+        score = replace(score_matches(matches), name=self.metric_name, skipped=self._skipped)
+        return Examination(score, tuple(cases), {self.metric_name: tally_matches(matches)})
 
     def _maps(self, predict: Predict, limit: int | None) -> Iterator[SceneMap]:
         """What the model makes of each validation image.
@@ -284,12 +293,17 @@ class DetectionTask:
     def fingerprint(self) -> str:
         """Identity of regions and files of both data sets, and of the task's settings; not of file locations."""
         settings = (self.input_shape, self.side, self.crop, self.dilate_teacher, self.threshold_maps, self.augment)
-        return fingerprint(self.kind, self._content, settings, vars(self.boxes))
+        named = (self.metric_name,) if self._agreement else ()
+        return fingerprint(self.kind, self._content, settings, vars(self.boxes), *named, *self._skipped)
 
     def postprocessing(self) -> dict[str, float]:
         """Settings of the post-processing, by their keys in a recipe."""
         keys = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
         return {key: getattr(self.boxes, key) for key in keys}
+
+    def stored_images(self) -> Mapping[str, Sequence[Stored]]:
+        """The images of each of its lists (`train`, `unlabelled`, `val`) as they are stored."""
+        return self._stored
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of image or region that was skipped or repaired."""

@@ -1,6 +1,7 @@
 """Text recognition with CTC: what does a word crop say?"""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,17 +12,26 @@ from torch import Tensor
 from compress.artifacts import Score, fingerprint
 from compress.data.charset import BLANK, check_classes, read_charset, steps_needed
 from compress.data.images import LoadedList, content_parts, stored_in
-from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, name_some, skipped_share
+from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, name_some, skipped_share, skipped_warning
 from compress.data.lmdb_folder import load_list
-from compress.data.overlap import check_overlap
+from compress.data.overlap import Stored, check_overlap
 from compress.data.prefetch import prefetch
 from compress.data.tia import augment_text
 from compress.data.transforms import resize_crop, resized_width, stack_resized
+from compress.data.unlabelled import load_unlabelled
 from compress.errors import DataError, ModelError
-from compress.tasks.base import Batch, Case, Examination, Predict
+from compress.tasks.base import Batch, Case, Examination, Predict, Progress
 from compress.tasks.probabilities import check_probabilities, kl_divergence, log_probabilities
-from compress.tasks.sampling import bucket_batches, count_steps, fixed_sample, image_rng, shuffled_batches
-from compress.tasks.words import METRIC, make_words, reading_error, score_texts, skipped_words, text_warnings
+from compress.tasks.sampling import (
+    bucket_batches,
+    count_steps,
+    epoch_indices,
+    epoch_size,
+    fixed_sample,
+    image_rng,
+    shuffled_batches,
+)
+from compress.tasks.words import METRIC, Word, make_words, reading_error, score_texts, skipped_words, text_warnings
 
 TRAIN_HEIGHT = 2
 """Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
@@ -41,14 +51,19 @@ class RecognitionTask:
 
     A crop keeps its ratio at the input's height, and is padded with zeros on the right to the smallest of `widths` that
     holds it; one wider than the last is squeezed into it. One width, the input's, is what PaddleOCR trains and
-    validates with, and the default. More of them save time, where the model's width is dynamic. How much is padded
-    changes what a model with an LSTM reads, so scores are comparable between equal `widths` only.
+    validates with, and the default. Where the model's width is dynamic, narrower ones save time, and wider ones keep
+    lines from being squeezed, as PP-OCR's own inference does. How much is padded changes what a model with an LSTM
+    reads, so scores are comparable between equal `widths` only.
 
     Texts with characters that the charset lacks: in training, those characters are left out, as in PaddleOCR; in
     validation the text stays whole and so counts as read wrong (PaddleOCR leaves them out there, too, which flatters
     the model). Texts without any characters are skipped in both. Crops one pixel wide are skipped in training and
     scored in validation. Texts longer than the model's time steps have no CTC loss: they add zero to it. All of these
     are counted and named in `warnings`, the last kind once training has met them.
+
+    Images without labels have the original model's readings for labels (see `label_unlabelled`), and are then trained
+    on like others: an epoch holds each labelled crop and as many of these (see `epoch_indices`). So a network that is
+    trained on one kind of text keeps what it read of others.
 
     Determinism and caching are those of `DirectionTask`.
 
@@ -57,9 +72,11 @@ class RecognitionTask:
         val: label lists to score on.
         charset: the charset file that the model was trained with.
         use_space: a space follows the file's characters.
-        input_shape: (3, H, W): the height that the model is fed, and the largest width.
-        widths: rising widths to pad to; the last must be W. Default W alone.
+        input_shape: (3, H, W): the height that the model is fed; MACs and latency refer to W.
+        widths: rising widths to pad to; the last must be W or more. Default W alone.
         augment: augment training images.
+        unlabelled: folders, label lists or LMDB folders of crops of any kind, whose labels are not looked at.
+        agreement: the labels are what a model read: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
         rules: what is asked of the lists (see `ListRules`).
 
@@ -68,7 +85,6 @@ class RecognitionTask:
     """
 
     kind = "recognition"
-    metric_name = METRIC
     error_name = "share of characters to change (edit distance)"
 
     def __init__(
@@ -81,6 +97,8 @@ class RecognitionTask:
         input_shape: tuple[int, int, int] = (3, 32, 320),
         widths: Sequence[int] = (),
         augment: bool = True,
+        unlabelled: Sequence[Path] = (),
+        agreement: bool = False,
         eval_batch_size: int = 64,
         rules: ListRules = DEFAULT_RULES,
     ) -> None:
@@ -88,6 +106,7 @@ class RecognitionTask:
         self.widths = _checked_widths(widths, input_shape[2])
         self.augment = augment
         self.eval_batch_size = eval_batch_size
+        self.metric_name = "agreement (text)" if agreement else METRIC
         self._charset_path, self._use_space = Path(charset), use_space
         self.charset = read_charset(self._charset_path, use_space)
         train_lists = [load_list(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in train]
@@ -95,24 +114,39 @@ class RecognitionTask:
         self._train = [word for part in train_lists for word in make_words(part, self.charset)]
         for lists, training in ((train_lists, True), (val_lists, False)):
             for part in lists:
-                more = skipped_words(part, self.charset, training)
+                # A model may well read nothing in an image: that is no fault of the list.
+                more = {} if agreement else skipped_words(part, self.charset, training)
                 check_skipped(part.path, {**part.skipped, **more}, part.total, rules)
+        self._labelled = len(self._train)
         self._train_widths = np.array([self._bucket(word.image) for word in self._train], np.int64)
+        self._unlabelled = [load_unlabelled(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in unlabelled]
         self._read_val(val_lists)
         self._too_long: dict[int, int] = {}
-        self._warnings = tuple(
+        self._warnings: tuple[str, ...] = tuple(
             line
             for lists, training in ((train_lists, True), (val_lists, False))
             for part in lists
             for line in (*part.warnings, *text_warnings(part, self.charset, training))
         )
-        self._warnings += check_overlap({"train": stored_in(train_lists), "val": stored_in(val_lists)}, rules)
-        scored = sum(bool(entry.text) for part in val_lists for entry in part.entries)
+        self._warnings += tuple(line for part in self._unlabelled for line in part.warnings)
+        self._stored = {
+            "train": stored_in(train_lists),
+            "unlabelled": stored_in(self._unlabelled),
+            "val": stored_in(val_lists),
+        }
+        self._warnings += check_overlap(self._stored, rules)
         total = sum(part.total for part in val_lists)
-        self._skipped = skipped_share([(total - scored, total)])
-        settings = {"shape": input_shape, "widths": self.widths, "charset": self.charset.characters, "augment": augment}
+        self._skipped = skipped_share([(total - len(self._val), total)])
+        settings: dict[str, object] = {
+            "shape": input_shape,
+            "widths": self.widths,
+            "charset": self.charset.characters,
+            "augment": augment,
+        }
+        if agreement:
+            settings["metric"] = self.metric_name
         self._fingerprint = fingerprint(
-            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists)
+            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists), *self._skipped
         )
 
     def _read_val(self, lists: Sequence[LoadedList]) -> None:
@@ -122,42 +156,107 @@ class RecognitionTask:
             raise DataError(
                 "val: no images to validate on. Name at least one label list with readable, labelled images."
             )
-        self._val = [resize_crop(image, self.input_shape) for image, _ in pairs]
+        self._val = [self._resize(image) for image, _ in pairs]
         self._val_texts = [entry.text for _, entry in pairs]
         self._val_names = [entry.image.name for _, entry in pairs]
         self._val_widths = np.array([self._bucket(image) for image, _ in pairs])
 
     def _bucket(self, image: np.ndarray) -> int:
         """The width that a crop [h, w, 3] is padded to."""
-        _, height, most = self.input_shape
-        width = resized_width(image.shape[0], image.shape[1], height, most)
+        width = resized_width(image.shape[0], image.shape[1], self.input_shape[1], self.widths[-1])
         return next(size for size in self.widths if width <= size)
+
+    def _resize(self, image: np.ndarray) -> np.ndarray:
+        """A crop at the input's height, [H, at most the largest width, 3]."""
+        return resize_crop(image, (*self.input_shape[:2], self.widths[-1]))
 
     def _stack(self, images: Sequence[np.ndarray], width: int) -> np.ndarray:
         """Float32 [N, 3, H, width] of resized images."""
         return stack_resized(images, (*self.input_shape[:2], int(width)))
 
+    def label_unlabelled(
+        self, predict: Predict, original: str, on_progress: Progress | None = None
+    ) -> "RecognitionTask":
+        """The same task, with what the original model reads in the images without labels as their texts.
+
+        Read is the crop as it is, at the width that it is trained with; a crop in which nothing is read is skipped,
+        as are labelled ones without text, and counted in `warnings`.
+
+        Args:
+            predict: the original model.
+            original: its identity; with the images' pixels it becomes part of the fingerprint.
+            on_progress: called as (images done, in all, message).
+
+        Raises:
+            DataError: it reads nothing in any of them.
+        """
+        if not self._unlabelled:
+            return self
+        total, done = sum(len(part.images) for part in self._unlabelled), 0
+        words: list[Word] = []
+        warnings: list[str] = []
+        for part in self._unlabelled:
+            texts: dict[int, str] = {}
+            for index, text in self._read_crops(part.images, predict):
+                texts[index] = text or ""
+                if on_progress:
+                    on_progress(done + len(texts), total, "reading images without labels with the original")
+            done += len(texts)
+            entries = tuple(replace(entry, text=texts[index]) for index, entry in enumerate(part.entries))
+            words += make_words(replace(part, entries=entries), self.charset)
+            empty = [entry.image.name for entry in entries if not entry.text]
+            pairs = zip(part.images, entries, strict=True)
+            narrow = [entry.image.name for image, entry in pairs if image.shape[1] == 1]
+            warnings += skipped_warning(part.path, "the original model reads nothing in them", empty, len(entries))
+            warnings += skipped_warning(part.path, "one pixel wide", narrow, len(entries))
+        if not words:
+            raise DataError(
+                f"unlabelled: the original model reads nothing in any of {total} images. Give crops of single words or "
+                "lines, as the model reads them."
+            )
+        other = copy.copy(self)
+        other._unlabelled, other._too_long = [], {}
+        other._train = self._train + words
+        other._train_widths = np.array([self._bucket(word.image) for word in other._train], np.int64)
+        other._warnings = (*self._warnings, *warnings)
+        other._fingerprint = fingerprint(self._fingerprint, "unlabelled", original, *content_parts(self._unlabelled))
+        return other
+
+    def _read_crops(self, images: Sequence[np.ndarray], predict: Predict) -> Iterator[tuple[int, str | None]]:
+        """What a model reads in training crops as they are, narrow ones first."""
+        widths = np.array([self._bucket(image) for image in images], np.int64)
+        chosen = np.arange(len(images))
+        return self._read(predict, chosen, widths, lambda index: self._resize(images[index]))
+
     def train_steps(self, batch_size: int) -> int:
         """Number of batches in an epoch (see `count_steps`).
 
         Raises:
-            DataError: there is no training data.
+            DataError: there is no training data, or some without labels (see `label_unlabelled`).
         """
-        return count_steps(len(self._train), batch_size)
+        if self._unlabelled:
+            raise DataError("unlabelled: the images have no labels yet. Use what label_unlabelled returns.")
+        return count_steps(epoch_size(self._labelled, len(self._train) - self._labelled), batch_size)
+
+    def _epoch_indices(self, epoch: int, seed: int) -> np.ndarray:
+        """The crops of an epoch, as indices of `_train`."""
+        return epoch_indices(self._labelled, len(self._train) - self._labelled, epoch=epoch, seed=seed)
 
     def train_batches(self, *, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
         """Shuffled, augmented batches of one width each (see `shuffled_batches`), made ahead by a thread."""
         self.train_steps(batch_size)
-        parts = shuffled_batches(self._train_widths, epoch=epoch, batch_size=batch_size, seed=seed)
-        return prefetch(self._train_batch(indices, epoch, seed) for indices in parts)
+        indices = self._epoch_indices(epoch, seed)
+        parts = shuffled_batches(self._train_widths[indices], epoch=epoch, batch_size=batch_size, seed=seed)
+        return prefetch(self._train_batch(indices[places], places, epoch, seed) for places in parts)
 
-    def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
+    def _train_batch(self, indices: np.ndarray, places: np.ndarray, epoch: int, seed: int) -> Batch:
+        """Batch of these crops; each is augmented by its place in the epoch, where a crop may stand twice."""
         images = []
-        for index in indices:
+        for index, place in zip(indices, places, strict=True):
             image = self._train[index].image
             if self.augment:
-                image = augment_text(image, image_rng(seed, epoch, index))
-            images.append(resize_crop(image, self.input_shape))
+                image = augment_text(image, image_rng(seed, epoch, place))
+            images.append(self._resize(image))
         texts = [self._train[index].classes for index in indices]
         targets = Targets(
             torch.tensor([number for classes in texts for number in classes]),
@@ -209,17 +308,25 @@ class RecognitionTask:
     def examine(self, predict: Predict, limit: int | None = None) -> Examination:
         """What `evaluate` gives, and what the model reads in each crop."""
         chosen = np.sort(fixed_sample(len(self._val), limit))
-        read: dict[int, str | None] = {}
-        for indices in bucket_batches(chosen, self._val_widths, self.eval_batch_size):
-            images = self._stack([self._val[index] for index in indices], self._val_widths[indices[0]])
+        read = dict(self._read(predict, chosen, self._val_widths, lambda index: self._val[index]))
+        score, tallies = score_texts(
+            [read[int(index)] for index in chosen], [self._val_texts[index] for index in chosen]
+        )
+        score = replace(score, name=self.metric_name, skipped=self._skipped)
+        tallies[self.metric_name] = tallies.pop(METRIC)
+        return Examination(score, tuple(self._judge(int(index), read[int(index)]) for index in chosen), tallies)
+
+    def _read(
+        self, predict: Predict, chosen: np.ndarray, widths: np.ndarray, resized: Callable[[int], np.ndarray]
+    ) -> Iterator[tuple[int, str | None]]:
+        """What a model reads in each chosen crop, padded to its width; None where its output is not finite."""
+        for indices in bucket_batches(chosen, widths, self.eval_batch_size):
+            images = self._stack([resized(int(index)) for index in indices], widths[indices[0]])
             outputs = predict(images)
             self._check_outputs(outputs.shape, len(images))
             for index, steps in zip(indices, outputs, strict=True):
                 usable = np.isfinite(steps).all()
-                read[int(index)] = self.charset.decode(steps.argmax(axis=1).tolist()) if usable else None
-        score = score_texts([read[int(index)] for index in chosen], [self._val_texts[index] for index in chosen])
-        score = replace(score, skipped=self._skipped)
-        return Examination(score, tuple(self._judge(int(index), read[int(index)]) for index in chosen))
+                yield int(index), self.charset.decode(steps.argmax(axis=1).tolist()) if usable else None
 
     def _judge(self, index: int, read: str | None) -> Case:
         text = self._val_texts[index]
@@ -237,9 +344,10 @@ class RecognitionTask:
             DataError: there is no training data.
         """
         self.train_steps(1)
-        chosen = fixed_sample(len(self._train), count)
+        indices = self._epoch_indices(0, 0)
+        chosen = indices[fixed_sample(len(indices), count)]
         for indices in reversed(list(bucket_batches(chosen, self._train_widths, batch_size))):
-            images = [resize_crop(self._train[index].image, self.input_shape) for index in indices]
+            images = [self._resize(self._train[index].image) for index in indices]
             yield self._stack(images, self._train_widths[indices[0]])
 
     def check_model(self, output_shape: tuple[int | None, ...]) -> None:
@@ -261,8 +369,15 @@ class RecognitionTask:
             )
 
     def fingerprint(self) -> str:
-        """Identity of texts and pixels of both data sets, and of the task's settings; not of file locations."""
+        """Identity of texts and pixels of both data sets, and of the task's settings; not of file locations.
+
+        Images without labels, of which no score depends, are part of it once `label_unlabelled` labelled them.
+        """
         return self._fingerprint
+
+    def stored_images(self) -> Mapping[str, Sequence[Stored]]:
+        """The images of each of its lists (`train`, `unlabelled`, `val`) as they are stored."""
+        return self._stored
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of text or image that was skipped or treated specially; see the class."""
@@ -277,11 +392,11 @@ class RecognitionTask:
 
 
 def _checked_widths(widths: Sequence[int], most: int) -> tuple[int, ...]:
-    """Raises DataError unless the widths rise to the input's."""
+    """Raises DataError unless the widths rise to the input's, or beyond."""
     given = tuple(widths) or (most,)
-    if list(given) != sorted(set(given)) or given[0] < 1 or given[-1] != most:
+    if list(given) != sorted(set(given)) or given[0] < 1 or given[-1] < most:
         raise DataError(
-            f"widths: got {list(given)}. Must be rising, and the last the input's width, {most}. Use e.g. "
+            f"widths: got {list(given)}. Must be rising, and the last the input's width, {most}, or more. Use e.g. "
             f"[{most // 2}, {most}]."
         )
     return given

@@ -6,6 +6,9 @@ import numpy as np
 
 from compress.errors import DataError
 
+UNLABELLED = 0x756E6C
+"""Keeps the order of unlabelled images apart from other random numbers of the same seed."""
+
 
 def count_steps(images: int, batch_size: int) -> int:
     """Number of full batches in an epoch; one smaller one when there are fewer images than that.
@@ -16,6 +19,27 @@ def count_steps(images: int, batch_size: int) -> int:
     if not images:
         raise DataError("train: no images to train on. Name at least one label list with readable, labelled images.")
     return max(1, images // batch_size)
+
+
+def epoch_size(labelled: int, unlabelled: int) -> int:
+    """Number of images in an epoch: see `epoch_indices`."""
+    return labelled + (labelled or unlabelled if unlabelled else 0)
+
+
+def epoch_indices(labelled: int, unlabelled: int, *, epoch: int, seed: int) -> np.ndarray:
+    """Indices of an epoch's images: each labelled one, then as many unlabelled ones, numbered on from the labelled.
+
+    Unlabelled ones are drawn without replacement from epoch to epoch: none comes again before all others have come, in
+    an order of their own each time. Without labelled ones an epoch holds each unlabelled one.
+    """
+    drawn = epoch_size(labelled, unlabelled) - labelled
+    if not drawn:
+        return np.arange(labelled)
+    first, last = epoch * drawn, (epoch + 1) * drawn - 1
+    rounds = range(first // unlabelled, last // unlabelled + 1)
+    order = np.concatenate([np.random.default_rng([seed, UNLABELLED, one]).permutation(unlabelled) for one in rounds])
+    start = first - rounds[0] * unlabelled
+    return np.concatenate([np.arange(labelled), labelled + order[start : start + drawn]])
 
 
 def shuffled_batches(

@@ -115,7 +115,7 @@ def test_paths_that_lead_out_are_refused(outside, image):
     message = r"labels.txt: line 2: .* leads out of the list's folder, to .*data.root \(--data-root\)"
     with pytest.raises(DataError, match=message):
         read_labels(path)
-    assert len(read_labels(path, ListRules(root=outside, max_skipped=0.5)).entries) >= 1
+    assert len(read_labels(path, ListRules(roots=(outside,), max_skipped=0.5)).entries) >= 1
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def test_the_list_may_be_named_through_a_link_or_from_its_folder(outside, monkey
 
 def test_they_may_lead_into_the_data_root_alone(outside):
     path = lead(outside, "../a.png")
-    assert len(read_labels(path, ListRules(root=outside / "data")).entries) == 2
+    assert len(read_labels(path, ListRules(roots=(outside / "data",))).entries) == 2
     with pytest.raises(DataError, match=r"leads out of the list's folder and of .*other, to .*data/a.png"):
-        read_labels(path, ListRules(root=outside / "other"))
+        read_labels(path, ListRules(roots=(outside / "other",)))
 
 
 def test_a_data_root_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"data root: .*nowhere: no such folder"):
-        ListRules(root=tmp_path / "nowhere")
+        ListRules(roots=(tmp_path / "nowhere",))
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000 + "b"])

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 
 from compress.data.labels import ListRules
-from compress.data.unlabelled import content_of_images, list_images, unlabelled_crop
+from compress.data.unlabelled import content_of_images, list_images, load_unlabelled, split_images, unlabelled_crop
 from compress.errors import DataError
 from tests.data.large import claim_png
 
@@ -88,3 +89,56 @@ def test_small_images_are_tiled_and_large_ones_are_not(tmp_path: Path) -> None:
 def test_the_fingerprint_reads_the_pixels(tmp_path: Path) -> None:
     one, other = write(tmp_path / "a.png", 8, 8, 1), write(tmp_path / "b.png", 8, 8, 2)
     assert list(content_of_images([one])) != list(content_of_images([other]))
+
+
+def test_images_are_loaded_from_folders_lists_and_lmdb_without_texts(tmp_path: Path) -> None:
+    write(tmp_path / "some" / "deeper" / "a.png", 8, 20, 9)
+    (tmp_path / "some" / "labels.txt").write_text("deeper/a.png\tnever read\n")
+    (tmp_path / "db").mkdir()
+    with lmdb.open(str(tmp_path / "db"), map_size=1 << 20) as database, database.begin(write=True) as writer:
+        writer.put(b"num-samples", b"1")
+        writer.put(b"image-000000001", (tmp_path / "some" / "deeper" / "a.png").read_bytes())
+        writer.put(b"label-000000001", b"nor this")
+    for path in (tmp_path / "some", tmp_path / "some" / "labels.txt", tmp_path / "db"):
+        loaded = load_unlabelled(path, max_height=4)
+        assert [entry.text for entry in loaded.entries] == [""]
+        assert [image.shape for image in loaded.images] == [(4, 10, 3)]
+
+
+def test_unreadable_images_are_counted_and_too_many_are_an_error(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path / f"{name}.png", 8, 8, 9)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    assert load_unlabelled(tmp_path).warnings == (f"{tmp_path}: 1 of 3 images skipped, unreadable: c.png",)
+    for name in "de":
+        (tmp_path / f"{name}.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"3 of 5 images are unreadable, the first is .*c\.png"):
+        load_unlabelled(tmp_path)
+
+
+def test_parts_depend_on_content_alone(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{value}.png", 8, 8, value) for value in range(20)]
+    train, val = split_images(files, 0.2)
+    assert (len(train), len(val), {*train, *val}) == (16, 4, set(files))
+    renamed = [file.rename(tmp_path / f"{19 - number}-other.png") for number, file in enumerate(files)]
+    values = {file: number for number, file in enumerate(renamed)}
+    assert {values[file] for file in split_images(sorted(renamed), 0.2)[1]} == {files.index(file) for file in val}
+
+
+def test_copies_of_an_image_stay_together(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{name}{value}.png", 8, 8, value) for value in range(6) for name in "ab"]
+    train, val = split_images(files, 0.5)
+    assert len(train) == len(val) == 6
+    assert {file.stem[1:] for file in train}.isdisjoint(file.stem[1:] for file in val)
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.01, 1), (0.99, 2)])
+def test_no_part_is_empty(tmp_path: Path, share: float, held: int) -> None:
+    files = [write(tmp_path / f"{value}.png", 8, 8, value) for value in range(3)]
+    assert [len(part) for part in split_images(files, share)] == [3 - held, held]
+
+
+def test_two_different_images_are_the_least(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{name}.png", 8, 8, 1) for name in "ab"]
+    with pytest.raises(DataError, match=r"images: got 2, 1 of them different\. Must be two or more"):
+        split_images(files, 0.2)

@@ -121,6 +121,13 @@ def test_operator_that_onnx_lacks_is_one_clear_line() -> None:
         from_torch(Exotic(), torch.zeros(1, 3, 4, 4))
 
 
+def test_weights_above_protobufs_limit_are_refused_at_once() -> None:
+    with torch.device("meta"):  # which takes no memory
+        module = nn.Linear(30_000, 20_000)
+    with pytest.raises(ModelError, match=r"Linear: 2\.40 GB with all weights\. Must be below 2\.15 GB"):
+        from_torch(module, torch.zeros(1, 30_000))
+
+
 def test_failed_export_leaves_the_mode() -> None:
     class Failing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

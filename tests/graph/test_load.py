@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import ModelError, OutputError
-from compress.graph import is_quantised, load_model, read_model, save_model
+from compress.graph import deployed_bytes, is_quantised, load_model, read_model, save_model
 from tests.graph.graphs import assert_same, image_graph, literal, ops, weights
 
 WEIGHTS = {"w": weights(5, 4, 3, 3), "b": weights(5)}
@@ -180,6 +180,81 @@ class TestExternalData:
         path.write_bytes(model.SerializeToString())
         with pytest.raises(ModelError, match=message(path, "weight 'w' lies outside the model's folder")):
             load_model(path)
+
+    def test_what_is_deployed_is_counted(self, tmp_path: Path) -> None:
+        path = self.save(tmp_path / "a")
+        (tmp_path / "a" / "other.data").write_bytes(bytes(999))
+        files = [path, tmp_path / "a" / "model.data"]
+        assert deployed_bytes(path) == sum(file.stat().st_size for file in files)
+        save_model(network(), tmp_path / "whole.onnx")
+        assert deployed_bytes(tmp_path / "whole.onnx") == (tmp_path / "whole.onnx").stat().st_size
+
+    @pytest.mark.parametrize("location", ["../secret", "none.data"])
+    def test_what_is_not_there_cannot_be_counted(self, tmp_path: Path, location: str) -> None:
+        with pytest.raises(ModelError, match=r"outside the model's folder|is missing beside the model"):
+            deployed_bytes(self.save(tmp_path / "a", location))
+
+    @pytest.mark.parametrize(
+        ("key", "value", "words"),
+        [
+            ("length", "99999", "ends at byte"),
+            ("offset", "99999", "has [0-9]+. Copy the file again"),
+            ("offset", "-5", "Copy the file again"),
+            ("length", "many", "invalid literal for int"),
+        ],
+    )
+    def test_a_wrong_place_in_the_file(self, tmp_path: Path, key: str, value: str, words: str) -> None:
+        path = self.save(tmp_path / "a")
+        model = onnx.load(path, load_external_data=False)
+        entries = model.graph.initializer[0].external_data
+        next(entry for entry in entries if entry.key == key).value = value
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match=rf"model\.onnx: weight 'w'.*{words}"):
+            load_model(path)
+
+    def test_of_a_function_is_checked_as_well(self, tmp_path: Path) -> None:
+        tensor = numpy_helper.from_array(weights(4, 1, 1), "o")
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../secret")
+        model = image_graph("y = Relu (x)", {})
+        inner = helper.make_node("Constant", [], ["o"], value=tensor)
+        opsets = [helper.make_opsetid("", 17)]
+        model.functions.append(helper.make_function("own", "f", [], ["o"], [inner], opsets))
+        path = tmp_path / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match=message(path, "weight 'o' lies outside the model's folder")):
+            load_model(path)
+
+    def test_above_protobufs_limit_is_refused_before_anything_is_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """2.4 GB of zeros that take no room on the disk."""
+        path = self.save(tmp_path / "a")
+        model = onnx.load(path, load_external_data=False)
+        tensor = model.graph.initializer[0]
+        tensor.dims[:] = [600_000_000]
+        del tensor.external_data[:]
+        tensor.external_data.add(key="location", value="model.data")
+        path.write_bytes(model.SerializeToString())
+        with (tmp_path / "a" / "model.data").open("r+b") as stream:
+            stream.truncate(2_400_000_000)
+
+        def must_not(*_: object) -> None:
+            raise AssertionError("read")
+
+        monkeypatch.setattr("compress.graph.load.load_external_data_for_model", must_not)
+        for read in (read_model, load_model):
+            with pytest.raises(ModelError, match=message(path, "2.40 GB with all weights. Must be below 2.15 GB")):
+                read(path)
+        assert deployed_bytes(path) > 2_400_000_000
+
+    def test_a_file_above_protobufs_limit(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.onnx"
+        with path.open("wb") as stream:
+            stream.truncate(2_400_000_000)
+        with pytest.raises(ModelError, match=message(path, "2.40 GB with all weights. Must be below 2.15 GB")):
+            read_model(path)
 
     def test_of_a_constant_node_is_checked_as_well(self, tmp_path: Path) -> None:
         model = image_graph("y = Add (x, o)", {})

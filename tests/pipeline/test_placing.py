@@ -1,5 +1,6 @@
 """What runs in integers: chosen by the files' times, kept, and described."""
 
+import dataclasses
 from pathlib import Path
 
 import onnx
@@ -7,12 +8,21 @@ import pytest
 
 from compress import artifacts
 from compress.artifacts import Latency, Placement
+from compress.errors import ArtifactError
 from compress.graph import load_model, read_model
 from compress.graph.padding import paddable_sets
 from compress.measure.latency_table import LatencyTable
 from compress.measure.operators import Operator, OperatorTime, measure_operator
 from compress.pipeline import make_task, placing, run_quantize, score_model
-from compress.pipeline.placing import ALL_FLOAT, ALL_INTEGER, CANONICAL, PADDED, place, placement_lines
+from compress.pipeline.placing import (
+    ALL_FLOAT,
+    ALL_INTEGER,
+    CANONICAL,
+    PADDED,
+    PADDED_FLOAT,
+    place,
+    placement_lines,
+)
 from compress.recipe import QuantizeStep
 from tests.graph.graphs import assert_same, ops
 from tests.pipeline import tiny
@@ -44,6 +54,16 @@ def table_for_padding(tmp_path: Path) -> LatencyTable:
         return OperatorTime(2.0 if uneven else 0.1)
 
     return LatencyTable(tmp_path / "blocks.json", measure=measure)
+
+
+def table_for_float_padding(tmp_path: Path) -> LatencyTable:
+    """Float convolutions are quick where all channels are multiples of 16; integers never are."""
+
+    def measure(operator: Operator, threads: int) -> OperatorTime:
+        uneven = operator.op_type == "Conv" and any(n % 16 for n in operator.weight[:2])
+        return OperatorTime((2.0 if uneven else 0.5) * (3.0 if operator.precision == "int8" else 1.0))
+
+    return LatencyTable(tmp_path / "float.json", measure=measure)
 
 
 def with_times(
@@ -141,6 +161,74 @@ def test_a_padded_file_that_is_slower_as_a_whole_is_not_taken(tmp_path: Path, mo
     assert paddable_sets(found.model) == paddable_sets(model())
 
 
+def test_a_padded_network_in_float_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was called a choice by the table, beside a note that the network runs in float."""
+    with_times(monkeypatch, {PADDED: 1.0, PADDED_FLOAT: 1.0})
+    found = place(model(), QuantizeStep(), SHAPE, lambda _: (), table=table_for_float_padding(tmp_path)).placement
+    assert found is not None
+    assert (found.chosen, PADDED in found.tried) == (PADDED_FLOAT, False)
+    assert {region.precision for region in found.regions} == {"float32"}
+    first, note, padded = placement_lines(found)
+    assert PADDED_FLOAT in first
+    assert "(0 of " in first
+    assert "the network runs in float" in note
+    assert "channels padded" in padded
+
+
+@pytest.mark.parametrize("name", ["mobile", "conv_output", "plain"])
+@pytest.mark.parametrize("fastest", [ALL_INTEGER, ALL_FLOAT, "by the table", PADDED])
+def test_regions_and_notes_say_what_the_file_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fastest: str
+) -> None:
+    """A file holds a QuantizeLinear exactly if a region is said to be in integers."""
+    with_times(monkeypatch, {fastest: 1.0})
+    files: dict[str, bytes] = {}
+    timed = placing.measure_latency
+
+    def keep(given: dict[str, bytes], *arguments: object, **options: object) -> dict[str, Latency]:
+        files.update(given)
+        return timed(given, *arguments, **options)
+
+    monkeypatch.setattr(placing, "measure_latency", keep)
+    found = place(model(name), QuantizeStep(), SHAPE, lambda _: (), table=table_for_padding(tmp_path)).placement
+    assert found is not None
+    quantised = "QuantizeLinear" in ops(onnx.load_from_string(files[found.chosen]))
+    assert quantised == any(region.precision == "int8" for region in found.regions)
+    assert quantised != any("runs in float" in line for line in placement_lines(found))
+
+
+def test_a_choice_is_timed_on_the_threads_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def measure(files: dict[str, bytes], shape: tuple[int, ...], *, threads: int, **_: object) -> dict[str, Latency]:
+        asked.append(threads)
+        return {name: Latency(float(threads), 0, 0, threads, 1) for name in files}
+
+    monkeypatch.setattr(placing, "measure_latency", measure)
+    file = tmp_path / "int8.placement.json"
+    for threads in (2, 2, 3):  # the second time it is taken as it is
+        found = place(model(), QuantizeStep(), SHAPE, lambda _: (), threads=threads, file=file).placement
+        assert found is not None
+        assert found.threads == threads
+        assert f"{threads} thread(s)" in placement_lines(found)[0]
+    assert asked == [2, 3]
+
+
+@pytest.mark.parametrize("what", ["cpu", "flags", "onnxruntime"])
+def test_a_choice_of_another_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    with_times(monkeypatch, {ALL_INTEGER: 1.0})
+    file = tmp_path / "int8.placement.json"
+    first = run(tmp_path, file=file)
+    moved = dataclasses.replace(first, machine={**first.machine, what: "another"})
+    artifacts.save(moved, file)
+    here = first.machine[what]
+    with pytest.raises(ArtifactError, match=f"json: timed on another machine: {what} is another, here .*delete it"):
+        run(tmp_path, file=file)
+    assert artifacts.load(Placement, file) == moved
+    assert here
+    assert "another" in placement_lines(moved)[0] or what != "cpu"  # the machine that it was timed on, not this one
+
+
 def test_where_padding_does_not_pay_no_file_of_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_times(monkeypatch, {ALL_INTEGER: 1.0})
     assert PADDED not in run(tmp_path).tried
@@ -162,7 +250,7 @@ def test_a_padded_network_is_trained_and_written(tmp_path: Path, monkeypatch: py
     lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
     task = make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
     step = QuantizeStep(epochs=1, batch_size=6, calibration=8, distill=0.0)
-    monkeypatch.setattr(placing, "LatencyTable", lambda: table_for_padding(tmp_path))
+    monkeypatch.setattr(placing, "LatencyTable", lambda threads: table_for_padding(tmp_path))
     found = {}
     for name in (ALL_INTEGER, PADDED):
         with_times(monkeypatch, {name: 1.0}, shape=tiny.SHAPE)

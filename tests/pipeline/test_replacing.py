@@ -1,5 +1,6 @@
 """Activations replaced on files and in a recipe: what is written, resumed, refused, and what later steps make of it."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -112,9 +113,8 @@ def test_what_was_left_is_said_with_its_drop(
     out = tmp_path / "r.onnx"
     replace(model, task, out, metric_drop=1.0)
     path = tmp_path / "activations.json"
-    data = json.loads(path.read_text())
-    data["metric"][names[1]] = data["baseline"] - 0.25
-    path.write_text(json.dumps(data))
+    found = artifacts.load(ActivationScan, path)
+    artifacts.save(dataclasses.replace(found, metric={**found.metric, names[1]: found.baseline - 0.25}), path)
     done = replace(model, task, out, metric_drop=0.2)
     assert names[1] not in done.names
     assert done.notes[1].startswith("not replaced, as it alone would drop accuracy by more than 0.2: ")
@@ -192,12 +192,20 @@ def test_a_scan_of_the_original_plans_the_replaced_network(model: onnx.ModelProt
     found = run_sensitivity(model, task, tmp_path, criterion="l1", ratios=[0.5], threads=1)
     replace(model, None, tmp_path / "r.onnx")
     plans = {}
-    for name, network in (("model", model), ("replaced", load_model(tmp_path / "r.onnx"))):
+    settings = {"target": {"macs": 0.7}, "align": 4, "criterion": "l1", "input_shape": tiny.SHAPE}
+    replaced = load_model(tmp_path / "r.onnx")
+    for name, network in (("model", model), ("replaced", replaced)):
         file = tmp_path / name / "pruned.onnx"
-        settings = {"target": {"macs": 0.7}, "align": 4, "criterion": "l1", "input_shape": tiny.SHAPE}
-        plans[name] = run_prune(network, file, sensitivity=found, **settings)  # type: ignore[arg-type]
+        plans[name] = run_prune(network, file, sensitivity=found, scanned=model, **settings)  # type: ignore[arg-type]
     assert plans["model"].groups == plans["replaced"].groups
     assert plans["replaced"].macs_after < plans["replaced"].macs_before
+    with pytest.raises(
+        ArtifactError, match=r"stale: the scan is of another model .* name the scanned one with --scann"
+    ):
+        run_prune(replaced, tmp_path / "p.onnx", sensitivity=found, **settings)  # type: ignore[arg-type]
+    other = from_torch(tiny.three_classes(), torch.zeros(1, *tiny.SHAPE))
+    with pytest.raises(ArtifactError, match="differ in more than replaced activations"):
+        run_prune(other, tmp_path / "p.onnx", sensitivity=found, scanned=model, **settings)  # type: ignore[arg-type]
 
 
 def test_the_steps_keys_are_the_replacements_that_exist() -> None:

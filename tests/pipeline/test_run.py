@@ -1,11 +1,14 @@
 """A whole recipe on a tiny network: in one go, stopped and gone on, stale, gated, and refused."""
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -119,7 +122,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     assert [found[2:] for found in lasting(report.stages)] == [found[2:] for found in lasting(whole.stages)]
 
 
-@pytest.mark.parametrize("lost", ["pruned.onnx", "int8.json"])
+@pytest.mark.parametrize("lost", ["pruned.onnx", "plan.json", "int8.json"])
 def test_a_lost_file_is_made_again(inputs: Path, whole: Report, folder: Path, lost: str) -> None:
     shutil.copytree(inputs / "whole", folder / "out")
     (folder / "out" / lost).unlink()
@@ -196,6 +199,45 @@ def test_a_file_changed_by_hand_is_not_built_upon(inputs: Path, whole: Report, f
     assert "pruned.onnx: stale" in one_line(tiny.recipe(folder), ArtifactError)
 
 
+def test_a_plan_changed_by_hand_is_refused(inputs: Path, whole: Report, folder: Path) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    file = folder / "out" / "plan.json"
+    file.write_text(file.read_text().replace('"align": 4', '"align": 8'))
+    text = one_line(tiny.recipe(folder), ArtifactError)
+    assert text.startswith(f"{file}: changed since pruned.onnx was made by it")
+    assert f"`compress prune MODEL --plan {file} --out FILE`" in text
+    (folder / "out" / "pruned.json").unlink()  # as if the run had been killed before it was written
+    assert f"{file}: edited by hand" in one_line(tiny.recipe(folder), ArtifactError)
+
+
+def test_the_plan_of_another_run_is_refused(inputs: Path, whole: Report, folder: Path) -> None:
+    """It is as this program wrote it, but this run's model was not made by it."""
+    shutil.copytree(inputs / "whole", folder / "out")
+    file = folder / "out" / "plan.json"
+    artifacts.save(replace(artifacts.load(PruningPlan, file), macs_after=1), file)
+    assert f"{file}: changed since pruned.onnx was made by it" in one_line(tiny.recipe(folder), ArtifactError)
+
+
+def test_a_record_of_an_earlier_version_does_not_vouch_for_the_plan(inputs: Path, whole: Report, folder: Path) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    out = folder / "out"
+    artifacts.save(replace(artifacts.load(Record, out / "pruned.json"), beside={}), out / "pruned.json")
+    assert "pruned.json: an earlier version wrote it" in one_line(tiny.recipe(folder), ArtifactError)
+    for name in ("pruned.json", "plan.json"):
+        (out / name).unlink()
+    run_recipe(tiny.recipe(folder), "")
+    for name in FILES:
+        assert (out / name).read_bytes() == (inputs / "whole" / name).read_bytes(), name
+
+
+def test_a_second_run_on_the_same_folder_is_refused(inputs: Path, whole: Report, folder: Path) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    with artifacts.lock(folder / "out"):
+        text = one_line(tiny.recipe(folder), OutputError)
+    assert text.startswith(f"{folder / 'out'}: in use by process {os.getpid()} on ")
+    assert text.endswith("Wait until that has ended, or choose another --out.")
+
+
 # --- refused ----------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +292,21 @@ def test_beside_onnxruntimes_own_int8(folder: Path) -> None:
     assert is_quantised(read_model(folder / "out" / "onnxruntime_int8.onnx"))
     assert any("onnxruntime int8: quantize_static" in note for note in report.notes)
     assert report.gates[0].passed
+
+
+def test_weights_beside_the_model_count(folder: Path) -> None:
+    """What is deployed of the original is two files; the size gate compares with both."""
+    model = read_model(folder / "model.onnx")
+    onnx.save_model(model, folder / "model.onnx", save_as_external_data=True, location="weights.data", size_threshold=0)
+    sizes = [(folder / name).stat().st_size for name in ("model.onnx", "weights.data")]
+    assert sizes[1] > 1000
+    steps = {"quantize": {"epochs": 0, "batch_size": 6, "calibration": 4, "optimize": "size"}}
+    compare = {"rounds": 3, "onnxruntime": True}
+    report = run_recipe(tiny.recipe(folder, steps=steps, compare=compare, gates={"size_ratio": 9.0}), "")
+    assert report.stages[0].cost.size_bytes == sum(sizes)
+    result = (folder / "out" / "int8.onnx").stat().st_size
+    assert report.stages[-1].cost.size_bytes == result
+    assert report.gates[0].measured == result / sum(sizes)
 
 
 def test_only_scanned(folder: Path) -> None:
@@ -344,3 +401,26 @@ def test_a_stale_folder_is_one_line_and_exit_code_2(inputs: Path, whole: Report)
         line for line in found.stderr.splitlines() if "stale" in line
     ]
     assert "Traceback" not in found.output
+
+
+def test_images_without_labels_shape_training_and_not_the_scan(folder: Path) -> None:
+    """Another image makes what was trained with it stale, but not the scan, whose scores it does not touch."""
+    steps = {name: tiny.STEPS[name] for name in ("sensitivity", "prune", "finetune")}
+    lists = {"train": "train/labels.txt", "val": "train/labels.txt"}
+    plain = run_recipe(tiny.recipe(folder, "plain", steps, data=lists), "")
+    shutil.copytree(folder / "plain", folder / "both")
+    for name in ("finetuned.onnx", "finetuned.json"):
+        (folder / "both" / name).unlink()
+    told: list[str] = []
+    given = tiny.recipe(folder, "both", steps, data={**lists, "unlabelled": "val"})
+    both = run_recipe(given, "", lambda done, total, message: told.append(message))
+    assert any("without labels" in message for message in told)
+    assert not any("sensitivity" in message for message in told)
+    trained = [(folder / out / "finetuned.onnx").read_bytes() for out in ("plain", "both")]
+    assert trained[0] != trained[1]
+    assert plain.stages[2].file == both.stages[2].file == "pruned.onnx"
+    assert run_recipe(given, "").stages[-1].score == both.stages[-1].score
+    image = next((folder / "val").rglob("*.png"))
+    image.write_bytes(next((folder / "train").rglob("*.png")).read_bytes())
+    with pytest.raises(ArtifactError, match=r"finetuned\.json"):
+        run_recipe(given, "")

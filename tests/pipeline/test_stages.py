@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import places_of, predicted_ms
 from compress.measure.operators import Operator, OperatorTime
 from compress.measure.runtime import Session
-from compress.pipeline import make_task, open_model, run_prune, run_sensitivity
+from compress.pipeline import make_task, open_model, run_plan, run_prune, run_sensitivity
 from compress.pipeline.stages import expand_names
 from compress.tasks.base import Task
 from tests.pipeline import tiny
@@ -252,6 +253,112 @@ def test_a_scan_of_another_network(model: onnx.ModelProto, task: Task, tmp_path:
     )
     with pytest.raises(ArtifactError, match="sensitivity"):
         prune(other, tmp_path / "p.onnx", target={"macs": 0.5}, sensitivity=found)
+
+
+def test_a_scan_of_other_weights(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    """The same groups with as many channels, so that only its fingerprint tells."""
+    found = scan(model, task, tmp_path)
+    torch.manual_seed(5)
+    other = from_torch(tiny.Tiny(), torch.zeros(1, *tiny.SHAPE))
+    words = r"sensitivity: stale: the scan is of another model \(fingerprint \w+, now \w+\)\. Scan this model"
+    with pytest.raises(ArtifactError, match=words):
+        prune(other, tmp_path / "p.onnx", target={"macs": 0.7}, sensitivity=found)
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_scan_by_another_criterion(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    found = scan(model, task, tmp_path, criterion="l2")
+    with pytest.raises(PlanError, match=r"prune\.criterion: got 'l1', but the sensitivity scan ranks by 'l2'"):
+        prune(model, tmp_path / "p.onnx", target={"macs": 0.7}, sensitivity=found)
+    assert prune(model, tmp_path / "p.onnx", criterion=None, sensitivity=found).criterion == "l2"
+    assert prune(model, tmp_path / "q.onnx", criterion=None).criterion == "fpgm"
+
+
+def test_a_scan_at_another_input(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    """Multiply-adds of its curves are of its own input, which is also what a prune takes where it is told none."""
+    found = scan(model, task, tmp_path)
+    with pytest.raises(ArtifactError, match=r"scan is of images of 3,16,32, now 3,16,64\. Use --input 3,16,32"):
+        prune(model, tmp_path / "p.onnx", target={"macs": 0.7}, sensitivity=found, input_shape=(3, 16, 64))
+    plan = prune(model, tmp_path / "p.onnx", target={"macs": 0.7}, sensitivity=found, input_shape=None)
+    assert plan.input_shape == tiny.SHAPE
+    assert plan.macs_before == model_cost(model, tiny.SHAPE, 0).macs
+
+
+def test_a_scan_that_does_not_say_of_which_model_it_is(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    """As earlier versions wrote it; the same scan again measures nothing and adds that."""
+    found = scan(model, task, tmp_path)
+    old = replace(found, model="", input_shape=())
+    artifacts.save(old, tmp_path / "sensitivity.json")
+    with pytest.raises(ArtifactError, match="does not say of which model it is: an earlier version wrote it"):
+        prune(model, tmp_path / "p.onnx", target={"macs": 0.7}, sensitivity=old)
+    messages: list[str] = []
+    assert scan(model, task, tmp_path, on_progress=lambda *call: messages.append(call[2])) == found
+    assert messages == []
+    assert artifacts.load(Sensitivity, tmp_path / "sensitivity.json") == found
+
+
+# --- by a plan that is given ------------------------------------------------------------------------------------
+
+
+def edit(plan_file: Path, group: str, removed: list[int]) -> None:
+    """Change by hand which channels go."""
+    data = json.loads(plan_file.read_text())
+    data["groups"][group]["removed"] = removed
+    plan_file.write_text(json.dumps(data))
+
+
+def test_a_stored_plan_gives_the_same_file(model: onnx.ModelProto, tmp_path: Path) -> None:
+    plan = prune(model, tmp_path / "p.onnx")
+    assert run_plan(model, tmp_path / "again" / "p.onnx", tmp_path / "plan.json") == plan
+    for name in ("p.onnx", "plan.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_an_edited_plan_is_followed_and_says_so(model: onnx.ModelProto, tmp_path: Path) -> None:
+    prune(model, tmp_path / "p.onnx")
+    edit(tmp_path / "plan.json", FIRST, [3, 1])
+    plan = run_plan(model, tmp_path / "new" / "p.onnx", tmp_path / "plan.json")
+    assert (plan.groups[FIRST].removed, plan.groups[FIRST].pruning_ratio) == ((1, 3), 2 / 16)
+    assert plan.notes == ("the plan was edited by hand: what it removes was not chosen by its target",)
+    cost = model_cost(load_model(tmp_path / "new" / "p.onnx"), tiny.SHAPE, 0)
+    assert (cost.params, cost.macs) == (plan.params_after, plan.macs_after)
+    assert artifacts.load(PruningPlan, tmp_path / "new" / "plan.json") == plan
+
+
+def test_an_edited_plan_is_not_written_over(model: onnx.ModelProto, tmp_path: Path) -> None:
+    prune(model, tmp_path / "p.onnx")
+    edit(tmp_path / "plan.json", FIRST, [3])
+    before = (tmp_path / "plan.json").read_bytes()
+    with pytest.raises(
+        ArtifactError, match=r"plan\.json: edited by hand, .* Prune by it with `compress prune MODEL --pl"
+    ):
+        prune(model, tmp_path / "p.onnx")
+    assert (tmp_path / "plan.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("removed", "words"),
+    [([99], "no channel 99"), (list(range(16)), "all 16 channels removed"), ([-1], "no channel -1")],
+)
+def test_an_edited_plan_that_cannot_be_followed(
+    model: onnx.ModelProto, tmp_path: Path, removed: list[int], words: str
+) -> None:
+    prune(model, tmp_path / "p.onnx")
+    edit(tmp_path / "plan.json", FIRST, removed)
+    with pytest.raises(PlanError, match=words):
+        run_plan(model, tmp_path / "new" / "p.onnx", tmp_path / "plan.json")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_plan_for_another_model(model: onnx.ModelProto, tmp_path: Path) -> None:
+    plan = prune(model, tmp_path / "p.onnx")
+    torch.manual_seed(5)
+    other = from_torch(tiny.Tiny(), torch.zeros(1, *tiny.SHAPE))
+    with pytest.raises(ArtifactError, match=r"plan\.json: stale: the plan is for another model"):
+        run_plan(other, tmp_path / "new" / "p.onnx", tmp_path / "plan.json")
+    artifacts.save(replace(plan, model=""), tmp_path / "plan.json")
+    with pytest.raises(ArtifactError, match=r"plan\.json: does not say which model it is for"):
+        run_plan(model, tmp_path / "new" / "p.onnx", tmp_path / "plan.json")
 
 
 def test_protected_layers_stay_whole(model: onnx.ModelProto, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from compress.data.labels import ListRules
 from compress.data.transforms import preprocess_crop
 from compress.errors import DataError, ModelError
+from compress.measure.intervals import ratio_of_sums
 from compress.tasks.base import Batch
 from compress.tasks.classification import DirectionTask
 
@@ -386,7 +387,16 @@ def test_evaluate_is_what_examine_scores(task):
     examination = task.examine(half_right)
     assert examination.score == task.evaluate(half_right)
     assert examination.score.metric == np.mean([case.error == 0 for case in examination.cases]) == 0.5
+    assert ratio_of_sums(examination.tallies["accuracy"]) == 0.5
     assert len(task.examine(half_right, 7).cases) == task.evaluate(half_right, 7).count == 7
+
+
+def test_a_crop_in_both_directions_is_one_image_of_the_tallies(tmp_path):
+    """What is hard upright is hard turned: two judgements of one image are not two images for an interval."""
+    words, labels = write_list(tmp_path / "words", ["EXIT", "STOP"]), write_list(tmp_path / "labels", ["0", "180", "0"])
+    task = DirectionTask([], [words, labels], input_shape=SHAPE)
+    tallies = task.examine(lambda images: np.tile(np.float32([0.9, 0.1]), (len(images), 1))).tallies["accuracy"]
+    assert tallies.tolist() == [[1, 2], [1, 2], [1, 1], [0, 1], [1, 1]]
 
 
 def test_the_picture_of_a_case_is_the_crop_as_it_is_fed(task):
@@ -405,3 +415,69 @@ def test_the_picture_of_a_case_is_the_crop_as_it_is_fed(task):
 def test_an_output_of_another_size_is_named(task):
     with pytest.raises(DataError, match=r"output shape \[20, 3\] does not fit classification"):
         task.evaluate(lambda images: np.zeros((len(images), 3), np.float32))
+
+
+# --- images without labels ----------------------------------------------------------------------------------------
+
+
+def half_sure(images: np.ndarray) -> np.ndarray:
+    """Right, but with probability 0.7 only."""
+    return 0.3 + 0.4 * top_is_bright(images)
+
+
+@pytest.fixture
+def others(tmp_path):
+    return write_list(tmp_path / "others" / "deep", ["anything"] * 6, first_pixel=100).parent.parent
+
+
+def test_images_without_labels_are_learned_as_the_original_judges_them(crops, others):
+    task = DirectionTask([crops], [crops], input_shape=SHAPE, augment=False, unlabelled=[others])
+    taught = task.label_unlabelled(half_sure, "it")
+    assert taught.train_steps(1) == 2 * 20
+    images, targets = epoch(taught, 40)
+    sure = targets.max(dim=1).values
+    assert sorted(sure.tolist()) == pytest.approx([0.7] * 20 + [1.0] * 20)
+    assert (targets.argmax(dim=1).numpy() == top_is_bright(images.numpy()).argmax(axis=1)).all()
+    assert (targets.argmax(dim=1)[sure < 1].sum(), len(set(targets[sure < 1]))) == (10, 20)
+
+
+def test_loss_of_probabilities_is_cross_entropy(task):
+    outputs, targets = torch.tensor([[0.25, 0.75], [0.5, 0.5]]), torch.tensor([[0.7, 0.3], [0.0, 1.0]])
+    by_hand = -(0.7 * np.log(0.25) + 0.3 * np.log(0.75) + np.log(0.5)) / 2
+    assert float(task.loss(outputs, Batch(torch.zeros(2, *SHAPE), targets))) == pytest.approx(by_hand)
+    classes, rows = torch.tensor([1, 0]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    losses = [task.loss(outputs, Batch(torch.zeros(2, *SHAPE), given)) for given in (classes, rows)]
+    assert torch.equal(*losses)
+
+
+def test_labels_as_they_are_do_not_turn_images_without_labels(tmp_path, others):
+    path = write_list(tmp_path / "labels", ["0", "180", "0"])
+    task = DirectionTask([], [path], input_shape=SHAPE, augment=False, directions=False, unlabelled=[others])
+    assert task.label_unlabelled(half_sure, "it").train_steps(1) == 6
+
+
+def test_the_fingerprint_knows_the_images_without_labels(crops, others):
+    def labelled_by(original):
+        task = DirectionTask([crops], [crops], input_shape=SHAPE, unlabelled=[others])
+        assert task.fingerprint() == DirectionTask([crops], [crops], input_shape=SHAPE).fingerprint()
+        return task.label_unlabelled(half_sure, original).fingerprint()
+
+    first = labelled_by("it")
+    assert labelled_by("it") == first != labelled_by("another")
+    cv2.imwrite(str(others / "deep" / "0.png"), np.zeros((20, 40, 3), np.uint8))
+    assert labelled_by("it") != first
+
+
+def test_images_that_the_original_cannot_judge_are_counted(crops, others):
+    def predict(images):
+        outputs = half_sure(images)
+        outputs[0] = np.nan
+        return outputs
+
+    task = DirectionTask([crops], [crops], input_shape=SHAPE, unlabelled=[others])
+    taught = task.label_unlabelled(predict, "it")
+    assert taught.warnings() == (f"{others}: 1 of 6 images skipped, the original model's output is not finite: 0.png",)
+    with pytest.raises(DataError, match="not finite for any of 6"):
+        task.label_unlabelled(lambda images: np.full((len(images), 2), np.nan), "it")
+    with pytest.raises(DataError, match="no labels yet"):
+        task.train_steps(1)

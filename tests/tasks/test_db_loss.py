@@ -9,6 +9,7 @@ import torch
 
 from compress.tasks import db_loss as module
 from compress.tasks.db_loss import (
+    LEAK,
     DbTargets,
     balanced_mean,
     cross_entropy,
@@ -61,7 +62,7 @@ def test_cross_entropy_in_nats():
 
 
 def test_cross_entropy_of_a_saturated_map_is_finite():
-    expected = [-math.log(1e-30), -math.log(1e-6)]
+    expected = [-math.log(1e-6) - 0.01 * math.log(1e-24), -math.log(1e-6)]
     assert cross_entropy(tensor([0, 1]), tensor([1, 0])).tolist() == pytest.approx(expected, rel=0.02)
 
 
@@ -145,13 +146,32 @@ def test_gradients_of_saturated_maps_are_finite(value: float):
     assert probability.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("logit", [-5.0, -30.0, -60.0])
-def test_a_map_of_zeros_still_learns(logit: float):
-    """The gradient of the entropy at text's pixels is that of a logit, sigmoid(logit) - 1, over the pixels counted."""
+@pytest.mark.parametrize(("logit", "weight"), [(-5.0, 1.0), (-13.0, 1.0), (-15.0, LEAK), (-30.0, LEAK), (-60.0, LEAK)])
+def test_where_the_network_is_sure_that_there_is_no_text_a_label_weighs_little_but_not_nothing(
+    logit: float, weight: float
+):
+    """The gradient of the entropy in a logit is sigmoid(logit) - 1, times LEAK below a probability of 1e-6."""
     logits = torch.full((1, 4, 4), logit, requires_grad=True)
     wanted = torch.ones(1, 4, 4)
     cross_entropy(torch.sigmoid(logits), wanted).sum().backward()
-    torch.testing.assert_close(logits.grad, torch.sigmoid(logits.detach()) - 1)
+    torch.testing.assert_close(logits.grad, weight * (torch.sigmoid(logits.detach()) - 1))
+
+
+def test_a_silent_network_learns():
+    """As pruning leaves some: logits of -30 everywhere. Without any gradient there this stays silent for good."""
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 16, 16)
+    text = (images.mean(dim=1) > 0.5).float()
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 1, 1))
+    torch.nn.init.constant_(network[2].bias, -30.0)
+    tuner = torch.optim.Adam(network.parameters(), lr=0.05)
+    for _ in range(150):
+        probability = torch.sigmoid(network(images))[:, 0]
+        loss = probability_loss(probability, DbTargets(text, torch.ones_like(text)))
+        tuner.zero_grad()
+        loss.backward()
+        tuner.step()
+    assert ((probability > 0.3) == (text > 0)).float().mean() > 0.9
 
 
 def test_a_perfect_map_costs_next_to_nothing_and_its_opposite_much():

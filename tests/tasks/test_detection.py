@@ -558,5 +558,5 @@ def test_regions_that_were_left_out_are_said_beside_the_score(make, tmp_path):
 
 def test_rules_are_no_part_of_the_fingerprint(make, tmp_path):
     """They decide whether there is a score, not which."""
-    prints = {make(train=[], rules=rules).fingerprint() for rules in (LOOSE, ListRules(), ListRules(root=tmp_path))}
+    prints = {make(train=[], rules=rules).fingerprint() for rules in (LOOSE, ListRules(), ListRules(roots=(tmp_path,)))}
     assert len(prints) == 1

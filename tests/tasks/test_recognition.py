@@ -12,6 +12,7 @@ import torch
 
 from compress.data.labels import ListRules
 from compress.errors import DataError, ModelError
+from compress.measure.intervals import ratio_of_sums
 from compress.tasks.base import Batch
 from compress.tasks.recognition import RecognitionTask, Targets
 
@@ -145,9 +146,29 @@ def test_one_width_is_the_default(make):
     assert {batch.images.shape[3] for batch in make().train_batches(epoch=0, batch_size=2, seed=0)} == {64}
 
 
-@pytest.mark.parametrize("widths", [(32,), (64, 32), (32, 32, 64), (0, 64), (32, 128)])
+def test_lines_wider_than_the_input_are_not_squeezed_where_widths_go_beyond_it(make, tmp_path):
+    """In training, validation and calibration; MACs and latency still refer to the input's width."""
+    path = write_list(tmp_path / "w", ["a"] * 3, [64, 100, 200])
+    shapes = {}
+
+    def predict(images):
+        for number, image in zip(numbers_of(images), images, strict=True):
+            shapes[number] = (image.shape[2], int((image[0, 0] != 0).sum()))
+        return reader(["a"] * 3)(images)
+
+    task = make(train=[path], val=[path], widths=(32, 64, 128), augment=False)
+    task.evaluate(predict)
+    assert shapes == {0: (64, 64), 1: (128, 100), 2: (128, 128)}
+    assert [batch.shape[3] for batch in task.calibration_batches(3, 2)] == [128, 64]
+    (batch,) = task.train_batches(epoch=0, batch_size=3, seed=0)
+    assert sorted(int((image[0, 0] != 0).sum()) for image in batch.images) == [64, 100, 128]
+    assert task.input_shape[2] == 64
+
+
+@pytest.mark.parametrize("widths", [(32,), (64, 32), (32, 32, 64), (0, 64)])
 def test_widths_that_make_no_sense(make, widths):
-    with pytest.raises(DataError, match=r"widths: got \[.*\]. Must be rising, and the last the input's width, 64"):
+    expected = r"widths: got \[.*\]. Must be rising, and the last the input's width, 64, or more"
+    with pytest.raises(DataError, match=expected):
         make(widths=widths)
 
 
@@ -410,6 +431,9 @@ def test_each_crop_is_told_with_its_name_text_and_reading(make, widths):
     """In the order of the list, whatever the order they are read in."""
     read = ["ab", "", "b", "aab", "b", "abab", "ba b", "b", "bb", "abba"]
     examination = make(widths=widths, eval_batch_size=3).examine(reader(read))
+    figures = {name: ratio_of_sums(tallies) for name, tallies in examination.tallies.items()}
+    assert figures == {"exact": examination.score.metric, "alnum": examination.score.details["alnum"]}
+    assert [row[0] for row in examination.tallies["exact"]] == [case.error == 0 for case in examination.cases]
     cases = examination.cases
     assert [case.name for case in cases] == [f"{number}.png" for number in range(10)]
     assert [case.label for case in cases] == TEXTS
@@ -430,3 +454,110 @@ def test_the_picture_of_a_case_is_its_crop_without_padding(make):
     numbers = [int(picture[0, 0, 0]) - 10 for picture in pictures]
     assert numbers == [case.index for case in task.examine(reader(TEXTS), 4).cases]
     assert [picture.shape for picture in pictures] == [(16, 20 + number, 3) for number in numbers]
+
+
+# --- images without labels ----------------------------------------------------------------------------------------
+
+OTHERS = ["b", "bab", "", "aa"]
+"""What the original reads in crops 10 to 13."""
+
+
+@pytest.fixture
+def others(tmp_path):
+    """Crops without labels, numbered from 10, in a folder of folders."""
+    folder = tmp_path / "others" / "more"
+    folder.mkdir(parents=True)
+    for number in range(10, 14):
+        cv2.imwrite(str(folder / f"{number}.png"), crop(number, 10 + 2 * number))
+    return folder.parent
+
+
+def classes_of(batches):
+    """Number of a crop -> its classes, in order of training."""
+    found = []
+    for batch in batches:
+        texts = np.split(batch.targets.classes.numpy(), batch.targets.lengths.cumsum(0)[:-1].numpy())
+        found += zip(numbers_of(batch.images.numpy()), (tuple(text.tolist()) for text in texts), strict=True)
+    return found
+
+
+@pytest.mark.parametrize("widths", [(), (32, 64)])
+def test_images_without_labels_are_learned_as_the_original_reads_them(make, others, widths):
+    told = []
+    task = make(unlabelled=[others], widths=widths, augment=False)
+    taught = task.label_unlabelled(reader([*TEXTS, *OTHERS]), "it", lambda *call: told.append(call[:2]))
+    learned = dict(classes_of(taught.train_batches(epoch=0, batch_size=1, seed=0)))
+    encode = taught.charset.encode
+    read = {10: "b", 11: "bab", 13: "aa"}  # 12 is skipped: nothing is read in it
+    assert learned == {number: tuple(encode(text)[0]) for number, text in [*enumerate(TEXTS), *read.items()]}
+    assert told[-1] == (4, 4)
+    assert taught.warnings() == (f"{others}: 1 of 4 images skipped, the original model reads nothing in them: 12.png",)
+
+
+def test_an_epoch_holds_as_many_images_without_labels_as_with(make, others):
+    plain, task = make(augment=False), make(unlabelled=[others], augment=False)
+    taught = task.label_unlabelled(reader([*TEXTS, *OTHERS]), "it")
+    assert taught.train_steps(4) == 2 * 10 // 4
+    for epoch in range(3):
+        numbers = [number for number, _ in classes_of(taught.train_batches(epoch=epoch, batch_size=1, seed=0))]
+        assert sorted(number for number in numbers if number < 10) == list(range(10))
+        assert sum(numbers.count(number) for number in (10, 11, 13)) == 10
+    assert len(list(plain.train_batches(epoch=0, batch_size=1, seed=0))) == 10
+
+
+def test_a_crop_that_comes_twice_in_an_epoch_is_augmented_twice(make, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 40, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "one.png"), pixels)
+    (tmp_path / "list.txt").write_text("one.png\tunread\n")
+    task = make(unlabelled=[tmp_path / "list.txt"])
+    taught = task.label_unlabelled(lambda images: np.eye(4, dtype=np.float32)[np.ones((len(images), 16), int)], "it")
+    batches = list(taught.train_batches(epoch=0, batch_size=20, seed=0))
+    own = [image for batch in batches for i, image in zip(batch.targets.indices, batch.images, strict=True) if i == 10]
+    assert len(own) == 10
+    assert len({image.numpy().tobytes() for image in own}) > 5  # a few are left as they are
+
+
+def test_batches_with_images_without_labels_repeat(make, others):
+    runs = [make(unlabelled=[others]).label_unlabelled(reader([*TEXTS, *OTHERS]), "it") for _ in range(2)]
+    one, two = (list(task.train_batches(epoch=2, batch_size=5, seed=1)) for task in runs)
+    assert all(torch.equal(a.images, b.images) for a, b in zip(one, two, strict=True))
+    assert all(a.targets.indices == b.targets.indices for a, b in zip(one, two, strict=True))
+
+
+def test_the_fingerprint_knows_the_images_without_labels_and_who_labelled_them(make, others):
+    def labelled_by(original):
+        return make(unlabelled=[others]).label_unlabelled(reader([*TEXTS, *OTHERS]), original).fingerprint()
+
+    first = labelled_by("it")
+    assert make(unlabelled=[others]).fingerprint() == make().fingerprint(), "No score depends on them."
+    assert len({make().fingerprint(), first, labelled_by("another")}) == 3
+    assert labelled_by("it") == first
+    cv2.imwrite(str(others / "more" / "12.png"), crop(13, 34))
+    assert labelled_by("it") != first
+
+
+def test_a_task_without_such_images_stays_as_it_is(make):
+    task = make()
+    assert task.label_unlabelled(reader(TEXTS), "it") is task
+
+
+def test_images_without_labels_alone_are_enough_to_train(make, others):
+    task = make(train=[], unlabelled=[others]).label_unlabelled(reader([*TEXTS, *OTHERS]), "it")
+    assert sorted(number for number, _ in classes_of(task.train_batches(epoch=0, batch_size=1, seed=0))) != []
+    assert task.train_steps(1) == 3
+
+
+def test_images_that_nobody_labelled_are_not_left_out_in_silence(make, others):
+    with pytest.raises(DataError, match="unlabelled: the images have no labels yet"):
+        make(unlabelled=[others]).train_steps(4)
+
+
+def test_an_original_that_reads_nothing(make, others):
+    with pytest.raises(DataError, match="unlabelled: the original model reads nothing in any of 4 images"):
+        make(unlabelled=[others]).label_unlabelled(lambda images: np.full((len(images), 8, 4), np.nan), "it")
+
+
+def test_calibration_uses_images_without_labels_too(make, others):
+    task = make(unlabelled=[others]).label_unlabelled(reader([*TEXTS, *OTHERS]), "it")
+    numbers = [number for batch in task.calibration_batches(100, 4) for number in numbers_of(batch)]
+    assert (len(numbers), {10, 11, 13} <= set(numbers)) == (20, True)

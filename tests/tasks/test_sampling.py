@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.errors import DataError
-from compress.tasks.sampling import bucket_batches, count_steps, fixed_sample, shuffled_batches
+from compress.tasks.sampling import (
+    bucket_batches,
+    count_steps,
+    epoch_indices,
+    epoch_size,
+    fixed_sample,
+    shuffled_batches,
+)
 
 
 @given(buckets=st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=60), size=st.integers(1, 20))
@@ -55,3 +62,24 @@ def test_bucket_batches_hold_each_index_once_and_one_bucket_each(buckets, size):
 def test_the_fixed_sample_is_fixed():
     np.testing.assert_array_equal(fixed_sample(50, 10), fixed_sample(50, 20)[:10])
     assert len(fixed_sample(5, None)) == 5
+
+
+@given(st.integers(0, 12), st.integers(0, 30), st.integers(0, 3))
+def test_an_epoch_holds_each_labelled_image_and_as_many_unlabelled_ones(labelled, unlabelled, seed):
+    epochs = [epoch_indices(labelled, unlabelled, epoch=epoch, seed=seed) for epoch in range(5)]
+    drawn = [epoch[labelled:] for epoch in epochs]
+    assert {len(epoch) for epoch in epochs} == {epoch_size(labelled, unlabelled)}
+    assert all(epoch[:labelled].tolist() == list(range(labelled)) for epoch in epochs)
+    if unlabelled:
+        assert {len(part) for part in drawn} == {labelled or unlabelled}
+        counts = np.bincount(np.concatenate(drawn) - labelled, minlength=unlabelled)
+        assert counts.max() - counts.min() <= 1, "None comes again before all others have come."
+    else:
+        assert not any(map(len, drawn))
+
+
+def test_unlabelled_images_come_in_another_order_each_time():
+    first, second = (epoch_indices(0, 20, epoch=epoch, seed=0).tolist() for epoch in (0, 1))
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert first == epoch_indices(0, 20, epoch=0, seed=0).tolist() != epoch_indices(0, 20, epoch=0, seed=1).tolist()
