@@ -42,6 +42,8 @@ class Score:
     name: str
     count: int
     details: dict[str, float] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    """What of the validation data was not scored (`1 of 20 images skipped`)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class SetResult:
     """Stage -> figure -> what it is; `metric` is one of the figures."""
     metric: str
     """Name of the score's own figure; a run without labels validates by agreement, and may have labelled test sets."""
+    skipped: tuple[str, ...] = ()
+    """What of the set was not scored (`1 of 20 images skipped`)."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def _legend(report: Report) -> str:
     shape = "x".join(map(str, last.cost.input_shape))
     lines = [
         f"MACs: multiply-adds of one {shape} image. KB: 1000 bytes. In brackets: share of the first stage. "
-        f"drop: loss of {last.score.name} against the first stage, on {last.score.count} images"
+        f"drop: loss of {last.score.name} against the first stage, on {tables.scored(last.score)}"
         + (f" of the {tables.VALIDATION}." if tables.test_sets(report) else ".")
     ]
     if last.latency:
