@@ -164,9 +164,10 @@ def test_recording_writes_the_rows_and_a_change_makes_them_stale(figures: Any, f
     assert figures.main(["--check"], finished) == 1
     assert "Run: python scripts/check_figures.py" in capsys.readouterr().err
     assert figures.main([], finished) == 0
-    assert "**stale**, changed since: recipe's `steps.prune.target.macs` <!-- status -->" in (
-        finished / "README.md"
-    ).read_text()
+    assert (
+        "**stale**, changed since: recipe's `steps.prune.target.macs` <!-- status -->"
+        in (finished / "README.md").read_text()
+    )
     assert figures.main(["--check"], finished) == 0
     recipe.write_text(text)
     assert figures.main([], finished) == 0
