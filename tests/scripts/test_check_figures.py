@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from compress import artifacts
-from compress.artifacts import Report, Sensitivity
+from compress.artifacts import Cost, Figure, Interval, Machine, Report, Score, Sensitivity, SetResult, StageResult
 from compress.errors import CompressError
 from compress.pipeline import run_recipe
 from compress.pipeline.code import stage_code
@@ -218,3 +218,21 @@ def test_a_run_with_other_settings_or_of_uncommitted_files_is_not_recorded(figur
 def test_the_pages_of_this_project_are_marked(figures: Any) -> None:
     """What `make check` calls; the tables of figures are in blocks, and their marks are right."""
     assert figures.main(["--check"]) == 0
+
+
+def test_the_summary_shows_test_sets_before_validation_the_largest_drop_first(figures: Any) -> None:
+    def drops(value: float, drop: float) -> dict[str, Figure]:
+        return {"alnum": Figure(0.9, 0.0), "exact": Figure(value, drop, None, Interval(drop - 0.01, drop + 0.02))}
+
+    def one(name: str, drop: float) -> SetResult:
+        stages = {"baseline": {"alnum": Figure(0.9, 0.0), "exact": Figure(0.5, 0.0)}, "int8": drops(0.5 - drop, drop)}
+        return SetResult(name, 100, "", stages, "exact")
+
+    stage = StageResult("baseline", "a.onnx", Cost(1, 1000, 4000, ()), Score(0.5, "exact", 100))
+    last = dataclasses.replace(stage, stage="int8", cost=Cost(1, 500, 1000, ()))
+    sets = (one("val", -0.02), one("street", 0.01), one("lines", 0.03))
+    report = Report("r", "compress run r.yaml", "", Machine("", (), 1, "", {}), (stage, last), (), "", sets=sets)
+    header, *rows = figures.summary(report, "recogniser")
+    assert [row[1] for row in rows] == ["100 lines (test)", "100 street (test)", "100 (validation)"]
+    assert rows[0][2:] == ("exact 0.5000 -> 0.4700, +3.0 [+2.0, +5.0]", "4 -> 1", "0.50x", "-", "-")
+    assert {len(row) for row in rows} == {len(header)}
