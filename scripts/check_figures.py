@@ -5,6 +5,7 @@
     python scripts/check_figures.py --record ppocr_det --run runs/ppocr_det      after a run of its recipe
     python scripts/check_figures.py --record bench --recipe recipes/demo_cls.yaml --command 'make bench'
     python scripts/check_figures.py --record old --recipe recipes/demo_cls.yaml --command 'make bench' --at 6a61d06
+    python scripts/check_figures.py --verify ppocr_det --before runs/short_then --after runs/short_now
 
 README.md and docs/benchmarks.md hold figures in blocks only:
 
@@ -22,6 +23,12 @@ export or the recipe makes --check fail until the recipe is run again and record
 to see. A block `<!-- figures: history abc1234 -->` names the commit of figures that are kept, but not measured again.
 
 Recording refuses a run that other code made, in part or as a whole, and code that is not committed.
+
+A change that cannot move a figure (another error message, a check of input) need not cost hours. --verify compares two
+short runs of the recipe, say with one epoch a step and few images: one made by the code that made the figures, one by
+the code as it is now. Where every file and every score of both is the same to the last bit, the figures stand, and
+their line says how that was verified. A short run meets every module once; what only a long one meets, it does not
+prove.
 """
 
 import argparse
@@ -81,6 +88,8 @@ class Published:
     code: dict[str, str]
     tables: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     """Name of a table of the report -> its lines of cells, the header first."""
+    verified: str = ""
+    """Where code has changed since: the short run that gives the same files before and after, and the commit."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,8 @@ def status_line(name: str, run: Published, changed: Sequence[str]) -> str:
     """What stands under a table of a run's figures."""
     more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
     stale = f"; **stale**, changed since: {', '.join(changed[:NAMED])}{more}" if changed else ""
-    return f"- `{name}`: `{run.command}` at commit `{run.commit}`, {run.date}{stale} {STATUS}"
+    same = f"; code changed since, the same files from {run.verified}" if run.verified else ""
+    return f"- `{name}`: `{run.command}` at commit `{run.commit}`, {run.date}{same}{stale} {STATUS}"
 
 
 def history_line(commits: Sequence[str]) -> str:
@@ -277,10 +287,7 @@ def record_command(
 
 def check_stage(folder: Path, stage: str, kind: str) -> None:
     """Raise CompressError where a stage of a run was computed by other code than there is now."""
-    if stage == "sensitivity":
-        found = artifacts.load(Sensitivity, folder / "sensitivity.json").code
-    else:
-        found = artifacts.load(Record, folder / f"{stage}.json").code
+    found = _code_of_stage(folder, stage)
     now = stage_code(stage, (f"compress.tasks.{kind}",))
     if found != now:
         changed = differing(found, now) or tuple(sorted(found.keys() ^ now.keys()))
@@ -288,6 +295,60 @@ def check_stage(folder: Path, stage: str, kind: str) -> None:
             f"{folder}: {stage} was computed by other code than there is now ({', '.join(changed[:NAMED])}). "
             "Run the recipe again with another --out."
         )
+
+
+def verify_run(run: Published, before: Path, after: Path, root: Path = ROOT) -> Published:
+    """A published run whose figures stand, although code has changed: two short runs show that nothing they met did.
+
+    Args:
+        run: as it was recorded.
+        before: a short run of its recipe, made by the code that made its figures.
+        after: the same run made by the code as it is now.
+        root: the repository.
+
+    Raises:
+        CompressError: the runs are of other code or of other recipes, or any file or score differs.
+    """
+    earlier, now = (artifacts.load(Report, folder / "report.json") for folder in (before, after))
+    recipe_file, changes = parse_command(now.command)
+    recipe = load_recipe(root / recipe_file, changes, check_files=False)
+    if (recipe_file,) != run.recipes or earlier.settings != now.settings:
+        raise CompressError(f"{before}, {after}: not the same run of {run.recipes[0]}. Use the same recipe and --set.")
+    if any(change.startswith("recipe's") for change in changes_since(run, root)):
+        raise CompressError(f"{run.recipes[0]}: its settings have changed since. Run it again.")
+    for step in recipe.steps:
+        stage = STAGE_OF[step.name]
+        check_stage(after, stage, recipe.task.kind)
+        _check_made_by(before, stage, run.code)
+        if _made(before, stage) != _made(after, stage):
+            raise CompressError(f"{stage}: {before} and {after} differ. The change moves figures: run it again.")
+    if [one.stages for one in earlier.sets] != [one.stages for one in now.sets]:
+        raise CompressError(f"{before} and {after} score differently. The change moves figures: run the recipe again.")
+    code = code_of(recipe)
+    check_committed([recipe_file], code, root)
+    how = f"`{now.command}` then and at `{git(root, 'rev-parse', '--short', 'HEAD')}`"
+    return dataclasses.replace(run, code=code, verified=how)
+
+
+def _check_made_by(folder: Path, stage: str, code: Mapping[str, str]) -> None:
+    """Raise CompressError where a stage was computed by other code than this."""
+    found = _code_of_stage(folder, stage)
+    other = differing(found, code) if found else (stage,)
+    if other:
+        raise CompressError(f"{folder}: {stage} was not computed by the code that made the figures ({other[0]}).")
+
+
+def _code_of_stage(folder: Path, stage: str) -> dict[str, str]:
+    if stage == "sensitivity":
+        return artifacts.load(Sensitivity, folder / "sensitivity.json").code
+    return artifacts.load(Record, folder / f"{stage}.json").code
+
+
+def _made(folder: Path, stage: str) -> object:
+    """What a stage computed: every cell of a scan, or the content of a file."""
+    if stage == "sensitivity":
+        return artifacts.load(Sensitivity, folder / "sensitivity.json").curves
+    return artifacts.load(Record, folder / f"{stage}.json").content
 
 
 def check_committed(recipes: Sequence[str], code: Mapping[str, str], root: Path) -> None:
@@ -444,6 +505,12 @@ def main(words: Sequence[str] | None = None, root: Path = ROOT) -> int:
         registry = dataclasses.replace(registry, runs={**registry.runs, options.record: made})
         artifacts.save(registry, file)
         print(f"Recorded in {REGISTRY}: {options.record}, at commit {made.commit}")
+    if options.verify:
+        _check_known([options.verify], registry)
+        made = verify_run(registry.runs[options.verify], options.before, options.after, root)
+        registry = dataclasses.replace(registry, runs={**registry.runs, options.verify: made})
+        artifacts.save(registry, file)
+        print(f"Verified in {REGISTRY}: {options.verify}")
     changed = functools.cache(lambda name: changes_since(registry.runs[name], root))
     wrong = []
     for page in PAGES:
@@ -481,11 +548,16 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--at", default="", metavar="COMMIT", help="with --command: the commit that it ran at (default this one)")
     add("--date", default="", metavar="TEXT", help="with --command: when")
     add("--title", default="", metavar="TEXT", help="what tables call it (default as before, or the recipe's name)")
+    add("--verify", metavar="NAME", help="compare two short runs of a recorded recipe, before and after a change")
+    add("--before", type=Path, metavar="FOLDER", help="with --verify: the short run by the code that made the figures")
+    add("--after", type=Path, metavar="FOLDER", help="with --verify: the same short run by the code as it is now")
     options = parser.parse_args(words)
+    if options.verify and not (options.before and options.after):
+        parser.error("--verify needs --before and --after.")
     if options.record and bool(options.run) == bool(options.command and options.recipe):
         parser.error("--record needs --run, or --command and --recipe.")
-    if options.check and options.record:
-        parser.error("--check writes nothing: leave out --record.")
+    if options.check and (options.record or options.verify):
+        parser.error("--check writes nothing: leave out --record and --verify.")
     return options
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import doctest
 import importlib
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -236,3 +237,43 @@ def test_the_summary_shows_test_sets_before_validation_the_largest_drop_first(fi
     assert [row[1] for row in rows] == ["100 lines (test)", "100 street (test)", "100 (validation)"]
     assert rows[0][2:] == ("exact 0.5000 -> 0.4700, +3.0 [+2.0, +5.0]", "4 -> 1", "0.50x", "-", "-")
     assert {len(row) for row in rows} == {len(header)}
+
+
+def _made_by_other_code(out: Path, to: Path) -> dict[str, str]:
+    """A copy of a run that says other code made it; returns that code."""
+    shutil.copytree(out, to)
+    code: dict[str, str] = {}
+    for name, kind in (("sensitivity", Sensitivity), ("pruned", Record), ("int8", Record)):
+        found = artifacts.load(kind, to / f"{name}.json")
+        older = {**found.code, "compress.graph.load": "000000000000"}
+        artifacts.save(dataclasses.replace(found, code=older), to / f"{name}.json")
+        code |= older
+    return code
+
+
+def test_figures_stand_where_short_runs_before_and_after_a_change_are_the_same(
+    figures: Any, finished: Path, tmp_path: Path
+) -> None:
+    before, after = tmp_path / "before", finished / "out"
+    code = _made_by_other_code(after, before)
+    run = dataclasses.replace(figures.record_run(after, "", finished), code=dict(sorted(code.items())))
+    assert figures.changes_since(run, finished) == ("`graph.load`",)
+    verified = figures.verify_run(run, before, after, finished)
+    assert figures.changes_since(verified, finished) == ()
+    line = figures.status_line("tiny", verified, ())
+    assert "; code changed since, the same files from `compress run recipe.yaml --set threads=1` then and at `" in line
+
+
+def test_figures_do_not_stand_where_a_file_differs_or_other_code_made_the_earlier_run(
+    figures: Any, finished: Path, tmp_path: Path
+) -> None:
+    before, after = tmp_path / "before", finished / "out"
+    code = _made_by_other_code(after, before)
+    recorded = figures.record_run(after, "", finished)
+    with pytest.raises(CompressError, match=r"sensitivity was not computed by the code that made the figures \(compr"):
+        figures.verify_run(recorded, before, after, finished)
+    run = dataclasses.replace(recorded, code=code)
+    record = artifacts.load(Record, before / "pruned.json")
+    artifacts.save(dataclasses.replace(record, content="another"), before / "pruned.json")
+    with pytest.raises(CompressError, match=r"pruned: .* differ. The change moves figures: run it again"):
+        figures.verify_run(run, before, after, finished)
