@@ -92,6 +92,8 @@ def type_name(annotation: Any) -> str:
         return type_name(next(item for item in arguments if item is not type(None)))
     if origin is Literal:
         return " or ".join(f"`{item}`" for item in arguments)
+    if origin is dict:
+        return f"{type_name(arguments[1])}, or these by name"
     if origin is tuple:
         return f"list of {type_name(arguments[0])}s" if typing.get_origin(arguments[0]) is None else "list"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -100,7 +102,7 @@ def type_name(annotation: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    if value in (None, "", ()) or isinstance(value, BaseModel):
+    if value in (None, "", (), {}) or isinstance(value, BaseModel):
         return ""
     if isinstance(value, tuple):
         return f"`[{', '.join(f'{item:g}' if isinstance(item, float) else str(item) for item in value)}]`"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -40,18 +41,24 @@ from compress.artifacts import (
 from compress.cli import app
 from compress.cli.progress import plain_lines
 from compress.errors import CompressError, ModelError
+from compress.measure.intervals import share_tallies
 from compress.recipe import FinetuneStep, QuantizeStep, Recipe, ReplaceStep
 from compress.report.inspection import GroupSummary, Inspection
+from compress.tasks.base import Examination
 
 TINY = onnx.parser.parse_model(
     '<ir_version: 8, opset_import: ["": 17]> tiny (float[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y) { y = Relu(x) }'
 )
-COMMANDS = ["inspect", "sensitivity", "replace", "prune", "finetune", "quantize", "evaluate", "bench", "report", "run"]
+COMMANDS = [
+    *("inspect", "sensitivity", "replace", "prune", "finetune", "quantize"),
+    *("evaluate", "crop", "bench", "report", "run"),
+]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
 GROUPS = {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")}
 PLAN = PruningPlan("f", "l1", 8, {"macs": 0.5}, 100, 52, 40, 20, GROUPS, (), 4.0, 3.0, "int8")
 GALLERY = Gallery(("q",), "e", 20, (2,), 0, 0, 0, 0, (Picture("7.png", "EXIT", (Reading("EXlT", 0.25),), "01-7.png"),))
 SCORE = Score(0.9, "accuracy", 20, {"0": 0.875, "180": 1.0})
+TALLIES = {"accuracy": share_tallies([True] * 18 + [False] * 2)}
 
 
 def run(*args: str | Path) -> Result:
@@ -108,8 +115,9 @@ class FakePipeline(types.ModuleType):
             "run_finetune": SCORE,
             "run_quantize": Quantized(Parity(0.1, 0.01, 0.1, 0.01, 0.99, 0.2, 64), ("recurrent layers: weights",)),
             "score_model": SCORE,
-            "score_in": SCORE,
-            "score_with_pictures": (SCORE, self.gallery),
+            "examine_model": Examination(SCORE, (), TALLIES),
+            "examine_in": Examination(SCORE, (), TALLIES),
+            "score_with_pictures": (Examination(SCORE, (), TALLIES), self.gallery),
             "open_any": b"a model",
         }
         if name == "make_task":
@@ -326,10 +334,10 @@ def test_form_of_recurrent_layers(pipeline: FakePipeline, form: str) -> None:
 
 def test_evaluate(pipeline: FakePipeline) -> None:
     result = run("evaluate", "q.onnx", "--data", "v.txt", "--labels", "up,down", "--threads", "2")
-    args, _ = pipeline.calls["score_model"]
+    args, _ = pipeline.calls["examine_model"]
     assert (args[0], args[2]) == (b"a model", 2)
     assert args[1].settings["labels"] == ["up", "down"]
-    assert result.stdout == "accuracy 0.9000 on 20 images\n  0 0.8750\n  180 1\n"
+    assert result.stdout == "accuracy 0.9000 [0.7500, 1.0000] on 20 images\n  0 0.8750\n  180 1\n"
 
 
 @pytest.mark.parametrize(
@@ -346,27 +354,27 @@ def test_evaluate_with_pictures(pipeline: FakePipeline, model: str, options: lis
     args, keywords = pipeline.calls["score_with_pictures"]
     assert (args[0], args[2]) == (b"a model", Path(folder))
     assert (keywords["name"], keywords["count"]) == (name, 3)
-    assert "accuracy 0.9000 on 20 images\n" in result.stdout
+    assert "accuracy 0.9000 [0.7500, 1.0000] on 20 images\n" in result.stdout
     assert re.search(r"7\.png +EXIT +EXlT +0\.25", result.stdout)
     assert f"Written: {Path(folder) / 'index.html'}\n" in result.stdout
-    assert "score_model" not in pipeline.calls
+    assert "examine_model" not in pipeline.calls
 
 
 def test_evaluate_where_the_task_tells_nothing_of_single_images(pipeline: FakePipeline) -> None:
     pipeline.gallery = None
     result = run("evaluate", "q.onnx", "--data", "v.txt", "--save-images", "3")
     assert result.exit_code == 0
-    assert result.stdout == "accuracy 0.9000 on 20 images\n  0 0.8750\n  180 1\n"
+    assert result.stdout == "accuracy 0.9000 [0.7500, 1.0000] on 20 images\n  0 0.8750\n  180 1\n"
     assert "Note: no pictures: the task does not tell what it makes of single images." in result.stderr
 
 
 def test_evaluate_in_another_runtime(pipeline: FakePipeline) -> None:
     result = run("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "openvino", "--threads", "1")
     assert result.exit_code == 0, result.output
-    (runtime, _, _, threads), names = pipeline.calls["score_in"]
+    (runtime, _, _, threads), names = pipeline.calls["examine_in"]
     assert (runtime, threads, names) == ("openvino", 1, {"name": "m.onnx"})
-    assert "accuracy 0.9000 on 20 images" in result.stdout
-    assert "score_model" not in pipeline.calls
+    assert "accuracy 0.9000 [0.7500, 1.0000] on 20 images" in result.stdout
+    assert "examine_model" not in pipeline.calls
     said = fails("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "openvino", "--save-images", "2")
     assert "--runtime: got 'openvino' with --save-images, whose pictures are of onnxruntime only." in said
     assert "--runtime: got 'x'. Must be of" in fails("evaluate", "m.onnx", "--data", "v.txt", "--runtime", "x")
@@ -475,6 +483,21 @@ def test_bench_without_the_package(bench_files: dict[str, Any], monkeypatch: pyt
 
 def test_bench_of_a_missing_file() -> None:
     assert fails("bench", "none.onnx", "--input", "3,4,4").startswith("Error: none.onnx: no such file.")
+
+
+def test_crop(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 60, 3), np.uint8))
+    regions = [{"transcription": text, "points": [[0, 0], [50, 0], [50, 12], [0, 12]]} for text in ("EXIT", "###")]
+    (tmp_path / "a.txt").write_text(f"a.png\t{json.dumps(regions)}\n")
+    result = run("crop", tmp_path / "a.txt", "--out", tmp_path / "lines")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "Left out: 1 regions marked ### or *",
+        f"Written: 1 crops, {tmp_path / 'lines' / 'labels.txt'}",
+    ]
+    assert (tmp_path / "lines" / "labels.txt").read_text() == "images/a_000.png\tEXIT\n"
+    assert "lines: holds other files." in fails("crop", tmp_path / "a.txt", "--out", tmp_path / "lines")
+    assert "no.txt: no such file." in fails("crop", tmp_path / "no.txt", "--out", tmp_path / "other")
 
 
 def test_report(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def problems(tmp_path: Path, data: dict[str, Any], overrides: Sequence[str] = ()
     return [line.replace(f"{tmp_path / 'r.yaml'}: ", "") for line in str(caught.value).splitlines()]
 
 
+def with_tests(**gates: Any) -> dict[str, Any]:
+    """A recipe with two test sets and these gates."""
+    tests = {"lines": "v.txt", "street": ["v.txt", "t.txt"]}
+    return make_recipe(data={"train": "t.txt", "val": "v.txt", "test": tests}, gates=gates)
+
+
 def prune_with(**settings: Any) -> dict[str, Any]:
     return make_recipe(steps=[{"prune": {"target": {"ratio": 0.3}, **settings}}])
 
@@ -221,7 +227,7 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         ),
         (
             make_recipe(data={"train": "t.txt", "val": "v.txt", "unlabelled": "nowhere"}),
-            "data.unlabelled: nowhere: no such file. Use --set data.unlabelled=PATH.",
+            "nowhere: no such file. Use --set data.unlabelled=PATH.",
         ),
         (make_recipe(compare={"images": -1}), "compare.images: got -1. Must be 0 or more."),
         (make_recipe(task={"kind": "recognition"}), "task: charset is missing. Recognition needs the charset file"),
@@ -243,13 +249,50 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         ),
         (make_recipe(task={"kind": "classification", "input": [3, 48]}), "task.input: got [3, 48]. Must be [channels,"),
         (make_recipe(data={"val": "v.txt"}), "data.train: missing. `finetune` and `quantize` train on it."),
-        (make_recipe(data={"train": "t.txt"}), "data.val: missing. Add it:"),
+        (make_recipe(data={"train": "t.txt"}), "data: val is missing. Name a label list, or `images`: a folder of"),
+        (
+            make_recipe(data={"images": ".", "val": "v.txt"}),
+            "data: got images and val. Must hold images, or train and val. Remove one.",
+        ),
+        (make_recipe(data={"images": "nowhere"}), "nowhere: no such file. Use --set data.images=PATH."),
+        (make_recipe(data={"images": ".", "held_back": 1}), "data.held_back: got 1. Must be a share in (0, 1)."),
+        (
+            make_recipe(
+                task={"kind": "detection"}, data={"images": "."}, steps=[{"finetune": {"epochs": 1, "distill": 0.0}}]
+            ),
+            "finetune.distill: got 0, but of `data.images` only the teacher's map is learned. Use e.g. 1.0.",
+        ),
         (make_recipe(data={"train": "t.txt", "val": []}), "data.val: got []. Must name one file or more."),
         (make_recipe(data={"train": "t.txt", "val": [3]}), "data.val[0]: got 3. Must be a path."),
         (make_recipe(seed=-1), "seed: got -1. Must be 0 or more."),
         (make_recipe(threads=0), "threads: got 0. Must be 1 or more."),
         (make_recipe(gates={"sped": 2}), "gates.sped: unknown key. Did you mean `speedup`?"),
         (make_recipe(gates={"metric_min": 1.5}), "gates.metric_min: got 1.5. Must be a share in (0, 1]."),
+        (make_recipe(gates={"metric_drop": {}}), "gates.metric_drop: Must be a number, or `name: number`."),
+        (make_recipe(gates={"metric_drop": "low"}), 'gates.metric_drop: got "low". Must be a number.'),
+        (with_tests(metric_drop={"lines": -1}), "gates.metric_drop.lines: got -1. Must be 0 or more."),
+        (
+            with_tests(metric_min={"val": 0.5, "lnes": 0.5}),
+            "gates.metric_min.lnes: unknown key. Did you mean `lines`? Known: val, lines, street.",
+        ),
+        (with_tests(worst_set={"alnum": 0.1}), "gates.worst_set.alnum: unknown key. Known: accuracy."),
+        (make_recipe(gates={"worst_set": 0.1}), "gates.worst_set: needs test sets. Set data.test, or use metric_drop."),
+        (
+            make_recipe(data={"train": "t.txt", "val": "v.txt", "test": {"val": "v.txt"}}),
+            "data.test.val: is what gates call the validation data. Use another name.",
+        ),
+        (
+            make_recipe(data={"train": "t.txt", "val": "v.txt", "test": {"a.b": "v.txt"}}),
+            'data.test.a.b: got "a.b". Must be of letters, digits, - and _.',
+        ),
+        (
+            make_recipe(data={"train": "t.txt", "val": "v.txt", "test": {"lines": ["v.txt", "no.txt"]}}),
+            "no.txt: no such file. Use --set data.test.lines=PATH.",
+        ),
+        (
+            make_recipe(data={"train": "t.txt", "val": "v.txt", "test": None}),
+            "data.test: got null. Must be a value, or `name: value`",
+        ),
         (
             make_recipe(gates={"speedup_over_onnxruntime": 1.0}),
             "gates.speedup_over_onnxruntime: needs onnxruntime's own int8 file. Set compare: {onnxruntime: true}.",
@@ -332,6 +375,36 @@ def test_overrides(tmp_path: Path) -> None:
     assert isinstance(quantize, QuantizeStep)
     assert (quantize.pact.enabled, quantize.pact.l2) == (False, 0.01)
     assert (recipe.gates.speedup, recipe.seed) == (1.5, 9)
+
+
+def test_test_sets_have_names_and_gates(tmp_path: Path) -> None:
+    found = load(
+        tmp_path, with_tests(metric_drop={"val": 0, "lines": 0.5}, metric_min=0.5, worst_set={"accuracy": 0.1})
+    )
+    here = tmp_path.resolve()
+    assert {name: [path.resolve() for path in paths] for name, paths in found.data.test.items()} == {
+        "lines": [here / "v.txt"],
+        "street": [here / "v.txt", here / "t.txt"],
+    }
+    assert found.gates.as_dict() == {
+        "metric_drop.val": 0,
+        "metric_drop.lines": 0.5,
+        "metric_min": 0.5,
+        "worst_set.accuracy": 0.1,
+    }
+
+
+def test_the_only_test_set_is_called_test(tmp_path: Path) -> None:
+    (tmp_path / "more.txt").touch()
+    found = load(
+        tmp_path,
+        make_recipe(data={"train": "t.txt", "val": "v.txt", "test": "t.txt"}, gates={"metric_drop": {"test": 0.1}}),
+    )
+    assert list(found.data.test) == ["test"]
+    found = load(tmp_path, with_tests(), [f"data.test.lines={tmp_path / 'more.txt'}", "gates.metric_min.lines=0.4"])
+    assert found.data.test["lines"] == (tmp_path / "more.txt",)
+    assert found.gates.as_dict() == {"metric_min.lines": 0.4}
+    assert load(tmp_path, make_recipe()).data.test == {}
 
 
 def test_paths_in_overrides_start_where_you_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

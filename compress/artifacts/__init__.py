@@ -8,11 +8,14 @@ run leaves either the old file or the new one, never half of one.
 from compress.artifacts.gallery import Gallery, Picture, Reading
 from compress.artifacts.locking import lock
 from compress.artifacts.results import (
+    VAL,
     ActivationScan,
     Cost,
     Curve,
+    Figure,
     Gate,
     GroupPlan,
+    Interval,
     Latency,
     Machine,
     Parity,
@@ -23,7 +26,9 @@ from compress.artifacts.results import (
     Replaced,
     Report,
     Score,
+    Scored,
     Sensitivity,
+    SetResult,
     StageResult,
 )
 from compress.artifacts.store import (
@@ -40,13 +45,16 @@ from compress.artifacts.store import (
 )
 
 __all__ = [
+    "VAL",
     "VERSION",
     "ActivationScan",
     "Cost",
     "Curve",
+    "Figure",
     "Gallery",
     "Gate",
     "GroupPlan",
+    "Interval",
     "Latency",
     "Machine",
     "Parity",
@@ -59,7 +67,9 @@ __all__ = [
     "Replaced",
     "Report",
     "Score",
+    "Scored",
     "Sensitivity",
+    "SetResult",
     "StageResult",
     "check_fresh",
     "check_writable",

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from compress.artifacts.gallery import Gallery
 from compress.artifacts.store import VERSION
 
+VAL = "val"
+"""What reports call the validation data, by which epoch, pruning ratios and form of the file are chosen."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -42,6 +45,52 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """Where a figure would lie in 95 of 100 samples of as many images (bootstrap over images)."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of one file on one set of images. Without judgements of single images there are no intervals."""
+
+    value: float
+    drop: float
+    """The original's value less this one."""
+    interval: Interval | None = None
+    drop_interval: Interval | None = None
+    """Of the drop, both files resampled on the same images; None for the original itself."""
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """What every file of a run makes of one set of images."""
+
+    name: str
+    """`val`, by which epoch, ratios and form were chosen, or that of a test set, by which nothing was."""
+    images: int
+    """Judgements that the score counts; a crop that is judged upright and turned counts as two."""
+    fingerprint: str
+    """Of the images, labels and settings."""
+    stages: dict[str, dict[str, Figure]]
+    """Stage -> figure -> what it is; the score's own figure comes first."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One file's score on one set, kept so that it need not be computed again."""
+
+    fingerprint: str
+    """Of the file's content and the set."""
+    score: Score
+    tallies: dict[str, tuple[tuple[float, ...], ...]]
+    """Figure -> what each image adds to its numerator and denominator."""
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
 class Curve:
     """One group's sensitivity: the metric at each pruning ratio, others untouched, no retraining."""
 
@@ -66,6 +115,8 @@ class Sensitivity:
     """Fingerprint of the scanned model alone; empty in files of earlier versions."""
     input_shape: tuple[int, ...] = ()
     """(C, H, W) that the curves' multiply-adds refer to."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Module -> hash of what measured the curves."""
     version: int = VERSION
 
 
@@ -226,6 +277,8 @@ class Gate:
     required: float
     measured: float
     passed: bool
+    on: str = ""
+    """The set that it was measured on, where the recipe leaves that open and has test sets."""
 
 
 @dataclass(frozen=True)
@@ -261,4 +314,10 @@ class Report:
     """Fingerprint of the sensitivity scan that belongs to the run; empty where it has none."""
     postprocessing: dict[str, float] = field(default_factory=dict)
     """Setting of what follows the model -> value; empty where nothing can be set."""
+    sets: tuple[SetResult, ...] = ()
+    """The metric on the validation data, then on each test set; empty in reports of earlier versions."""
+    settings: str = ""
+    """Fingerprint of the recipe's settings; "" in reports of earlier versions."""
+    code: str = ""
+    """Hash of the code that the stages were computed by; "" where a stage of an earlier version does not say."""
     version: int = VERSION

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from compress.cli import files, pruning, replacing, running, training
+from compress.cli import cropping, files, pruning, replacing, running, training
 from compress.errors import CompressError
 
 BAD_INPUT = 2
@@ -94,6 +94,7 @@ for command in (
     training.finetune,
     training.quantize,
     files.evaluate,
+    cropping.crop,
     files.bench,
     files.report,
     running.run,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compress import artifacts
-from compress.artifacts import Gallery, Latency, Report, Score, Sensitivity
+from compress.artifacts import Gallery, Interval, Latency, Report, Sensitivity
 from compress.cli import options
 from compress.cli.progress import progress
 from compress.cli.tasks import make_task
@@ -17,7 +17,7 @@ from compress.errors import ArtifactError, CompressError
 
 if TYPE_CHECKING:
     from compress.measure.runtimes import Difference
-    from compress.tasks.base import Task
+    from compress.tasks.base import Examination, Task
 
 
 def inspect(model: options.Model, weights: options.Weights = None, input_size: options.Input = None) -> None:
@@ -78,6 +78,8 @@ def evaluate(
 ) -> None:
     """Score any model on labelled images, and show what it got wrong.
 
+    In brackets stand 95 % intervals, from a bootstrap over the images.
+
     \b
     Examples:
       compress evaluate int8.onnx --task classification --data val/labels.txt --save-images 20
@@ -112,27 +114,37 @@ def evaluate(
     )
     opened = pipeline.open_any(model, weights, made.input_shape)
     if not save_images:
-        scored = (
-            pipeline.score_in(runtime, opened, made, threads, name=model)
+        examined = (
+            pipeline.examine_in(runtime, opened, made, threads, name=model)
             if other
-            else pipeline.score_model(opened, made, threads)
+            else pipeline.examine_model(opened, made, threads)
         )
-        _print_score(scored, made)
+        _print_score(examined, made)
         return
     name = _file_name(model)
     folder = images_out or Path(f"{name}_images")
-    score, gallery = pipeline.score_with_pictures(opened, made, folder, name=name, count=save_images, threads=threads)
-    _print_score(score, made)
+    examined, gallery = pipeline.score_with_pictures(
+        opened, made, folder, name=name, count=save_images, threads=threads
+    )
+    _print_score(examined, made)
     _print_gallery(gallery, folder)
 
 
-def _print_score(score: Score, task: "Task") -> None:
+def _print_score(examined: "Examination", task: "Task") -> None:
+    from compress.measure.intervals import figure_interval
     from compress.report import tables
     from compress.tasks.base import PostProcessing
 
-    typer.echo(f"{score.name} {score.metric:.4f} on {score.count} images")
+    ends = {
+        name: f" {tables.interval(Interval(*figure_interval(rows)))}"
+        for name, rows in examined.tallies.items()
+        if rows.size
+    }
+    score = examined.score
+    typer.echo(f"{score.name} {score.metric:.4f}{ends.get(score.name, '')} on {score.count} images")
     for name, value in score.details.items():
-        typer.echo(f"  {name} {value:.4f}" if value != int(value) else f"  {name} {value:g}")
+        shown = f"{value:g}" if value == int(value) and name not in ends else f"{value:.4f}"
+        typer.echo(f"  {name} {shown}{ends.get(name, '')}")
     if isinstance(task, PostProcessing):
         typer.echo(f"  {tables.postprocessing_line(task.postprocessing())}")
     for warning in task.warnings():

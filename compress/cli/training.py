@@ -104,7 +104,7 @@ def finetune(
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
-        if original is not None:
+        if unlabelled and original is not None:
             made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         score = pipeline.run_finetune(
             proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
@@ -222,7 +222,7 @@ def quantize(
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
-        if original is not None:
+        if unlabelled and original is not None:
             made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         result = pipeline.run_quantize(
             proto,

@@ -1,5 +1,6 @@
 """Images without labels, of any kind: what a network can learn from its teacher alone."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,28 @@ def list_images(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path}: no images. Expected {', '.join(IMAGE_SUFFIXES)} in it, or a label list.")
     return found
+
+
+def split_images(files: Sequence[Path], held_back: float) -> tuple[list[Path], list[Path]]:
+    """Part images into those to train on and those held back, at least one, by a hash of their content.
+
+    So the parts depend neither on names nor on the order, and a copy of an image is in the part of the image.
+
+    Args:
+        files: at least two, of different content.
+        held_back: share of them to hold back, in (0, 1).
+
+    Raises:
+        DataError: there is nothing to part.
+    """
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    distinct = sorted(set(hashes))
+    if len(distinct) < 2:
+        raise DataError(f"images: got {len(files)}, {len(distinct)} of them different. Must be two or more.")
+    count = min(max(1, round(held_back * len(distinct))), len(distinct) - 1)
+    held = set(distinct[:count])
+    train = [file for file, digest in zip(files, hashes, strict=True) if digest not in held]
+    return train, [file for file, digest in zip(files, hashes, strict=True) if digest in held]
 
 
 def load_unlabelled(path: Path, max_height: int | None = None) -> LoadedList:

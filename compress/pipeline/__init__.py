@@ -1,6 +1,15 @@
 """The stages on files, and the whole run: what the command line calls."""
 
-from compress.pipeline.inputs import inspect_model, make_task, open_any, open_model, score_in, score_model
+from compress.pipeline.inputs import (
+    examine_in,
+    examine_model,
+    inspect_model,
+    make_task,
+    open_any,
+    open_model,
+    score_in,
+    score_model,
+)
 from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.pictures import score_with_pictures
 from compress.pipeline.planned import run_plan
@@ -10,6 +19,8 @@ from compress.pipeline.stages import run_prune, run_sensitivity
 from compress.pipeline.training import run_finetune, run_quantize
 
 __all__ = [
+    "examine_in",
+    "examine_model",
     "inspect_model",
     "label_unlabelled",
     "make_task",

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.artifacts import Score
-from compress.errors import CompressError, ModelError
+from compress.errors import CompressError, DataError, ModelError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.measure.runtime import Session
@@ -22,7 +22,7 @@ from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
 from compress.recipe import KEYS_OF, Recipe
 from compress.report.inspection import GroupSummary, Inspection
-from compress.tasks.base import Examination, Examiner, Task
+from compress.tasks.base import Examination, Examiner, Predict, Task
 from compress.tasks.classification import DirectionTask
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.detection import DetectionTask
@@ -137,6 +137,7 @@ def make_task(
     crop: int | None = None,
     augment: str | None = None,
     unlabelled: Sequence[Path] | None = None,
+    agreement: bool | None = None,
     dilate_teacher: bool | None = None,
     processes: int | None = None,
     threshold: float | None = None,
@@ -163,6 +164,7 @@ def make_task(
         "crop": crop,
         "augment": augment,
         "unlabelled": unlabelled,
+        "agreement": agreement,
         "dilate_teacher": dilate_teacher,
         "processes": processes,
         "threshold": threshold,
@@ -186,7 +188,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "recognition": RecognitionTask,
     "detection": DetectionTask,
 }
-TASK_OPTIONS = {kind: (*keys, "unlabelled") for kind, keys in KEYS_OF.items()}
+TASK_OPTIONS = {kind: (*keys, "unlabelled", "agreement") for kind, keys in KEYS_OF.items()}
 """Kind of task -> what it can be told beside its data and input shape."""
 BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
 """Options that are the post-processing's (see `BoxSettings`)."""
@@ -214,17 +216,35 @@ def recipe_task(recipe: Recipe) -> Task:
     """The task of a recipe, on its data.
 
     Raises:
+        DataError: the data cannot be read, or holds images only (see `compress.pipeline.labelling.with_labels`).
+    """
+    data = recipe.data
+    if not data.val:
+        raise DataError("data.images: not labelled yet. Only `compress run` takes a recipe on images without labels.")
+    return _task_on(
+        recipe, data.train, data.val, unlabelled=data.unlabelled or None, agreement=bool(data.images) or None
+    )
+
+
+def held_out_task(recipe: Recipe, lists: Sequence[Path]) -> Task:
+    """The same task, scored on other data and without any to train on.
+
+    Raises:
         DataError: the data cannot be read.
     """
+    return _task_on(recipe, (), lists)
+
+
+def _task_on(recipe: Recipe, train: Sequence[Path], val: Sequence[Path], **options: Any) -> Task:
     settings = recipe.task
     channels, height, width = settings.input_shape
     return make_task(
         settings.kind,
-        train=recipe.data.train,
-        val=recipe.data.val,
+        train=train,
+        val=val,
         input_shape=(channels, height, width),
-        unlabelled=recipe.data.unlabelled or None,
         **{key: getattr(settings, key) for key in KEYS_OF[settings.kind]},
+        **options,
     )
 
 
@@ -249,6 +269,21 @@ def score_in(
     return task.evaluate(runner.run) if limit is None else task.evaluate(runner.run, limit)
 
 
+def examine_in(
+    runtime: str, model: bytes, task: Task, threads: int | None = None, *, name: str = "model"
+) -> Examination:
+    """`examine_model` in any runtime, as `score_in` is `score_model`.
+
+    Raises:
+        ModelError: the runtime rejects it.
+        DataError: its output does not fit the task.
+        CompressError: the runtime is not installed.
+    """
+    runner = open_runner(runtime, model, None, name=name, threads=threads or default_threads())
+    task.check_model(runner.output_shape)
+    return _examine(task, runner.run)
+
+
 def score_model(
     model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None = None, limit: int | None = None
 ) -> Score:
@@ -269,8 +304,11 @@ def examine_model(model: Path | bytes | onnx.ModelProto, task: Task, threads: in
         ModelError: onnxruntime rejects it.
         DataError: its output does not fit the task.
     """
-    session = _checked_session(model, task, threads)
-    return task.examine(session.run) if isinstance(task, Examiner) else Examination(task.evaluate(session.run))
+    return _examine(task, _checked_session(model, task, threads).run)
+
+
+def _examine(task: Task, predict: Predict) -> Examination:
+    return task.examine(predict) if isinstance(task, Examiner) else Examination(task.evaluate(predict))
 
 
 def _checked_session(model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None) -> Session:

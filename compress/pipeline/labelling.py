@@ -1,11 +1,35 @@
 """Labels for images that have none: what the original model says of them."""
 
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
 import onnx
 
+from compress import artifacts
+from compress.artifacts import fingerprint_each, write_atomic
+from compress.data.images import read_image
+from compress.data.lmdb_folder import load_list
+from compress.data.scenes import load_scenes
+from compress.data.transforms import preprocess_crop
+from compress.data.unlabelled import content_of_images, list_images, split_images
+from compress.errors import DataError
 from compress.measure.runtime import Session
-from compress.pipeline.inputs import default_threads
+from compress.pipeline.inputs import default_threads, make_task, open_model
 from compress.pipeline.stages import Progress, model_identity
-from compress.tasks.base import Task, Unlabelled
+from compress.recipe import KEYS_OF, Recipe
+from compress.tasks.base import Case, Examiner, Predict, Resizable, Task, Unlabelled
+
+FOLDER = "labels"
+"""In a run's folder: the label lists that were made, in PaddleOCR's form, and turned crops."""
+TRAIN_SIDE = 640
+"""Side at which text is looked for in scenes to train on, at most: there it only says where crops are taken."""
+UNSEEN = ("charset", "processes", "augment", "crop", "dilate_teacher")
+"""Settings of a task that its labels do not depend on, and the charset's path, whose content counts."""
 
 
 def label_unlabelled(
@@ -24,3 +48,159 @@ def label_unlabelled(
     session = Session(original, threads=threads or default_threads(), spin=False)
     task.check_model(session.output_shape)
     return task.label_unlabelled(session.run, model_identity(original), on_progress)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Says what a folder's label lists were made from, once all of them are there."""
+
+    fingerprint: str
+    train: int
+    val: int
+    version: int = artifacts.VERSION
+
+
+def with_labels(recipe: Recipe, on_progress: Progress | None = None) -> Recipe:
+    """A recipe on images without labels as one on label lists that the original model made, in <out>/labels.
+
+    A part of the images is held back and makes the validation data (see `split_images`). The lists are ordinary ones:
+    - recognition: what the model reads;
+    - classification: the model's class, of each crop as it is and, where there are two classes, turned by 180 degrees,
+      for else all labels might be the same. Images to train on have the model's probabilities (`data.unlabelled`);
+    - detection: the model's boxes.
+    Lists that are there already, made from the same images by the same model, are taken as they are.
+
+    Raises:
+        DataError: there are no images, or too few, or the model does not fit the task.
+        ArtifactError: the lists that are there were made from something else.
+    """
+    data, folder = recipe.data, recipe.out / FOLDER
+    files = [file for path in data.images for file in list_images(path)]
+    train, val = split_images(files, data.held_back)
+    shape = recipe.task.input_shape
+    original = open_model(recipe.model, recipe.weights, (shape[0], shape[1], shape[2]))
+    identity = _identity(recipe, original, train, val)
+    record = folder / "labels.json"
+    if record.exists() and all((folder / name).exists() for name in ("train.txt", "val.txt")):
+        artifacts.check_fresh(record, artifacts.load(Labels, record).fingerprint, identity)
+    else:
+        _write_lists(recipe, original, train, val, on_progress)
+        artifacts.save(Labels(identity, len(train), len(val)), record)
+    lists: dict[str, tuple[Path, ...]] = {"train": (folder / "train.txt",), "val": (folder / "val.txt",)}
+    task = recipe.task
+    if task.kind == "classification":
+        lists["unlabelled"] = (*lists.pop("train"), *data.unlabelled)
+        task = task.model_copy(update={"directions": False if task.directions is False else None})
+    return recipe.model_copy(update={"data": data.model_copy(update=lists), "task": task})
+
+
+def _identity(recipe: Recipe, original: onnx.ModelProto, train: Sequence[Path], val: Sequence[Path]) -> str:
+    """Of everything that the lists depend on."""
+    settings = recipe.task.model_dump(mode="json", exclude=set(UNSEEN))
+    charset = recipe.task.charset.read_bytes() if recipe.task.charset else b""
+    names = [str(file.absolute()) for file in (*train, *val)]
+    return fingerprint_each(
+        [settings, charset, model_identity(original), len(train), names, *content_of_images((*train, *val))]
+    )
+
+
+def _write_lists(
+    recipe: Recipe,
+    original: onnx.ModelProto,
+    train: Sequence[Path],
+    val: Sequence[Path],
+    on_progress: Progress | None,
+) -> None:
+    session = Session(original, threads=recipe.threads or default_threads(), spin=False)
+    done, total = 0, len(train) + len(val)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        nonlocal done
+        outputs = session.run(images)
+        done = min(done + len(images), total)
+        if on_progress:
+            on_progress(done, total, "labelling images with the original")
+        return outputs
+
+    folder = recipe.out / FOLDER
+    if recipe.task.kind == "classification":
+        _write_list(folder / "train.txt", dict.fromkeys(train, ""))  # which are labelled with both directions later
+        labels = recipe.task.labels
+        turned = _turn(val, folder / "turned") if len(labels) == 2 and recipe.task.directions is not False else []
+        total = len(val) + len(turned)
+        _write_list(folder / "val.txt", _classes((*val, *turned), predict, recipe))
+        return
+    for name, files, side in (("train", train, TRAIN_SIDE), ("val", val, None)):
+        _write_list(folder / f"{name}.txt", _readings(files, predict, recipe, side))
+
+
+def _classes(files: Sequence[Path], predict: Predict, recipe: Recipe) -> dict[Path, str]:
+    """The model's class of each crop; where it cannot be read, the first, for it is skipped and counted later."""
+    channels, height, width = recipe.task.input_shape
+    labels: dict[Path, str] = {}
+    for file in files:
+        image = read_image(file)
+        if image is None:
+            labels[file] = recipe.task.labels[0]
+            continue
+        output = predict(preprocess_crop(image, (channels, height, width))[None])
+        if output.shape != (1, len(recipe.task.labels)):
+            raise DataError(
+                f"model: output shape {list(output.shape)} does not fit classification. Expected [1, "
+                f"{len(recipe.task.labels)}]: one probability for each of {', '.join(recipe.task.labels)}."
+            )
+        labels[file] = recipe.task.labels[int(output[0].argmax())]
+    return labels
+
+
+def _turn(files: Sequence[Path], folder: Path) -> list[Path]:
+    """The crops that can be read, turned by 180 degrees, as files of their own."""
+    turned = []
+    for number, file in enumerate(files, start=1):
+        if (image := read_image(file)) is not None:
+            turned.append(folder / f"{number:06d}.png")
+            write_atomic(turned[-1], cv2.imencode(".png", cv2.rotate(image, cv2.ROTATE_180))[1].tobytes())
+    return turned
+
+
+def _readings(files: Sequence[Path], predict: Predict, recipe: Recipe, side: int | None) -> dict[Path, str]:
+    """The model's texts or boxes, by the very lines that will score other models by them; nothing for an image that
+    cannot be read."""
+    kind, (channels, height, width) = recipe.task.kind, recipe.task.input_shape
+    settings = {key: getattr(recipe.task, key) for key in KEYS_OF[kind]}
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "list.txt"
+        _write_list(listed, dict.fromkeys(files, "" if kind == "detection" else "?"))
+        task = make_task(kind, train=(), val=[listed], input_shape=(channels, height, width), **settings)
+        if side is not None and isinstance(task, Resizable):
+            task = task.with_side(min(side, task.side))
+        assert isinstance(task, Examiner)
+        cases = task.examine(predict).cases
+        if kind == "detection":
+            usable = [scene.image for scene in load_scenes(listed).scenes]
+        else:
+            usable = [entry.image for entry in load_list(listed).entries]
+    write: Callable[[Case], str] = _boxes if kind == "detection" else (lambda case: case.found or "")
+    found = {usable[case.index]: write(case) for case in cases}
+    return {file: found.get(file.absolute(), "") for file in files}
+
+
+def _boxes(case: Case) -> str:
+    """What was found in a scene without labels, as PaddleOCR's JSON."""
+    corners = [mark.points.tolist() for mark in case.marks or () if mark.kind == "wrong"]
+    return json.dumps([{"transcription": "text", "points": points} for points in corners])
+
+
+def _write_list(path: Path, labels: dict[Path, str]) -> None:
+    """A label list in PaddleOCR's form.
+
+    Raises:
+        DataError: the name of an image cannot stand in one.
+    """
+    lines = []
+    for file, label in labels.items():
+        name = str(file.absolute())
+        if name != name.strip() or set(name) & set("\t\n\r"):
+            raise DataError(f"{file}: a name with a tab, a line break, or a space at its end. Rename it.")
+        lines.append(f"{name}\t{label}\n")
+    write_atomic(path, "".join(lines).encode())

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 
 from compress import artifacts
-from compress.artifacts import Gallery, Score
+from compress.artifacts import Gallery
 from compress.errors import CompressError
 from compress.pipeline.inputs import examine_model
 from compress.report import GALLERY_FILE, write_gallery_page
@@ -24,7 +24,7 @@ def score_with_pictures(
     name: str,
     count: int,
     threads: int | None = None,
-) -> tuple[Score, Gallery | None]:
+) -> tuple[Examination, Gallery | None]:
     """Score a model, and write its worst cases with a page, index.html, into a folder; one pass over the images.
 
     Args:
@@ -39,13 +39,13 @@ def score_with_pictures(
         OutputError: the folder cannot be written; found out before the model is run.
     """
     if not isinstance(task, Examiner):
-        return examine_model(model, task, threads).score, None
+        return examine_model(model, task, threads), None
     previous = _earlier_gallery(folder)
     artifacts.check_writable(folder, "--images-out")
     examination = examine_model(model, task, threads)
     gallery = make_gallery(task, {name: examination}, folder, count, previous=previous)
     write_gallery_page(gallery, folder, f"{task.metric_name} {examination.score.metric:.4f}: {name}")
-    return examination.score, gallery
+    return examination, gallery
 
 
 def make_gallery(

@@ -6,18 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress import artifacts
-from compress.artifacts import Cost, Gallery, Gate, Latency, PruningPlan, Report, Score, Sensitivity, StageResult
+from compress.artifacts import (
+    VAL,
+    Cost,
+    Gallery,
+    Gate,
+    Latency,
+    PruningPlan,
+    Report,
+    Score,
+    Sensitivity,
+    SetResult,
+    StageResult,
+)
 from compress.errors import ArtifactError
 from compress.graph import deployed_bytes, read_model, save_model
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax
-from compress.pipeline.inputs import examine_model
+from compress.pipeline.code import differing, digest, recipe_settings, stage_code, task_modules
 from compress.pipeline.pictures import NOT_SHOWN, make_gallery
+from compress.pipeline.scoring import open_test_set, score_set
 from compress.pipeline.stages import model_identity
 from compress.pipeline.state import Run
-from compress.recipe import QuantizeStep
+from compress.recipe import QuantizeStep, SensitivityStep
 from compress.tasks.base import Examination, Examiner, PostProcessing
 
 CANONICAL, PEER = "canonical", "onnxruntime int8"
@@ -37,10 +50,11 @@ class Measured:
     results: tuple[StageResult, ...]
     notes: tuple[str, ...]
     examined: dict[str, Examination]
+    sets: tuple[SetResult, ...] = ()
 
 
 def measure_files(run: Run, files: dict[str, Path]) -> Measured:
-    """Cost, score and latency of every file; all latencies interleaved in one go."""
+    """Cost, scores and latency of every file; all latencies interleaved in one go."""
     notes = list(run.task.warnings())
     measured = {"baseline": files["baseline"], CANONICAL: _canonical_file(run)}
     if run.recipe.compare.onnxruntime:
@@ -56,16 +70,15 @@ def measure_files(run: Run, files: dict[str, Path]) -> Measured:
         baseline="baseline",
         on_progress=run.on_progress,
     )
-    results, examined = [], {}
-    for done, (name, file) in enumerate(measured.items(), 1):
-        examination = examine_model(file, run.task, run.threads)
-        score = examination.score
-        if run.on_progress:
-            run.on_progress(done, len(measured), f"{name}: {score.name} {score.metric:.4f}")
-        results.append(_result(run, name, file, score, latencies[name]))
-        if name in (next(iter(files)), list(files)[-1]):
-            examined[name] = examination
-    return Measured(tuple(results), tuple(notes), examined)
+    shown = (next(iter(files)), list(files)[-1]) if settings.images else ()
+    validation, examined = score_set(run, run.task, VAL, measured, shown)
+    results = tuple(_result(run, name, file, examined[name].score, latencies[name]) for name, file in measured.items())
+    sets = [validation]
+    for name in run.recipe.data.test:
+        task = open_test_set(run.recipe, name)
+        notes += task.warnings()
+        sets.append(score_set(run, task, name, measured)[0])
+    return Measured(results, tuple(notes), {name: examined[name] for name in shown}, tuple(sets))
 
 
 def _result(run: Run, name: str, file: Path, score: Score, latency: Latency) -> StageResult:
@@ -91,6 +104,7 @@ def make_report(
     if saturates_int8(machine):
         notes.append("this CPU has no VNNI: 8-bit weights saturate in 16-bit sums here; weight_bits: 7 does not")
     notes += list(plan.notes) if plan else []
+    notes += code_notes(run)
     gallery = _gallery(run, measured, notes)
     return Report(
         title=run.recipe.name,
@@ -98,9 +112,11 @@ def make_report(
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         machine=machine,
         stages=measured.results,
-        gates=check_gates(run.recipe.gates.as_dict(), measured.results),
+        gates=check_gates(run.recipe.gates.as_dict(), measured.results, measured.sets),
         fingerprint=artifacts.fingerprint(
-            model_identity(run.original), run.task.fingerprint(), run.recipe.model_dump(mode="json")
+            model_identity(run.original),
+            [found.fingerprint for found in measured.sets],
+            run.recipe.model_dump(mode="json"),
         ),
         notes=tuple(notes),
         plan=_plan_table(plan),
@@ -108,7 +124,40 @@ def make_report(
         gallery=gallery,
         scan=scan.fingerprint if scan else "",
         postprocessing=run.task.postprocessing() if isinstance(run.task, PostProcessing) else {},
+        sets=measured.sets,
+        settings=artifacts.fingerprint(recipe_settings(run.recipe)),
+        code=code_digest(run),
     )
+
+
+def stage_codes(run: Run) -> dict[str, dict[str, str]]:
+    """Stage -> the code that computed it, in the order of the run."""
+    scan = run.recipe.out / "sensitivity.json"
+    scanned = {"sensitivity": artifacts.load(Sensitivity, scan).code} if run.recipe.find_step(SensitivityStep) else {}
+    return {**scanned, **{name: record.code for name, record in run.records.items()}}
+
+
+def code_digest(run: Run) -> str:
+    """One hash of the code of all stages; "" where one does not say."""
+    codes = stage_codes(run)
+    return (
+        digest({f"{stage} {name}": found for stage, code in codes.items() for name, found in code.items()})
+        if all(codes.values())
+        else ""
+    )
+
+
+def code_notes(run: Run) -> list[str]:
+    """Which stages other code computed than this program has: together they are no run of any one version."""
+    notes = []
+    for stage, code in stage_codes(run).items():
+        now = stage_code(stage, task_modules(run.task))
+        changed = differing(now, code)
+        if not code:
+            notes.append(f"{stage}: computed by an earlier version of this program, which did not say by what code")
+        elif changed:
+            notes.append(f"{stage}: computed by other code than this program has now: {', '.join(changed)} changed")
+    return notes
 
 
 def _gallery(run: Run, measured: Measured, notes: list[str]) -> Gallery | None:
@@ -130,14 +179,23 @@ def _earlier_gallery(report: Path) -> Gallery | None:
         return None
 
 
-def check_gates(required: dict[str, float], results: Sequence[StageResult]) -> tuple[Gate, ...]:
-    """Compare the run's last file with what the recipe requires; every gate is listed, met or not."""
+def check_gates(
+    required: dict[str, float], results: Sequence[StageResult], sets: Sequence[SetResult] = ()
+) -> tuple[Gate, ...]:
+    """Compare the run's last file with what the recipe requires; every gate is listed, met or not.
+
+    Args:
+        required: gate -> limit; `metric_drop.receipts` is measured on that set, `metric_drop` on the test set where it
+            is worst, or, where there are none, on the validation data.
+        results: of every file, the original's first.
+        sets: the metric on the validation data and the test sets.
+    """
     by_name = {result.stage: result for result in results}
     first = by_name["baseline"]
     last = [result for result in results if result.stage not in (CANONICAL, PEER)][-1]
+    on_sets = _metric_gates(first, last, sets)
     figures = {
-        "metric_drop": first.score.metric - last.score.metric,
-        "metric_min": last.score.metric,
+        **{name: figure for name, (figure, _) in on_sets.items()},
         "size_ratio": last.cost.size_bytes / first.cost.size_bytes,
         "size_bytes_max": float(last.cost.size_bytes),
         "macs_ratio": last.cost.macs / max(1, first.cost.macs),
@@ -145,9 +203,38 @@ def check_gates(required: dict[str, float], results: Sequence[StageResult]) -> t
         "speedup_over_onnxruntime": _speed(by_name[PEER], last) if PEER in by_name else 0.0,
     }
     return tuple(
-        Gate(name, value, figures[name], is_met(value, figures[name], at_least=name in AT_LEAST))
+        Gate(
+            name,
+            value,
+            figures[name],
+            is_met(value, figures[name], at_least=name.partition(".")[0] in AT_LEAST),
+            on_sets[name][1] if name in on_sets else "",
+        )
         for name, value in required.items()
     )
+
+
+def _metric_gates(first: StageResult, last: StageResult, sets: Sequence[SetResult]) -> dict[str, tuple[float, str]]:
+    """Every gate that looks at a metric -> (what it measures, on which set where its name leaves that open)."""
+    found = {
+        "metric_drop": (first.score.metric - last.score.metric, ""),
+        "metric_min": (last.score.metric, ""),
+    }
+    found |= {f"{gate}.{VAL}": figure for gate, figure in found.items()}
+    tests = {one.name: one.stages[last.stage] for one in sets if one.name != VAL}
+    if not tests:
+        return found
+    metric = first.score.name
+    for name, figures in tests.items():
+        found |= {
+            f"metric_drop.{name}": (figures[metric].drop, ""),
+            f"metric_min.{name}": (figures[metric].value, ""),
+        }
+    for figure in next(iter(tests.values())):
+        found[f"worst_set.{figure}"] = max((figures[figure].drop, name) for name, figures in tests.items())
+    found["worst_set"] = found["metric_drop"] = found[f"worst_set.{metric}"]
+    found["metric_min"] = min((figures[metric].value, name) for name, figures in tests.items())
+    return found
 
 
 def is_met(required: float, measured: float, *, at_least: bool) -> bool:

@@ -15,10 +15,11 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.pipeline import stages, training
 from compress.pipeline.inputs import default_threads, open_model, recipe_task
-from compress.pipeline.labelling import label_unlabelled
+from compress.pipeline.labelling import label_unlabelled, with_labels
 from compress.pipeline.replacing import replace_identity, run_replace
 from compress.pipeline.results import make_report, measure_files
 from compress.pipeline.scan_cost import Note
+from compress.pipeline.scoring import check_test_sets
 from compress.pipeline.stages import Progress
 from compress.pipeline.state import Run
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReplaceStep, SensitivityStep, TeacherStep
@@ -42,7 +43,10 @@ def run_recipe(
 
 
 def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_note: Note | None) -> Report:
+    if recipe.data.images:
+        recipe = with_labels(recipe, on_progress)
     task = recipe_task(recipe)
+    check_test_sets(recipe)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     threads = recipe.threads or default_threads()
     taught = label_unlabelled(task, original, threads=threads, on_progress=on_progress)

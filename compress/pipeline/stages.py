@@ -16,6 +16,7 @@ from compress.graph.activations import is_replacement
 from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.measure.runtime import Session
+from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.inputs import DEFAULT_SHAPE, score_model, static_shape
 from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
@@ -64,6 +65,7 @@ def run_sensitivity(
     check_fits(model, task)
     scanned = model_identity(model)
     identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent)
+    now = stage_code("sensitivity", task_modules(task))
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
 
     def score(pruned: nn.Module) -> Score:
@@ -71,6 +73,7 @@ def run_sensitivity(
 
     with artifacts.lock(path):
         previous = _earlier_scan(path, identity, scanned, task.input_shape)
+        code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
         cells = count_cells(groups, ratios, previous)
         scan = scan_sensitivity(
             module,
@@ -82,13 +85,13 @@ def run_sensitivity(
             metric_name=task.metric_name,
             input_shape=task.input_shape,
             previous=previous,
-            on_cell=lambda scan: artifacts.save(scan, path),
+            on_cell=lambda scan: artifacts.save(replace(scan, code=code), path),
             on_progress=on_progress,
             model=scanned,
         )
         if not path.exists():  # a model without a single group to prune
-            artifacts.save(scan, path)
-    return scan
+            artifacts.save(replace(scan, code=code), path)
+        return replace(scan, code=artifacts.load(Sensitivity, path).code)
 
 
 def _earlier_scan(path: Path, identity: str, model: str, input_shape: Sequence[int]) -> Sensitivity | None:

@@ -12,10 +12,14 @@ from compress import artifacts
 from compress.artifacts import Parity, Placement, Quantized, Replaced
 from compress.errors import ArtifactError
 from compress.graph import read_model
+from compress.pipeline.code import begin, stage_code, task_modules
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Task
+
+BEGUN = ".code.json"
+"""What a stage leaves beside its checkpoint while it is computed: the code that it was begun by."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Record:
     placement: Placement | None = None
     beside: dict[str, str] = dataclasses.field(default_factory=dict)
     """Further files of the stage by name -> the identity of their content."""
+    code: dict[str, str] = dataclasses.field(default_factory=dict)
+    """What computed it (see `compress.pipeline.code`); nothing in records of earlier versions."""
     version: int = artifacts.VERSION
 
 
@@ -69,13 +75,16 @@ class Run:
                 _check_beside(other, file, record, record_file)
         else:
             started = time.monotonic()
+            code = begin(self.recipe.out / f"{name}{BEGUN}", stage_code(name, task_modules(self.task)))
             made = compute(file)
             seconds = round(time.monotonic() - started, 1)
             contents = {other.name: _content(other) for other in others}
-            record = Record(identity, _content(file), seconds, notes=made.notes if made else (), beside=contents)
+            notes = made.notes if made else ()
+            record = Record(identity, _content(file), seconds, notes=notes, beside=contents, code=code)
             if isinstance(made, Quantized):
                 record = dataclasses.replace(record, parity=made.parity, placement=made.placement)
             artifacts.save(record, record_file)
+        (self.recipe.out / f"{name}{BEGUN}").unlink(missing_ok=True)
         self.records[name] = record
         return read_model(file)
 

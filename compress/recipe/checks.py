@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.recipe.problems import show
+from compress.artifacts import VAL
+from compress.recipe.problems import show, unknown_key
 from compress.recipe.raw import FACTORY, INPUT_KEYS, at, steps_of
-from compress.recipe.schema import INPUTS, STEPS
+from compress.recipe.schema import FIGURES_OF, INPUTS, STEPS
+from compress.recipe.values import TEST
 
 Problem = tuple[str, str]
 """(dotted key, what is wrong with it and what to do)"""
@@ -17,15 +19,21 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
     names = [name for name, _ in steps_of(data) if name in STEPS]
     yield from _check_order(names)
     yield from _check_prune(dict(steps_of(data)))
-    if isinstance(data.get("data"), dict) and not at(data, "data", "train"):
+    if isinstance(data.get("data"), dict) and not at(data, "data", "train") and not at(data, "data", "images"):
         if {"teacher", "finetune", "quantize"} & set(names):
             yield "data.train", "missing. `finetune` and `quantize` train on it. Add a label list."
         elif at(data, "compare", "onnxruntime") is True:
             yield "data.train", "missing. `compare.onnxruntime` calibrates on it. Add a label list."
     kind = at(data, "task", "kind")
+    if at(data, "data", "images") and kind == "detection":
+        for step in sorted({"teacher", "finetune", "quantize"} & set(names)):
+            settings = dict(steps_of(data))[step]
+            if settings.get("distill") == 0 and settings.get("epochs") != 0:
+                yield f"{step}.distill", "got 0, but of `data.images` only the teacher's map is learned. Use e.g. 1.0."
     for step in ("sensitivity", "replace"):
         if dict(steps_of(data)).get(step, {}).get("side") and kind in INPUTS and kind != "detection":
             yield f"{step}.side", f"not for {kind}. Remove it; `images` makes a scan quicker, too."
+    yield from _check_sets(data)
     gate = "speedup_over_onnxruntime"
     if at(data, "gates", gate) is not None and not at(data, "compare", "onnxruntime"):
         yield f"gates.{gate}", "needs onnxruntime's own int8 file. Set compare: {onnxruntime: true}."
@@ -36,15 +44,34 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
 def check_files(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Inputs that are not there."""
     for keys in INPUT_KEYS:
-        value, key = at(data, *keys), ".".join(keys)
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, str) and not FACTORY.fullmatch(item) and not _is_there(Path(item), keys):
-                yield key, f"{item}: no such file. Use --set {key}=PATH."
+        given = at(data, *keys)
+        named = {f".{name}": value for name, value in given.items()} if isinstance(given, dict) else {"": given}
+        for name, value in named.items():
+            key = ".".join(keys) + name
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, str) and not FACTORY.fullmatch(item) and not _is_there(Path(item), keys):
+                    yield key, f"{item}: no such file. Use --set {key}=PATH."
 
 
 def _is_there(path: Path, keys: tuple[str, ...]) -> bool:
     """Data may be an LMDB folder; what it must hold is said when it is read."""
     return path.is_file() or (keys[0] == "data" and path.is_dir())
+
+
+def _check_sets(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Test sets whose name is taken, and gates of sets and figures that are not there."""
+    given, kind = at(data, "data", "test"), at(data, "task", "kind")
+    tests = tuple(map(str, given)) if isinstance(given, dict) else (TEST,) if given else ()
+    if VAL in tests:
+        yield f"data.test.{VAL}", "is what gates call the validation data. Use another name."
+    known = {"metric_drop": (VAL, *tests), "metric_min": (VAL, *tests), "worst_set": FIGURES_OF.get(str(kind), ())}
+    for gate, names in known.items():
+        limits = at(data, "gates", gate)
+        for name in limits if isinstance(limits, dict) and names else ():
+            if str(name) not in names:
+                yield f"gates.{gate}.{name}", unknown_key(str(name), names)
+    if at(data, "gates", "worst_set") is not None and not tests:
+        yield "gates.worst_set", "needs test sets. Set data.test, or use metric_drop."
 
 
 def _check_order(names: list[str]) -> Iterator[Problem]:

@@ -34,6 +34,8 @@ def key_of(location: Sequence[str | int]) -> str:
         parts = parts[2:]
     text = ""
     for part in parts:
+        if part in ("", "[key]"):  # written without a name where others have one; pydantic's mark of a name itself
+            continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
 

@@ -15,7 +15,9 @@ INPUT_KEYS = (
     ("task", "charset"),
     ("data", "train"),
     ("data", "val"),
+    ("data", "test"),
     ("data", "unlabelled"),
+    ("data", "images"),
 )
 PATH_KEYS = (*INPUT_KEYS, ("out",))
 
@@ -53,14 +55,15 @@ def resolve_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
     for *parents, last in PATH_KEYS:
         holder = at(data, *parents)
         if isinstance(holder, dict) and last in holder:
-            value = holder[last]
-            holder[last] = (
-                [_resolve(base, item) for item in value] if isinstance(value, list) else _resolve(base, value)
-            )
+            holder[last] = _resolve(base, holder[last])
     return data
 
 
 def _resolve(base: Path, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_resolve(base, item) for item in value]
+    if isinstance(value, dict):
+        return {name: _resolve(base, item) for name, item in value.items()}
     if not isinstance(value, str) or not value or FACTORY.fullmatch(value):
         return value
     return os.path.normpath(base / Path(value).expanduser())

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from compress.recipe.replace_step import ReplaceStep
 from compress.recipe.values import (
+    ByName,
     Flag,
     Float,
     Int,
@@ -14,6 +15,7 @@ from compress.recipe.values import (
     NotNegative,
     NotNegativeFloat,
     Paths,
+    PathsByName,
     Positive,
     PositiveFloat,
     PruningRatio,
@@ -240,6 +242,10 @@ KEYS_OF = {
 }
 
 
+FIGURES_OF = {"classification": ("accuracy",), "recognition": ("exact", "alnum"), "detection": ("hmean",)}
+"""What each kind's score says of every image, so that it has an interval; the metric first."""
+
+
 class TaskSettings(_Settings):
     """What the model does, and how images are fed to it."""
 
@@ -270,7 +276,9 @@ class TaskSettings(_Settings):
         BeforeValidator(_one_or_many),
         _rule(lambda v: list(v) == sorted(set(v)), "Must be rising, each width once. Use e.g. [160, 320]."),
     ] = Field(
-        (), description="for recognition: pad each crop to the smallest of these that holds it; default the input's"
+        (),
+        description="for recognition: pad each crop to the smallest of these that holds it; the last may be wider than "
+        "the input, for lines; default the input's",
     )
     side: Side = Field(1280, description="for detection: images are scored with their longest side at most this")
     crop: Annotated[
@@ -322,12 +330,38 @@ class DataSettings(_Settings):
     """Label lists in PaddleOCR's form, `path<TAB>label`, the path relative to the list; or LMDB or ICDAR folders."""
 
     train: Paths = Field((), description="label list or lists to train and calibrate with")
-    val: Paths = Field(description="label list or lists that the metric is measured on")
+    val: Paths = Field(
+        (),
+        description="label list or lists that choose the epoch, the pruning ratios and the form of the file; without "
+        "`test` the gates look at them, too; required without `images`",
+    )
+    test: PathsByName = Field(
+        default_factory=dict,
+        description="label lists that nothing is chosen by, which judge the result: `name: list` of each set, or one "
+        "list, whose set is called `test`",
+    )
+    images: Paths = Field(
+        (),
+        description="instead of `train` and `val`: folders of images without labels, which the original model labels; "
+        "the metric is agreement with it on images that are held back",
+    )
+    held_back: Annotated[Float, _rule(lambda v: 0 < v < 1, "Must be a share in (0, 1). Use e.g. 0.2.")] = Field(
+        0.2, description="with `images`: share of them that is not trained on and measures the metric, at least one"
+    )
     unlabelled: Paths = Field(
         (),
         description="folders of images, or label lists, of any other kind, whose labels are not looked at: training "
         "keeps what the original model says of them, beside what it learns from `train`",
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        lists = [key for key in ("train", "val") if getattr(self, key)]
+        if self.images and lists:
+            raise _problem(f"got images and {' and '.join(lists)}. Must hold images, or train and val. Remove one.")
+        if not self.images and not self.val:
+            raise _problem("val is missing. Name a label list, or `images`: a folder of images without labels.")
+        return self
 
 
 class CompareSettings(_Settings):
@@ -344,8 +378,17 @@ class CompareSettings(_Settings):
 class GateSettings(_Settings):
     """Requirements on the last file of a run; any one missed: exit code 1, all of them listed."""
 
-    metric_drop: NotNegativeFloat | None = Field(None, description="largest loss of metric against the original")
-    metric_min: Share | None = Field(None, description="smallest metric")
+    metric_drop: ByName[NotNegativeFloat] | None = Field(
+        None,
+        description="largest loss of metric against the original; a number holds for every test set, or for the "
+        "validation data where there are none; `{name: number}` for those sets, the validation data's name is `val`",
+    )
+    metric_min: ByName[Share] | None = Field(None, description="smallest metric; a number or by name, as metric_drop")
+    worst_set: ByName[NotNegativeFloat] | None = Field(
+        None,
+        description="largest loss on any test set; `{exact: number, alnum: number}` for single figures, which are "
+        "`exact` and `alnum`, `accuracy`, or `hmean`",
+    )
     size_ratio: PositiveFloat | None = Field(None, description="largest file size over the original's")
     size_bytes_max: Positive | None = Field(None, description="largest file size in bytes")
     macs_ratio: Share | None = Field(None, description="largest MACs over the original's")
@@ -355,8 +398,17 @@ class GateSettings(_Settings):
     )
 
     def as_dict(self) -> dict[str, float]:
-        """The gates that are set, as plain data."""
-        return {key: value for key, value in self.model_dump().items() if value is not None}
+        """The gates that are set, as plain data.
+
+        >>> GateSettings(metric_drop={"receipts": 0.005}, worst_set=0.01, speedup=2.0).as_dict()
+        {'metric_drop.receipts': 0.005, 'worst_set': 0.01, 'speedup': 2.0}
+        """
+        limits = {key: value for key, value in self.model_dump().items() if value is not None}
+        return {
+            f"{key}.{name}" if name else key: limit
+            for key, value in limits.items()
+            for name, limit in (value.items() if isinstance(value, dict) else [("", value)])
+        }
 
 
 class Recipe(_Settings):

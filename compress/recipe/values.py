@@ -1,8 +1,9 @@
 """What recipes are made of: kinds of values with their limits, and the classes of settings and steps."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict
 from pydantic_core import PydanticCustomError
@@ -52,6 +53,41 @@ Names = Annotated[tuple[Text, ...], BeforeValidator(one_or_many)]
 Paths = Annotated[
     tuple[Path, ...], BeforeValidator(one_or_many), rule(lambda v: len(v) > 0, "Must name one file or more.")
 ]
+
+T = TypeVar("T")
+TEST = "test"
+"""What the only test set is called where the recipe gives it no name."""
+SET_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def by_name(unnamed: str) -> Callable[[Any], Any]:
+    """Let what belongs to one name, `unnamed`, be written without it.
+
+    >>> by_name("test")("a.txt"), by_name("test")({"lines": "b.txt"})
+    ({'test': 'a.txt'}, {'lines': 'b.txt'})
+    """
+
+    def name(value: Any) -> Any:
+        if value is None:
+            raise problem("Must be a value, or `name: value` of each. Remove the key where there is none.")
+        return value if isinstance(value, dict) else {unnamed: value}
+
+    return name
+
+
+PathsByName = Annotated[
+    dict[
+        Annotated[Text, rule(lambda v: SET_NAME.fullmatch(v), "Must be of letters, digits, - and _. Use e.g. lines.")],
+        Paths,
+    ],
+    BeforeValidator(by_name(TEST)),
+]
+ByName = Annotated[
+    dict[Text, T],
+    BeforeValidator(by_name("")),
+    rule(lambda v: len(v) > 0, "Must be a number, or `name: number`. Use e.g. {test: 0.01}."),
+]
+"""One value, then under "", or one for each name."""
 
 
 class Settings(BaseModel):

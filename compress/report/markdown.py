@@ -1,6 +1,7 @@
 """A report as Markdown."""
 
 import re
+from collections.abc import Sequence
 
 from compress.artifacts import Gallery, Report, Sensitivity
 from compress.report import tables
@@ -12,6 +13,9 @@ def render_markdown(report: Report, sensitivity: Sensitivity | None = None) -> s
     parts = [
         f"# {_escape(report.title)}",
         _facts(report),
+        _list(tables.headlines(report)),
+        _table(tables.set_table(report)),
+        _escape(" ".join(tables.set_lines(report))),
         _table(tables.stage_table(report)),
         _legend(report),
         _table(tables.gate_table(report)),
@@ -33,7 +37,12 @@ def _facts(report: Report) -> str:
         f"- machine: {_escape(tables.machine_line(report.machine))}\n"
         f"- fingerprint of model, data and settings: `{report.fingerprint}`"
         + (f"\n- {_escape(scoring)}" if scoring else "")
+        + (f"\n- code of the stages: `{report.code}`" if report.code else "")
     )
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {_escape(line)}" for line in lines)
 
 
 def _legend(report: Report) -> str:
@@ -44,7 +53,8 @@ def _legend(report: Report) -> str:
     shape = "x".join(map(str, last.cost.input_shape))
     lines = [
         f"MACs: multiply-adds of one {shape} image. KB: 1000 bytes. In brackets: share of the first stage. "
-        f"drop: loss of {last.score.name} against the first stage, on {last.score.count} images."
+        f"drop: loss of {last.score.name} against the first stage, on {last.score.count} images"
+        + (f" of the {tables.VALIDATION}." if tables.test_sets(report) else ".")
     ]
     if last.latency:
         lines.append(
@@ -80,7 +90,7 @@ def _gallery(gallery: Gallery) -> str:
 
 def _notes(report: Report) -> str:
     notes = tables.notes(report)
-    return "## Notes\n\n" + "\n".join(f"- {_escape(note)}" for note in notes) if notes else ""
+    return f"## Notes\n\n{_list(notes)}" if notes else ""
 
 
 def _table(table: Table) -> str:

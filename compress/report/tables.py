@@ -4,20 +4,25 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.artifacts import (
+    VAL,
     ActivationScan,
+    Figure,
     Gallery,
     Gate,
+    Interval,
     Latency,
     Machine,
     Parity,
     Reading,
     Report,
     Sensitivity,
+    SetResult,
     StageResult,
 )
 from compress.measure.runtimes import Difference
 
 NONE = "-"
+VALIDATION = "validation (chose epoch, ratios and form)"
 AT_LEAST = ("metric_min", "speedup", "speedup_over_onnxruntime")
 """Gates with a smallest value; the others have a largest one."""
 BYTES = ("size_bytes_max",)
@@ -40,7 +45,11 @@ def stage_table(report: Report) -> Table:
     """Every stage: what its file costs, how fast and how good it is; ratios are against the first stage."""
     first = report.stages[0] if report.stages else None
     metric = first.score.name if first else "metric"
-    header = ("stage", "params", "MACs", "KB", "ms [p10-p90]", "speed", metric, "drop", "parity", "file")
+    where = f"{VAL} " if test_sets(report) else ""
+    header = (
+        *("stage", "params", "MACs", "KB", "ms [p10-p90]", "speed"),
+        *(f"{where}{metric}", f"{where}drop", "parity", "file"),
+    )
     return Table("Stages", header, tuple(_stage_row(stage, first) for stage in report.stages))
 
 
@@ -61,6 +70,109 @@ def _stage_row(stage: StageResult, first: StageResult | None) -> tuple[str, ...]
     )
 
 
+def test_sets(report: Report) -> tuple[SetResult, ...]:
+    """The test sets, the one where the last file loses most first."""
+    found = [one for one in report.sets if one.name != VAL]
+    return tuple(sorted(found, key=lambda one: -_last(report, one).drop))
+
+
+def _last(report: Report, one: SetResult) -> Figure:
+    """The metric of the run's last file on a set."""
+    last = report.stages[-1]
+    return one.stages[last.stage][last.score.name]
+
+
+def headlines(report: Report) -> tuple[str, ...]:
+    """What the last file makes of each test set, or of the validation data where there are none; the worst first."""
+    if not report.stages or not report.sets:
+        return ()
+    stage, names = report.stages[-1].stage, _figure_names(report)
+    return tuple(
+        f"{stage} on {set_name(one)}, {one.images} images: "
+        + "; ".join(
+            f"{name} {with_interval(figures[name])}, drop {drop_with_interval(figures[name])}"
+            for name in names
+            if name in figures
+        )
+        for one, figures in ((one, one.stages[stage]) for one in test_sets(report) or report.sets)
+    )
+
+
+def _figure_names(report: Report) -> tuple[str, ...]:
+    """Figures of the sets, the metric first."""
+    names = {name for one in report.sets for figures in one.stages.values() for name in figures}
+    metric = report.stages[0].score.name if report.stages else ""
+    return tuple(sorted(names, key=lambda name: (name != metric, name)))
+
+
+def set_name(one: SetResult) -> str:
+    """A set as the report calls it."""
+    return VALIDATION if one.name == VAL else one.name
+
+
+def set_table(report: Report, figures_at_most: int | None = None) -> Table:
+    """Every file on every set, with 95 % intervals; the test set where the last file loses most first, validation last.
+
+    Without rows where no score says anything of single images, and there are no test sets: the stages' table has it.
+    """
+    sets = (*test_sets(report), *(one for one in report.sets if one.name == VAL))
+    names = _figure_names(report)[:figures_at_most]
+    rows = tuple(
+        (one.name, stage.stage, *_figure_cells(one.stages[stage.stage], names))
+        for one in sets
+        for stage in report.stages
+    )
+    found = [figure for one in sets for figures in one.stages.values() for figure in figures.values()]
+    known = len(sets) > 1 or any(figure.interval for figure in found)
+    title = "Test sets" if len(sets) > 1 else "Metric"
+    header = ("set", "stage", *(cell for name in names for cell in (f"{name} [95 %]", "drop [95 %]")))
+    return Table(title, header, rows if known else ())
+
+
+def _figure_cells(figures: Mapping[str, Figure], names: Sequence[str]) -> tuple[str, ...]:
+    """Value and drop of each figure."""
+    return tuple(
+        cell
+        for name in names
+        for cell in (
+            (with_interval(figures[name]), drop_with_interval(figures[name])) if name in figures else (NONE, NONE)
+        )
+    )
+
+
+def set_lines(report: Report) -> tuple[str, ...]:
+    """What the table of sets says, and what each set is."""
+    if not set_table(report).rows:
+        return ()
+    sizes = ", ".join(f"{set_name(one)}: {one.images} images" for one in (*test_sets(report), *report.sets[:1]))
+    return (
+        "In brackets: 95 % intervals, from a bootstrap over images. drop: against the original, its interval from both "
+        "files on the same resampled images.",
+        f"{VAL} is {sizes}." if not test_sets(report) else f"{sizes}. Nothing was chosen by the test sets.",
+    )
+
+
+def with_interval(figure: Figure) -> str:
+    """
+    >>> with_interval(Figure(0.9, 0.0, Interval(0.88, 0.92))), with_interval(Figure(0.9, 0.0))
+    ('0.9000 [0.8800, 0.9200]', '0.9000')
+    """
+    return f"{figure.value:.4f}" + (f" {interval(figure.interval)}" if figure.interval else "")
+
+
+def drop_with_interval(figure: Figure) -> str:
+    """
+    >>> drop_with_interval(Figure(0.9, 0.01, None, Interval(-0.01, 0.03)))
+    '+0.0100 [-0.0100, +0.0300]'
+    """
+    return f"{figure.drop:+.4f}" + (f" {interval(figure.drop_interval, sign='+')}" if figure.drop_interval else "")
+
+
+def interval(value: Interval, sign: str = "") -> str:
+    """Both ends, in brackets."""
+    return f"[{value.low:{sign}.4f}, {value.high:{sign}.4f}]"
+
+
 def plan_table(report: Report) -> Table:
     """The channels kept per group."""
     rows = tuple(
@@ -76,11 +188,12 @@ def gate_table(report: Report) -> Table:
 
 
 def _gate_row(gate: Gate) -> tuple[str, ...]:
-    sign = ">=" if gate.name in AT_LEAST else "<="
+    sign = ">=" if gate.name.partition(".")[0] in AT_LEAST else "<="
     required, measured = (
         f"{value:,.0f}" if gate.name in BYTES else f"{value:.4g}" for value in (gate.required, gate.measured)
     )
-    return gate.name, f"{sign} {required}", measured, "yes" if gate.passed else "NO"
+    name = f"{gate.name} ({gate.on})" if gate.on else gate.name
+    return name, f"{sign} {required}", measured, "yes" if gate.passed else "NO"
 
 
 def detail_table(report: Report) -> Table:
@@ -94,7 +207,8 @@ def detail_table(report: Report) -> Table:
         )
         for stage in report.stages
     )
-    return Table("Scores in detail", ("stage", "images", *names), rows if names else ())
+    title = "Validation scores in detail" if test_sets(report) else "Scores in detail"
+    return Table(title, ("stage", "images", *names), rows if names else ())
 
 
 def sensitivity_table(sensitivity: Sensitivity) -> Table:

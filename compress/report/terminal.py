@@ -15,11 +15,15 @@ PLAIN_WIDTH = 120
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print a run: stages, gates, notes; the plan and details stand in report.md."""
+    """Print a run: test sets, stages, gates, notes; the plan and details stand in report.md."""
     console.print(Text(f"{report.title}, {report.date}", style="bold"))
     console.print(Text(tables.machine_line(report.machine)))
     if scoring := tables.postprocessing_line(report.postprocessing):
         console.print(Text(scoring))
+    if tables.test_sets(report):
+        print_table(tables.set_table(report, 1), console, caption=" ".join(tables.set_lines(report)))
+    for line in tables.headlines(report):
+        console.print(Text(line))
     threads = {stage.latency.threads for stage in report.stages if stage.latency}
     print_table(_without(tables.stage_table(report), "parity", "file"), console, caption=_thread_note(threads))
     for stage in report.stages:

@@ -5,7 +5,7 @@ are scored by the very same lines.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -60,6 +60,9 @@ class Examination:
 
     score: Score
     cases: tuple[Case, ...] = ()
+    tallies: dict[str, np.ndarray] = field(default_factory=dict)
+    """Figure (the score's own name, or one of its details) -> [N, 2]: what each of N images adds to the numerator and
+    denominator of the figure. Intervals are made from them (`compress.measure.intervals`); none, no intervals."""
 
 
 class Task(Protocol):

@@ -76,6 +76,7 @@ class DirectionTask:
         directions: see above.
         augment: augment training images.
         unlabelled: folders, label lists or LMDB folders of crops of any kind, whose labels are not looked at.
+        agreement: the labels are what a model said: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
 
     Raises:
@@ -84,7 +85,6 @@ class DirectionTask:
     """
 
     kind = "classification"
-    metric_name = "accuracy"
     error_name = "1 - probability of the label"
 
     def __init__(
@@ -97,12 +97,14 @@ class DirectionTask:
         directions: bool | None = None,
         augment: bool = True,
         unlabelled: Sequence[Path] = (),
+        agreement: bool = False,
         eval_batch_size: int = 64,
     ) -> None:
         self.input_shape = input_shape
         self.labels = tuple(labels)
         self.augment = augment
         self.eval_batch_size = eval_batch_size
+        self.metric_name = "agreement (class)" if agreement else "accuracy"
         if directions is not False and len(self.labels) != 2:
             if directions:
                 raise DataError(f"labels: got {list(self.labels)}. Directions made from word crops need two labels.")
@@ -120,6 +122,7 @@ class DirectionTask:
         self._val = [resize_crop(sample.upright(), input_shape) for sample in val_samples]
         self._val_targets = np.array([sample.target for sample in val_samples])
         self._val_names = [sample.name for sample in val_samples]
+        self._val_crops = number_crops(val_samples)
         lists = (*train_lists, *val_lists, *self._unlabelled)
         self._warnings = tuple(line for part in lists for line in part.warnings)
         self._warnings += tuple(
@@ -127,7 +130,14 @@ class DirectionTask:
             for index, label in enumerate(self.labels)
             if not (self._val_targets == index).any()
         )
-        settings = {"shape": input_shape, "labels": self.labels, "directions": directions, "augment": augment}
+        settings: dict[str, object] = {
+            "shape": input_shape,
+            "labels": self.labels,
+            "directions": directions,
+            "augment": augment,
+        }
+        if agreement:
+            settings["metric"] = self.metric_name
         self._fingerprint = fingerprint(
             self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists)
         )
@@ -263,9 +273,10 @@ class DirectionTask:
         for index, label in enumerate(self.labels):
             of_class = right[targets == index]
             if of_class.size:
-                details[f"accuracy_{label}"] = float(of_class.mean())
+                details[f"{self.metric_name.split()[0]}_{label}"] = float(of_class.mean())
                 details[f"count_{label}"] = float(of_class.size)
-        return Examination(Score(float(right.mean()), self.metric_name, len(right), details), tuple(cases))
+        score = Score(float(right.mean()), self.metric_name, len(right), details)
+        return Examination(score, tuple(cases), {self.metric_name: tally_crops(right, self._val_crops[chosen])})
 
     def _judge(self, index: int, output: np.ndarray) -> Case:
         """One image's probabilities [K]. Where another class leads, the label's cannot be above a half."""
@@ -313,6 +324,22 @@ class DirectionTask:
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of image that was skipped, and for each class without validation images."""
         return self._warnings
+
+
+def number_crops(samples: Sequence[Sample]) -> np.ndarray:
+    """The number of each sample's crop [N]: a crop and the same one turned have one."""
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(id(sample.image), len(numbers)) for sample in samples])
+
+
+def tally_crops(right: np.ndarray, crops: np.ndarray) -> np.ndarray:
+    """What each crop adds to the accuracy's numerator and denominator, [crops, 2]; a crop may be judged twice.
+
+    >>> tally_crops(np.array([True, False, True]), np.array([0, 0, 4])).tolist()
+    [[1.0, 2.0], [1.0, 1.0]]
+    """
+    _, places = np.unique(crops, return_inverse=True)
+    return np.stack([np.bincount(places, weights=right.astype(np.float64)), np.bincount(places)], axis=-1)
 
 
 def make_samples(loaded: LoadedList, labels: tuple[str, ...], directions: bool | None) -> list[Sample]:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
-from compress.tasks.hmean import METRIC, score_matches
+from compress.tasks.hmean import METRIC, score_matches, tally_matches
 from compress.tasks.judging import Judges, SceneMap
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
@@ -57,6 +58,8 @@ class DetectionTask:
         unlabelled: folders or label lists of images of any kind, whose labels are not looked at. Beside every
             labelled crop comes one of these, which only the teacher says something of: so a network that is trained
             on one kind of images keeps what it knew of others.
+        agreement: the labels are the boxes that a model found: the metric is agreement with it, and has that name.
+            Of training images the teacher's map alone is learned; the boxes only say where crops are taken.
         boxes: settings of the post-processing; the loss sharpens maps at its `threshold`.
         processes: in which maps become boxes while the network runs on the next image; see `Judges`.
 
@@ -65,7 +68,6 @@ class DetectionTask:
     """
 
     kind = "detection"
-    metric_name = METRIC
     error_name = ERROR_NAME
 
     def __init__(
@@ -80,6 +82,7 @@ class DetectionTask:
         threshold_maps: bool = False,
         augment: str = "strong",
         unlabelled: Sequence[Path] = (),
+        agreement: bool = False,
         boxes: BoxSettings | None = None,
         processes: int = 0,
     ) -> None:
@@ -91,6 +94,8 @@ class DetectionTask:
         self.threshold_maps = threshold_maps
         self.augment = _checked_augment(augment)
         self.boxes = boxes or BoxSettings()
+        self.metric_name = "agreement (hmean)" if agreement else METRIC
+        self._agreement = agreement
         self._judges = Judges(processes, self.boxes)
         train_lists = [load_scenes(Path(path)) for path in train]
         val_lists = [load_scenes(Path(path)) for path in val]
@@ -131,10 +136,16 @@ class DetectionTask:
 
     def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
         pairs = [self._train_crop(int(index), image_rng(seed, epoch, index)) for index in indices]
-        maps = [make_maps(regions, *image.shape[:2], threshold=self.threshold_maps) for image, regions in pairs]
+        maps = [self._maps_of(image, regions) for image, regions in pairs]
         others = self._unlabelled_crops(indices, epoch, seed)
         maps += [uncounted_maps(*self.crop, threshold=self.threshold_maps) for _ in others]
         return Batch(torch.from_numpy(normalise_scenes([image for image, _ in pairs] + others)), stack_maps(maps))
+
+    def _maps_of(self, image: np.ndarray, regions: Sequence[Region]) -> DbMaps:
+        """Targets of a training crop; where the labels are another model's, its map says more than its boxes."""
+        if self._agreement:
+            return uncounted_maps(*image.shape[:2], threshold=self.threshold_maps)
+        return make_maps(regions, *image.shape[:2], threshold=self.threshold_maps)
 
     def _unlabelled_crops(self, indices: np.ndarray, epoch: int, seed: int) -> list[np.ndarray]:
         """As many as the batch has labelled ones; drawn anew for each batch of each epoch."""
@@ -206,7 +217,8 @@ class DetectionTask:
         for scene, boxes, matched in self._judges.judge(self._maps(predict, limit)):
             matches.append(matched)
             cases.append(judge_scene(scene.index, scene.name, scene.regions, boxes, matched, scene.usable))
-        return Examination(score_matches(matches), tuple(cases))
+        score = replace(score_matches(matches), name=self.metric_name)
+        return Examination(score, tuple(cases), {self.metric_name: tally_matches(matches)})
 
     def _maps(self, predict: Predict, limit: int | None) -> Iterator[SceneMap]:
         """What the model makes of each validation image.
@@ -267,7 +279,8 @@ class DetectionTask:
     def fingerprint(self) -> str:
         """Identity of regions and files of both data sets, and of the task's settings; not of file locations."""
         settings = (self.input_shape, self.side, self.crop, self.dilate_teacher, self.threshold_maps, self.augment)
-        return fingerprint(self.kind, self._content, settings, vars(self.boxes))
+        named = (self.metric_name,) if self._agreement else ()
+        return fingerprint(self.kind, self._content, settings, vars(self.boxes), *named)
 
     def postprocessing(self) -> dict[str, float]:
         """Settings of the post-processing, by their keys in a recipe."""

@@ -93,3 +93,13 @@ def score_matches(images: Iterable[Matches]) -> Score:
     hmean = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     details = {"precision": precision, "recall": recall, "regions": float(regions), "boxes": float(boxes)}
     return Score(hmean, METRIC, len(matches), details)
+
+
+def tally_matches(images: Iterable[Matches]) -> np.ndarray:
+    """What each image adds to hmean's numerator and denominator, [N, 2]: hmean is 2 found / (regions + boxes).
+
+    >>> tally_matches([Matches(((0, 1),), (0, 1), (0, 1, 2))]).tolist()
+    [[2.0, 5.0]]
+    """
+    sums = [(2 * len(image.pairs), len(image.counted_regions) + len(image.counted_boxes)) for image in images]
+    return np.array(sums, np.float64).reshape(-1, 2)

@@ -50,8 +50,9 @@ class RecognitionTask:
 
     A crop keeps its ratio at the input's height, and is padded with zeros on the right to the smallest of `widths` that
     holds it; one wider than the last is squeezed into it. One width, the input's, is what PaddleOCR trains and
-    validates with, and the default. More of them save time, where the model's width is dynamic. How much is padded
-    changes what a model with an LSTM reads, so scores are comparable between equal `widths` only.
+    validates with, and the default. Where the model's width is dynamic, narrower ones save time, and wider ones keep
+    lines from being squeezed, as PP-OCR's own inference does. How much is padded changes what a model with an LSTM
+    reads, so scores are comparable between equal `widths` only.
 
     Texts with characters that the charset lacks: in training, those characters are left out, as in PaddleOCR; in
     validation the text stays whole and so counts as read wrong (PaddleOCR leaves them out there, too, which flatters
@@ -70,10 +71,11 @@ class RecognitionTask:
         val: label lists to score on.
         charset: the charset file that the model was trained with.
         use_space: a space follows the file's characters.
-        input_shape: (3, H, W): the height that the model is fed, and the largest width.
-        widths: rising widths to pad to; the last must be W. Default W alone.
+        input_shape: (3, H, W): the height that the model is fed; MACs and latency refer to W.
+        widths: rising widths to pad to; the last must be W or more. Default W alone.
         augment: augment training images.
         unlabelled: folders, label lists or LMDB folders of crops of any kind, whose labels are not looked at.
+        agreement: the labels are what a model read: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
 
     Raises:
@@ -81,7 +83,6 @@ class RecognitionTask:
     """
 
     kind = "recognition"
-    metric_name = METRIC
     error_name = "share of characters to change (edit distance)"
 
     def __init__(
@@ -95,12 +96,14 @@ class RecognitionTask:
         widths: Sequence[int] = (),
         augment: bool = True,
         unlabelled: Sequence[Path] = (),
+        agreement: bool = False,
         eval_batch_size: int = 64,
     ) -> None:
         self.input_shape = input_shape
         self.widths = _checked_widths(widths, input_shape[2])
         self.augment = augment
         self.eval_batch_size = eval_batch_size
+        self.metric_name = "agreement (text)" if agreement else METRIC
         self._charset_path, self._use_space = Path(charset), use_space
         self.charset = read_charset(self._charset_path, use_space)
         train_lists = [load_list(Path(path), TRAIN_HEIGHT * input_shape[1]) for path in train]
@@ -118,7 +121,14 @@ class RecognitionTask:
             for line in (*part.warnings, *text_warnings(part, self.charset, training))
         )
         self._warnings += tuple(line for part in self._unlabelled for line in part.warnings)
-        settings = {"shape": input_shape, "widths": self.widths, "charset": self.charset.characters, "augment": augment}
+        settings: dict[str, object] = {
+            "shape": input_shape,
+            "widths": self.widths,
+            "charset": self.charset.characters,
+            "augment": augment,
+        }
+        if agreement:
+            settings["metric"] = self.metric_name
         self._fingerprint = fingerprint(
             self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists)
         )
@@ -130,16 +140,19 @@ class RecognitionTask:
             raise DataError(
                 "val: no images to validate on. Name at least one label list with readable, labelled images."
             )
-        self._val = [resize_crop(image, self.input_shape) for image, _ in pairs]
+        self._val = [self._resize(image) for image, _ in pairs]
         self._val_texts = [entry.text for _, entry in pairs]
         self._val_names = [entry.image.name for _, entry in pairs]
         self._val_widths = np.array([self._bucket(image) for image, _ in pairs])
 
     def _bucket(self, image: np.ndarray) -> int:
         """The width that a crop [h, w, 3] is padded to."""
-        _, height, most = self.input_shape
-        width = resized_width(image.shape[0], image.shape[1], height, most)
+        width = resized_width(image.shape[0], image.shape[1], self.input_shape[1], self.widths[-1])
         return next(size for size in self.widths if width <= size)
+
+    def _resize(self, image: np.ndarray) -> np.ndarray:
+        """A crop at the input's height, [H, at most the largest width, 3]."""
+        return resize_crop(image, (*self.input_shape[:2], self.widths[-1]))
 
     def _stack(self, images: Sequence[np.ndarray], width: int) -> np.ndarray:
         """Float32 [N, 3, H, width] of resized images."""
@@ -197,7 +210,7 @@ class RecognitionTask:
         """What a model reads in training crops as they are, narrow ones first."""
         widths = np.array([self._bucket(image) for image in images], np.int64)
         chosen = np.arange(len(images))
-        return self._read(predict, chosen, widths, lambda index: resize_crop(images[index], self.input_shape))
+        return self._read(predict, chosen, widths, lambda index: self._resize(images[index]))
 
     def train_steps(self, batch_size: int) -> int:
         """Number of batches in an epoch (see `count_steps`).
@@ -227,7 +240,7 @@ class RecognitionTask:
             image = self._train[index].image
             if self.augment:
                 image = augment_text(image, image_rng(seed, epoch, place))
-            images.append(resize_crop(image, self.input_shape))
+            images.append(self._resize(image))
         texts = [self._train[index].classes for index in indices]
         targets = Targets(
             torch.tensor([number for classes in texts for number in classes]),
@@ -280,8 +293,12 @@ class RecognitionTask:
         """What `evaluate` gives, and what the model reads in each crop."""
         chosen = np.sort(fixed_sample(len(self._val), limit))
         read = dict(self._read(predict, chosen, self._val_widths, lambda index: self._val[index]))
-        score = score_texts([read[int(index)] for index in chosen], [self._val_texts[index] for index in chosen])
-        return Examination(score, tuple(self._judge(int(index), read[int(index)]) for index in chosen))
+        score, tallies = score_texts(
+            [read[int(index)] for index in chosen], [self._val_texts[index] for index in chosen]
+        )
+        score = replace(score, name=self.metric_name)
+        tallies[self.metric_name] = tallies.pop(METRIC)
+        return Examination(score, tuple(self._judge(int(index), read[int(index)]) for index in chosen), tallies)
 
     def _read(
         self, predict: Predict, chosen: np.ndarray, widths: np.ndarray, resized: Callable[[int], np.ndarray]
@@ -314,7 +331,7 @@ class RecognitionTask:
         indices = self._epoch_indices(0, 0)
         chosen = indices[fixed_sample(len(indices), count)]
         for indices in reversed(list(bucket_batches(chosen, self._train_widths, batch_size))):
-            images = [resize_crop(self._train[index].image, self.input_shape) for index in indices]
+            images = [self._resize(self._train[index].image) for index in indices]
             yield self._stack(images, self._train_widths[indices[0]])
 
     def check_model(self, output_shape: tuple[int | None, ...]) -> None:
@@ -355,11 +372,11 @@ class RecognitionTask:
 
 
 def _checked_widths(widths: Sequence[int], most: int) -> tuple[int, ...]:
-    """Raises DataError unless the widths rise to the input's."""
+    """Raises DataError unless the widths rise to the input's, or beyond."""
     given = tuple(widths) or (most,)
-    if list(given) != sorted(set(given)) or given[0] < 1 or given[-1] != most:
+    if list(given) != sorted(set(given)) or given[0] < 1 or given[-1] < most:
         raise DataError(
-            f"widths: got {list(given)}. Must be rising, and the last the input's width, {most}. Use e.g. "
+            f"widths: got {list(given)}. Must be rising, and the last the input's width, {most}, or more. Use e.g. "
             f"[{most // 2}, {most}]."
         )
     return given

@@ -11,6 +11,7 @@ from compress.data.charset import Charset
 from compress.data.images import LoadedList
 from compress.data.labels import MAX_BAD_SHARE, name_some, skipped_warning
 from compress.errors import DataError
+from compress.measure.intervals import share_tallies
 
 METRIC = "exact"
 
@@ -68,16 +69,21 @@ def text_warnings(loaded: LoadedList, charset: Charset, training: bool) -> tuple
     )
 
 
-def score_texts(read: Sequence[str | None], texts: Sequence[str]) -> Score:
+def score_texts(read: Sequence[str | None], texts: Sequence[str]) -> tuple[Score, dict[str, np.ndarray]]:
     """Compare what was read, None where the output was unusable, with what stands there.
 
     `alnum` compares letters and digits alone, whatever their case, over the texts that hold any: of the others (":",
     "%") nothing would be left to read, and a model that reads nothing in them, or anything without letters, would be
     right. Where no text holds any, there is no `alnum`.
 
-    >>> score = score_texts(["Exit", "stop!", None], ["Exit", "STOP", "a"])
+    Returns:
+        The score, and what each text adds to its figures (see `Examination.tallies`).
+
+    >>> score, tallies = score_texts(["Exit", "stop!", None], ["Exit", "STOP", "a"])
     >>> round(score.metric, 3), {name: round(value, 3) for name, value in score.details.items()}
     (0.333, {'alnum': 0.667, 'ned': 0.333})
+    >>> tallies["alnum"].tolist()
+    [[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]]
     """
     pairs = list(zip(read, texts, strict=True))
     exact = [found == text for found, text in pairs]
@@ -85,7 +91,8 @@ def score_texts(read: Sequence[str | None], texts: Sequence[str]) -> Score:
     ned = [1.0 - reading_error(found, text) for found, text in pairs]
     details = {"alnum": float(np.mean(alnum))} if alnum else {}
     details["ned"] = float(np.mean(ned))
-    return Score(float(np.mean(exact)), METRIC, len(pairs), details)
+    tallies = {METRIC: share_tallies(exact), **({"alnum": share_tallies(alnum)} if alnum else {})}
+    return Score(float(np.mean(exact)), METRIC, len(pairs), details), tallies
 
 
 def reading_error(read: str | None, text: str) -> float:

@@ -7,7 +7,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from compress.data.unlabelled import content_of_images, list_images, load_unlabelled, unlabelled_crop
+from compress.data.unlabelled import content_of_images, list_images, load_unlabelled, split_images, unlabelled_crop
 from compress.errors import DataError
 
 
@@ -93,3 +93,31 @@ def test_unreadable_images_are_counted_and_too_many_are_an_error(tmp_path: Path)
         (tmp_path / f"{name}.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"3 of 5 images are unreadable, the first is .*c\.png"):
         load_unlabelled(tmp_path)
+
+
+def test_parts_depend_on_content_alone(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{value}.png", 8, 8, value) for value in range(20)]
+    train, val = split_images(files, 0.2)
+    assert (len(train), len(val), {*train, *val}) == (16, 4, set(files))
+    renamed = [file.rename(tmp_path / f"{19 - number}-other.png") for number, file in enumerate(files)]
+    values = {file: number for number, file in enumerate(renamed)}
+    assert {values[file] for file in split_images(sorted(renamed), 0.2)[1]} == {files.index(file) for file in val}
+
+
+def test_copies_of_an_image_stay_together(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{name}{value}.png", 8, 8, value) for value in range(6) for name in "ab"]
+    train, val = split_images(files, 0.5)
+    assert len(train) == len(val) == 6
+    assert {file.stem[1:] for file in train}.isdisjoint(file.stem[1:] for file in val)
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.01, 1), (0.99, 2)])
+def test_no_part_is_empty(tmp_path: Path, share: float, held: int) -> None:
+    files = [write(tmp_path / f"{value}.png", 8, 8, value) for value in range(3)]
+    assert [len(part) for part in split_images(files, share)] == [3 - held, held]
+
+
+def test_two_different_images_are_the_least(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{name}.png", 8, 8, 1) for name in "ab"]
+    with pytest.raises(DataError, match=r"images: got 2, 1 of them different\. Must be two or more"):
+        split_images(files, 0.2)

@@ -36,8 +36,8 @@ class Silent:
 
 
 def shoot(folder: Path, task: Task, out: Path, count: int = 3) -> Gallery | None:
-    score, gallery = score_with_pictures(folder / "model.onnx", task, out, name="model", count=count, threads=1)
-    assert score == score_model(folder / "model.onnx", task, 1)
+    examined, gallery = score_with_pictures(folder / "model.onnx", task, out, name="model", count=count, threads=1)
+    assert examined.score == score_model(folder / "model.onnx", task, 1)
     return gallery
 
 
@@ -65,8 +65,8 @@ def test_the_model_sees_each_image_once(
             return np.tile(np.array([[0.9, 0.1]], np.float32), (len(images), 1))
 
     monkeypatch.setattr("compress.pipeline.inputs.Session", Counting)
-    score, gallery = score_with_pictures(folder / "model.onnx", task, tmp_path / "s", name="m", count=3, threads=1)
-    assert (sum(seen), score.metric, gallery and gallery.wrong) == (12, 0.5, (6,))
+    examined, gallery = score_with_pictures(folder / "model.onnx", task, tmp_path / "s", name="m", count=3, threads=1)
+    assert (sum(seen), examined.score.metric, gallery and gallery.wrong) == (12, 0.5, (6,))
 
 
 def test_a_second_time_replaces_the_first(folder: Path, task: Task, tmp_path: Path) -> None:
@@ -119,9 +119,9 @@ def scenes(tmp_path: Path) -> Path:
 def test_a_detectors_boxes_are_drawn_on_the_scene(scenes: Path) -> None:
     task = make_task("detection", train=(), val=[scenes / "labels.txt"], input_shape=(3, 64, 64), side=160)
     model = from_torch(DarkIsText(), torch.zeros(1, 3, 64, 64))
-    score, gallery = score_with_pictures(model, task, scenes / "shots", name="dark", count=3, threads=1)
+    examined, gallery = score_with_pictures(model, task, scenes / "shots", name="dark", count=3, threads=1)
     assert gallery is not None
-    assert (score.details["regions"], gallery.wrong) == (3, (1,))
+    assert (examined.score.details["regions"], gallery.wrong) == (3, (1,))
     (picture,) = gallery.pictures
     assert (picture.name, picture.label, picture.readings[0].text) == ("2.png", "1 region", "0 of 1 found, 1 wrong")
     drawn = cv2.imread(str(scenes / "shots" / picture.readings[0].file))

@@ -10,6 +10,7 @@ import torch
 
 from compress.data.transforms import preprocess_crop
 from compress.errors import DataError, ModelError
+from compress.measure.intervals import ratio_of_sums
 from compress.tasks.base import Batch
 from compress.tasks.classification import DirectionTask
 
@@ -369,7 +370,16 @@ def test_evaluate_is_what_examine_scores(task):
     examination = task.examine(half_right)
     assert examination.score == task.evaluate(half_right)
     assert examination.score.metric == np.mean([case.error == 0 for case in examination.cases]) == 0.5
+    assert ratio_of_sums(examination.tallies["accuracy"]) == 0.5
     assert len(task.examine(half_right, 7).cases) == task.evaluate(half_right, 7).count == 7
+
+
+def test_a_crop_in_both_directions_is_one_image_of_the_tallies(tmp_path):
+    """What is hard upright is hard turned: two judgements of one image are not two images for an interval."""
+    words, labels = write_list(tmp_path / "words", ["EXIT", "STOP"]), write_list(tmp_path / "labels", ["0", "180", "0"])
+    task = DirectionTask([], [words, labels], input_shape=SHAPE)
+    tallies = task.examine(lambda images: np.tile(np.float32([0.9, 0.1]), (len(images), 1))).tallies["accuracy"]
+    assert tallies.tolist() == [[1, 2], [1, 2], [1, 1], [0, 1], [1, 1]]
 
 
 def test_the_picture_of_a_case_is_the_crop_as_it_is_fed(task):

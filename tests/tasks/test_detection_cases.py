@@ -75,6 +75,7 @@ def test_evaluate_is_what_examine_scores(task):
     examination = task.examine(dark_is_text)
     assert examination.score == task.evaluate(dark_is_text)
     assert examination.score.details["recall"] == pytest.approx(2 / 3)
+    assert examination.tallies["hmean"].tolist() == [[2, 2], [2, 3]]
     assert [case.name for case in examination.cases] == ["0.png", "1.png"]
     assert [case.found for case in examination.cases] == ["1 of 1 found, 0 wrong", "1 of 2 found, 0 wrong"]
     assert [case.error for case in examination.cases] == [0.0, pytest.approx(1 / 3)]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.data.regions import Region
-from compress.tasks.hmean import Matches, match_boxes, score_matches
+from compress.measure.intervals import ratio_of_sums
+from compress.tasks.hmean import Matches, match_boxes, score_matches, tally_matches
 
 
 def corners(left: float, top: float, width: float, height: float) -> np.ndarray:
@@ -210,3 +211,13 @@ def test_matches_are_the_protocol_s(labels: list, boxes: list):
     found = match(regions, *boxes)
     expected = protocol(regions, np.array([corners(*box) for box in boxes]).reshape(-1, 4, 2))
     assert (list(found.pairs), list(found.counted_regions), list(found.counted_boxes)) == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 3)), max_size=6))
+def test_tallies_add_up_to_hmean(images: list[tuple[int, int, int]]):
+    """Found, missed and wrong of each image; without any regions and boxes, too."""
+    matches = [
+        Matches(tuple((one, one) for one in range(found)), tuple(range(found + missed)), tuple(range(found + wrong)))
+        for found, missed, wrong in images
+    ]
+    assert ratio_of_sums(tally_matches(matches)) == pytest.approx(score_matches(matches).metric)

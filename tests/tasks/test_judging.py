@@ -68,8 +68,14 @@ def test_no_more_maps_are_made_ahead_than_there_are_processes(judges: Judges):
 
 
 def test_settings_reach_the_processes():
-    strict = Judges(1, BoxSettings(threshold=0.99))
-    assert [boxes for _, boxes, _ in results(strict, [scene(3)])] == [[]]
+    faint = dataclasses.replace(scene(3), probability=scene(3).probability * np.float32(0.7))
+    found = [
+        len(boxes)
+        for limit in (0.6, 0.8)
+        for _, boxes, _ in results(Judges(1, BoxSettings(box_threshold=limit)), [faint])
+    ]
+    assert found[0] > 0
+    assert found[1] == 0
 
 
 def test_an_error_in_a_process_names_its_image_and_the_processes_go_on(judges: Judges):

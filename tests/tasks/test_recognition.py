@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from compress.errors import DataError, ModelError
+from compress.measure.intervals import ratio_of_sums
 from compress.tasks.base import Batch
 from compress.tasks.recognition import RecognitionTask, Targets
 
@@ -137,9 +138,29 @@ def test_one_width_is_the_default(make):
     assert {batch.images.shape[3] for batch in make().train_batches(epoch=0, batch_size=2, seed=0)} == {64}
 
 
-@pytest.mark.parametrize("widths", [(32,), (64, 32), (32, 32, 64), (0, 64), (32, 128)])
+def test_lines_wider_than_the_input_are_not_squeezed_where_widths_go_beyond_it(make, tmp_path):
+    """In training, validation and calibration; MACs and latency still refer to the input's width."""
+    path = write_list(tmp_path / "w", ["a"] * 3, [64, 100, 200])
+    shapes = {}
+
+    def predict(images):
+        for number, image in zip(numbers_of(images), images, strict=True):
+            shapes[number] = (image.shape[2], int((image[0, 0] != 0).sum()))
+        return reader(["a"] * 3)(images)
+
+    task = make(train=[path], val=[path], widths=(32, 64, 128), augment=False)
+    task.evaluate(predict)
+    assert shapes == {0: (64, 64), 1: (128, 100), 2: (128, 128)}
+    assert [batch.shape[3] for batch in task.calibration_batches(3, 2)] == [128, 64]
+    (batch,) = task.train_batches(epoch=0, batch_size=3, seed=0)
+    assert sorted(int((image[0, 0] != 0).sum()) for image in batch.images) == [64, 100, 128]
+    assert task.input_shape[2] == 64
+
+
+@pytest.mark.parametrize("widths", [(32,), (64, 32), (32, 32, 64), (0, 64)])
 def test_widths_that_make_no_sense(make, widths):
-    with pytest.raises(DataError, match=r"widths: got \[.*\]. Must be rising, and the last the input's width, 64"):
+    expected = r"widths: got \[.*\]. Must be rising, and the last the input's width, 64, or more"
+    with pytest.raises(DataError, match=expected):
         make(widths=widths)
 
 
@@ -399,6 +420,9 @@ def test_each_crop_is_told_with_its_name_text_and_reading(make, widths):
     """In the order of the list, whatever the order they are read in."""
     read = ["ab", "", "b", "aab", "b", "abab", "ba b", "b", "bb", "abba"]
     examination = make(widths=widths, eval_batch_size=3).examine(reader(read))
+    figures = {name: ratio_of_sums(tallies) for name, tallies in examination.tallies.items()}
+    assert figures == {"exact": examination.score.metric, "alnum": examination.score.details["alnum"]}
+    assert [row[0] for row in examination.tallies["exact"]] == [case.error == 0 for case in examination.cases]
     cases = examination.cases
     assert [case.name for case in cases] == [f"{number}.png" for number in range(10)]
     assert [case.label for case in cases] == TEXTS

@@ -1,0 +1,155 @@
+"""Images without labels: the lists that the original makes of them, and a run on them."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from compress.data.images import read_image
+from compress.data.labels import read_labels
+from compress.data.scenes import load_scenes
+from compress.data.synthetic import write_dataset
+from compress.data.synthetic_scenes import write_scenes
+from compress.errors import ArtifactError, DataError
+from compress.pipeline import run_recipe, score_model
+from compress.pipeline.inputs import recipe_task
+from compress.pipeline.labelling import with_labels
+from compress.recipe import Recipe, load_recipe
+from tests.pipeline import tiny
+
+ZOO = Path(__file__).parents[2] / "compress" / "zoo" / "models"
+
+
+def given(folder: Path, model: Path, task: dict[str, Any], **data: Any) -> Recipe:
+    """A recipe on the images of a folder, with some step."""
+    content = {
+        "version": 1,
+        "model": str(model),
+        "task": task,
+        "data": {"images": str(folder), **data},
+        "threads": 1,
+        "steps": [{"prune": {"target": {"ratio": 0.5}}}],
+    }
+    path = folder.parent / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return load_recipe(path, [f"out={folder.parent / 'out'}"])
+
+
+READING = {"kind": "recognition", "charset": str(ZOO / "latin.txt"), "input": [3, 32, 320], "widths": [96, 160, 320]}
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    write_dataset(tmp_path / "words", 10, 1)
+    return tmp_path / "words"
+
+
+def test_texts_are_what_the_original_reads(words: Path) -> None:
+    recipe = with_labels(given(words, ZOO / "text_recogniser.onnx", READING, held_back=0.4))
+    task = recipe_task(recipe)
+    score = score_model(ZOO / "text_recogniser.onnx", task, 1)
+    assert (score.name, score.metric, score.count) == ("agreement (text)", 1.0, 4)
+    assert score.details["ned"] == 1.0
+    lists = [read_labels(recipe.data.train[0]), read_labels(recipe.data.val[0])]
+    assert [len(part.entries) for part in lists] == [6, 4]
+    truth = {entry.image.name: entry.text for entry in read_labels(words / "labels.txt").entries}
+    right = [truth[entry.image.name] == entry.text for part in lists for entry in part.entries]
+    assert sum(right) >= 5, "The model that ships reads most of what is rendered."
+
+
+def test_images_that_cannot_be_read_are_counted(words: Path) -> None:
+    (words / "broken.png").write_bytes(b"no image")
+    told: list[tuple[int, int]] = []
+    recipe = given(words, ZOO / "text_recogniser.onnx", READING, held_back=0.4)
+    task = recipe_task(with_labels(recipe, lambda done, total, message: told.append((done, total))))
+    assert sum("unreadable: broken.png" in line for line in task.warnings()) == 1
+    assert told[-1] == (10, 11)
+
+
+def test_directions_are_judged_as_they_are_and_turned(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "words", 10, 1)
+    model = ZOO / "direction_classifier.onnx"
+    recipe = with_labels(given(tmp_path / "words", model, {"kind": "classification", "directions": True}))
+    score = score_model(model, recipe_task(recipe), 1)
+    assert (score.name, score.metric, score.count) == ("agreement (class)", 1.0, 2 * 2)
+    entries = read_labels(recipe.data.val[0]).entries
+    upright, turned = (read_image(entries[index].image) for index in (0, 2))
+    assert upright is not None
+    assert turned is not None
+    np.testing.assert_array_equal(turned, cv2.rotate(upright, cv2.ROTATE_180))
+    assert {entry.text for entry in entries} == {"0", "180"}
+    assert {f"agreement_{name}" for name in ("0", "180")} < set(score.details)
+
+
+def test_regions_are_what_the_original_finds(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "scenes", 6, 1)
+    model = ZOO / "text_detector.onnx"
+    task = {"kind": "detection", "input": [3, 320, 320], "side": 320}
+    recipe = with_labels(given(tmp_path / "scenes", model, task, held_back=0.3))
+    made = recipe_task(recipe)
+    score = score_model(model, made, 1)
+    assert (score.name, score.metric, score.count) == ("agreement (hmean)", 1.0, 2)
+    assert score.details["regions"] > 0
+    assert sum(len(scene.regions) for scene in load_scenes(recipe.data.train[0]).scenes) > 0
+    (batch,) = made.train_batches(epoch=1, batch_size=4, seed=0)
+    assert not batch.targets.counted.any(), "Of these the teacher's map alone is learned."
+
+
+def test_lists_that_are_there_are_taken_and_stale_ones_refused(words: Path) -> None:
+    recipe = given(words, ZOO / "text_recogniser.onnx", READING)
+    first = with_labels(recipe)
+    before = first.data.val[0].stat().st_mtime_ns
+    told: list[str] = []
+    assert with_labels(recipe, lambda done, total, message: told.append(message)) == first
+    assert (told, first.data.val[0].stat().st_mtime_ns) == ([], before)
+    image = next(words.rglob("*.png"))
+    image.write_bytes(image.read_bytes() + b"another")
+    with pytest.raises(ArtifactError, match=r"labels\.json: stale"):
+        with_labels(recipe)
+
+
+def test_a_list_that_was_removed_is_made_again(words: Path) -> None:
+    recipe = given(words, ZOO / "text_recogniser.onnx", READING)
+    first = with_labels(recipe).data.val[0]
+    kept = first.read_bytes()
+    first.unlink()
+    assert with_labels(recipe).data.val[0].read_bytes() == kept
+
+
+def test_names_that_no_list_can_hold(words: Path) -> None:
+    shutil.copy(next(words.rglob("*.png")), words / "a\tb.png")
+    with pytest.raises(DataError, match=r"a name with a tab, a line break, or a space at its end. Rename it"):
+        with_labels(given(words, ZOO / "text_recogniser.onnx", READING))
+
+
+def test_a_model_of_another_kind(words: Path) -> None:
+    with pytest.raises(DataError, match=r"output shape .* does not fit recognition"):
+        with_labels(given(words, ZOO / "direction_classifier.onnx", READING))
+    with pytest.raises(DataError, match=r"output shape .* does not fit classification"):
+        with_labels(given(words, ZOO / "text_recogniser.onnx", {"kind": "classification", "input": [3, 32, 320]}))
+
+
+def test_a_recipe_on_images_is_for_run(words: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"data\.images: not labelled yet. Only `compress run` takes a recipe on images"
+    ):
+        recipe_task(given(words, ZOO / "text_recogniser.onnx", READING))
+
+
+def test_a_whole_run_without_a_label(tmp_path: Path) -> None:
+    tiny.write_inputs(tmp_path, crops=10)
+    steps = {name: tiny.STEPS[name] for name in ("sensitivity", "prune")}
+    steps["finetune"] = {"epochs": 2, "batch_size": 6, "lr": 0.01}
+    steps["quantize"] = {"epochs": 0, "calibration": 8, "optimize": "size"}
+    recipe = tiny.recipe(tmp_path, steps=steps, data={"images": "train", "held_back": 0.3}, gates={"metric_drop": 1.0})
+    report = run_recipe(recipe, "")
+    scores = {stage.stage: stage.score for stage in report.stages}
+    assert {score.name for score in scores.values()} == {"agreement (class)"}
+    assert (scores["baseline"].metric, scores["baseline"].count) == (1.0, 6)
+    assert "agreement (class)" in (tmp_path / "out" / "report.md").read_text()
+    again = run_recipe(recipe, "")
+    assert [stage.score for stage in again.stages] == [stage.score for stage in report.stages]

@@ -1,0 +1,243 @@
+"""Test sets: scored at the end, with intervals, kept, and refused before anything is trained."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from compress import artifacts
+from compress.artifacts import VAL, Report, Score
+from compress.data.synthetic import write_dataset
+from compress.errors import DataError
+from compress.graph import read_model
+from compress.measure.intervals import share_tallies
+from compress.pipeline import run_recipe, scoring
+from compress.pipeline.inputs import recipe_task
+from compress.pipeline.results import check_gates
+from compress.pipeline.scoring import compare_files
+from compress.pipeline.state import Run
+from compress.report import render_html, render_markdown, tables
+from compress.tasks.base import Examination
+from tests.pipeline import tiny
+from tests.pipeline.test_results import RESULTS
+from tests.report.test_report import Page, in_terminal
+
+STEPS = {"quantize": {**tiny.STEPS["quantize"], "epochs": 0}}
+TESTS = {"far": ["far/labels.txt"], "near": "near/labels.txt"}
+GATES = {"metric_drop": {"val": 1.0, "near": 1.0}, "metric_min": 0.001, "worst_set": 1.0}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tiny.write_inputs(tmp_path_factory.mktemp("scoring"))
+    write_dataset(folder / "near", 10, 3)
+    write_dataset(folder / "far", 7, 4)
+    return folder
+
+
+def recipe(folder: Path, out: str = "out", tests: Any = TESTS, **changes: Any) -> Any:
+    data = {"train": "train/labels.txt", "val": "val/labels.txt", "test": tests}
+    return tiny.recipe(folder, out, STEPS, **{"data": data, "gates": GATES, **changes})
+
+
+@pytest.fixture(scope="module")
+def done(inputs: Path) -> Report:
+    return run_recipe(recipe(inputs), "compress run recipe.yaml")
+
+
+def test_every_file_is_scored_on_every_set(done: Report) -> None:
+    assert [(one.name, one.images) for one in done.sets] == [(VAL, 24), ("far", 14), ("near", 20)]
+    assert len({one.fingerprint for one in done.sets}) == 3
+    for one in done.sets:
+        assert list(one.stages) == [stage.stage for stage in done.stages] == ["baseline", "canonical", "int8"]
+        first = one.stages["baseline"]["accuracy"]
+        assert (first.drop, first.drop_interval) == (0.0, None)
+        for figure in (figures["accuracy"] for figures in one.stages.values()):
+            assert figure.drop == pytest.approx(first.value - figure.value)
+            assert figure.interval is not None
+            assert figure.interval.low <= figure.value <= figure.interval.high
+    assert [done.sets[0].stages[stage.stage]["accuracy"].value for stage in done.stages] == [
+        stage.score.metric for stage in done.stages
+    ]
+
+
+def test_the_score_on_a_test_set_is_that_of_evaluate(inputs: Path, done: Report) -> None:
+    task = scoring.open_test_set(recipe(inputs), "far")
+    expected = scoring.examine_model(inputs / "out" / "int8.onnx", task, 1).score.metric
+    assert done.sets[1].stages["int8"]["accuracy"].value == expected
+
+
+def test_gates_look_at_the_sets_they_name(done: Report) -> None:
+    gates = {gate.name: gate for gate in done.gates}
+    assert set(gates) == {"metric_drop.val", "metric_drop.near", "metric_min", "worst_set"}
+    far, near = (one.stages["int8"]["accuracy"] for one in done.sets[1:])
+    assert gates["metric_drop.near"].measured == near.drop
+    assert gates["metric_min"].measured == min(near.value, far.value)
+    assert gates["metric_min"].on == ("near" if near.value < far.value else "far")
+    assert gates["worst_set"].measured == max(near.drop, far.drop)
+
+
+def test_going_on_scores_nothing_twice(inputs: Path, done: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    def must_not(*_: object) -> None:
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(scoring, "examine_model", must_not)
+    again = run_recipe(recipe(inputs, compare={"rounds": 3, "images": 0}), "again")
+    assert again.sets == done.sets
+
+
+def test_what_changed_is_scored_again(inputs: Path, done: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = []
+    examine = scoring.examine_model
+
+    def counted(file: Any, task: Any, threads: int) -> Examination:
+        scored.append(task.fingerprint())
+        return examine(file, task, threads)
+
+    monkeypatch.setattr(scoring, "examine_model", counted)
+    (inputs / "out" / "scores" / "near.int8.json").write_text("{")  # a damaged one
+    changed = recipe(inputs, tests={**TESTS, "far": "near/labels.txt"}, compare={"rounds": 3, "images": 0})
+    report = run_recipe(changed, "")
+    near = report.sets[2].fingerprint
+    assert scored == [near] * 4  # the damaged one, and the three of another list
+    assert report.sets[2].stages == report.sets[1].stages
+
+
+def test_weights_beside_a_model_are_part_of_what_was_scored(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, file = read_model(inputs / "model.onnx"), tmp_path / "model.onnx"
+    onnx.save_model(model, file, save_as_external_data=True, location="weights.data", size_threshold=0)
+    scored = []
+
+    def counted(file: Any, task: Any, threads: int) -> Examination:
+        scored.append(file)
+        return Examination(Score(0.5, "accuracy", 2), (), {})
+
+    monkeypatch.setattr(scoring, "examine_model", counted)
+    given = recipe(inputs)
+    task = recipe_task(given)
+    run = Run(given.model_copy(update={"out": tmp_path / "out"}), task, model, model, 1, None)
+    for _ in range(2):
+        scoring.score_set(run, task, VAL, {"baseline": file})
+    assert len(scored) == 1
+    weights = tmp_path / "weights.data"
+    weights.write_bytes(bytes(len(weights.read_bytes())))
+    scoring.score_set(run, task, VAL, {"baseline": file})
+    assert len(scored) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"near": "near/labels.txt", "bad": "bad.txt"}, "data.test.bad: .*bad.txt: line 1: "),
+        ("bad.txt", "data.test.test: "),
+    ],
+)
+def test_a_bad_test_set_is_known_before_anything_is_made(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, given: Any, expected: str
+) -> None:
+    (inputs / "bad.txt").write_text("no tab\n")
+    with pytest.raises(DataError, match=expected):
+        run_recipe(recipe(inputs, "refused", given, gates={}), "")
+    assert not (inputs / "refused" / "baseline.onnx").exists()
+    assert not list((inputs / "refused").iterdir())
+
+
+def test_the_report_shows_the_worst_set_first(done: Report) -> None:
+    table = tables.set_table(done)
+    worst = max(done.sets[1:], key=lambda one: one.stages["int8"]["accuracy"].drop).name
+    sets = list(dict.fromkeys(row[0] for row in table.rows))
+    assert (sets[0], sets[-1], len(table.rows)) == (worst, VAL, 9)
+    for text in (in_terminal(done), render_markdown(done).replace("\\", ""), Page(render_html(done)).text):
+        for words in (
+            *table.rows[2][2:],
+            *tables.headlines(done),
+            "validation (chose epoch, ratios and form)",
+            "val drop",
+        ):
+            assert words in " ".join(text.split()), words
+
+
+def test_without_test_sets_the_validation_data_has_its_interval(inputs: Path) -> None:
+    report = run_recipe(tiny.recipe(inputs, "plain", STEPS, gates={"metric_min": 0.001}), "")
+    assert [one.name for one in report.sets] == [VAL]
+    (line,) = tables.headlines(report)
+    assert re.match(
+        r"int8 on validation \(chose epoch, ratios and form\), 24 images: accuracy 0.\d{4} \[0.\d{4}, \d.\d{4}\]", line
+    )
+    assert [(gate.name, gate.on) for gate in report.gates] == [("metric_min", "")]
+    assert "accuracy" in tables.stage_table(report).header
+
+
+# --- figures made up --------------------------------------------------------------------------------------------------
+
+
+def examined(**right: list[bool]) -> Mapping[str, Examination]:
+    """Examinations of files that judge these images right."""
+    return {
+        stage: Examination(Score(float(np.mean(flags)), "accuracy", len(flags)), (), {"accuracy": share_tallies(flags)})
+        for stage, flags in right.items()
+    }
+
+
+def test_a_drop_that_every_image_shares_is_certain() -> None:
+    """Of 4 images each 25 times, one kind is lost: a drop of .25, which lies between .17 and .34 of 100 images."""
+    found = compare_files(
+        "a", "f", examined(baseline=[True, True, True, False] * 25, int8=[True, True, False, False] * 25)
+    )
+    figure = found.stages["int8"]["accuracy"]
+    assert (figure.value, figure.drop) == (0.5, 0.25)
+    assert figure.drop_interval is not None
+    assert (figure.drop_interval.low, figure.drop_interval.high) == pytest.approx((0.17, 0.34), abs=0.015)
+
+
+def test_a_task_without_figures_of_single_images_has_no_intervals() -> None:
+    bare = {
+        stage: dataclasses.replace(one, tallies={}) for stage, one in examined(baseline=[True], int8=[False]).items()
+    }
+    figure = compare_files("a", "f", bare).stages["int8"]["accuracy"]
+    assert (figure.value, figure.drop, figure.interval, figure.drop_interval) == (0.0, 1.0, None, None)
+
+
+def sets() -> tuple[artifacts.SetResult, ...]:
+    """Validation, and two test sets on which the last file loses .1 and gains .1."""
+    half = [True, False] * 5
+    return (
+        compare_files(VAL, "v", examined(baseline=half, int8=half)),
+        compare_files("good", "g", examined(baseline=half, int8=[True] * 6 + [False] * 4)),
+        compare_files("bad", "b", examined(baseline=half, int8=[True] * 4 + [False] * 6)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "measured", "on"),
+    [
+        ("metric_drop", 0.1, 0.1, "bad"),
+        ("worst_set", 0.1, 0.1, "bad"),
+        ("worst_set.accuracy", 0.1, 0.1, "bad"),
+        ("metric_drop.bad", 0.1, 0.1, ""),
+        ("metric_drop.good", 0.0, -0.1, ""),
+        ("metric_drop.val", 0.005, 0.005, ""),  # of the stages themselves
+        ("metric_min", 0.4, 0.4, "bad"),
+        ("metric_min.good", 0.6, 0.6, ""),
+        ("metric_min.val", 0.895, 0.895, ""),
+    ],
+)
+def test_gates_of_sets(name: str, limit: float, measured: float, on: str) -> None:
+    (gate,) = check_gates({name: limit}, RESULTS, sets())
+    assert (gate.name, gate.passed, gate.on) == (name, True, on)
+    assert gate.measured == pytest.approx(measured)
+    tighter = limit + 0.3 if name.startswith("metric_min") else limit - 0.3
+    assert not check_gates({name: tighter}, RESULTS, sets())[0].passed
+
+
+def test_the_set_of_an_open_gate_is_named_in_the_table(done: Report) -> None:
+    gates = check_gates({"metric_min": 0.4, "metric_min.good": 0.4}, RESULTS, sets())
+    rows = tables.gate_table(dataclasses.replace(done, gates=gates)).rows
+    assert [row[:2] for row in rows] == [("metric_min (bad)", ">= 0.4"), ("metric_min.good", ">= 0.4")]
