@@ -5,6 +5,16 @@ class CompressError(Exception):
     """A problem the user can mend; the command line prints it without a traceback and exits with 2."""
 
 
+def reason(error: BaseException) -> str:
+    """What another library's error says, on one line: its kind and the first line of its text.
+
+    >>> reason(ValueError("axis 3\\nis out of range."))
+    'ValueError: axis 3'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
 class ModelError(CompressError):
     """A model file is missing, empty, truncated, not ONNX, or not something we can work on."""
 
@@ -38,4 +48,12 @@ class TrainingError(CompressError):
 
 
 class ParityError(CompressError):
-    """An exported file does not compute what the model it came from computes."""
+    """An exported file does not compute what the model it came from computes.
+
+    `check` names the limit that was passed, `figure` what was measured (see `compress.export.parity`).
+    """
+
+    def __init__(self, message: str, check: str = "", figure: float = 0.0) -> None:
+        """Take the message, and what was found."""
+        super().__init__(message)
+        self.check, self.figure = check, figure

@@ -10,16 +10,16 @@ README.md and docs/benchmarks.md hold figures in blocks only:
 
     <!-- figures: ppocr_det ppocr_cls -->
     <!-- table: stages ppocr_det -->
-    | a table that is written from that run's report |
+    | a table (sets, stages, details, gates or summary) that is written from that run's report |
 
     - `ppocr_det`: `compress run ...` at commit `abc1234`, 2026-11-21 <!-- status -->
     <!-- /figures -->
 
 Each table of a block is followed by a line for each of its runs: command, commit, date, and in bold what has changed
-since, which makes the figures stale. docs/figures.json holds, of each run, its settings and a hash of every module that it
-depends on (`compress.pipeline.code`), so that any change of a loss, of targets, training, pruning, quantisation, export or
-the recipe makes --check fail until the recipe is run again and recorded, or the mark is written, for everyone to see. A
-block `<!-- figures: history abc1234 -->` names the commit of figures that are kept, but not measured again.
+since, which makes the figures stale. docs/figures.json holds, of each run, its settings and a hash of every module that
+it depends on (`compress.pipeline.code`), so that any change of a loss, of targets, training, pruning, quantisation,
+export or the recipe makes --check fail until the recipe is run again and recorded, or the mark is written, for everyone
+to see. A block `<!-- figures: history abc1234 -->` names the commit of figures that are kept, but not measured again.
 
 Recording refuses a run that other code made, in part or as a whole, and code that is not committed.
 """
@@ -39,7 +39,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compress import artifacts
-from compress.artifacts import Report, Sensitivity, StageResult
+from compress.artifacts import Figure, Report, Sensitivity, SetResult, StageResult
 from compress.errors import CompressError
 from compress.measure.machine import machine_info
 from compress.pipeline.code import differing, recipe_settings, stage_code
@@ -79,7 +79,7 @@ class Published:
     machine: str
     settings: dict[str, str]
     code: dict[str, str]
-    tables: dict[str, list[list[str]]] = field(default_factory=dict)
+    tables: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     """Name of a table of the report -> its lines of cells, the header first."""
 
 
@@ -186,12 +186,14 @@ def _before_table(lines: Sequence[str]) -> str:
 
 
 def _replace_table(lines: list[str], registry: Registry, table: str, names: Sequence[str]) -> None:
-    while lines[-1].startswith("|"):
-        lines.pop()
     _check_known(names, registry)
+    if not all(registry.runs[name].tables for name in names):
+        return  # a command's: its table is written by hand
     missing = [name for name in names if table not in registry.runs[name].tables]
     if missing:
         raise CompressError(f"<!-- table: {table} ... -->: {', '.join(missing)} has no such table. Record it again.")
+    while lines[-1].startswith("|"):
+        lines.pop()
     rows = [row for name in names for row in registry.runs[name].tables[table][1:]]
     lines += markdown_table([registry.runs[names[0]].tables[table][0], *rows])
 
@@ -300,31 +302,58 @@ def check_committed(recipes: Sequence[str], code: Mapping[str, str], root: Path)
         raise CompressError(f"not committed: {', '.join(dirty.split()[1::2])}. Commit first; figures name a commit.")
 
 
-def report_tables(report: Report, title: str) -> dict[str, list[list[str]]]:
+def report_tables(report: Report, title: str) -> dict[str, tuple[tuple[str, ...], ...]]:
     """The tables of a report that pages may show."""
     made = {
+        "sets": tables.set_table(report),
         "stages": tables.stage_table(report),
         "details": tables.detail_table(report),
         "gates": tables.gate_table(report),
     }
-    found = {name: [list(table.header), *map(list, table.rows)] for name, table in made.items() if table.rows}
+    found = {name: (table.header, *table.rows) for name, table in made.items() if table.rows}
     return {**found, "summary": summary(report, title)}
 
 
-def summary(report: Report, title: str) -> list[list[str]]:
-    """A run in a row: from the deployed file to the last one."""
+def summary(report: Report, title: str) -> tuple[tuple[str, ...], ...]:
+    """A run from the deployed file to the last: a row for each test set, the largest drop first, then validation."""
     by_name = {stage.stage: stage for stage in report.stages}
     first, last = report.stages[0], report.stages[-1]
-    header = ["PP-OCR's", "KB", "metric", "MACs", "speed, to the deployed file", "to onnxruntime's own int8"]
-    row = [
-        title,
+    header = ("model", "images", "deployed -> int8, drop in points [95 %]", "KB", "MACs", "speed", "speed to ORT int8")
+    figures = (
         f"{first.cost.size_bytes / 1000:.0f} -> {last.cost.size_bytes / 1000:.0f}",
-        f"{first.score.name} {first.score.metric:.4f} -> {last.score.metric:.4f}",
         tables.ratio(last.cost.macs, first.cost.macs),
         _speed(first, last),
         _speed(by_name[PEER], last) if PEER in by_name else tables.NONE,
-    ]
-    return [header, row]
+    )
+    sets = (*tables.test_sets(report), *(one for one in report.sets if one.name == artifacts.VAL))
+    if not sets:
+        metric = f"{first.score.name} {first.score.metric:.4f} -> {last.score.metric:.4f}"
+        return header, (title, artifacts.VAL, metric, *figures)
+    rows = ((title, _kind_of(one), _figures_of(one, first.stage, last.stage), *figures) for one in sets)
+    return header, *rows
+
+
+def _kind_of(one: SetResult) -> str:
+    kind = "validation" if one.name == artifacts.VAL else "test"
+    return f"{one.images} {'' if one.name == artifacts.VAL else one.name}".strip() + f" ({kind})"
+
+
+def _figures_of(one: SetResult, first: str, last: str) -> str:
+    """Every figure of a set that has a drop with an interval, or its metric alone."""
+    found = one.stages[last]
+    names = [name for name, figure in found.items() if figure.drop_interval is not None or name == one.metric]
+    before = one.stages[first]
+    return "; ".join(
+        f"{name} {before[name].value:.4f} -> {found[name].value:.4f}, {_points(found[name])}"
+        for name in sorted(names, key=lambda name: name != one.metric)
+    )
+
+
+def _points(figure: Figure) -> str:
+    """A drop in points with its interval; a gain is negative."""
+    found = figure.drop_interval
+    ends = "" if found is None else f" [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return f"{100 * figure.drop:+.1f}{ends}"
 
 
 def _speed(before: StageResult, after: StageResult) -> str:

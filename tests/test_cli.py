@@ -565,9 +565,13 @@ def test_debug_shows_the_traceback(pipeline: FakePipeline) -> None:
         assert result.stderr.endswith("Error: broken\n")
 
 
-def test_a_bug_is_not_hidden(pipeline: FakePipeline) -> None:
-    pipeline.fault = ZeroDivisionError("ours")
-    assert isinstance(run("inspect", "m.onnx").exception, ZeroDivisionError)
+def test_a_bug_is_one_line_that_asks_for_a_report(pipeline: FakePipeline) -> None:
+    pipeline.fault = ZeroDivisionError("ours\nand more")
+    said = fails("inspect", "m.onnx")
+    assert re.fullmatch(r"Error: internal error \(ZeroDivisionError: ours, test_cli.py:\d+\)\. .*report.*\n", said)
+    debugged = run("inspect", "m.onnx", "--debug")
+    assert "Traceback" in debugged.stderr
+    assert debugged.exit_code == 2
 
 
 def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) -> None:

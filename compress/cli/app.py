@@ -1,18 +1,20 @@
 """The program: its commands, how errors are shown, and exit codes.
 
-0 done · 1 a gate was missed · 2 usage or bad input · 130 interrupted.
+0 done · 1 a gate was missed · 2 usage, bad input, or a mistake of ours · 130 interrupted.
 """
 
 import sys
 import traceback
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from compress.cli import cropping, files, pruning, replacing, running, training
-from compress.errors import CompressError
+from compress.errors import CompressError, reason
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -29,6 +31,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, TyperException):  # its own ways to end, and usage errors
+            raise
         except KeyboardInterrupt:
             typer.echo("Interrupted.", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -39,6 +43,11 @@ class Commands(TyperGroup):
                 traceback.print_exc()
             for line in explain(error).splitlines():
                 typer.echo(f"Error: {line}", err=True)
+            raise typer.Exit(BAD_INPUT) from error
+        except Exception as error:  # a mistake of ours
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            typer.echo(f"Error: {internal(error)}", err=True)
             raise typer.Exit(BAD_INPUT) from error
 
 
@@ -53,6 +62,16 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}."
     return str(error)
+
+
+def internal(error: Exception) -> str:
+    """What to tell the user of an error that should never have come this far."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f", {Path(place[0].filename).name}:{place[0].lineno}" if place else ""
+    return (
+        f"internal error ({reason(error)}{where}). This is a mistake in compress, not in your input: please report it. "
+        "--debug shows the traceback; the same command goes on from what is done."
+    )
 
 
 def _show_version(value: bool) -> None:
@@ -82,7 +101,8 @@ def program(
 
     Wherever a MODEL is asked for, give an .onnx file, or package.module:factory with --weights.
 
-    Exit codes: 0 done, 1 a gate of the recipe was missed, 2 usage or bad input, 130 interrupted.
+    Exit codes: 0 done, 1 a gate of the recipe was missed, 2 usage, bad input or an internal error,
+    130 interrupted.
     """
 
 

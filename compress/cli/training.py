@@ -8,7 +8,7 @@ import typer
 from compress.artifacts import Score
 from compress.cli import options
 from compress.cli.options import setting
-from compress.cli.progress import progress
+from compress.cli.progress import progress, say
 from compress.cli.tasks import make_task
 from compress.errors import CompressError
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
@@ -48,6 +48,9 @@ def finetune(
     box_threshold: options.BoxThreshold = None,
     unclip_ratio: options.UnclipRatio = None,
     max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
+    allow_overlap: options.AllowOverlap = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
@@ -95,6 +98,9 @@ def finetune(
         box_threshold=box_threshold,
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=data_root,
+        allow_overlap=allow_overlap,
         crop=crop,
         augment=augment,
         unlabelled=unlabelled,
@@ -107,7 +113,16 @@ def finetune(
         if unlabelled and original is not None:
             made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         score = pipeline.run_finetune(
-            proto, original, made, out, step, seed=seed, threads=threads, checkpoint=checkpoint, on_progress=on_progress
+            proto,
+            original,
+            made,
+            out,
+            step,
+            seed=seed,
+            threads=threads,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+            on_note=say,
         )
     _print_score(score, out, made)
 
@@ -157,6 +172,9 @@ def quantize(
     box_threshold: options.BoxThreshold = None,
     unclip_ratio: options.UnclipRatio = None,
     max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
+    allow_overlap: options.AllowOverlap = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
@@ -213,6 +231,9 @@ def quantize(
         box_threshold=box_threshold,
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=data_root,
+        allow_overlap=allow_overlap,
         crop=crop,
         augment=augment,
         unlabelled=unlabelled,
@@ -235,6 +256,7 @@ def quantize(
             latency_threads=timed.threads,
             checkpoint=checkpoint,
             on_progress=on_progress,
+            on_note=say,
         )
     _print_score(pipeline.score_model(out, made, threads), out, made)
     for note in result.notes:
@@ -268,6 +290,8 @@ def _check_unlabelled(unlabelled: list[Path] | None, teacher: str | None) -> Non
 
 
 def _print_score(score: Score, out: Path, task: "Task") -> None:
-    typer.echo(f"{score.name} {score.metric:.4f} on {score.count} images. Written: {out}")
+    from compress.report import tables
+
+    typer.echo(f"{score.name} {score.metric:.4f} on {tables.scored(score)}. Written: {out}")
     for warning in task.warnings():
         typer.echo(f"Note: {warning}", err=True)

@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from compress.errors import ModelError
+from compress.errors import CompressError, ModelError, reason
 from compress.graph import rules
 from compress.graph.edit import array_of, constant
 from compress.graph.folding import fold
@@ -35,9 +35,21 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
     """Bring a checked model into canonical form; outputs stay equal to float rounding, the given model as it was.
 
     Raises:
-        ModelError: the model's opset cannot be converted, or its constants cannot be folded.
+        ModelError: the model's opset cannot be converted, its constants cannot be folded, or its shapes contradict one
+            another.
     """
-    model = _converted(model)
+    try:
+        return _canonicalised(_converted(model))
+    except (CompressError, MemoryError):
+        raise
+    except Exception as error:  # of onnx's inference, onnx_ir or numpy, on a graph that makes no sense
+        raise ModelError(
+            f"cannot be brought into canonical form ({reason(error)}). Export the model again; "
+            "onnx.checker.check_model(..., full_check=True) may say where it contradicts itself."
+        ) from error
+
+
+def _canonicalised(model: onnx.ModelProto) -> onnx.ModelProto:
     ranks = [len(value.type.tensor_type.shape.dim) for value in model.graph.output]
     _drop_weight_inputs(model.graph)
     _name_dimensions(model.graph)

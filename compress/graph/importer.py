@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from compress.errors import ModelError
+from compress.graph.constants import free_constants
 
 Attributes = dict[str, Any]
 """An ONNX node's attributes as plain values (texts as bytes)."""
@@ -33,6 +34,7 @@ class Importer:
         for node in model.graph.node:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
+        self._trained = free_constants(model.graph).trained
         self.outputs = {value.name for value in model.graph.output}
         self.values: dict[str, Any] = {}
         """ONNX value -> what stands for it in the fx graph."""
@@ -67,14 +69,18 @@ class Importer:
         self.values[name] = made
 
     def value(self, name: str) -> Any:
-        """A tensor operand; a constant becomes a buffer."""
+        """A tensor operand; a constant becomes a parameter if it was trained (see `free_constants`), else a buffer."""
         if name in self.values:
             return self.values[name]
         array = self.constants.get(name)
         if array is None:
             raise ModelError(f"value {name!r} is used before it is computed. Export the model again.")
         target = self._free_name(name)
-        self.root.register_buffer(target, torch.from_numpy(np.array(array)))
+        tensor = torch.from_numpy(np.array(array))
+        if name in self._trained:
+            self.root.register_parameter(target, nn.Parameter(tensor))
+        else:
+            self.root.register_buffer(target, tensor)
         self.values[name] = self.graph.get_attr(target)
         self.values[name].meta["onnx"] = name
         return self.values[name]

@@ -8,7 +8,7 @@ finds the ONNX node again.
 import onnx
 from torch import fx
 
-from compress.errors import UnsupportedOpError
+from compress.errors import CompressError, UnsupportedOpError, reason
 from compress.graph.importer import Importer, Unsupported
 from compress.graph.ops import OPS
 
@@ -47,9 +47,12 @@ def _add(importer: Importer, node: onnx.NodeProto) -> str:
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
             raise Unsupported("")
         made = OPS[node.op_type](importer, node, attributes)
-    except Unsupported as error:
+    except (CompressError, MemoryError):
+        raise
+    except Exception as error:  # beside Unsupported: attributes or weights that make no sense, in many kinds
+        why = str(error) if isinstance(error, Unsupported) else reason(error)
         operator = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        problem = f"{operator} ({node.name or node.output[0]}{f': {error}' if str(error) else ''})"
+        problem = f"{operator} ({node.name or node.output[0]}{f': {why}' if why else ''})"
         # Stand-ins, so that the nodes behind can be checked as well; this graph is never run.
         made = tuple(importer.graph.placeholder("unsupported") for _ in node.output)
     for name, result in zip(node.output, made if isinstance(made, tuple) else (made,), strict=False):

@@ -10,7 +10,7 @@ from torch import nn
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Score, Sensitivity, fingerprint
-from compress.errors import ArtifactError, PlanError
+from compress.errors import ArtifactError, DataError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.graph.activations import is_replacement
 from compress.measure.latency_table import LatencyTable
@@ -278,5 +278,12 @@ def expand_names(module: nn.Module, patterns: Sequence[str], where: str) -> tupl
 
 
 def check_fits(model: onnx.ModelProto, task: Task) -> None:
-    """Raise DataError where the model's output does not fit the task."""
-    task.check_model(Session(model).output_shape)
+    """Raise DataError where the model's input or output does not fit the task."""
+    session = Session(model)
+    given, channels = session.input_shape, task.input_shape[0]
+    if len(given) != 4 or given[1] not in (None, channels):
+        raise DataError(
+            f"model: input shape {list(given)} does not fit {task.kind}. Expected [N, {channels}, H, W]: images of "
+            f"{channels} channels. Check task.input, or use another model."
+        )
+    task.check_model(session.output_shape)

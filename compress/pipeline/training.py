@@ -13,11 +13,12 @@ from torch import Tensor, fx, nn
 
 from compress.artifacts import Quantized, Score, fingerprint, lock
 from compress.errors import DataError, PlanError
-from compress.graph import save_model, to_onnx, to_torch
+from compress.graph import check_runs, save_model, to_onnx, to_torch
 from compress.measure.runtime import Session
 from compress.pipeline.exporting import export_checked, export_form
 from compress.pipeline.inputs import default_threads, score_model
 from compress.pipeline.placing import Lowered, place, placement_lines
+from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress, as_graph_module, check_fits, expand_names, model_identity
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
@@ -41,8 +42,13 @@ def run_finetune(
     threads: int | None = None,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
+    on_note: Note | None = None,
 ) -> Score:
-    """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written."""
+    """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
+
+    `on_note` is told where a model has outputs that are not trained.
+    """
+    note_outputs(model, on_note)
     module = _trainable(model, task, threads)
     with lock(out_file):
         _train(
@@ -74,6 +80,7 @@ def run_quantize(
     latency_threads: int = 1,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
+    on_note: Note | None = None,
 ) -> Quantized:
     """Fold, choose what runs in integers, calibrate, train with PACT, export, and check file against trained model.
 
@@ -88,6 +95,7 @@ def run_quantize(
         OutputError: another process is writing the file.
     """
     _check_trainable(model, task)  # before anything is timed
+    note_outputs(model, on_note)
     with lock(out_file):
         lowered = lower_and_place(model, task, step, out_file, on_progress, threads=latency_threads)
         qat = train_int8(
@@ -106,6 +114,16 @@ def run_quantize(
         _discard(checkpoint)
     lines = placement_lines(lowered.placement) if lowered.placement else ()
     return replace(quantized, placement=lowered.placement, notes=(*lines, *quantized.notes))
+
+
+def note_outputs(model: onnx.ModelProto, on_note: Note | None) -> None:
+    """Say of a model of several outputs which one is trained and scored."""
+    first, *others = (value.name for value in model.graph.output)
+    if others and on_note:
+        on_note(
+            f"Note: the model has {1 + len(others)} outputs. The first, {first!r}, is trained and scored; "
+            f"{', '.join(map(repr, others))} follow{'s' if len(others) == 1 else ''} untrained."
+        )
 
 
 def lower_and_place(
@@ -295,7 +313,9 @@ def _trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.Gr
     """Import a model to train it: data checked first, threads set."""
     _check_trainable(model, task)
     torch.set_num_threads(threads or default_threads())
-    return to_torch(model)
+    module = to_torch(model)
+    check_runs(module, task.input_shape)
+    return module
 
 
 def _teacher(model: onnx.ModelProto | None, threads: int | None, weight: float) -> Callable[[Tensor], Tensor] | None:

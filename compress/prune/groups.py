@@ -17,8 +17,10 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch_pruning.dependency import index_mapping
 
-from compress.errors import PlanError
+from compress.errors import PlanError, reason
+from compress.graph import check_runs
 from compress.prune.channels import ChannelGroup, Member, is_depthwise, unsupported_reason
 from compress.prune.exactness import exact_groups
 from compress.prune.recurrent import find_units
@@ -49,8 +51,8 @@ def survey_channels(
 
     Protected are: channels that reach the output with nothing but element-wise operations, pooling or concatenation
     between (the logits, the map of a detector), convolutions in groups, whatever normalises over channels, the groups
-    that hold a layer named in `protect`, and recurrent layers' units that anything but a convolution, a linear or
-    another recurrent layer reads (see `compress.prune.recurrent`).
+    that hold a layer named in `protect`, recurrent layers' units that anything but a convolution, a linear or
+    another recurrent layer reads (see `compress.prune.recurrent`), and whatever torch-pruning fails on.
 
     Args:
         module: any module that takes images [N, C, H, W]; it is left as it was.
@@ -60,18 +62,21 @@ def survey_channels(
 
     Raises:
         PlanError: `protect` names a layer that the module does not have.
+        ModelError: the module does not run on such an image.
     """
     _check_names(module, protect)
+    check_runs(module, input_shape)
     traced = _Traced(module, input_shape)
     found: list[ChannelGroup] = []
     protected: dict[str, str] = {}
-    for members in traced.groups():
-        group = _as_group(members, traced)
-        reason = _reason_to_protect(group, traced, protect)
-        if reason:
-            protected[group.name] = reason
+    for group in traced.groups():
+        why = _reason_to_protect(group, traced, protect)
+        if why:
+            protected[group.name] = why
         else:
             found.append(group)
+    coupled = {member.layer for group in found for member in group.members if member.side == "out"}
+    protected |= {name: why for name, why in traced.unfollowed.items() if name not in coupled | protected.keys()}
     if recurrent:
         _add_units(module, input_shape, protect, found, protected)
     exact = exact_groups(module, input_shape, found)
@@ -94,7 +99,7 @@ def _add_units(
         if group.name not in protect:
             found.append(group)
             protected.pop(group.name, None)
-    protected.update({name: reason for name, reason in units.protected.items() if name not in protect})
+    protected.update({name: why for name, why in units.protected.items() if name not in protect})
 
 
 class _Traced:
@@ -108,16 +113,52 @@ class _Traced:
         self._names |= {id(layer): name for name, layer in self.module.named_modules() if id(layer) not in self._names}
         self._names |= {id(tensor): name for name, tensor in self.module.named_parameters()}
         image = torch.zeros(1, *input_shape, device=next((p.device for p in self.module.parameters()), None))
-        self._order = _execution_order(self.module, image, self._names)
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of bare parameters, which are handled
-            self._graph = torch_pruning.DependencyGraph().build_dependency(self.module, image, verbose=False)
-        self.output_layers = self._layers_before_output()
+        self._order: dict[str, int] = {}
+        self.unfollowed: dict[str, str] = {}
+        """Layers whose channels torch-pruning fails to follow, and why."""
+        self.output_layers: set[str] = set()
+        self._graph = torch_pruning.DependencyGraph()
+        self._graph.module2node = {}
+        self._broken: dict[int, Exception] = {}
+        """id of torch-pruning's nodes whose channels it cannot number -> why."""
+        try:
+            self._order = _execution_order(self.module, image, self._names)
+            with torch.enable_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it warns of bare parameters, which are handled
+                try:
+                    self._graph.build_dependency(self.module, image, verbose=False)
+                except Exception:
+                    if not self._graph.module2node:
+                        raise
+                    self._broken = _number_channels(self._graph)  # the last step, which fails as a whole
+            self.output_layers = self._layers_before_output()
+        except Exception as error:  # on networks that it does not know it fails in any way
+            self._graph.module2node = {}
+            layers = (layer for layer in self.module.modules() if isinstance(layer, _WEIGHTED))
+            self.unfollowed = {self._names[id(layer)]: _cannot_follow(error) for layer in layers}
 
-    def groups(self) -> Iterator[list[Member]]:
-        """Every group that torch-pruning finds, its root first."""
-        for group in self._graph.get_all_groups(ignored_layers=[], root_module_types=list(_WEIGHTED)):
-            yield _members_of(group, self)
+    def groups(self) -> Iterator[ChannelGroup]:
+        """Every group that torch-pruning can follow, once; the others are then in `unfollowed`.
+
+        As its `get_all_groups`, which loses all groups that come after one it fails on.
+        """
+        seen: set[int] = set()
+        for layer in list(self._graph.module2node):
+            if not isinstance(layer, _WEIGHTED) or id(layer) in seen:
+                continue
+            try:
+                pruner = self._graph.get_pruner_of_module(layer)
+                channels = list(range(pruner.get_out_channels(layer)))
+                found = self._graph.get_pruning_group(layer, pruner.prune_out_channels, channels)
+                for node in (node for item in found for node in (item.dep.source, item.dep.target)):
+                    if id(node) in self._broken:
+                        raise self._broken[id(node)]
+                group = _as_group(_members_of(found, self), self)
+            except Exception as error:  # e.g. ZeroDivisionError where channels are shuffled
+                self.unfollowed[self._names[id(layer)]] = _cannot_follow(error)
+                continue
+            seen |= {id(item.dep.target.module) for item in found if self.is_output_channel_fn(item.dep.handler)}
+            yield group
 
     def name_of(self, part: Any) -> str | None:
         """The name a layer or tensor has in the original module; None for torch-pruning's own operations."""
@@ -178,6 +219,37 @@ class _RecurrentStandIn(nn.Module):
         layers, units = self.state_sizes
         hidden = steps.new_zeros(layers, steps.shape[self.batch_dim], units)
         return self.linear(steps), (hidden, hidden.clone()) if self.has_cell_state else hidden
+
+
+class _Part:
+    """torch-pruning's graph as if it held one node."""
+
+    def __init__(self, graph: Any, layer: Any) -> None:
+        self._graph = graph
+        self.module2node = {layer: graph.module2node[layer]}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._graph, name)
+
+
+def _number_channels(graph: Any) -> dict[int, Exception]:
+    """Number channels across concatenations and the like node by node, where torch-pruning fails on all together.
+
+    Returns:
+        id of each node that it fails on -> why.
+    """
+    broken: dict[int, Exception] = {}
+    for layer, node in graph.module2node.items():
+        try:
+            index_mapping.update_index_mapping(_Part(graph, layer))
+        except Exception as error:  # any kind: it takes for granted how networks look
+            broken[id(node)] = error
+            node.type = torch_pruning.ops.OPTYPE.ELEMENTWISE  # else every search for a group would try it again
+    return broken
+
+
+def _cannot_follow(error: Exception) -> str:
+    return f"has channels that torch-pruning cannot follow ({reason(error)})"
 
 
 def _replace_recurrent(module: nn.Module) -> dict[int, str]:
@@ -277,9 +349,9 @@ def _reason_to_protect(group: ChannelGroup, traced: _Traced, protect: Collection
         return "has a single channel"
     for member in group.members:
         layer = traced.original(member.layer)
-        reason = unsupported_reason(layer, member.side) if layer is not None else ""
-        if reason:
-            return f"{member.layer} {reason}"
+        why = unsupported_reason(layer, member.side) if layer is not None else ""
+        if why:
+            return f"{member.layer} {why}"
     if not any(member.side == "in" for member in group.members):
         return "no layer reads it"
     return ""

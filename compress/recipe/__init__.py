@@ -3,6 +3,7 @@
 from compress.recipe.load import load_recipe
 from compress.recipe.replace_step import ReplaceStep
 from compress.recipe.schema import (
+    CHANNELS,
     KEYS_OF,
     CompareSettings,
     DataSettings,
@@ -20,6 +21,7 @@ from compress.recipe.schema import (
 from compress.recipe.values import Step
 
 __all__ = [
+    "CHANNELS",
     "KEYS_OF",
     "CompareSettings",
     "DataSettings",

@@ -225,6 +225,8 @@ STEPS: dict[str, type[Step]] = {
 
 INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320), "detection": (3, 640, 640)}
 """(C, H, W) that PP-OCR v2's models are fed; detectors take any size."""
+CHANNELS = 3
+"""Of the images that the tasks feed: blue, green and red."""
 KEYS_OF = {
     "classification": ("directions", "labels"),
     "recognition": ("charset", "use_space", "widths"),
@@ -256,6 +258,10 @@ class TaskSettings(_Settings):
         tuple[Positive, ...] | None,
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
         _rule(lambda v: v is None or len(v) == 3, "Must be [channels, height, width]. Use e.g. [3, 48, 192]."),
+        _rule(
+            lambda v: v is None or v[0] == CHANNELS,
+            f"Must have {CHANNELS} channels: images are fed in colour. Use e.g. [3, 48, 192].",
+        ),
     ] = Field(
         None,
         description="channels, height and width that the model is fed, and measured with; default [3, 48, 192] for "
@@ -352,6 +358,17 @@ class DataSettings(_Settings):
         (),
         description="folders of images, or label lists, of any other kind, whose labels are not looked at: training "
         "keeps what the original model says of them, beside what it learns from `train`",
+    )
+    max_skipped: Annotated[Float, _rule(lambda v: 0 <= v <= 1, "Must be a share in [0, 1]. Use e.g. 0.01.")] = Field(
+        0.01,
+        description="largest share of a list's images, and of its regions, that may be skipped as they are missing or "
+        "cannot be used",
+    )
+    root: Path | None = Field(
+        None, description="folder that paths in label lists may lead into; default each list's own folder alone"
+    )
+    allow_overlap: Flag = Field(
+        False, description="let `val` share images with `train` or `unlabelled`, which is an error otherwise"
     )
 
     @model_validator(mode="after")

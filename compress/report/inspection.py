@@ -1,6 +1,6 @@
 """What `inspect` finds in a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from compress.artifacts import Cost
 
@@ -26,3 +26,5 @@ class Inspection:
     """Operator -> how many."""
     cost: Cost
     groups: tuple[GroupSummary, ...]
+    untrained: dict[str, str] = field(default_factory=dict)
+    """Constants of the arithmetic between layers that training leaves as they are -> why."""

@@ -15,6 +15,7 @@ from compress.artifacts import (
     Parity,
     Reading,
     Report,
+    Score,
     Sensitivity,
     SetResult,
     StageResult,
@@ -78,8 +79,7 @@ def test_sets(report: Report) -> tuple[SetResult, ...]:
 
 def _last(report: Report, one: SetResult) -> Figure:
     """The metric of the run's last file on a set."""
-    last = report.stages[-1]
-    return one.stages[last.stage][last.score.name]
+    return one.stages[report.stages[-1].stage][one.metric]
 
 
 def headlines(report: Report) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def headlines(report: Report) -> tuple[str, ...]:
         return ()
     stage, names = report.stages[-1].stage, _figure_names(report)
     return tuple(
-        f"{stage} on {set_name(one)}, {one.images} images: "
+        f"{stage} on {set_name(one)}, {images_of(one.images, one.skipped)}: "
         + "; ".join(
             f"{name} {with_interval(figures[name])}, drop {drop_with_interval(figures[name])}"
             for name in names
@@ -99,10 +99,10 @@ def headlines(report: Report) -> tuple[str, ...]:
 
 
 def _figure_names(report: Report) -> tuple[str, ...]:
-    """Figures of the sets, the metric first."""
-    names = {name for one in report.sets for figures in one.stages.values() for name in figures}
-    metric = report.stages[0].score.name if report.stages else ""
-    return tuple(sorted(names, key=lambda name: (name != metric, name)))
+    """Figures of the sets, their metrics first: the test sets' one, then the validation's, where that is another."""
+    sets = (*test_sets(report), *report.sets)
+    names = {name for one in sets for figures in one.stages.values() for name in figures}
+    return tuple(dict.fromkeys((*(one.metric for one in sets), *sorted(names))))
 
 
 def set_name(one: SetResult) -> str:
@@ -110,13 +110,13 @@ def set_name(one: SetResult) -> str:
     return VALIDATION if one.name == VAL else one.name
 
 
-def set_table(report: Report, figures_at_most: int | None = None) -> Table:
+def set_table(report: Report, metrics_alone: bool = False) -> Table:
     """Every file on every set, with 95 % intervals; the test set where the last file loses most first, validation last.
 
     Without rows where no score says anything of single images, and there are no test sets: the stages' table has it.
     """
     sets = (*test_sets(report), *(one for one in report.sets if one.name == VAL))
-    names = _figure_names(report)[:figures_at_most]
+    names = tuple(dict.fromkeys(one.metric for one in sets)) if metrics_alone else _figure_names(report)
     rows = tuple(
         (one.name, stage.stage, *_figure_cells(one.stages[stage.stage], names))
         for one in sets
@@ -144,7 +144,9 @@ def set_lines(report: Report) -> tuple[str, ...]:
     """What the table of sets says, and what each set is."""
     if not set_table(report).rows:
         return ()
-    sizes = ", ".join(f"{set_name(one)}: {one.images} images" for one in (*test_sets(report), *report.sets[:1]))
+    sizes = ", ".join(
+        f"{set_name(one)}: {images_of(one.images, one.skipped)}" for one in (*test_sets(report), *report.sets[:1])
+    )
     return (
         "In brackets: 95 % intervals, from a bootstrap over images. drop: against the original, its interval from both "
         "files on the same resampled images.",
@@ -332,6 +334,26 @@ def reading(value: Reading) -> str:
     return "(unusable output)" if value.text is None else value.text or "(nothing)"
 
 
+def images_of(count: int, skipped: Sequence[str]) -> str:
+    """How many images a metric is of, and what of the data was skipped.
+
+    >>> images_of(19, ["1 of 20 images skipped"]), images_of(20, [])
+    ('19 images (1 of 20 images skipped)', '20 images')
+    """
+    return f"{count} images" + (f" ({'; '.join(skipped)})" if skipped else "")
+
+
+def scored(score: Score) -> str:
+    """What a score is of, as `images_of`."""
+    return images_of(score.count, score.skipped)
+
+
+def scored_line(report: Report) -> str:
+    """What the metrics of a run are of; empty where nothing was skipped."""
+    score = report.stages[-1].score if report.stages else None
+    return f"{score.name} on {scored(score)}" if score and score.skipped else ""
+
+
 def postprocessing_line(settings: Mapping[str, float]) -> str:
     """What follows the model, as it was set; empty where nothing can be.
 
@@ -387,8 +409,14 @@ def milliseconds(latency: Latency) -> str:
 def parity(value: Parity) -> str:
     """The largest difference of an integer tensor in steps, and the mean one of the outputs; optimisation off / on.
 
+    Where they were measured, also the largest share of a tensor's values that differ, and the largest bias, of both.
+
     >>> parity(Parity(0.02, 0.001, 0.03, 0.002, 1.0, 1.0, 32, 1.0, 1.0))
     '1.0 / 1.0 steps, outputs 0.0010 / 0.0020'
+    >>> parity(Parity(0.02, 0.001, 0.03, 0.002, 1.0, 1.0, 32, 1.0, 1.0, max_share=0.0011, max_bias=-0.0004))
+    '1.0 / 1.0 steps (at most 0.11% of values, bias -0.0004), outputs 0.0010 / 0.0020'
     """
     steps = f"{value.max_steps:.1f} / {value.max_steps_optimised:.1f} steps"
+    if value.max_share is not None and value.max_bias is not None:
+        steps += f" (at most {value.max_share:.2%} of values, bias {value.max_bias:+.4f})"
     return f"{steps}, outputs {value.mean_abs:.4f} / {value.mean_abs_optimised:.4f}"

@@ -21,11 +21,13 @@ def print_report(report: Report, console: Console) -> None:
     if scoring := tables.postprocessing_line(report.postprocessing):
         console.print(Text(scoring))
     if tables.test_sets(report):
-        print_table(tables.set_table(report, 1), console, caption=" ".join(tables.set_lines(report)))
+        print_table(tables.set_table(report, metrics_alone=True), console, caption=" ".join(tables.set_lines(report)))
     for line in tables.headlines(report):
         console.print(Text(line))
     threads = {stage.latency.threads for stage in report.stages if stage.latency}
     print_table(_without(tables.stage_table(report), "parity", "file"), console, caption=_thread_note(threads))
+    if skipped := tables.scored_line(report):
+        console.print(Text(skipped))
     for stage in report.stages:
         if stage.parity:
             console.print(Text(f"{stage.stage} file against its network: {tables.parity(stage.parity)}"))
@@ -59,6 +61,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     console.print(Text(f"operators: {ops}"))
     if cost.uncounted:
         console.print(Text(f"not counted in MACs: {', '.join(cost.uncounted)}"))
+    for reason in sorted(set(inspection.untrained.values())):
+        names = ", ".join(name for name, why in inspection.untrained.items() if why == reason)
+        console.print(Text(f"constants that are not trained ({reason}): {names}"))
     rows = tuple((g.name, str(g.channels), f"{g.macs_share:.1%}", g.protected or "") for g in inspection.groups)
     print_table(Table("Channel groups", ("group", "channels", "share of MACs", "not pruned because"), rows), console)
 

@@ -77,7 +77,8 @@ def fit(
     first of equal ones).
 
     Args:
-        module: any network of one image input; changed.
+        module: any network of one image input; changed. Of several outputs the first is trained, as it is what is
+            scored; what leads to the others alone keeps its weights.
         batches: epoch (from 1) -> its batches, the same ones every time it is asked.
         steps_per_epoch: number of batches in an epoch.
         loss: (outputs, batch) -> mean loss.
@@ -188,7 +189,8 @@ def _step(
 ) -> float:
     """One update; returns the loss. Nothing is updated when it is not finite."""
     images = batch.images.contiguous(memory_format=torch.channels_last)
-    outputs = module(images)
+    made = module(images)
+    outputs = made[0] if isinstance(made, tuple) else made
     value = loss(outputs, batch)
     if teacher is not None and distillation_loss is not None and distill > 0:
         with torch.no_grad():

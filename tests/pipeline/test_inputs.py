@@ -202,6 +202,12 @@ def test_options_of_another_task_are_refused_not_ignored(kind: str, options: dic
         make_task(kind, train=(), val=(), **options)
 
 
+@pytest.mark.parametrize("kind", ["classification", "recognition", "detection"])
+def test_images_are_fed_in_colour(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=r"--input: got 1 channels\. .* Must be 3,height,width\."):
+        make_task(kind, train=(), val=(), input_shape=(1, 32, 96), charset=tmp_path if kind == "recognition" else None)
+
+
 def test_recognition(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "dict.txt").write_text("a\nb\n")
     val = [folder / "val" / "labels.txt"]

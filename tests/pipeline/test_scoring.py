@@ -175,6 +175,23 @@ def test_without_test_sets_the_validation_data_has_its_interval(inputs: Path) ->
     assert "accuracy" in tables.stage_table(report).header
 
 
+def test_a_run_without_labels_is_judged_by_labelled_test_sets(inputs: Path) -> None:
+    """Validation is agreement with the original; test sets are accuracy, and gates and headlines are of them."""
+    data = {"images": str(inputs / "train"), "test": TESTS}
+    gates = {"metric_drop": {"val": 1.0}, "metric_min": 0.001, "worst_set": {"accuracy": 1.0}}
+    report = run_recipe(recipe(inputs, "unlabelled", data=data, gates=gates), "")
+    assert [one.metric for one in report.sets] == ["agreement (class)", "accuracy", "accuracy"]
+    assert report.sets[0].stages["baseline"]["agreement (class)"].value == 1.0
+    worst = min((one.stages["int8"]["accuracy"].value, one.name) for one in report.sets[1:])
+    assert [(gate.measured, gate.on) for gate in report.gates if gate.name == "metric_min"] == [worst]
+    assert all(re.search(r"images: accuracy \d", line) for line in tables.headlines(report))
+    table = tables.set_table(report, metrics_alone=True)
+    assert table.header[2:] == ("accuracy [95 %]", "drop [95 %]", "agreement (class) [95 %]", "drop [95 %]")
+    assert [row[2] == "-" for row in table.rows] == [row[0] == VAL for row in table.rows]
+    for text in (in_terminal(report), render_markdown(report), Page(render_html(report)).text):
+        assert "agreement (class)" in text
+
+
 # --- figures made up --------------------------------------------------------------------------------------------------
 
 

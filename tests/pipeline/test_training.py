@@ -59,6 +59,39 @@ def test_finetuned_file_scores_what_is_said(model: onnx.ModelProto, task: Task, 
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
+class TwoOutputs(tiny.Tiny):
+    """A network that also gives its features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = torch.nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        return super().forward(x), self.features(x)
+
+
+def test_of_several_outputs_the_first_is_trained(task: Task, tmp_path: Path) -> None:
+    """Fine-tuned, distilled and quantised: the other's layer keeps its weights."""
+    torch.manual_seed(0)
+    module = TwoOutputs()
+    model = from_torch(module, torch.zeros(1, *tiny.SHAPE))
+    notes: list[str] = []
+    score = finetune(model, task, tmp_path / "f.onnx", teacher=model, on_note=notes.append)
+    assert score.metric >= score_model(model, task, 1).metric
+    assert len(notes) == 1
+    assert notes[0].startswith("Note: the model has 2 outputs. The first, 'output', is trained and scored; ")
+    trained = dict(to_torch(read_model(tmp_path / "f.onnx")).named_parameters())
+    kept = [weight for weight in trained.values() if weight.shape == module.features.weight.shape]
+    assert any(torch.equal(weight, module.features.weight) for weight in kept)
+    assert quantize(model, task, tmp_path / "q.onnx").parity.agreement > 0.9
+
+
+def test_a_model_of_one_channel(task: Task, tmp_path: Path) -> None:
+    grey = from_torch(torch.nn.Conv2d(1, 2, 1), torch.zeros(1, 1, 16, 32))
+    with pytest.raises(DataError, match=r"input shape \[None, 1, None, None\] does not fit classification"):
+        finetune(grey, task, tmp_path / "f.onnx")
+
+
 def test_one_seed_one_file(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
     """Rising metrics, so that the last epoch is kept; another seed sees other crops."""
     calls = iter(range(100))

@@ -137,6 +137,40 @@ class Shuffled(nn.Module):
         return self.head(torch.relu(self.conv2(x)))
 
 
+class Regrouped(nn.Module):
+    """ShuffleNet's shuffle as torchvision's older exports spell it; torch-pruning divides by zero on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 6, 1)
+        self.head = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv1(x))
+        n, c, h, w = x.shape
+        halves = x.reshape(n * c // 2, 2, h * w).permute(1, 0, 2).reshape(2, -1, c // 2, h, w)
+        x = torch.cat([halves[0], halves[1]], 1)
+        return self.head(torch.relu(self.conv2(x)))
+
+
+class ShuffledTwice(nn.Module):
+    """Parts joined, shuffled and added to; torch-pruning adds a number to None on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 6, 1)
+        self.head = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = torch.relu(self.conv1(x)).chunk(2, 1)
+        x = torch.cat([first, second * 2], 1)
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return self.head(torch.relu(self.conv2(x)))
+
+
 class Grouped(nn.Module):
     """A convolution in two groups between ordinary ones."""
 

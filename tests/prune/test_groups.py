@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from compress.errors import PlanError
+from compress.errors import ModelError, PlanError
+from compress.prune import groups
 from compress.prune.channels import remove_channels, silence_channels
 from compress.prune.groups import find_groups, survey_channels
 from compress.prune.scoring import lowest_channels
@@ -261,6 +262,30 @@ def test_channels_that_cannot_be_followed_are_protected_not_pruned_wrongly() -> 
     survey = survey_channels(nets.initialise(nets.Shuffled()), SHAPE)
     assert [group.name for group in survey.groups] == ["conv2"]
     assert "change more than their own contribution" in survey.protected["conv1"]
+
+
+@pytest.mark.parametrize("network", [nets.Regrouped, nets.ShuffledTwice])
+def test_only_the_channels_that_torch_pruning_fails_on_are_protected(network: type[nn.Module]) -> None:
+    survey = survey_channels(nets.initialise(network()), SHAPE)
+    assert [group.name for group in survey.groups] == ["conv2"]
+    assert survey.protected["head"] == "defines the output"
+    assert "torch-pruning cannot follow (" in survey.protected["conv1"]
+
+
+def test_a_network_that_torch_pruning_cannot_trace_is_protected_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("grad_fn")
+
+    monkeypatch.setattr(groups.torch_pruning.DependencyGraph, "build_dependency", fail)
+    survey = survey_channels(nets.initialise(nets.Plain()), SHAPE)
+    assert survey.groups == []
+    assert survey.protected.keys() == {"conv1", "conv2", "fc"}
+    assert "torch-pruning cannot follow (KeyError: 'grad_fn')" in survey.protected["fc"]
+
+
+def test_a_network_that_does_not_run_on_such_an_image() -> None:
+    with pytest.raises(ModelError, match=r"on an image of 3 x 8 x 13 \(RuntimeError: mat1.*Check the input"):
+        survey_channels(nets.Flattened(), (3, 8, 13))
 
 
 def test_channels_that_are_normalised_together_are_protected() -> None:
