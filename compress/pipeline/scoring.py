@@ -14,6 +14,7 @@ from compress.artifacts import VAL, Figure, Interval, Score, Scored, SetResult
 from compress.data.labels import ListRules
 from compress.data.overlap import check_overlap
 from compress.errors import ArtifactError, DataError
+from compress.graph import deployed_files
 from compress.measure.intervals import bootstrap, interval
 from compress.measure.machine import machine_info
 from compress.pipeline.inputs import examine_model, held_out_task
@@ -96,7 +97,8 @@ def _score_file(run: Run, task: Task, name: str, stage: str, file: Path, judge: 
     """Score a file, or take what is kept of it."""
     kept = run.recipe.out / FOLDER / f"{name}.{stage.replace(' ', '_')}.json"
     runtime = machine_info().versions.get("onnxruntime", "")
-    identity = artifacts.fingerprint(file.read_bytes(), task.fingerprint(), run.threads, runtime)
+    content = (one.read_bytes() for one in deployed_files(file))
+    identity = artifacts.fingerprint_each([*content, task.fingerprint(), run.threads, runtime])
     if not judge and (found := _load_scored(kept)) is not None and found.fingerprint == identity:
         return Examination(found.score, (), {figure: np.array(rows) for figure, rows in found.tallies.items()})
     examination = examine_model(file, task, run.threads)

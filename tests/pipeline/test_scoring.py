@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from compress import artifacts
 from compress.artifacts import VAL, Report, Score
 from compress.data.synthetic import write_dataset
 from compress.errors import DataError
+from compress.graph import read_model
 from compress.measure.intervals import share_tallies
 from compress.pipeline import run_recipe, scoring
+from compress.pipeline.inputs import recipe_task
 from compress.pipeline.results import check_gates
 from compress.pipeline.scoring import compare_files
+from compress.pipeline.state import Run
 from compress.report import render_html, render_markdown, tables
 from compress.tasks.base import Examination
 from tests.pipeline import tiny
@@ -102,6 +106,30 @@ def test_what_changed_is_scored_again(inputs: Path, done: Report, monkeypatch: p
     near = report.sets[2].fingerprint
     assert scored == [near] * 4  # the damaged one, and the three of another list
     assert report.sets[2].stages == report.sets[1].stages
+
+
+def test_weights_beside_a_model_are_part_of_what_was_scored(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, file = read_model(inputs / "model.onnx"), tmp_path / "model.onnx"
+    onnx.save_model(model, file, save_as_external_data=True, location="weights.data", size_threshold=0)
+    scored = []
+
+    def counted(file: Any, task: Any, threads: int) -> Examination:
+        scored.append(file)
+        return Examination(Score(0.5, "accuracy", 2), (), {})
+
+    monkeypatch.setattr(scoring, "examine_model", counted)
+    given = recipe(inputs)
+    task = recipe_task(given)
+    run = Run(given.model_copy(update={"out": tmp_path / "out"}), task, model, model, 1, None)
+    for _ in range(2):
+        scoring.score_set(run, task, VAL, {"baseline": file})
+    assert len(scored) == 1
+    weights = tmp_path / "weights.data"
+    weights.write_bytes(bytes(len(weights.read_bytes())))
+    scoring.score_set(run, task, VAL, {"baseline": file})
+    assert len(scored) == 2
 
 
 @pytest.mark.parametrize(
