@@ -258,3 +258,21 @@ def test_the_set_of_an_open_gate_is_named_in_the_table(done: Report) -> None:
     gates = check_gates({"metric_min": 0.4, "metric_min.good": 0.4}, RESULTS, sets())
     rows = tables.gate_table(dataclasses.replace(done, gates=gates)).rows
     assert [row[:2] for row in rows] == [("metric_min (bad)", ">= 0.4"), ("metric_min.good", ">= 0.4")]
+
+
+@pytest.mark.parametrize("known", ["train", "val"])
+def test_images_of_a_test_set_that_something_was_learned_from_or_chosen_by(inputs: Path, known: str) -> None:
+    """Found by content before anything is trained, and named; allowed, it stands in the report."""
+    folder = inputs / f"like_{known}"
+    write_dataset(folder, 3, 5)
+    image = sorted((folder / "images").iterdir())[0]
+    image.write_bytes(sorted((inputs / known / "images").iterdir())[4].read_bytes())
+    tests = {"near": "near/labels.txt", "like": f"{folder.name}/labels.txt"}
+    said = f"data.test.like: 1 of 3 images are in {known}, too, the first is {image} "
+    given = recipe(inputs, f"out_{known}", tests)
+    with pytest.raises(DataError, match=re.escape(said)):
+        run_recipe(given, "")
+    assert not (given.out / "int8.onnx").exists()
+    data = given.data.model_copy(update={"allow_overlap": True})
+    report = run_recipe(given.model_copy(update={"data": data}), "")
+    assert [note for note in report.notes if note.startswith(said)]
