@@ -11,8 +11,18 @@ def reason(error: BaseException) -> str:
     >>> reason(ValueError("axis 3\\nis out of range."))
     'ValueError: axis 3'
     """
+    line = first_line(error)
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that is not empty, without a full stop and not too long.
+
+    >>> first_line(ValueError("\\n  axis 3 is out of range.\\nmore"))
+    'axis 3 is out of range'
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+    return lines[0][:300].rstrip(".") if lines else ""
 
 
 class ModelError(CompressError):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from compress.errors import CompressError
 from compress.recipe.problems import describe, key_of
 from compress.recipe.schema import DataSettings, PruneStep, TaskSettings
+from compress.recipe.values import MAX_THREADS
 
 M = TypeVar("M", bound=BaseModel)
 Shape = tuple[int, int, int]
@@ -169,8 +170,10 @@ Protect = Annotated[
     typer.Option("--protect", help="layer never to prune; may be repeated, * matches any text.", metavar="NAME"),
 ]
 Recurrent = Annotated[bool | None, setting(PruneStep, "recurrent", "--recurrent/--no-recurrent")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="of everything random.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default every core.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="of everything random.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="CPU threads; default every core.")
+]
 Teacher = Annotated[
     str | None,
     typer.Option("--teacher", help="model whose outputs to stay near, usually the original; default none."),

@@ -2,7 +2,7 @@
 
 from compress.graph.entry import from_torch
 from compress.graph.load import deployed_bytes, deployed_files, is_quantised, load_model, read_model, save_model
-from compress.graph.running import check_runs
+from compress.graph.running import check_runs, run_quietly
 from compress.graph.to_torch import to_torch
 from compress.graph.write import to_onnx
 
@@ -14,6 +14,7 @@ __all__ = [
     "is_quantised",
     "load_model",
     "read_model",
+    "run_quietly",
     "save_model",
     "to_onnx",
     "to_torch",

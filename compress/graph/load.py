@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_model
 
 from compress.artifacts import write_atomic
-from compress.errors import ModelError
+from compress.errors import CompressError, ModelError, first_line
 from compress.graph.canonical import canonicalise
 
 HALF = {"float16", "bfloat16"}
@@ -51,13 +51,16 @@ def read_model(path: Path) -> onnx.ModelProto:
     if weight_files:
         try:
             load_external_data_for_model(model, str(path.parent.resolve()))
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            raise ModelError(f"{path}: external weights cannot be read ({error}). Export the model again.") from error
+        except (MemoryError, CompressError):
+            raise
+        except Exception as error:  # of files, sizes and offsets that make no sense, in many kinds
+            raise ModelError(
+                f"{path}: external weights cannot be read ({first_line(error)}). Export the model again."
+            ) from error
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path}: not a valid ONNX model ({reason}). Export it again.") from error
+    except Exception as error:  # beside ValidationError also what Python makes of its messages, of any bytes
+        raise ModelError(f"{path}: not a valid ONNX model ({first_line(error)}). Export it again.") from error
     return model
 
 
@@ -117,6 +120,12 @@ def is_quantised(model: onnx.ModelProto) -> bool:
         or node.op_type.endswith("NBits")
         for node in model.graph.node
     )
+
+
+def type_name(kind: int) -> str:
+    """What a type of elements is called, e.g. float16; of a number that ONNX does not know, that number."""
+    known = kind in onnx.TensorProto.DataType.values()
+    return str(onnx.TensorProto.DataType.Name(kind)).lower() if known else f"type {kind}"
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
@@ -220,4 +229,4 @@ def _tensors_of(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
 
 
 def _type_name(tensor: onnx.TensorProto) -> str:
-    return str(onnx.TensorProto.DataType.Name(tensor.data_type)).lower()
+    return type_name(tensor.data_type)

@@ -15,6 +15,7 @@ from torch import nn
 
 from compress.graph import layers, modules
 from compress.graph.importer import Attributes, Handler, Importer, Unsupported
+from compress.graph.load import type_name
 
 Pair = tuple[int, int]
 
@@ -160,7 +161,7 @@ def _cast(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
     # Float64 appears in the arithmetic of sizes alone, where float32 is as good.
     kinds = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: torch.float32}
     if at["to"] not in kinds:
-        raise Unsupported(f"to {onnx.TensorProto.DataType.Name(at['to']).lower()}")
+        raise Unsupported(f"to {type_name(at['to'])}")
     return g.call(node, torch.Tensor.to, g.value(node.input[0]), kinds[at["to"]])
 
 

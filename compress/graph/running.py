@@ -1,6 +1,8 @@
 """Run an imported module once, so that what it cannot compute is one clear error, with the node's name."""
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,7 +21,8 @@ def check_runs(module: nn.Module, input_shape: Sequence[int]) -> None:
     run = _Naming(module) if isinstance(module, fx.GraphModule) else None
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PyTorch advises is for those who run the network in earnest
             image = torch.zeros(1, *input_shape, device=device)
             module(image) if run is None else run.run(image)
     except (CompressError, MemoryError):
@@ -33,6 +36,11 @@ def check_runs(module: nn.Module, input_shape: Sequence[int]) -> None:
     finally:
         for part, mode in modes.items():
             part.training = mode
+
+
+def run_quietly(module: nn.Module, image: Tensor) -> Any:
+    """What a module computes of an image; if it fails, without the source that an fx module prints to stderr then."""
+    return fx.Interpreter(module).run(image) if isinstance(module, fx.GraphModule) else module(image)
 
 
 class _Naming(fx.Interpreter):

@@ -17,6 +17,7 @@ from compress.data.labels import ListRules
 from compress.errors import CompressError, DataError, ModelError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.graph.constants import free_constants
+from compress.graph.load import type_name
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.measure.runtime import Session
 from compress.measure.runtimes import open_runner
@@ -395,7 +396,7 @@ def _out_channels(module: nn.Module, name: str) -> int:
 
 def _describe(value: onnx.ValueInfoProto) -> str:
     tensor = value.type.tensor_type
-    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    kind = type_name(tensor.elem_type)
     kind = {"float": "float32"}.get(kind, kind)
     dims = ", ".join(dim.dim_param or str(dim.dim_value) for dim in tensor.shape.dim)
     return f"{value.name} {kind} [{dims}]"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from compress.graph import run_quietly
 from compress.prune.channels import ChannelGroup, remove_channels, silence_channels
 from compress.prune.scoring import lowest_channels
 
@@ -37,9 +38,9 @@ def _is_exact(module: nn.Module, input_shape: tuple[int, int, int], groups: list
     image = torch.randn(1, *input_shape, generator=generator).to(next((p.device for p in module.parameters()), "cpu"))
     try:
         pruned = _layer_outputs(remove_channels(module, groups, removed), image)
-    except Exception:  # shapes that no longer fit fail in any way, and what cannot be removed is not exact
+        silent = _layer_outputs(silence_channels(module, groups, removed), image)
+    except Exception:  # shapes or indices that do not fit fail in any way, and what cannot be removed is not exact
         return False
-    silent = _layer_outputs(silence_channels(module, groups, removed), image)
     gone = _removed_outputs(groups, removed)
     return pruned.keys() == silent.keys() and all(
         _same(pruned[name], _drop(silent[name], gone.get(name, ()), pruned[name])) for name in pruned
@@ -72,7 +73,7 @@ def _layer_outputs(module: nn.Module, image: Tensor) -> dict[str, Tensor]:
             layer.register_forward_hook(keep(name, isinstance(layer, _ConvNd)))
     module.eval()
     with torch.no_grad():
-        result = module(image)
+        result = run_quietly(module, image)
     for place, tensor in enumerate(result if isinstance(result, tuple | list) else (result,)):
         outputs[f"output {place}"] = tensor
     return outputs

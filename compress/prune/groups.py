@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch_pruning.dependency import index_mapping
 
 from compress.errors import PlanError, reason
-from compress.graph import check_runs
+from compress.graph import check_runs, run_quietly
 from compress.prune.channels import ChannelGroup, Member, is_depthwise, unsupported_reason
 from compress.prune.exactness import exact_groups
 from compress.prune.recurrent import find_units
@@ -126,7 +126,8 @@ class _Traced:
             with torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it warns of bare parameters, which are handled
                 try:
-                    self._graph.build_dependency(self.module, image, verbose=False)
+                    # Without forward_fn it first takes the batch apart, and tries the single image.
+                    self._graph.build_dependency(self.module, image, forward_fn=run_quietly, verbose=False)
                 except Exception:
                     if not self._graph.module2node:
                         raise
@@ -284,7 +285,7 @@ def _execution_order(module: nn.Module, image: Tensor, names: dict[int, str]) ->
     hooks = [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, _WEIGHTED)]
     try:
         with torch.no_grad():
-            module(image)
+            run_quietly(module, image)
     finally:
         for hook in hooks:
             hook.remove()

@@ -23,6 +23,7 @@ from compress.recipe.values import (
     Side,
     Step,
     Text,
+    Threads,
 )
 from compress.recipe.values import Settings as _Settings
 from compress.recipe.values import one_or_many as _one_or_many
@@ -385,7 +386,7 @@ class CompareSettings(_Settings):
     """What the report measures beside the run's own files."""
 
     onnxruntime: Flag = Field(False, description="also make onnxruntime's own int8 of the original, and measure it")
-    threads: Positive = Field(1, description="threads for latency; 1 is comparable between machines")
+    threads: Threads = Field(1, description="threads for latency; 1 is comparable between machines")
     rounds: Positive = Field(50, description="timed rounds; each round times every file once")
     images: NotNegative = Field(
         8, description="pictures in the report: the worst cases of the last file beside the original; 0 for none"
@@ -439,7 +440,7 @@ class Recipe(_Settings):
     data: DataSettings = Field(description="images and labels; keys below")
     out: Path = Field(Path("runs"), description="folder for all results; default `runs/<name>` where you are")
     seed: NotNegative = Field(0, description="of everything random")
-    threads: Positive | None = Field(None, description="threads for training and scoring; default every core")
+    threads: Threads | None = Field(None, description="threads for training and scoring; default every core")
     steps: Annotated[
         tuple[AnyStep, ...],
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),

@@ -38,11 +38,14 @@ def one_or_many(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+MAX_THREADS = 1024
+"""More than any machine has cores; libraries fail, each in its own way, where threads cannot be made."""
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
-Int = Annotated[int, Strict()]
+Int = Annotated[int, Strict(), rule(lambda v: abs(v) < 2**31, "Must be below 2147483648.")]
 Float = Annotated[float, Strict(), BeforeValidator(yaml_float)]
 Positive = Annotated[Int, rule(lambda v: v >= 1, "Must be 1 or more.")]
+Threads = Annotated[Int, rule(lambda v: 1 <= v <= MAX_THREADS, f"Must be 1 to {MAX_THREADS}.")]
 NotNegative = Annotated[Int, rule(lambda v: v >= 0, "Must be 0 or more.")]
 PositiveFloat = Annotated[Float, rule(lambda v: v > 0, "Must be above 0.")]
 NotNegativeFloat = Annotated[Float, rule(lambda v: v >= 0, "Must be 0 or more.")]

@@ -491,7 +491,9 @@ def test_images_without_labels_are_learned_as_the_original_reads_them(make, othe
     read = {10: "b", 11: "bab", 13: "aa"}  # 12 is skipped: nothing is read in it
     assert learned == {number: tuple(encode(text)[0]) for number, text in [*enumerate(TEXTS), *read.items()]}
     assert told[-1] == (4, 4)
-    assert taught.warnings()[1:] == (f"{others}: 1 of 4 images skipped, the original model reads nothing in them: 12.png",)
+    assert taught.warnings()[1:] == (
+        f"{others}: 1 of 4 images skipped, the original model reads nothing in them: 12.png",
+    )
 
 
 def test_an_epoch_holds_as_many_images_without_labels_as_with(make, others):
