@@ -86,7 +86,7 @@ def subject(family: str, weight_bits: int = 7) -> Subject:
 
 
 class NotThere(Exception):
-    """The file has nothing that could be wrong in this way; says what."""
+    """A mutant does not exist for a family; says why."""
 
 
 def middle(found: list[NodeProto], what: str) -> NodeProto:
@@ -521,11 +521,11 @@ def caught(family: str, name: str) -> tuple[str, float]:
     """Which check refuses a mutant, and with which figure.
 
     Raises:
-        NotThere: the file has nothing that could be wrong so.
+        NotThere: there is no such mutant.
         AssertionError: nobody noticed.
     """
     if family == DYNAMIC and not name.startswith("LSTM"):
-        raise NotThere("the same file but for its LSTMs")
+        raise NotThere("as recognition")
     given = subject(family)
     mutant = MUTANTS[name](given)
     try:
@@ -544,7 +544,7 @@ def cells() -> Iterator[tuple[str, str, str]]:
             try:
                 check, figure = caught(family, name)
             except NotThere as reason:
-                yield name, family, f"{NOTHING} ({reason})"
+                yield name, family, f"{NOTHING} {reason}"
             else:
                 yield name, family, f"{check} {figure:.3g}"
 
@@ -570,7 +570,8 @@ def page_table() -> str:
 def write_page() -> None:
     """Put the table into docs/parity.md."""
     made = table({(name, family): cell for name, family, cell in cells()})
-    PAGE.write_text(PAGE.read_text(encoding="utf-8").replace(page_table(), made), encoding="utf-8")
+    before, rest = PAGE.read_text(encoding="utf-8").split(START)
+    PAGE.write_text(f"{before}{START}{made}{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
