@@ -94,7 +94,7 @@ def ends_within(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
             used = clock * sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13]))  # utime and stime
         if used >= seconds:
             return False
-        time.sleep(0.01)
+        time.sleep(0.05)
     return True
 
 
