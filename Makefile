@@ -13,7 +13,7 @@ help:
 	@echo "make demo-rec    the same for the text recogniser that ships"
 	@echo "make demo-det    the same for the text detector that ships"
 	@echo "make test        the quick tests        make test-slow   the long ones"
-	@echo "make check       style, types, and docs in step with the program"
+	@echo "make check       style, types, docs in step with the program, and figures marked where code has changed since"
 	@echo "make bench       time and score the models that ship: fp32, int8 by other tools, and ours; into docs/benchmarks.md"
 
 setup: $(STAMP)
@@ -49,12 +49,13 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy compress
 	$(BIN)/python scripts/write_cli_docs.py --check
+	$(BIN)/python scripts/check_figures.py --check
 
 docs: $(STAMP)
 	$(BIN)/python scripts/write_cli_docs.py

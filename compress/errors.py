@@ -58,4 +58,12 @@ class TrainingError(CompressError):
 
 
 class ParityError(CompressError):
-    """An exported file does not compute what the model it came from computes."""
+    """An exported file does not compute what the model it came from computes.
+
+    `check` names the limit that was passed, `figure` what was measured (see `compress.export.parity`).
+    """
+
+    def __init__(self, message: str, check: str = "", figure: float = 0.0) -> None:
+        """Take the message, and what was found."""
+        super().__init__(message)
+        self.check, self.figure = check, figure

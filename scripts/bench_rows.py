@@ -16,7 +16,7 @@ from compress import artifacts
 from compress.artifacts import Latency, Score
 from compress.cli.progress import OnProgress
 from compress.errors import CompressError, ModelError
-from compress.graph import deployed_bytes, read_model
+from compress.graph import deployed_bytes, deployed_files, read_model
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax
@@ -214,7 +214,8 @@ def score_files(model: Files, folder: Path, openvino: bool, on_progress: OnProgr
 def kept_score(model: Files, row: str, record: Path) -> Score:
     """A row's score: read back if it was measured before on the same images, else measured and stored."""
     file, images = model.files[row.removesuffix(IN_OPENVINO)], model.entry.images
-    identity = artifacts.fingerprint(file.read_bytes(), model.task.fingerprint(), images)
+    content = (one.read_bytes() for one in deployed_files(file))
+    identity = artifacts.fingerprint_each([*content, model.task.fingerprint(), images])
     if record.is_file():
         stored = artifacts.load(_Scored, record)
         if stored.fingerprint == identity:

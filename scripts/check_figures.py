@@ -5,23 +5,30 @@
     python scripts/check_figures.py --record ppocr_det --run runs/ppocr_det      after a run of its recipe
     python scripts/check_figures.py --record bench --recipe recipes/demo_cls.yaml --command 'make bench'
     python scripts/check_figures.py --record old --recipe recipes/demo_cls.yaml --command 'make bench' --at 6a61d06
+    python scripts/check_figures.py --verify ppocr_det --before runs/short_then --after runs/short_now
 
 README.md and docs/benchmarks.md hold figures in blocks only:
 
     <!-- figures: ppocr_det ppocr_cls -->
     <!-- table: stages ppocr_det -->
-    | a table that is written from that run's report |
+    | a table (sets, stages, details, gates or summary) that is written from that run's report |
 
     - `ppocr_det`: `compress run ...` at commit `abc1234`, 2026-11-21 <!-- status -->
     <!-- /figures -->
 
 Each table of a block is followed by a line for each of its runs: command, commit, date, and in bold what has changed
-since, which makes the figures stale. docs/figures.json holds, of each run, its settings and a hash of every module that it
-depends on (`compress.pipeline.code`), so that any change of a loss, of targets, training, pruning, quantisation, export or
-the recipe makes --check fail until the recipe is run again and recorded, or the mark is written, for everyone to see. A
-block `<!-- figures: history abc1234 -->` names the commit of figures that are kept, but not measured again.
+since, which makes the figures stale. docs/figures.json holds, of each run, its settings and a hash of every module that
+it depends on (`compress.pipeline.code`), so that any change of a loss, of targets, training, pruning, quantisation,
+export or the recipe makes --check fail until the recipe is run again and recorded, or the mark is written, for everyone
+to see. A block `<!-- figures: history abc1234 -->` names the commit of figures that are kept, but not measured again.
 
 Recording refuses a run that other code made, in part or as a whole, and code that is not committed.
+
+A change that cannot move a figure (another error message, a check of input) need not cost hours. --verify compares two
+short runs of the recipe, say with one epoch a step and few images: one made by the code that made the figures, one by
+the code as it is now. Where every file and every score of both is the same to the last bit, the figures stand, and
+their line says how that was verified. A short run meets every module once; what only a long one meets, it does not
+prove.
 """
 
 import argparse
@@ -39,7 +46,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compress import artifacts
-from compress.artifacts import Report, Sensitivity, StageResult
+from compress.artifacts import Figure, Report, Sensitivity, SetResult, StageResult
 from compress.errors import CompressError
 from compress.measure.machine import machine_info
 from compress.pipeline.code import differing, recipe_settings, stage_code
@@ -79,8 +86,10 @@ class Published:
     machine: str
     settings: dict[str, str]
     code: dict[str, str]
-    tables: dict[str, list[list[str]]] = field(default_factory=dict)
+    tables: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     """Name of a table of the report -> its lines of cells, the header first."""
+    verified: str = ""
+    """Where code has changed since: the short run that gives the same files before and after, and the commit."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,8 @@ def status_line(name: str, run: Published, changed: Sequence[str]) -> str:
     """What stands under a table of a run's figures."""
     more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
     stale = f"; **stale**, changed since: {', '.join(changed[:NAMED])}{more}" if changed else ""
-    return f"- `{name}`: `{run.command}` at commit `{run.commit}`, {run.date}{stale} {STATUS}"
+    same = f"; code changed since, the same files from {run.verified}" if run.verified else ""
+    return f"- `{name}`: `{run.command}` at commit `{run.commit}`, {run.date}{same}{stale} {STATUS}"
 
 
 def history_line(commits: Sequence[str]) -> str:
@@ -186,12 +196,14 @@ def _before_table(lines: Sequence[str]) -> str:
 
 
 def _replace_table(lines: list[str], registry: Registry, table: str, names: Sequence[str]) -> None:
-    while lines[-1].startswith("|"):
-        lines.pop()
     _check_known(names, registry)
+    if not all(registry.runs[name].tables for name in names):
+        return  # a command's: its table is written by hand
     missing = [name for name in names if table not in registry.runs[name].tables]
     if missing:
         raise CompressError(f"<!-- table: {table} ... -->: {', '.join(missing)} has no such table. Record it again.")
+    while lines[-1].startswith("|"):
+        lines.pop()
     rows = [row for name in names for row in registry.runs[name].tables[table][1:]]
     lines += markdown_table([registry.runs[names[0]].tables[table][0], *rows])
 
@@ -275,10 +287,7 @@ def record_command(
 
 def check_stage(folder: Path, stage: str, kind: str) -> None:
     """Raise CompressError where a stage of a run was computed by other code than there is now."""
-    if stage == "sensitivity":
-        found = artifacts.load(Sensitivity, folder / "sensitivity.json").code
-    else:
-        found = artifacts.load(Record, folder / f"{stage}.json").code
+    found = _code_of_stage(folder, stage)
     now = stage_code(stage, (f"compress.tasks.{kind}",))
     if found != now:
         changed = differing(found, now) or tuple(sorted(found.keys() ^ now.keys()))
@@ -286,6 +295,60 @@ def check_stage(folder: Path, stage: str, kind: str) -> None:
             f"{folder}: {stage} was computed by other code than there is now ({', '.join(changed[:NAMED])}). "
             "Run the recipe again with another --out."
         )
+
+
+def verify_run(run: Published, before: Path, after: Path, root: Path = ROOT) -> Published:
+    """A published run whose figures stand, although code has changed: two short runs show that nothing they met did.
+
+    Args:
+        run: as it was recorded.
+        before: a short run of its recipe, made by the code that made its figures.
+        after: the same run made by the code as it is now.
+        root: the repository.
+
+    Raises:
+        CompressError: the runs are of other code or of other recipes, or any file or score differs.
+    """
+    earlier, now = (artifacts.load(Report, folder / "report.json") for folder in (before, after))
+    recipe_file, changes = parse_command(now.command)
+    recipe = load_recipe(root / recipe_file, changes, check_files=False)
+    if (recipe_file,) != run.recipes or earlier.settings != now.settings:
+        raise CompressError(f"{before}, {after}: not the same run of {run.recipes[0]}. Use the same recipe and --set.")
+    if any(change.startswith("recipe's") for change in changes_since(run, root)):
+        raise CompressError(f"{run.recipes[0]}: its settings have changed since. Run it again.")
+    for step in recipe.steps:
+        stage = STAGE_OF[step.name]
+        check_stage(after, stage, recipe.task.kind)
+        _check_made_by(before, stage, run.code)
+        if _made(before, stage) != _made(after, stage):
+            raise CompressError(f"{stage}: {before} and {after} differ. The change moves figures: run it again.")
+    if [one.stages for one in earlier.sets] != [one.stages for one in now.sets]:
+        raise CompressError(f"{before} and {after} score differently. The change moves figures: run the recipe again.")
+    code = code_of(recipe)
+    check_committed([recipe_file], code, root)
+    how = f"`{now.command}` then and at `{git(root, 'rev-parse', '--short', 'HEAD')}`"
+    return dataclasses.replace(run, code=code, verified=how)
+
+
+def _check_made_by(folder: Path, stage: str, code: Mapping[str, str]) -> None:
+    """Raise CompressError where a stage was computed by other code than this."""
+    found = _code_of_stage(folder, stage)
+    other = differing(found, code) if found else (stage,)
+    if other:
+        raise CompressError(f"{folder}: {stage} was not computed by the code that made the figures ({other[0]}).")
+
+
+def _code_of_stage(folder: Path, stage: str) -> dict[str, str]:
+    if stage == "sensitivity":
+        return artifacts.load(Sensitivity, folder / "sensitivity.json").code
+    return artifacts.load(Record, folder / f"{stage}.json").code
+
+
+def _made(folder: Path, stage: str) -> object:
+    """What a stage computed: every cell of a scan, or the content of a file."""
+    if stage == "sensitivity":
+        return artifacts.load(Sensitivity, folder / "sensitivity.json").curves
+    return artifacts.load(Record, folder / f"{stage}.json").content
 
 
 def check_committed(recipes: Sequence[str], code: Mapping[str, str], root: Path) -> None:
@@ -300,31 +363,58 @@ def check_committed(recipes: Sequence[str], code: Mapping[str, str], root: Path)
         raise CompressError(f"not committed: {', '.join(dirty.split()[1::2])}. Commit first; figures name a commit.")
 
 
-def report_tables(report: Report, title: str) -> dict[str, list[list[str]]]:
+def report_tables(report: Report, title: str) -> dict[str, tuple[tuple[str, ...], ...]]:
     """The tables of a report that pages may show."""
     made = {
+        "sets": tables.set_table(report),
         "stages": tables.stage_table(report),
         "details": tables.detail_table(report),
         "gates": tables.gate_table(report),
     }
-    found = {name: [list(table.header), *map(list, table.rows)] for name, table in made.items() if table.rows}
+    found = {name: (table.header, *table.rows) for name, table in made.items() if table.rows}
     return {**found, "summary": summary(report, title)}
 
 
-def summary(report: Report, title: str) -> list[list[str]]:
-    """A run in a row: from the deployed file to the last one."""
+def summary(report: Report, title: str) -> tuple[tuple[str, ...], ...]:
+    """A run from the deployed file to the last: a row for each test set, the largest drop first, then validation."""
     by_name = {stage.stage: stage for stage in report.stages}
     first, last = report.stages[0], report.stages[-1]
-    header = ["PP-OCR's", "KB", "metric", "MACs", "speed, to the deployed file", "to onnxruntime's own int8"]
-    row = [
-        title,
+    header = ("model", "images", "deployed -> int8, drop in points [95 %]", "KB", "MACs", "speed", "speed to ORT int8")
+    figures = (
         f"{first.cost.size_bytes / 1000:.0f} -> {last.cost.size_bytes / 1000:.0f}",
-        f"{first.score.name} {first.score.metric:.4f} -> {last.score.metric:.4f}",
         tables.ratio(last.cost.macs, first.cost.macs),
         _speed(first, last),
         _speed(by_name[PEER], last) if PEER in by_name else tables.NONE,
-    ]
-    return [header, row]
+    )
+    sets = (*tables.test_sets(report), *(one for one in report.sets if one.name == artifacts.VAL))
+    if not sets:
+        metric = f"{first.score.name} {first.score.metric:.4f} -> {last.score.metric:.4f}"
+        return header, (title, artifacts.VAL, metric, *figures)
+    rows = ((title, _kind_of(one), _figures_of(one, first.stage, last.stage), *figures) for one in sets)
+    return header, *rows
+
+
+def _kind_of(one: SetResult) -> str:
+    kind = "validation" if one.name == artifacts.VAL else "test"
+    return f"{one.images} {'' if one.name == artifacts.VAL else one.name}".strip() + f" ({kind})"
+
+
+def _figures_of(one: SetResult, first: str, last: str) -> str:
+    """Every figure of a set that has a drop with an interval, or its metric alone."""
+    found = one.stages[last]
+    names = [name for name, figure in found.items() if figure.drop_interval is not None or name == one.metric]
+    before = one.stages[first]
+    return "; ".join(
+        f"{name} {before[name].value:.4f} -> {found[name].value:.4f}, {_points(found[name])}"
+        for name in sorted(names, key=lambda name: name != one.metric)
+    )
+
+
+def _points(figure: Figure) -> str:
+    """A drop in points with its interval; a gain is negative."""
+    found = figure.drop_interval
+    ends = "" if found is None else f" [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return f"{100 * figure.drop:+.1f}{ends}"
 
 
 def _speed(before: StageResult, after: StageResult) -> str:
@@ -415,6 +505,12 @@ def main(words: Sequence[str] | None = None, root: Path = ROOT) -> int:
         registry = dataclasses.replace(registry, runs={**registry.runs, options.record: made})
         artifacts.save(registry, file)
         print(f"Recorded in {REGISTRY}: {options.record}, at commit {made.commit}")
+    if options.verify:
+        _check_known([options.verify], registry)
+        made = verify_run(registry.runs[options.verify], options.before, options.after, root)
+        registry = dataclasses.replace(registry, runs={**registry.runs, options.verify: made})
+        artifacts.save(registry, file)
+        print(f"Verified in {REGISTRY}: {options.verify}")
     changed = functools.cache(lambda name: changes_since(registry.runs[name], root))
     wrong = []
     for page in PAGES:
@@ -452,11 +548,16 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--at", default="", metavar="COMMIT", help="with --command: the commit that it ran at (default this one)")
     add("--date", default="", metavar="TEXT", help="with --command: when")
     add("--title", default="", metavar="TEXT", help="what tables call it (default as before, or the recipe's name)")
+    add("--verify", metavar="NAME", help="compare two short runs of a recorded recipe, before and after a change")
+    add("--before", type=Path, metavar="FOLDER", help="with --verify: the short run by the code that made the figures")
+    add("--after", type=Path, metavar="FOLDER", help="with --verify: the same short run by the code as it is now")
     options = parser.parse_args(words)
+    if options.verify and not (options.before and options.after):
+        parser.error("--verify needs --before and --after.")
     if options.record and bool(options.run) == bool(options.command and options.recipe):
         parser.error("--record needs --run, or --command and --recipe.")
-    if options.check and options.record:
-        parser.error("--check writes nothing: leave out --record.")
+    if options.check and (options.record or options.verify):
+        parser.error("--check writes nothing: leave out --record and --verify.")
     return options
 
 

@@ -5,10 +5,10 @@
     python scripts/check_trainings.py --update     write tests/trainings.yaml anew, after a change that is meant
     python scripts/check_trainings.py --seed 1     another seed: how far figures move by chance (compares, exits with 1)
 
-Of every stage tests/trainings.yaml holds the metric, and, of a stage that trains, the loss of the first step, before any
-update, and the mean loss of the last epoch. The metric of so short a training says little: the first loss is the same
-on every machine but for rounding, and shows any change of a loss, of its targets or of the images; the last epoch's
-shows a change of gradients, rates, averages or pruning. A change that is meant is seen in the difference of
+Of every stage tests/trainings.yaml holds the metric, and, of a stage that trains, the loss of the first step, before
+any update, and the mean loss of the last epoch. The metric of so short a training says little: the first loss is the
+same on every machine but for rounding, and shows any change of a loss, of its targets or of the images; the last
+epoch's shows a change of gradients, rates, averages or pruning. A change that is meant is seen in the difference of
 tests/trainings.yaml. Then the recipes' own figures are stale, too (scripts/check_figures.py).
 """
 

@@ -83,7 +83,6 @@ class Inputs:
         """The command on these scenes, quickly; `changes` are options."""
         given = {"task": "detection", "input": "3,64,64", "side": "64", **changes}
         model = given.pop("model", "model")
-        options = [word for key, value in given.items() for word in (f"--{key}", value)]
         more = {
             "evaluate": [],
             "sensitivity": ["--out", self.folder / "scan", "--ratios", "0.5"],
@@ -93,6 +92,9 @@ class Inputs:
                 *("--epochs", "0", "--optimize", "size"),
             ],
         }[command]
+        if command in TRAINING and given.pop("overlap", "yes") == "yes":  # the images of all lists are the same
+            more.append("--allow-overlap")
+        options = [word for key, value in given.items() for word in (f"--{key}", value)]
         arguments = [command, self.folder / f"{model}.onnx", "--data", self.labels(val), *more, *options]
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -136,7 +138,7 @@ def notes(result: Result) -> list[str]:
     """The notes of a command that went on to its end, but for what a scan costs."""
     assert result.exit_code == 0, result.output
     found = [line.removeprefix("Note: ") for line in result.stderr.splitlines() if line.startswith("Note: ")]
-    return [line for line in found if not line.startswith("scan")]
+    return [line for line in found if not line.startswith("scan") and "images are in train, too" not in line]
 
 
 # --- labels -------------------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ def notes(result: Result) -> list[str]:
 @pytest.mark.parametrize(("command", "where"), [case for case in WHERE if case[0] != "sensitivity"])
 def test_bad_regions_are_counted_named_and_gone_on(inputs: Inputs, command: str, where: str) -> None:
     path = inputs.labels("bad")
-    assert notes(inputs.run(command, **{where: "bad"})) == [
+    assert notes(inputs.run(command, **{where: "bad", "max-skipped": "0.5"})) == [
         f"{path}: 1 of 8 regions self-crossing, replaced by the hull of the points: in 0.png",
         f"{path}: 1 of 8 regions of zero area, left out: in 0.png",
         f"{path}: 1 of 8 regions with fewer than 3 points, left out: in 1.png",
@@ -156,8 +158,9 @@ def test_bad_regions_are_counted_named_and_gone_on(inputs: Inputs, command: str,
 @pytest.mark.parametrize(("command", "where"), WHERE)
 def test_mostly_bad_regions(inputs: Inputs, command: str, where: str) -> None:
     assert refused(inputs.run(command, **{where: "worse"})) == (
-        f"Error: {inputs.labels('worse')}: 3 of 4 regions are unusable (outside the image, or without area), the first "
-        "in 1.png. At most half may be. Check that the points are (x, y) in the image's own pixels."
+        f"Error: {inputs.labels('worse')}: 3 of 4 regions are of zero area or with fewer than 3 points or outside the "
+        "image, the first is 1.png. At most 1% may be. Check that the points are (x, y) in the image's own pixels. To "
+        "allow more: data.max_skipped (--max-skipped)."
     )
 
 
@@ -199,14 +202,16 @@ def test_the_score_of_images_without_any_text(inputs: Inputs) -> None:
 def test_images_larger_than_memory_allows_are_skipped_and_named(inputs: Inputs, command: str, where: str) -> None:
     path = inputs.labels("large")
     said = f"{path}: 1 of 4 images skipped, larger than 80 megapixels (JPEG: 160): 1.png"
-    assert notes(inputs.run(command, **{where: "large"})) == [said]
+    assert notes(inputs.run(command, **{where: "large", "max-skipped": "0.25"})) == [said]
+    assert "1 of 4 images are larger than 80 megapixels" in refused(inputs.run(command, **{where: "large"}))
 
 
 @pytest.mark.parametrize(("command", "where"), WHERE)
 def test_nothing_but_such_images(inputs: Inputs, command: str, where: str) -> None:
     assert refused(inputs.run(command, **{where: "huge"})) == (
-        f"Error: {inputs.labels('huge')}: all images are larger than 80 megapixels (JPEG: 160), the first is 0.png. "
-        "Make them smaller, and their points."
+        f"Error: {inputs.labels('huge')}: 2 of 2 images are larger than 80 megapixels (JPEG: 160), the first is 0.png. "
+        "At most 1% may be. Make them smaller; points are in their pixels. To allow more: data.max_skipped "
+        "(--max-skipped)."
     )
 
 
@@ -275,7 +280,12 @@ def recipe(folder: Path, **task: object) -> Path:
         "version": 1,
         "model": "model.onnx",
         "task": {"kind": "detection", "input": list(SHAPE), "side": 64, **task},
-        "data": {"train": ["bad/labels.txt", "large/labels.txt"], "val": "bare/labels.txt"},
+        "data": {
+            "train": ["bad/labels.txt", "large/labels.txt"],
+            "val": "bare/labels.txt",
+            "max_skipped": 0.5,
+            "allow_overlap": True,
+        },
         "threads": 1,
         "steps": [
             {"finetune": {"epochs": 1, "batch_size": 2}},
@@ -370,3 +380,63 @@ def test_a_run_s_report_says_the_post_processing(inputs: Inputs) -> None:
 )
 def test_recipes_whose_post_processing_makes_no_sense(inputs: Inputs, settings: dict, said: str) -> None:
     test_recipes_that_make_no_sense(inputs, settings, said)
+
+
+# --- what lists may be --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_lists_that_share_images(inputs: Inputs, command: str) -> None:
+    said = refused(inputs.run(command, overlap="no"))
+    assert said.startswith(
+        f"Error: val: 4 of 4 images are in train, too, the first is {inputs.folder}/good/0.png (there "
+    )
+    assert said.endswith("or allow it: data.allow_overlap (--allow-overlap).")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_limit_that_is_no_share(inputs: Inputs, command: str) -> None:
+    said = refused(inputs.run(command, **{"max-skipped": "2"}))
+    assert said == "Error: max_skipped: got 2. Must be a share in [0, 1]. Use e.g. 0.01."
+
+
+def test_paths_that_lead_out_of_the_list_s_folder(inputs: Inputs) -> None:
+    folder = inputs.folder / "lists"
+    folder.mkdir()
+    (folder / "labels.txt").write_text(f"../good/0.png\t{label([BOX])}\n")
+    said = refused(inputs.run("evaluate", val="lists"))
+    assert said.startswith(
+        f"Error: {folder}/labels.txt: line 1: {folder}/../good/0.png leads out of the list's folder, to "
+    )
+    assert said.endswith("Name the folder that paths may lead into: data.root (--data-root).")
+    found = inputs.run("evaluate", val="lists", **{"data-root": str(inputs.folder)})
+    assert (found.exit_code, notes(found)) == (0, [])
+    said = refused(inputs.run("evaluate", val="lists", **{"data-root": str(folder / "gone")}))
+    assert said.startswith(f"Error: data root: {folder}/gone: no such folder.")
+
+
+def test_a_recipe_names_the_folder_that_paths_lead_into(inputs: Inputs) -> None:
+    folder = inputs.folder / "beside"
+    folder.mkdir()
+    (folder / "labels.txt").write_text("".join(f"../bare/{number}.png\t[]\n" for number in range(4)))
+    path = recipe(inputs.folder)
+    arguments = ["run", str(path), "--out", str(inputs.folder / "rooted"), "--set", f"data.val={folder}/labels.txt"]
+    assert "leads out of the list's folder" in refused(CliRunner().invoke(app, arguments))
+    path.write_text(path.read_text().replace("data:\n", "data:\n  root: .\n"))
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+
+
+def test_what_was_skipped_stands_beside_the_metric(inputs: Inputs) -> None:
+    found = inputs.run("evaluate", val="large", **{"max-skipped": "0.5"})
+    assert "on 3 images (1 of 4 images skipped)" in found.stdout
+    path, out = recipe(inputs.folder), inputs.folder / "skipping"
+    settings = [f"data.val={inputs.labels('large')}", f"data.train={inputs.labels('good')}"]
+    result = CliRunner().invoke(app, ["run", str(path), "--out", str(out), "--set", settings[0], "--set", settings[1]])
+    assert result.exit_code == 0, result.output
+    said = "on 3 images (1 of 4 images skipped)"
+    assert said in result.output
+    assert said in (out / "report.md").read_text()
+    assert said in (out / "report.html").read_text()
+    report = artifacts.load(Report, out / "report.json")
+    assert {stage.score.skipped for stage in report.stages} == {("1 of 4 images skipped",)}

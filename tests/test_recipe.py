@@ -485,3 +485,25 @@ def test_a_scan_of_a_detector_at_a_smaller_side(tmp_path: Path) -> None:
     step = recipe.find_step(SensitivityStep)
     assert step is not None
     assert (step.side, recipe.task.side, recipe.compare.images) == (640, 1280, 8)
+
+
+def test_what_lists_may_be(tmp_path: Path) -> None:
+    """The folder that paths lead into is found from the recipe, like every path in it."""
+    data = load(tmp_path, make_recipe()).data
+    assert (data.max_skipped, data.root, data.allow_overlap) == (0.01, None, False)
+    given = {"train": "t.txt", "val": "v.txt", "max_skipped": 0, "root": "..", "allow_overlap": True}
+    data = load(tmp_path, make_recipe(data=given)).data
+    assert (data.max_skipped, data.root, data.allow_overlap) == (0.0, tmp_path.parent, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_skipped": 1.5}, "data.max_skipped: got 1.5. Must be a share in [0, 1]. Use e.g. 0.01."),
+        ({"root": "gone"}, "no such file. Use --set data.root=PATH."),
+        ({"allow_overlap": 1}, "data.allow_overlap: got 1. Must be true or false."),
+    ],
+)
+def test_lists_that_may_be_anything(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    (line,) = problems(tmp_path, make_recipe(data={"train": "t.txt", "val": "v.txt", **given}))
+    assert said in line

@@ -42,6 +42,8 @@ class Score:
     name: str
     count: int
     details: dict[str, float] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    """What of the validation data was not scored (`1 of 20 images skipped`)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class SetResult:
     """Stage -> figure -> what it is; `metric` is one of the figures."""
     metric: str
     """Name of the score's own figure; a run without labels validates by agreement, and may have labelled test sets."""
+    skipped: tuple[str, ...] = ()
+    """What of the set was not scored (`1 of 20 images skipped`)."""
 
 
 @dataclass(frozen=True)
@@ -197,13 +201,20 @@ class Parity:
     max_abs_optimised: float
     mean_abs_optimised: float
     agreement: float
-    """Share of images with the same arg-max (optimisation on)."""
+    """Share of what the network says that the file says, too: images, steps that are not blank, or text pixels
+    (optimisation on; see `compress.export.parity.agreement`)."""
     tolerance: float
     """Largest allowed difference of an integer tensor, in steps of its scale."""
     count: int
     max_steps: float = 0.0
     """Largest difference of any integer tensor, each recomputed from the file's own inputs to it; optimisation off."""
     max_steps_optimised: float = 0.0
+    max_share: float | None = None
+    """Largest share of an integer tensor's values that differ; None where an earlier version did not measure it."""
+    max_bias: float | None = None
+    """Mean difference of an integer tensor, with its sign, in steps: the one of largest size."""
+    max_excess: float | None = None
+    """Largest distance of an integer from the network's value before rounding, beyond half a step, in steps."""
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ def evaluate(
     box_threshold: options.BoxThreshold = None,
     unclip_ratio: options.UnclipRatio = None,
     max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
     threads: options.Threads = None,
     runtime: Annotated[
         str,
@@ -111,6 +113,8 @@ def evaluate(
         box_threshold=box_threshold,
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=data_root,
     )
     opened = pipeline.open_any(model, weights, made.input_shape)
     if not save_images:
@@ -141,7 +145,7 @@ def _print_score(examined: "Examination", task: "Task") -> None:
         if rows.size
     }
     score = examined.score
-    typer.echo(f"{score.name} {score.metric:.4f}{ends.get(score.name, '')} on {score.count} images")
+    typer.echo(f"{score.name} {score.metric:.4f}{ends.get(score.name, '')} on {tables.scored(score)}")
     for name, value in score.details.items():
         shown = f"{value:g}" if value == int(value) and name not in ends else f"{value:.4f}"
         typer.echo(f"  {name} {shown}{ends.get(name, '')}")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from compress.errors import CompressError
 from compress.recipe.problems import describe, key_of
-from compress.recipe.schema import PruneStep, TaskSettings
+from compress.recipe.schema import DataSettings, PruneStep, TaskSettings
 from compress.recipe.values import MAX_THREADS
 
 M = TypeVar("M", bound=BaseModel)
@@ -150,6 +150,9 @@ Threshold = Annotated[float | None, setting(TaskSettings, "threshold")]
 BoxThreshold = Annotated[float | None, setting(TaskSettings, "box_threshold")]
 UnclipRatio = Annotated[float | None, setting(TaskSettings, "unclip_ratio")]
 MaxCandidates = Annotated[int | None, setting(TaskSettings, "max_candidates")]
+MaxSkipped = Annotated[float | None, setting(DataSettings, "max_skipped")]
+DataRoot = Annotated[Path | None, setting(DataSettings, "root", "--data-root")]
+AllowOverlap = Annotated[bool | None, setting(DataSettings, "allow_overlap", "--allow-overlap/--no-overlap")]
 Unlabelled = Annotated[
     list[Path] | None,
     typer.Option(

@@ -38,6 +38,8 @@ def sensitivity(
     box_threshold: options.BoxThreshold = None,
     unclip_ratio: options.UnclipRatio = None,
     max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
 ) -> None:
     """Measure how much the metric drops when each group of channels is pruned, others untouched.
 
@@ -69,6 +71,8 @@ def sensitivity(
         box_threshold=box_threshold,
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=data_root,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
     with progress(

@@ -56,6 +56,8 @@ def replace(
     box_threshold: options.BoxThreshold = None,
     unclip_ratio: options.UnclipRatio = None,
     max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
     threads: options.Threads = None,
 ) -> None:
     """Put a cheaper activation in the place of another, everywhere or where it alone costs little metric.
@@ -94,6 +96,8 @@ def replace(
             box_threshold=box_threshold,
             unclip_ratio=unclip_ratio,
             max_candidates=max_candidates,
+            max_skipped=max_skipped,
+            data_root=data_root,
         )
         if data
         else None
@@ -111,7 +115,7 @@ def replace(
     scored = ""
     if made:
         score = pipeline.score_model(out, made, threads)
-        scored = f"{score.name} {score.metric:.4f} on {score.count} images, before any training. "
+        scored = f"{score.name} {score.metric:.4f} on {tables.scored(score)}, before any training. "
     typer.echo(f"{len(done.names)} activations replaced. {scored}Written: {out}")
 
 

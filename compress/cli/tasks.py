@@ -32,6 +32,9 @@ def make_task(
     box_threshold: float | None = None,
     unclip_ratio: float | None = None,
     max_candidates: int | None = None,
+    max_skipped: float | None = None,
+    data_root: Path | None = None,
+    allow_overlap: bool | None = None,
 ) -> "Task":
     """Read options as values and make the task.
 
@@ -60,6 +63,9 @@ def make_task(
         box_threshold=box_threshold,
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=None if data_root is None else (data_root,),
+        allow_overlap=allow_overlap,
     )
 
 

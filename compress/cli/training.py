@@ -48,6 +48,9 @@ def finetune(
     box_threshold: options.BoxThreshold = None,
     unclip_ratio: options.UnclipRatio = None,
     max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
+    allow_overlap: options.AllowOverlap = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
@@ -95,6 +98,9 @@ def finetune(
         box_threshold=box_threshold,
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=data_root,
+        allow_overlap=allow_overlap,
         crop=crop,
         augment=augment,
         unlabelled=unlabelled,
@@ -166,6 +172,9 @@ def quantize(
     box_threshold: options.BoxThreshold = None,
     unclip_ratio: options.UnclipRatio = None,
     max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
+    allow_overlap: options.AllowOverlap = None,
     crop: options.Crop = None,
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
@@ -222,6 +231,9 @@ def quantize(
         box_threshold=box_threshold,
         unclip_ratio=unclip_ratio,
         max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=data_root,
+        allow_overlap=allow_overlap,
         crop=crop,
         augment=augment,
         unlabelled=unlabelled,
@@ -278,6 +290,8 @@ def _check_unlabelled(unlabelled: list[Path] | None, teacher: str | None) -> Non
 
 
 def _print_score(score: Score, out: Path, task: "Task") -> None:
-    typer.echo(f"{score.name} {score.metric:.4f} on {score.count} images. Written: {out}")
+    from compress.report import tables
+
+    typer.echo(f"{score.name} {score.metric:.4f} on {tables.scored(score)}. Written: {out}")
     for warning in task.warnings():
         typer.echo(f"Note: {warning}", err=True)

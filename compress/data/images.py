@@ -1,13 +1,15 @@
 """Decode the images of label lists, once, into memory; count and name those that cannot be decoded."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from compress.data.labels import Entry, LabelList, check_bad_share, skipped_warning
+from compress.data.headers import REDUCTIONS, TOO_LARGE, read_header, reduction
+from compress.data.labels import DEFAULT_RULES, Entry, LabelList, ListRules, check_skipped, skipped_warning
+from compress.data.overlap import Stored, digest_of
 
 
 @dataclass(frozen=True)
@@ -18,40 +20,84 @@ class LoadedList:
     entries: tuple[Entry, ...]
     images: tuple[np.ndarray, ...]
     warnings: tuple[str, ...] = ()
+    skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Why images of the list are not among these (`missing`, ...) -> their names."""
+    stored: tuple[Stored, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Images that the list names."""
+        return len(self.entries) + sum(len(names) for names in self.skipped.values())
 
 
 def read_image(path: Path) -> np.ndarray | None:
-    """Decode an image file to uint8 BGR [H, W, 3]; None when it is empty, truncated beyond use or no image."""
+    """Decode an image file to uint8 BGR [H, W, 3]; None where it is damaged, too large or no image."""
+    data = read_file(path)
+    return None if data is None else _decode(data)[0]
+
+
+def read_file(path: Path) -> bytes | None:
+    """A file's bytes; None where it cannot be read."""
     try:
-        return decode_image(path.read_bytes())
+        return path.read_bytes()
     except OSError:
         return None
 
 
-def decode_image(data: bytes) -> np.ndarray | None:
+def decode_image(data: bytes, mode: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
     """Decode an image file's bytes to uint8 BGR [H, W, 3]; None when they are none."""
     try:
         # An empty buffer and some damaged headers raise instead of returning None.
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        return cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
     except cv2.error:
         return None
 
 
 def load_images(
-    labels: LabelList, max_height: int | None = None, read: Callable[[Path], np.ndarray | None] = read_image
+    labels: LabelList,
+    max_height: int | None = None,
+    read: Callable[[Path], bytes | None] = read_file,
+    rules: ListRules = DEFAULT_RULES,
 ) -> LoadedList:
-    """Decode every image of a list. `max_height`: shrink taller ones to it, to save memory and later work.
+    """Decode every image of a list; its header is looked at before (see `compress.data.headers.MAX_PIXELS`).
+
+    `max_height`: shrink taller ones to it, to save memory and later work.
 
     Raises:
-        DataError: more than `MAX_BAD_SHARE` of the list's images cannot be decoded.
+        DataError: more of the list's images than the rules allow are missing, too large or cannot be decoded.
     """
-    decoded = [read(entry.image) for entry in labels.entries]
-    pairs = [(entry, image) for entry, image in zip(labels.entries, decoded, strict=True) if image is not None]
-    bad = [entry for entry, image in zip(labels.entries, decoded, strict=True) if image is None]
-    check_bad_share(labels.path, "unreadable", [str(entry.image) for entry in bad], len(decoded))
-    warnings = skipped_warning(labels.path, "unreadable", [entry.image.name for entry in bad], len(decoded))
-    images = tuple(image if max_height is None else shrink_to_height(image, max_height) for _, image in pairs)
-    return LoadedList(labels.path, tuple(entry for entry, _ in pairs), images, labels.warnings() + warnings)
+    kept: list[tuple[Entry, np.ndarray, Stored]] = []
+    skipped: dict[str, list[str]] = {"missing": [entry.image.name for entry in labels.missing]}
+    for entry in labels.entries:
+        data = read(entry.image) or b""
+        image, problem = _decode(data)
+        if image is None:
+            skipped.setdefault(problem, []).append(entry.image.name)
+        else:
+            image = image if max_height is None else shrink_to_height(image, max_height)
+            kept.append((entry, image, Stored(entry.image, len(data), digest_of(data))))
+    total = len(labels.entries) + len(labels.missing)
+    check_skipped(labels.path, skipped, total, rules)
+    warnings = [line for why, names in skipped.items() for line in skipped_warning(labels.path, why, names, total)]
+    return LoadedList(
+        labels.path,
+        tuple(entry for entry, _, _ in kept),
+        tuple(image for _, image, _ in kept),
+        tuple(warnings),
+        {why: tuple(names) for why, names in skipped.items() if names},
+        tuple(stored for _, _, stored in kept),
+    )
+
+
+def _decode(data: bytes) -> tuple[np.ndarray | None, str]:
+    """The image, or why there is none."""
+    header = read_header(data)
+    if header is None:
+        return None, "unreadable"
+    factor = reduction(header)
+    if factor is None:
+        return None, TOO_LARGE
+    return decode_image(data, REDUCTIONS[factor]), "unreadable"
 
 
 def shrink_to_height(image: np.ndarray, height: int) -> np.ndarray:
@@ -60,6 +106,11 @@ def shrink_to_height(image: np.ndarray, height: int) -> np.ndarray:
         return image
     width = max(1, round(image.shape[1] * height / image.shape[0]))
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def stored_in(lists: Sequence[LoadedList]) -> list[Stored]:
+    """The images of all these lists as they are stored."""
+    return [stored for part in lists for stored in part.stored]
 
 
 def content_parts(lists: Sequence[LoadedList]) -> list[bytes]:

@@ -1,19 +1,51 @@
 """PaddleOCR label lists: one `path<TAB>text` per line, image paths relative to the list's folder."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.data.headers import TOO_LARGE
 from compress.errors import DataError
 
-MAX_BAD_SHARE = 0.5
-"""Skip missing or unreadable images up to this share of a list; above it, stop.
-
-A few bad files are ordinary in collected data. When most are bad the list does not belong to the folder
-(moved, half copied, wrong prefix), and a metric on what is left would be of something else.
-"""
 NAMED_AT_MOST = 5
 """Bad images that a warning names before it says how many more there are."""
+ADVICE = {
+    "missing": "Image paths are relative to the list's folder.",
+    "unreadable": "Copy the images again.",
+    "without a text file": "Copy the texts again.",
+    TOO_LARGE: "Make them smaller; points are in their pixels.",
+}
+"""Why images are skipped -> what to do; for other reasons that is plain."""
+
+
+@dataclass(frozen=True)
+class ListRules:
+    """What is asked of lists of images.
+
+    Raises:
+        DataError: a rule makes no sense.
+    """
+
+    max_skipped: float = 0.01
+    """Images that are missing or cannot be used are skipped up to this share of each list, and so are its regions.
+
+    A few bad files are ordinary in collected data; with more of them a metric on what is left is of something else.
+    """
+    roots: tuple[Path, ...] = ()
+    """Folders that the paths in a label list may lead into, beside the list's own folder."""
+    allow_overlap: bool = False
+    """Lists that are learned from may share images with those that are scored on."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_skipped <= 1:
+            raise DataError(f"max_skipped: got {self.max_skipped:g}. Must be a share in [0, 1]. Use e.g. 0.01.")
+        for root in self.roots:
+            if not root.is_dir():
+                raise DataError(f"data root: {root}: no such folder. Name the folder that paths in lists lead into.")
+
+
+DEFAULT_RULES = ListRules()
 
 
 @dataclass(frozen=True)
@@ -39,36 +71,90 @@ class LabelList:
         return skipped_warning(self.path, "missing", [entry.image.name for entry in self.missing], total)
 
 
-def read_labels(path: Path) -> LabelList:
+def read_labels(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
     """Read `path<TAB>text` lines (UTF-8, with or without BOM, any line ends; blank lines are skipped).
 
     Raises:
-        DataError: no such file, not UTF-8, no lines, a line without exactly one tab or without a path before it, or
-            more than `MAX_BAD_SHARE` of the images missing. A text may be empty: what that means is for the task.
+        DataError: no such file, not UTF-8, no lines, a line without exactly one tab or without a path before it, a path
+            that leads out of the list's folder (see `ListRules.roots`), or more images missing than the rules allow. A
+            text may be empty: what that means is for the task.
     """
     lines = _read_text(path).replace("\r\n", "\n").split("\n")
     entries = [_parse_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not entries:
         raise DataError(f"{path}: no lines. Expected one image a line: path<TAB>text.")
-    there = [entry.image.is_file() for entry in entries]
+    _check_inside(path, entries, rules)
+    there = [os.path.isfile(entry.image) for entry in entries]
     found = tuple(entry for entry, exists in zip(entries, there, strict=True) if exists)
     missing = tuple(entry for entry, exists in zip(entries, there, strict=True) if not exists)
-    check_bad_share(path, "missing", [str(entry.image) for entry in missing], len(entries))
+    check_skipped(path, {"missing": [str(entry.image) for entry in missing]}, len(entries), rules)
     return LabelList(path, found, missing)
 
 
-def check_bad_share(path: Path, kind: str, bad: Sequence[str], total: int) -> None:
-    """Stop when too many of a list's images are bad. `kind` says how: `missing` or `unreadable`.
+def _check_inside(path: Path, entries: Iterable[Entry], rules: ListRules) -> None:
+    """Raise DataError where a path leads out of the folders it may be in; symbolic links are followed."""
+    allowed = [os.path.join(os.path.realpath(folder), "") for folder in (path.parent, *rules.roots)]
+    resolved: dict[str, str] = {}
+    for entry in entries:
+        folder, name = os.path.split(entry.image)
+        if folder not in resolved:
+            resolved[folder] = os.path.realpath(folder)
+        target = os.path.join(resolved[folder], name)
+        if name == os.pardir or os.path.islink(target):
+            target = os.path.realpath(target)
+        if not any(target.startswith(root) for root in allowed):
+            also = "".join(f" and of {root}" for root in rules.roots)
+            raise DataError(
+                f"{path}: line {entry.line}: {entry.image} leads out of the list's folder{also}, to {target}. "
+                "Name the folder that paths may lead into: data.root (--data-root)."
+            )
+
+
+def check_skipped(
+    path: Path,
+    skipped: Mapping[str, Sequence[str]],
+    total: int,
+    rules: ListRules,
+    what: str = "images",
+    advice: str = "",
+) -> None:
+    """Stop when too many of a list's images (or regions) are skipped.
+
+    Args:
+        path: the list, for the message.
+        skipped: why (`missing`, ...) -> their names.
+        total: all of the list.
+        rules: how many may be.
+        what: they are.
+        advice: what to do, beside `ADVICE`.
 
     Raises:
-        DataError: more than `MAX_BAD_SHARE` of `total` are bad.
+        DataError: more of `total` than the rules allow.
     """
-    if len(bad) > MAX_BAD_SHARE * total:
-        advice = "Image paths are relative to the list's folder." if kind == "missing" else "Copy the images again."
-        raise DataError(
-            f"{path}: {len(bad)} of {total} images are {kind}, the first is {bad[0]}. "
-            f"At most {MAX_BAD_SHARE:.0%} may be. {advice}"
-        )
+    reasons = {reason: names for reason, names in skipped.items() if names}
+    count = sum(len(names) for names in reasons.values())
+    if count <= rules.max_skipped * total:
+        return
+    first = next(iter(reasons.values()))[0]
+    steps = "".join(
+        f"{step} " for step in [ADVICE[reason] for reason in reasons if reason in ADVICE] + ([advice] if advice else [])
+    )
+    raise DataError(
+        f"{path}: {count} of {total} {what} are {' or '.join(reasons)}, the first is {first}. "
+        f"At most {100 * rules.max_skipped:g}% may be. {steps}"
+        "To allow more: data.max_skipped (--max-skipped)."
+    )
+
+
+def skipped_share(counts: Iterable[tuple[int, int]], what: str = "images") -> tuple[str, ...]:
+    """One line to stand beside a metric: how many of all lists' images were skipped, of how many; or nothing.
+
+    >>> skipped_share([(1, 20), (0, 30)]), skipped_share([(0, 20)])
+    (('1 of 50 images skipped',), ())
+    """
+    pairs = list(counts)
+    skipped, total = sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
+    return (f"{skipped} of {total} {what} skipped",) if skipped else ()
 
 
 def skipped_warning(path: Path, kind: str, names: Sequence[str], total: int) -> tuple[str, ...]:
@@ -108,7 +194,7 @@ def _read_text(path: Path) -> str:
 
 def _parse_line(path: Path, number: int, line: str) -> Entry:
     columns = line.split("\t")
-    if len(columns) != 2 or not columns[0].strip():
+    if len(columns) != 2 or not columns[0].strip() or "\0" in line:
         shown = line if len(line) <= 80 else line[:77] + "..."
         raise DataError(
             f"{path}: line {number}: got {shown!r}. Expected two columns with one tab between them: path<TAB>text."

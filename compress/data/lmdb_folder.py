@@ -10,29 +10,29 @@ from pathlib import Path
 
 import lmdb
 
-from compress.data.images import LoadedList, decode_image, load_images
-from compress.data.labels import Entry, LabelList, check_bad_share, read_labels
+from compress.data.images import LoadedList, load_images
+from compress.data.labels import DEFAULT_RULES, Entry, LabelList, ListRules, check_skipped, read_labels
 from compress.errors import DataError
 
 FILE = "data.mdb"
 EXPECTED = "Expected an LMDB with num-samples, image-000000001, label-000000001, ..."
 
 
-def load_list(path: Path, max_height: int | None = None) -> LoadedList:
+def load_list(path: Path, max_height: int | None = None, rules: ListRules = DEFAULT_RULES) -> LoadedList:
     """Read a label list, or an LMDB folder, with all its images (see `load_images`).
 
     Raises:
-        DataError: it cannot be read, or more than `MAX_BAD_SHARE` of its images are missing or unreadable.
+        DataError: it cannot be read, or more of its images than the rules allow are missing or cannot be used.
     """
     if not path.is_dir():
-        return load_images(read_labels(path), max_height)
+        return load_images(read_labels(path, rules), max_height, rules=rules)
     if not (path / FILE).is_file():
         raise DataError(f"{path}: a folder without {FILE}. Give a label list (path<TAB>text), or an LMDB folder.")
     with _opened(path) as get:
-        return load_images(_read_entries(path, get), max_height, lambda key: decode_image(get(key.name) or b""))
+        return load_images(_read_entries(path, get, rules), max_height, lambda key: get(key.name), rules)
 
 
-def _read_entries(path: Path, get: Callable[[str], bytes | None]) -> LabelList:
+def _read_entries(path: Path, get: Callable[[str], bytes | None], rules: ListRules) -> LabelList:
     """Entry of each sample; its `image` is path/key, its `line` the sample's number. Texts may be empty."""
     found: list[Entry] = []
     missing: list[Entry] = []
@@ -42,7 +42,7 @@ def _read_entries(path: Path, get: Callable[[str], bytes | None]) -> LabelList:
             raise DataError(f"{path}: no label-{number:09d}. {EXPECTED}")
         entry = Entry(path / f"image-{number:09d}", _decoded(path, number, label), number)
         (missing if image is None else found).append(entry)
-    check_bad_share(path, "missing", [str(entry.image) for entry in missing], len(found) + len(missing))
+    check_skipped(path, {"missing": [str(entry.image) for entry in missing]}, len(found) + len(missing), rules)
     return LabelList(path, tuple(found), tuple(missing))
 
 

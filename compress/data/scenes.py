@@ -1,26 +1,28 @@
 """Scenes with labelled text regions: PaddleOCR label lists and folders of ICDAR text files, decoded when needed."""
 
 import json
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from compress.data.labels import Entry, check_bad_share, name_some, read_labels, skipped_warning
+from compress.data.headers import REDUCTIONS, TOO_LARGE, read_header, reduction
+from compress.data.images import decode_image, read_file
+from compress.data.labels import (
+    DEFAULT_RULES,
+    Entry,
+    ListRules,
+    check_skipped,
+    name_some,
+    read_labels,
+    skipped_warning,
+)
 from compress.data.regions import PROBLEMS, Region, parse_icdar, parse_regions, repair_regions
 from compress.errors import DataError
 
-MAX_PIXELS = 80_000_000
-"""A JPEG with more is decoded at half its size, which takes no memory for the whole; other images, and those with
-twice as many, are skipped. 80 megapixels take 240 MB, and that again to turn and resize."""
-REDUCTIONS = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2}
-ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)
-"""EXIF's key, and its values that swap width and height. Images are turned as it says, as in PaddleOCR."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+POINTS_ADVICE = "Check that the points are (x, y) in the image's own pixels."
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Scene:
         Raises:
             DataError: the file, which could be read before, is gone or damaged.
         """
-        image = _decode(self.image, REDUCTIONS[self.reduction])
+        image = decode_image(read_file(self.image) or b"", REDUCTIONS[self.reduction])
         if image is None:
             raise DataError(f"{self.image}: cannot be decoded. Copy it again, or remove it from the list.")
         if self.reduction == 1:
@@ -54,6 +56,29 @@ class SceneList:
     path: Path
     scenes: tuple[Scene, ...]
     warnings: tuple[str, ...] = ()
+    skipped: int = 0
+    """Images of the list that are not among these."""
+    skipped_regions: int = 0
+    """Regions of these that could not be used."""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """(images skipped, images in the list)"""
+        return self.skipped, len(self.scenes) + self.skipped
+
+    @property
+    def region_counts(self) -> tuple[int, int]:
+        """(regions left out, regions in the list)"""
+        return self.skipped_regions, sum(len(scene.regions) for scene in self.scenes) + self.skipped_regions
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What a list or folder names: images with their regions, what it lacks (why -> names), and what else to say."""
+
+    entries: Sequence[tuple[Path, tuple[Region, ...]]]
+    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def scale_regions(regions: Sequence[Region], x: float, y: float) -> tuple[Region, ...]:
@@ -62,37 +87,44 @@ def scale_regions(regions: Sequence[Region], x: float, y: float) -> tuple[Region
     return tuple(Region(region.points * factors, region.text, region.ignore) for region in regions)
 
 
-def load_scenes(path: Path) -> SceneList:
+def load_scenes(path: Path, rules: ListRules = DEFAULT_RULES) -> SceneList:
     """Read a PaddleOCR label list, or a folder with ICDAR's text files.
 
     The folder holds `<image name>.txt` or `gt_<image name>.txt`, either beside the images, or in one subfolder (`gt`,
     say) with the images in another (`images`, say). No pixel is decoded, but every file's header is read.
 
     Raises:
-        DataError: it cannot be read, or most images are missing or unreadable, or most regions unusable.
+        DataError: it cannot be read, or more of its images or regions than the rules allow cannot be used.
     """
-    entries, lines = _read_folder(path) if path.is_dir() else _read_list(path)
+    listed = _read_folder(path, rules) if path.is_dir() else _read_list(path, rules)
     scenes: list[Scene] = []
-    unreadable: list[str] = []
-    too_large: list[str] = []
+    skipped = {why: list(names) for why, names in listed.skipped.items()}
     problems: dict[str, list[str]] = {}
-    total = 0
-    for image, regions in entries:
-        header = _read_header(image)
-        if header is None:
-            unreadable.append(image.name)
-        elif (reduction := _reduction(header)) is None:
-            too_large.append(image.name)
-        else:
-            usable, found = repair_regions(regions, header.height, header.width)
-            for problem, count in found.items():
-                problems.setdefault(problem, []).extend([image.name] * count)
-            scenes.append(Scene(image, header.height, header.width, usable, reduction))
-            total += len(regions)
-    check_bad_share(path, "unreadable", unreadable, len(entries))
-    lines += skipped_warning(path, "unreadable", unreadable, len(entries))
-    lines += _size_warning(path, too_large, len(entries))
-    return SceneList(path, tuple(scenes), lines + _region_warnings(path, problems, total))
+    regions_in_all = 0
+    for image, regions in listed.entries:
+        header = read_header(image)
+        factor = None if header is None else reduction(header)
+        if header is None or factor is None:
+            skipped.setdefault("unreadable" if header is None else TOO_LARGE, []).append(image.name)
+            continue
+        usable, found = repair_regions(regions, header.height, header.width)
+        for problem, count in found.items():
+            problems.setdefault(problem, []).extend([image.name] * count)
+        scenes.append(Scene(image, header.height, header.width, usable, factor))
+        regions_in_all += len(regions)
+    left_out = {
+        PROBLEMS[problem].removesuffix(", left out"): names
+        for problem, names in problems.items()
+        if problem != "crossed"
+    }
+    total = len(scenes) + sum(map(len, skipped.values()))
+    check_skipped(path, skipped, total, rules)
+    check_skipped(path, left_out, regions_in_all, rules, "regions", POINTS_ADVICE)
+    lines = [line for why, names in skipped.items() for line in skipped_warning(path, why, names, total)]
+    lines += [*listed.warnings, *_region_warnings(path, problems, regions_in_all)]
+    return SceneList(
+        path, tuple(scenes), tuple(lines), total - len(scenes), sum(len(names) for names in left_out.values())
+    )
 
 
 def content_of(lists: Sequence[SceneList]) -> Iterator[bytes]:
@@ -103,16 +135,17 @@ def content_of(lists: Sequence[SceneList]) -> Iterator[bytes]:
         yield json.dumps(labels).encode()
 
 
-def _read_list(path: Path) -> tuple[list[tuple[Path, tuple[Region, ...]]], tuple[str, ...]]:
-    labels = read_labels(path)
-    return [(entry.image, _regions_of(path, entry)) for entry in labels.entries], labels.warnings()
+def _read_list(path: Path, rules: ListRules) -> _Listed:
+    labels = read_labels(path, rules)
+    missing = [entry.image.name for entry in labels.missing]
+    return _Listed([(entry.image, _regions_of(path, entry)) for entry in labels.entries], {"missing": missing})
 
 
 def _regions_of(path: Path, entry: Entry) -> tuple[Region, ...]:
     return parse_regions(path, entry.line, entry.text) if entry.text.strip() else ()
 
 
-def _read_folder(path: Path) -> tuple[list[tuple[Path, tuple[Region, ...]]], tuple[str, ...]]:
+def _read_folder(path: Path, rules: ListRules) -> _Listed:
     files = [file for folder in (path, *sorted(path.iterdir())) if folder.is_dir() for file in sorted(folder.iterdir())]
     images = _by_name(path, [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES])
     written = [file for file in files if file.suffix.lower() == ".txt"]
@@ -124,12 +157,21 @@ def _read_folder(path: Path) -> tuple[list[tuple[Path, tuple[Region, ...]]], tup
             "in subfolders. Or give a label list (path<TAB>JSON)."
         )
     bare = [images[name].name for name in sorted(images.keys() - texts.keys())]
-    check_bad_share(path, "without a text file", bare, len(images))
-    lines = skipped_warning(path, "without a text file", bare, len(images))
-    lonely = [file.name for file in written if _pair_name(file) not in images]
-    if lonely:
-        lines += (f"{path}: {len(lonely)} text files have no image: {name_some(lonely)}",)
-    return [(images[name], parse_icdar(texts[name], _read_text(texts[name]))) for name in both], lines
+    lonely = [file for file in written if _pair_name(file) not in images]
+    missing = [file.name for file in lonely if _is_icdar(file)]
+    others = [file.name for file in lonely if file.name not in missing]
+    lines = (f"{path}: {len(others)} text files have no image: {name_some(others)}",) if others else ()
+    check_skipped(path, {"without a text file": bare}, len(images), rules)
+    entries = [(images[name], parse_icdar(texts[name], _read_text(texts[name]))) for name in both]
+    return _Listed(entries, {"without a text file": bare, "missing": missing}, lines)
+
+
+def _is_icdar(file: Path) -> bool:
+    """Whether a text file holds regions, and not, say, a word on the data set."""
+    try:
+        return bool(parse_icdar(file, _read_text(file)))
+    except DataError:
+        return False
 
 
 def _pair_name(file: Path) -> str:
@@ -161,73 +203,8 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path}: not UTF-8 text ({error}). Write the labels as UTF-8.") from error
 
 
-@dataclass(frozen=True)
-class _Header:
-    """Size of an image as it will be decoded, in pixels, and its format as Pillow calls it."""
-
-    height: int
-    width: int
-    kind: str
-
-
-def _read_header(path: Path) -> _Header | None:
-    """What an image file's header says; None where there is none. No pixel is decoded."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS deals with it
-            with Image.open(path) as image:
-                # Of a PNG, its own `getexif` would decode all pixels. Of a TIFF, the size is the turned one already.
-                turned = image.format != "TIFF" and Image.Image.getexif(image).get(ORIENTATION) in SIDEWAYS
-                height, width = (image.width, image.height) if turned else (image.height, image.width)
-                return _Header(height, width, str(image.format))
-    except Image.DecompressionBombError:
-        return _Header(MAX_PIXELS, MAX_PIXELS, "")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
-        return None
-
-
-def _reduction(header: _Header) -> int | None:
-    """By which factor to shrink an image while decoding; None where that cannot help."""
-    pixels = header.height * header.width
-    if pixels <= MAX_PIXELS:
-        return 1
-    return 2 if header.kind == "JPEG" and pixels <= 2 * MAX_PIXELS else None
-
-
-def _size_warning(path: Path, too_large: Sequence[str], total: int) -> tuple[str, ...]:
-    """One line that names what is skipped.
-
-    Raises:
-        DataError: nothing would be left.
-    """
-    limits = f"larger than {MAX_PIXELS // 10**6} megapixels (JPEG: {2 * MAX_PIXELS // 10**6})"
-    if too_large and len(too_large) == total:
-        raise DataError(
-            f"{path}: all images are {limits}, the first is {too_large[0]}. Make them smaller, and their points."
-        )
-    return skipped_warning(path, limits, too_large, total)
-
-
-def _decode(path: Path, mode: int) -> np.ndarray | None:
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        return cv2.imdecode(data, mode) if data.size else None
-    except (OSError, cv2.error):
-        return None
-
-
-def _region_warnings(path: Path, problems: dict[str, list[str]], total: int) -> tuple[str, ...]:
-    """One line for each kind of problem.
-
-    Raises:
-        DataError: most regions are unusable.
-    """
-    bad = [name for problem, names in problems.items() if problem != "crossed" for name in names]
-    if 2 * len(bad) > total:
-        raise DataError(
-            f"{path}: {len(bad)} of {total} regions are unusable (outside the image, or without area), the first in "
-            f"{bad[0]}. At most half may be. Check that the points are (x, y) in the image's own pixels."
-        )
+def _region_warnings(path: Path, problems: Mapping[str, Sequence[str]], total: int) -> tuple[str, ...]:
+    """One line for each kind of problem."""
     return tuple(
         f"{path}: {len(names)} of {total} regions {PROBLEMS[problem]}: in {name_some(list(dict.fromkeys(names)))}"
         for problem, names in problems.items()

@@ -2,14 +2,23 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from compress.data.images import LoadedList, load_images, read_image
-from compress.data.labels import Entry, LabelList, read_labels
+from compress.data.headers import MAX_PIXELS, read_header
+from compress.data.images import LoadedList, decode_image, load_images, read_file
+from compress.data.labels import (
+    DEFAULT_RULES,
+    Entry,
+    LabelList,
+    ListRules,
+    check_skipped,
+    read_labels,
+    skipped_warning,
+)
 from compress.data.lmdb_folder import FILE, load_list
 from compress.data.scene_augment import GEOMETRIES, change_light, random_crop
 from compress.data.scenes import IMAGE_SUFFIXES
@@ -17,22 +26,59 @@ from compress.errors import DataError
 
 TILE_HEIGHTS = (12.0, 110.0)
 """Heights that small images are tiled with, in pixels, drawn evenly on a logarithmic scale: those of text in scenes."""
+UNREADABLE = "unreadable"
+TOO_LARGE = f"larger than {MAX_PIXELS // 10**6} megapixels"
 MOST_GAP = 30
 """Largest gap between tiles, in pixels."""
 
 
-def list_images(path: Path) -> list[Path]:
-    """The images of a folder and its subfolders, or of a label list, whose texts are not looked at.
+@dataclass(frozen=True)
+class ImageFiles:
+    """The usable images of a folder or list, and what was wrong with others."""
+
+    files: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def find_images(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
+    """The images of a folder and its subfolders, or of a label list, whose texts are not looked at: all are empty.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or more of them are missing than the rules allow.
     """
     if not path.is_dir():
-        return [entry.image for entry in read_labels(path).entries]
+        labels = read_labels(path, rules)
+        return replace(labels, entries=tuple(replace(entry, text="") for entry in labels.entries))
     found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
     if not found:
         raise DataError(f"{path}: no images. Expected {', '.join(IMAGE_SUFFIXES)} in it, or a label list.")
-    return found
+    return LabelList(path, tuple(Entry(file, "", number) for number, file in enumerate(found, start=1)))
+
+
+def list_images(path: Path, rules: ListRules = DEFAULT_RULES) -> ImageFiles:
+    """The images that `find_images` finds and that can be used. No pixel is decoded, but every header is read.
+
+    Raises:
+        DataError: there are none, or more of them than the rules allow cannot be used.
+    """
+    listed = find_images(path, rules)
+    problems = {entry.image: _problem(entry.image) for entry in listed.entries}
+    skipped = {"missing": [entry.image.name for entry in listed.missing]}
+    for kind in (UNREADABLE, TOO_LARGE):
+        skipped[kind] = [file.name for file, problem in problems.items() if problem == kind]
+    total = len(problems) + len(listed.missing)
+    check_skipped(path, skipped, total, rules)
+    lines = [line for why, names in skipped.items() for line in skipped_warning(path, why, names, total)]
+    files = [entry.image for entry in listed.entries if not problems[entry.image]]
+    return ImageFiles(tuple(files), tuple(lines))
+
+
+def _problem(file: Path) -> str:
+    """Why a file cannot be used, or nothing."""
+    header = read_header(file)
+    if header is None:
+        return UNREADABLE
+    return TOO_LARGE if header.height * header.width > MAX_PIXELS else ""
 
 
 def split_images(files: Sequence[Path], held_back: float) -> tuple[list[Path], list[Path]]:
@@ -57,16 +103,15 @@ def split_images(files: Sequence[Path], held_back: float) -> tuple[list[Path], l
     return train, [file for file, digest in zip(files, hashes, strict=True) if digest in held]
 
 
-def load_unlabelled(path: Path, max_height: int | None = None) -> LoadedList:
+def load_unlabelled(path: Path, max_height: int | None = None, rules: ListRules = DEFAULT_RULES) -> LoadedList:
     """Decode the images of a folder and its subfolders, of a label list, or of an LMDB folder; all texts are empty.
 
     Raises:
-        DataError: there are none, or more than `MAX_BAD_SHARE` of them cannot be decoded.
+        DataError: there are none, or more of them than the rules allow cannot be used.
     """
-    if path.is_dir() and not (path / FILE).is_file():
-        entries = tuple(Entry(file, "", number) for number, file in enumerate(list_images(path), start=1))
-        return load_images(LabelList(path, entries), max_height)
-    loaded = load_list(path, max_height)
+    if not path.is_dir() or not (path / FILE).is_file():
+        return load_images(find_images(path, rules), max_height, rules=rules)
+    loaded = load_list(path, max_height, rules)
     return replace(loaded, entries=tuple(replace(entry, text="") for entry in loaded.entries))
 
 
@@ -110,7 +155,7 @@ def _mosaic(first: np.ndarray, files: Sequence[Path], size: tuple[int, int], rng
 
 def _draw(files: Sequence[Path], rng: np.random.Generator) -> np.ndarray:
     file = files[int(rng.integers(len(files)))]
-    image = read_image(file)
+    image = decode_image(read_file(file) or b"")  # its header was looked at when it was listed
     if image is None:
         raise DataError(f"{file}: cannot be decoded. Copy it again, or remove it.")
     return image

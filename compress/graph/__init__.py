@@ -1,7 +1,7 @@
 """ONNX in and out: load and canonicalise a file, import it as a trainable module, write it back."""
 
 from compress.graph.entry import from_torch
-from compress.graph.load import deployed_bytes, is_quantised, load_model, read_model, save_model
+from compress.graph.load import deployed_bytes, deployed_files, is_quantised, load_model, read_model, save_model
 from compress.graph.running import check_runs, run_quietly
 from compress.graph.to_torch import to_torch
 from compress.graph.write import to_onnx
@@ -9,6 +9,7 @@ from compress.graph.write import to_onnx
 __all__ = [
     "check_runs",
     "deployed_bytes",
+    "deployed_files",
     "from_torch",
     "is_quantised",
     "load_model",

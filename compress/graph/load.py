@@ -72,15 +72,23 @@ def read_model(path: Path) -> onnx.ModelProto:
     return model
 
 
-def deployed_bytes(path: Path) -> int:
-    """Bytes of a model as it is deployed: its .onnx file, and every file that holds weights of it, each once.
+def deployed_files(path: Path) -> tuple[Path, ...]:
+    """The files that a model is deployed as: its .onnx file, and every file that holds weights of it, each once.
 
     Raises:
         ModelError: a file is missing, cannot be read, or lies outside the model's folder.
     """
     path = Path(path)
-    files = {span.file for span in _weight_files(_parse(path), path)}
-    return path.stat().st_size + sum(file.stat().st_size for file in files)
+    return (path, *dict.fromkeys(span.file for span in _weight_files(_parse(path), path)))
+
+
+def deployed_bytes(path: Path) -> int:
+    """Bytes of a model as it is deployed, all of its files.
+
+    Raises:
+        ModelError: as for `deployed_files`.
+    """
+    return sum(file.stat().st_size for file in deployed_files(path))
 
 
 def _parse(path: Path) -> onnx.ModelProto:

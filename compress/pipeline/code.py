@@ -1,8 +1,9 @@
 """Which code and settings made a figure: a hash of every module that a stage's result depends on, and a recipe's keys.
 
-Comments, docstrings and layout do not count: what is hashed is a module's syntax tree. Neither do modules that show, check
-or store results: a figure is not another one because its table is printed otherwise. Settings are not code: defaults
-are compared as part of the recipe. The trees are read from the package's own files, so an installed one tells, too.
+Comments, docstrings and layout do not count: what is hashed is a module's syntax tree. Neither do modules that show,
+check or store results: a figure is not another one because its table is printed otherwise. Settings are not code:
+defaults are compared as part of the recipe. The trees are read from the package's own files, so an installed one
+tells, too.
 """
 
 import ast
@@ -21,6 +22,7 @@ MIXED = "mixed"
 Read = Callable[[str], str | None]
 """The source of a module by its dotted name; None where there is none."""
 _PLAIN = tuple(f"compress.{part}" for part in ("errors", "artifacts", "recipe", "report", "cli", "zoo"))
+_PLAIN += ("compress.export.parity", "compress.export.replay")
 _PLAIN += tuple(f"compress.pipeline.{part}" for part in ("code", "state", "run", "results", "pictures", "scan_cost"))
 _INTEGERS = tuple(
     f"compress.{part}"
@@ -105,8 +107,8 @@ def merge(earlier: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
 def source_hash(source: str) -> str:
     """Hash of what a module computes: of its syntax tree without docstrings.
 
-    >>> source_hash("x = 1") == source_hash("'''Text.'''\\nx = (1)  # note"), source_hash("x = 1") == source_hash("x = 2")
-    (True, False)
+    >>> [source_hash(text) == source_hash("x = 1") for text in ("'''Text.'''\\nx = (1)  # note", "x = 2")]
+    [True, False]
     """
     return _tree_hash(ast.parse(source))
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from compress.artifacts import Score
+from compress.data.labels import ListRules
 from compress.errors import CompressError, DataError, ModelError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.graph.constants import free_constants
@@ -146,6 +147,9 @@ def make_task(
     box_threshold: float | None = None,
     unclip_ratio: float | None = None,
     max_candidates: int | None = None,
+    max_skipped: float | None = None,
+    data_root: Sequence[Path] | None = None,
+    allow_overlap: bool | None = None,
 ) -> Task:
     """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels` and
     `unlabelled`.
@@ -173,6 +177,9 @@ def make_task(
         "box_threshold": box_threshold,
         "unclip_ratio": unclip_ratio,
         "max_candidates": max_candidates,
+        "max_skipped": max_skipped,
+        "data_root": data_root,
+        "allow_overlap": allow_overlap,
     }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, options)
@@ -185,6 +192,8 @@ def make_task(
         options["input_shape"] = input_shape
     if boxes := {name: options.pop(name) for name in BOX_OPTIONS if name in options}:
         options["boxes"] = BoxSettings(**boxes)
+    if rules := {key: options.pop(name) for name, key in RULE_OPTIONS.items() if name in options}:
+        options["rules"] = ListRules(**rules)
     if kind in TASKS:
         return TASKS[kind](train, val, **options)
     return cast(Task, call_factory(kind, train, val, **options))
@@ -195,7 +204,9 @@ TASKS: dict[str, Callable[..., Task]] = {
     "recognition": RecognitionTask,
     "detection": DetectionTask,
 }
-TASK_OPTIONS = {kind: (*keys, "unlabelled", "agreement") for kind, keys in KEYS_OF.items()}
+RULE_OPTIONS = {"max_skipped": "max_skipped", "data_root": "roots", "allow_overlap": "allow_overlap"}
+"""Options of every task on lists of images -> what `ListRules` calls them."""
+TASK_OPTIONS = {kind: (*keys, *RULE_OPTIONS, "unlabelled", "agreement") for kind, keys in KEYS_OF.items()}
 """Kind of task -> what it can be told beside its data and input shape."""
 BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
 """Options that are the post-processing's (see `BoxSettings`)."""
@@ -242,6 +253,13 @@ def held_out_task(recipe: Recipe, lists: Sequence[Path]) -> Task:
     return _task_on(recipe, (), lists)
 
 
+def list_roots(recipe: Recipe) -> tuple[Path, ...]:
+    """Folders that label lists may lead into: the user's, and those of images that the run itself makes lists of."""
+    data = recipe.data
+    named = tuple(path if path.is_dir() else path.parent for path in data.images)
+    return named if data.root is None else (data.root, *named)
+
+
 def _task_on(recipe: Recipe, train: Sequence[Path], val: Sequence[Path], **options: Any) -> Task:
     settings = recipe.task
     channels, height, width = settings.input_shape
@@ -250,6 +268,9 @@ def _task_on(recipe: Recipe, train: Sequence[Path], val: Sequence[Path], **optio
         train=train,
         val=val,
         input_shape=(channels, height, width),
+        max_skipped=recipe.data.max_skipped,
+        data_root=list_roots(recipe),
+        allow_overlap=recipe.data.allow_overlap,
         **{key: getattr(settings, key) for key in KEYS_OF[settings.kind]},
         **options,
     )

@@ -13,10 +13,11 @@ import onnx
 from compress import artifacts
 from compress.artifacts import fingerprint_each, write_atomic
 from compress.data.images import read_image
+from compress.data.labels import ListRules
 from compress.data.lmdb_folder import load_list
 from compress.data.scenes import load_scenes
 from compress.data.transforms import preprocess_crop
-from compress.data.unlabelled import content_of_images, list_images, split_images
+from compress.data.unlabelled import content_of_images, find_images, split_images
 from compress.errors import DataError
 from compress.measure.runtime import Session
 from compress.pipeline.inputs import default_threads, make_task, open_model
@@ -75,7 +76,8 @@ def with_labels(recipe: Recipe, on_progress: Progress | None = None) -> Recipe:
         ArtifactError: the lists that are there were made from something else.
     """
     data, folder = recipe.data, recipe.out / FOLDER
-    files = [file for path in data.images for file in list_images(path)]
+    rules = ListRules(max_skipped=data.max_skipped, roots=() if data.root is None else (data.root,))
+    files = [entry.image for path in data.images for entry in find_images(path, rules).entries]
     train, val = split_images(files, data.held_back)
     shape = recipe.task.input_shape
     original = open_model(recipe.model, recipe.weights, (shape[0], shape[1], shape[2]))
@@ -171,15 +173,18 @@ def _readings(files: Sequence[Path], predict: Predict, recipe: Recipe, side: int
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list.txt"
         _write_list(listed, dict.fromkeys(files, "" if kind == "detection" else "?"))
+        # What cannot be read is counted when the list that is made here is; its paths are the user's own.
+        rules = ListRules(max_skipped=1.0, roots=(Path(listed.anchor),))
+        settings |= {"max_skipped": rules.max_skipped, "data_root": rules.roots}
         task = make_task(kind, train=(), val=[listed], input_shape=(channels, height, width), **settings)
         if side is not None and isinstance(task, Resizable):
             task = task.with_side(min(side, task.side))
         assert isinstance(task, Examiner)
         cases = task.examine(predict).cases
         if kind == "detection":
-            usable = [scene.image for scene in load_scenes(listed).scenes]
+            usable = [scene.image for scene in load_scenes(listed, rules).scenes]
         else:
-            usable = [entry.image for entry in load_list(listed).entries]
+            usable = [entry.image for entry in load_list(listed, rules=rules).entries]
     write: Callable[[Case], str] = _boxes if kind == "detection" else (lambda case: case.found or "")
     found = {usable[case.index]: write(case) for case in cases}
     return {file: found.get(file.absolute(), "") for file in files}

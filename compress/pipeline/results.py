@@ -27,7 +27,7 @@ from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax
 from compress.pipeline.code import differing, digest, recipe_settings, stage_code, task_modules
 from compress.pipeline.pictures import NOT_SHOWN, make_gallery
-from compress.pipeline.scoring import open_test_set, score_set
+from compress.pipeline.scoring import open_test_set, score_set, shared_with_test_set
 from compress.pipeline.stages import model_identity
 from compress.pipeline.state import Run
 from compress.recipe import QuantizeStep, SensitivityStep
@@ -76,7 +76,7 @@ def measure_files(run: Run, files: dict[str, Path]) -> Measured:
     sets = [validation]
     for name in run.recipe.data.test:
         task = open_test_set(run.recipe, name)
-        notes += task.warnings()
+        notes += (*task.warnings(), *shared_with_test_set(run.recipe, run.task, name, task))
         sets.append(score_set(run, task, name, measured)[0])
     return Measured(results, tuple(notes), {name: examined[name] for name in shown}, tuple(sets))
 

@@ -46,7 +46,7 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
     if recipe.data.images:
         recipe = with_labels(recipe, on_progress)
     task = recipe_task(recipe)
-    check_test_sets(recipe)
+    check_test_sets(recipe, task)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     training.note_outputs(original, on_note)
     threads = recipe.threads or default_threads()

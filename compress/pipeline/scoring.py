@@ -11,13 +11,16 @@ import numpy as np
 
 from compress import artifacts
 from compress.artifacts import VAL, Figure, Interval, Score, Scored, SetResult
+from compress.data.labels import ListRules
+from compress.data.overlap import check_overlap
 from compress.errors import ArtifactError, DataError
+from compress.graph import deployed_files
 from compress.measure.intervals import bootstrap, interval
 from compress.measure.machine import machine_info
 from compress.pipeline.inputs import examine_model, held_out_task
 from compress.pipeline.state import Run
 from compress.recipe import Recipe
-from compress.tasks.base import Examination, Task
+from compress.tasks.base import Examination, Listed, Task
 
 FOLDER = "scores"
 
@@ -34,15 +37,30 @@ def open_test_set(recipe: Recipe, name: str) -> Task:
         raise DataError(f"data.test.{name}: {error}") from error
 
 
-def check_test_sets(recipe: Recipe) -> tuple[str, ...]:
-    """Read every test set once, so that one that cannot be read is known before hours of training; the warnings.
+def check_test_sets(recipe: Recipe, task: Task) -> None:
+    """Read every test set once, so that one that cannot be read is known before hours of training.
 
     They are read again when they are scored: meanwhile their memory is free for training.
 
     Raises:
-        DataError: one cannot be read.
+        DataError: one cannot be read, or shares images with the lists of `task`.
     """
-    return tuple(line for name in recipe.data.test for line in open_test_set(recipe, name).warnings())
+    for name in recipe.data.test:
+        shared_with_test_set(recipe, task, name, open_test_set(recipe, name))
+
+
+def shared_with_test_set(recipe: Recipe, task: Task, name: str, test: Task) -> tuple[str, ...]:
+    """One line for each list of `task` that shares images with a test set, where the recipe allows it.
+
+    Raises:
+        DataError: one does, and the recipe does not allow it.
+    """
+    if not isinstance(task, Listed) or not isinstance(test, Listed):
+        return ()
+    rules = ListRules(allow_overlap=recipe.data.allow_overlap)
+    judging = {f"data.test.{name}": test.stored_images()[VAL]}
+    lists = task.stored_images()
+    return tuple(line for known in lists for line in check_overlap({known: lists[known], **judging}, rules))
 
 
 def score_set(
@@ -79,7 +97,8 @@ def _score_file(run: Run, task: Task, name: str, stage: str, file: Path, judge: 
     """Score a file, or take what is kept of it."""
     kept = run.recipe.out / FOLDER / f"{name}.{stage.replace(' ', '_')}.json"
     runtime = machine_info().versions.get("onnxruntime", "")
-    identity = artifacts.fingerprint(file.read_bytes(), task.fingerprint(), run.threads, runtime)
+    content = (one.read_bytes() for one in deployed_files(file))
+    identity = artifacts.fingerprint_each([*content, task.fingerprint(), run.threads, runtime])
     if not judge and (found := _load_scored(kept)) is not None and found.fingerprint == identity:
         return Examination(found.score, (), {figure: np.array(rows) for figure, rows in found.tallies.items()})
     examination = examine_model(file, task, run.threads)
@@ -102,7 +121,7 @@ def compare_files(name: str, fingerprint: str, examined: Mapping[str, Examinatio
     names = (first.score.name, *(figure for figure in first.tallies if figure != first.score.name))
     columns = {figure: _compare_figure(figure, examined) for figure in names}
     stages = {stage: {figure: column[stage] for figure, column in columns.items()} for stage in examined}
-    return SetResult(name, first.score.count, fingerprint, stages, first.score.name)
+    return SetResult(name, first.score.count, fingerprint, stages, first.score.name, first.score.skipped)
 
 
 def _compare_figure(figure: str, examined: Mapping[str, Examination]) -> dict[str, Figure]:

@@ -141,6 +141,18 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return torch.div(x, scale).round_().add_(zero_point).clamp_(*UINT8)
 
 
+def round_dynamically(x: Tensor) -> Tensor:
+    """Round to 256 steps over the range that a tensor has, zero included, as ONNX's DynamicQuantizeLinear does.
+
+    >>> round_dynamically(torch.tensor([-1.0, 0.014, 1.55]))
+    tensor([-1.0000,  0.0100,  1.5500])
+    """
+    low, high = x.amin().clamp_max(0.0), x.amax().clamp_min(0.0)
+    step = (high - low) / UINT8[1] if high > low else torch.ones_like(low)
+    zero = torch.round(-low / step)
+    return (torch.round(x / step).add(zero).clamp(*UINT8) - zero) * step
+
+
 def weight_scale(weight: Tensor, bit_width: int = 8, axis: int = 0) -> Tensor:
     """Symmetric per-channel scale: max |w| of each output channel / the largest integer (127, or 63 for 7 bits).
 

@@ -34,6 +34,41 @@ def round_recurrent(module: fx.GraphModule, bits: Mapping[str, int]) -> fx.Graph
     return module
 
 
+def lstm_in_integers(layer: nn.LSTM, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """What onnxruntime's DynamicQuantizeLSTM computes on one thread; the layer's weights are rounded already.
+
+    The input, and at each time step the state, are rounded to uint8 by the range they have over the whole batch.
+
+    Args:
+        layer: one layer, one direction or both.
+        x: [T, N, I].
+
+    Returns:
+        As the layer does: [T, N, D*H], and the last states and cells [D, N, H] each.
+
+    Source: onnxruntime's documentation of DynamicQuantizeLSTM, and ONNX's of DynamicQuantizeLinear.
+    """
+    found = [_direction_in_integers(layer, x, suffix) for suffix in ("", "_reverse")[: 1 + layer.bidirectional]]
+    outputs, states, cells = zip(*found, strict=True)
+    return torch.cat(outputs, 2), (torch.stack(states), torch.stack(cells))
+
+
+def _direction_in_integers(layer: nn.LSTM, x: Tensor, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs [T, N, H], and the last state and cell [N, H], of one direction."""
+    weight, recurrent = (getattr(layer, f"weight_{kind}_l0{suffix}") for kind in ("ih", "hh"))
+    gates = functional.round_dynamically(x) @ weight.T
+    if layer.bias:
+        gates = gates + getattr(layer, f"bias_ih_l0{suffix}") + getattr(layer, f"bias_hh_l0{suffix}")
+    state = cell = x.new_zeros(x.shape[1], layer.hidden_size)
+    made = []
+    for step in reversed(gates) if suffix else gates:
+        i, f, g, o = (step + functional.round_dynamically(state) @ recurrent.T).chunk(4, dim=1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        state = o.sigmoid() * cell.tanh()
+        made.append(state)
+    return torch.stack(made[::-1] if suffix else made), state, cell
+
+
 def round_rows(weight: Tensor, bit_width: int = 8) -> Tensor:
     """A weight [rows, columns] rounded to integers of its rows' steps, as float."""
     return functional.fake_quantize_weight(weight, functional.weight_scale(weight, bit_width, 0), bit_width, 0)

@@ -17,6 +17,7 @@ INPUT_KEYS = (
     ("data", "val"),
     ("data", "test"),
     ("data", "unlabelled"),
+    ("data", "root"),
     ("data", "images"),
 )
 PATH_KEYS = (*INPUT_KEYS, ("out",))

@@ -360,6 +360,17 @@ class DataSettings(_Settings):
         description="folders of images, or label lists, of any other kind, whose labels are not looked at: training "
         "keeps what the original model says of them, beside what it learns from `train`",
     )
+    max_skipped: Annotated[Float, _rule(lambda v: 0 <= v <= 1, "Must be a share in [0, 1]. Use e.g. 0.01.")] = Field(
+        0.01,
+        description="largest share of a list's images, and of its regions, that may be skipped as they are missing or "
+        "cannot be used",
+    )
+    root: Path | None = Field(
+        None, description="folder that paths in label lists may lead into; default each list's own folder alone"
+    )
+    allow_overlap: Flag = Field(
+        False, description="let `val` share images with `train` or `unlabelled`, which is an error otherwise"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

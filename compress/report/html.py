@@ -29,7 +29,9 @@ def render_html(report: Report, sensitivity: Sensitivity | None = None) -> str:
     return _template("report.html.j2").render(
         report=report,
         machine=tables.machine_line(report.machine),
-        scoring=tables.postprocessing_line(report.postprocessing),
+        facts=[
+            line for line in (tables.postprocessing_line(report.postprocessing), tables.scored_line(report)) if line
+        ],
         headlines=tables.headlines(report),
         sets=tables.set_table(report),
         set_lines=tables.set_lines(report),

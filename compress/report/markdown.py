@@ -53,7 +53,7 @@ def _legend(report: Report) -> str:
     shape = "x".join(map(str, last.cost.input_shape))
     lines = [
         f"MACs: multiply-adds of one {shape} image. KB: 1000 bytes. In brackets: share of the first stage. "
-        f"drop: loss of {last.score.name} against the first stage, on {last.score.count} images"
+        f"drop: loss of {last.score.name} against the first stage, on {tables.scored(last.score)}"
         + (f" of the {tables.VALIDATION}." if tables.test_sets(report) else ".")
     ]
     if last.latency:
@@ -65,7 +65,8 @@ def _legend(report: Report) -> str:
         lines.append(
             "parity: exported file against the network it came from, onnxruntime's optimisation off / on. Steps: "
             "largest difference of any integer tensor, each recomputed from the file's own inputs to it, in steps of "
-            "its scale (1 is a tie rounded the other way). Outputs: mean absolute difference end to end."
+            "its scale (1 is a tie rounded the other way); behind it the largest share of a tensor's values that "
+            "differ, and the largest mean difference (bias). Outputs: mean absolute difference end to end."
         )
     return "\n".join(lines)
 

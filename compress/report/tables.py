@@ -15,6 +15,7 @@ from compress.artifacts import (
     Parity,
     Reading,
     Report,
+    Score,
     Sensitivity,
     SetResult,
     StageResult,
@@ -87,7 +88,7 @@ def headlines(report: Report) -> tuple[str, ...]:
         return ()
     stage, names = report.stages[-1].stage, _figure_names(report)
     return tuple(
-        f"{stage} on {set_name(one)}, {one.images} images: "
+        f"{stage} on {set_name(one)}, {images_of(one.images, one.skipped)}: "
         + "; ".join(
             f"{name} {with_interval(figures[name])}, drop {drop_with_interval(figures[name])}"
             for name in names
@@ -143,7 +144,9 @@ def set_lines(report: Report) -> tuple[str, ...]:
     """What the table of sets says, and what each set is."""
     if not set_table(report).rows:
         return ()
-    sizes = ", ".join(f"{set_name(one)}: {one.images} images" for one in (*test_sets(report), *report.sets[:1]))
+    sizes = ", ".join(
+        f"{set_name(one)}: {images_of(one.images, one.skipped)}" for one in (*test_sets(report), *report.sets[:1])
+    )
     return (
         "In brackets: 95 % intervals, from a bootstrap over images. drop: against the original, its interval from both "
         "files on the same resampled images.",
@@ -331,6 +334,26 @@ def reading(value: Reading) -> str:
     return "(unusable output)" if value.text is None else value.text or "(nothing)"
 
 
+def images_of(count: int, skipped: Sequence[str]) -> str:
+    """How many images a metric is of, and what of the data was skipped.
+
+    >>> images_of(19, ["1 of 20 images skipped"]), images_of(20, [])
+    ('19 images (1 of 20 images skipped)', '20 images')
+    """
+    return f"{count} images" + (f" ({'; '.join(skipped)})" if skipped else "")
+
+
+def scored(score: Score) -> str:
+    """What a score is of, as `images_of`."""
+    return images_of(score.count, score.skipped)
+
+
+def scored_line(report: Report) -> str:
+    """What the metrics of a run are of; empty where nothing was skipped."""
+    score = report.stages[-1].score if report.stages else None
+    return f"{score.name} on {scored(score)}" if score and score.skipped else ""
+
+
 def postprocessing_line(settings: Mapping[str, float]) -> str:
     """What follows the model, as it was set; empty where nothing can be.
 
@@ -386,8 +409,14 @@ def milliseconds(latency: Latency) -> str:
 def parity(value: Parity) -> str:
     """The largest difference of an integer tensor in steps, and the mean one of the outputs; optimisation off / on.
 
+    Where they were measured, also the largest share of a tensor's values that differ, and the largest bias, of both.
+
     >>> parity(Parity(0.02, 0.001, 0.03, 0.002, 1.0, 1.0, 32, 1.0, 1.0))
     '1.0 / 1.0 steps, outputs 0.0010 / 0.0020'
+    >>> parity(Parity(0.02, 0.001, 0.03, 0.002, 1.0, 1.0, 32, 1.0, 1.0, max_share=0.0011, max_bias=-0.0004))
+    '1.0 / 1.0 steps (at most 0.11% of values, bias -0.0004), outputs 0.0010 / 0.0020'
     """
     steps = f"{value.max_steps:.1f} / {value.max_steps_optimised:.1f} steps"
+    if value.max_share is not None and value.max_bias is not None:
+        steps += f" (at most {value.max_share:.2%} of values, bias {value.max_bias:+.4f})"
     return f"{steps}, outputs {value.mean_abs:.4f} / {value.mean_abs_optimised:.4f}"

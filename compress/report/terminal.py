@@ -26,6 +26,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(Text(line))
     threads = {stage.latency.threads for stage in report.stages if stage.latency}
     print_table(_without(tables.stage_table(report), "parity", "file"), console, caption=_thread_note(threads))
+    if skipped := tables.scored_line(report):
+        console.print(Text(skipped))
     for stage in report.stages:
         if stage.parity:
             console.print(Text(f"{stage.stage} file against its network: {tables.parity(stage.parity)}"))

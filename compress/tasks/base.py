@@ -4,7 +4,7 @@ A task scores a `predict` function, so an fp32 network, a pruned one, a QAT mode
 are scored by the very same lines.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from compress.artifacts import Score
+from compress.data.overlap import Stored
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Float32 images [N, 3, H, W] -> the model's first output, float32 [N, ...]."""
@@ -135,6 +136,14 @@ class PostProcessing(Protocol):
 
     def postprocessing(self) -> dict[str, float]:
         """Setting -> value, by the keys of a recipe."""
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """What a task offers beside `Task` if its images are files, so that lists that share some of them are found."""
+
+    def stored_images(self) -> Mapping[str, Sequence[Stored]]:
+        """The images of each of its lists (`train`, `unlabelled`, `val`) as they are stored."""
 
 
 @runtime_checkable

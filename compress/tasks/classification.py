@@ -1,7 +1,7 @@
 """Text direction: is a word crop upright ("0") or turned by 180 degrees ("180")?"""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from compress.artifacts import Score, fingerprint
 from compress.data.augment import augment_crop
-from compress.data.images import LoadedList, content_parts
-from compress.data.labels import skipped_warning
+from compress.data.images import LoadedList, content_parts, stored_in
+from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share, skipped_warning
 from compress.data.lmdb_folder import load_list
+from compress.data.overlap import Stored, check_overlap
 from compress.data.prefetch import prefetch
 from compress.data.transforms import resize_crop, stack_resized
 from compress.data.unlabelled import load_unlabelled
@@ -78,6 +79,7 @@ class DirectionTask:
         unlabelled: folders, label lists or LMDB folders of crops of any kind, whose labels are not looked at.
         agreement: the labels are what a model said: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
+        rules: what is asked of the lists (see `ListRules`).
 
     Raises:
         DataError: a list is unusable (see `read_labels`, `load_images`), holds an unknown label, or there is
@@ -99,6 +101,7 @@ class DirectionTask:
         unlabelled: Sequence[Path] = (),
         agreement: bool = False,
         eval_batch_size: int = 64,
+        rules: ListRules = DEFAULT_RULES,
     ) -> None:
         self.input_shape = input_shape
         self.labels = tuple(labels)
@@ -110,11 +113,11 @@ class DirectionTask:
                 raise DataError(f"labels: got {list(self.labels)}. Directions made from word crops need two labels.")
             directions = False
         max_height = TRAIN_HEIGHT * input_shape[1]
-        train_lists = [load_list(Path(path), max_height) for path in train]
-        val_lists = [load_list(Path(path)) for path in val]
+        train_lists = [load_list(Path(path), max_height, rules) for path in train]
+        val_lists = [load_list(Path(path), rules=rules) for path in val]
         self._train = [sample for part in train_lists for sample in make_samples(part, self.labels, directions)]
         self._labelled = len(self._train)
-        self._unlabelled = [load_unlabelled(Path(path), max_height) for path in unlabelled]
+        self._unlabelled = [load_unlabelled(Path(path), max_height, rules) for path in unlabelled]
         self._turns = (False,) if directions is False else (False, True)
         val_samples = [sample for part in val_lists for sample in make_samples(part, self.labels, directions)]
         if not val_samples:
@@ -125,6 +128,13 @@ class DirectionTask:
         self._val_crops = number_crops(val_samples)
         lists = (*train_lists, *val_lists, *self._unlabelled)
         self._warnings = tuple(line for part in lists for line in part.warnings)
+        self._stored = {
+            "train": stored_in(train_lists),
+            "unlabelled": stored_in(self._unlabelled),
+            "val": stored_in(val_lists),
+        }
+        self._warnings += check_overlap(self._stored, rules)
+        self._skipped = skipped_share((part.total - len(part.entries), part.total) for part in val_lists)
         self._warnings += tuple(
             f"val: no image is labelled {label!r}, so its accuracy is not measured"
             for index, label in enumerate(self.labels)
@@ -139,7 +149,7 @@ class DirectionTask:
         if agreement:
             settings["metric"] = self.metric_name
         self._fingerprint = fingerprint(
-            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists)
+            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists), *self._skipped
         )
 
     def label_unlabelled(self, predict: Predict, original: str, on_progress: Progress | None = None) -> "DirectionTask":
@@ -275,7 +285,7 @@ class DirectionTask:
             if of_class.size:
                 details[f"{self.metric_name.split()[0]}_{label}"] = float(of_class.mean())
                 details[f"count_{label}"] = float(of_class.size)
-        score = Score(float(right.mean()), self.metric_name, len(right), details)
+        score = Score(float(right.mean()), self.metric_name, len(right), details, self._skipped)
         return Examination(score, tuple(cases), {self.metric_name: tally_crops(right, self._val_crops[chosen])})
 
     def _judge(self, index: int, output: np.ndarray) -> Case:
@@ -320,6 +330,10 @@ class DirectionTask:
         Images without labels, of which no score depends, are part of it once `label_unlabelled` labelled them.
         """
         return self._fingerprint
+
+    def stored_images(self) -> Mapping[str, Sequence[Stored]]:
+        """The images of each of its lists (`train`, `unlabelled`, `val`) as they are stored."""
+        return self._stored
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of image that was skipped, and for each class without validation images."""

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from compress.artifacts import Score, fingerprint, fingerprint_each
 from compress.data.db_targets import DbMaps, make_maps, uncounted_maps
+from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share
+from compress.data.overlap import Stored, check_overlap, stored_files
 from compress.data.prefetch import prefetch
 from compress.data.regions import Region
 from compress.data.scene_augment import GEOMETRIES, change_light, copy_paste, fixed_crop, random_crop
@@ -62,6 +64,7 @@ class DetectionTask:
             Of training images the teacher's map alone is learned; the boxes only say where crops are taken.
         boxes: settings of the post-processing; the loss sharpens maps at its `threshold`.
         processes: in which maps become boxes while the network runs on the next image; see `Judges`.
+        rules: what is asked of the lists (see `ListRules`).
 
     Raises:
         DataError: a list is unusable, a size is no multiple of 32, or there is nothing to validate on.
@@ -85,6 +88,7 @@ class DetectionTask:
         agreement: bool = False,
         boxes: BoxSettings | None = None,
         processes: int = 0,
+        rules: ListRules = DEFAULT_RULES,
     ) -> None:
         _check_sizes(input_shape, side, crop)
         self.input_shape = input_shape
@@ -97,15 +101,25 @@ class DetectionTask:
         self.metric_name = "agreement (hmean)" if agreement else METRIC
         self._agreement = agreement
         self._judges = Judges(processes, self.boxes)
-        train_lists = [load_scenes(Path(path)) for path in train]
-        val_lists = [load_scenes(Path(path)) for path in val]
+        train_lists = [load_scenes(Path(path), rules) for path in train]
+        val_lists = [load_scenes(Path(path), rules) for path in val]
         self._train = [scene for part in train_lists for scene in part.scenes]
         self._val = [scene for part in val_lists for scene in part.scenes]
         if not self._val:
             raise DataError("val: no images to validate on. Name at least one label list with readable images.")
-        self._unlabelled = [file for path in unlabelled for file in list_images(Path(path))]
+        image_files = [list_images(Path(path), rules) for path in unlabelled]
+        self._unlabelled = [file for part in image_files for file in part.files]
         self._cache: dict[int, tuple[np.ndarray, tuple[int, int], tuple[Region, ...]]] = {}
         self._warnings = tuple(line for part in (*train_lists, *val_lists) for line in part.warnings)
+        self._warnings += tuple(line for part in image_files for line in part.warnings)
+        self._stored = {
+            "train": stored_files(scene.image for scene in self._train),
+            "unlabelled": stored_files(self._unlabelled),
+            "val": stored_files(scene.image for scene in self._val),
+        }
+        self._warnings += check_overlap(self._stored, rules)
+        self._skipped = skipped_share(part.counts for part in val_lists)
+        self._skipped += skipped_share((part.region_counts for part in val_lists), "regions")
         parts = itertools.chain(content_of(train_lists), ["val"], content_of(val_lists))
         self._content = fingerprint_each(itertools.chain(parts, content_of_images(self._unlabelled)))
 
@@ -217,7 +231,7 @@ class DetectionTask:
         for scene, boxes, matched in self._judges.judge(self._maps(predict, limit)):
             matches.append(matched)
             cases.append(judge_scene(scene.index, scene.name, scene.regions, boxes, matched, scene.usable))
-        score = replace(score_matches(matches), name=self.metric_name)
+        score = replace(score_matches(matches), name=self.metric_name, skipped=self._skipped)
         return Examination(score, tuple(cases), {self.metric_name: tally_matches(matches)})
 
     def _maps(self, predict: Predict, limit: int | None) -> Iterator[SceneMap]:
@@ -280,12 +294,16 @@ class DetectionTask:
         """Identity of regions and files of both data sets, and of the task's settings; not of file locations."""
         settings = (self.input_shape, self.side, self.crop, self.dilate_teacher, self.threshold_maps, self.augment)
         named = (self.metric_name,) if self._agreement else ()
-        return fingerprint(self.kind, self._content, settings, vars(self.boxes), *named)
+        return fingerprint(self.kind, self._content, settings, vars(self.boxes), *named, *self._skipped)
 
     def postprocessing(self) -> dict[str, float]:
         """Settings of the post-processing, by their keys in a recipe."""
         keys = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
         return {key: getattr(self.boxes, key) for key in keys}
+
+    def stored_images(self) -> Mapping[str, Sequence[Stored]]:
+        """The images of each of its lists (`train`, `unlabelled`, `val`) as they are stored."""
+        return self._stored
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of image or region that was skipped or repaired."""

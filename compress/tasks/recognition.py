@@ -1,7 +1,7 @@
 """Text recognition with CTC: what does a word crop say?"""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from compress.artifacts import Score, fingerprint
 from compress.data.charset import BLANK, check_classes, read_charset, steps_needed
-from compress.data.images import LoadedList, content_parts
-from compress.data.labels import name_some, skipped_warning
+from compress.data.images import LoadedList, content_parts, stored_in
+from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, name_some, skipped_share, skipped_warning
 from compress.data.lmdb_folder import load_list
+from compress.data.overlap import Stored, check_overlap
 from compress.data.prefetch import prefetch
 from compress.data.tia import augment_text
 from compress.data.transforms import resize_crop, resized_width, stack_resized
@@ -30,7 +31,7 @@ from compress.tasks.sampling import (
     image_rng,
     shuffled_batches,
 )
-from compress.tasks.words import METRIC, Word, make_words, reading_error, score_texts, text_warnings
+from compress.tasks.words import METRIC, Word, make_words, reading_error, score_texts, skipped_words, text_warnings
 
 TRAIN_HEIGHT = 2
 """Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
@@ -77,6 +78,7 @@ class RecognitionTask:
         unlabelled: folders, label lists or LMDB folders of crops of any kind, whose labels are not looked at.
         agreement: the labels are what a model read: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
+        rules: what is asked of the lists (see `ListRules`).
 
     Raises:
         DataError: a list or the charset is unusable, or there is nothing to validate on.
@@ -98,6 +100,7 @@ class RecognitionTask:
         unlabelled: Sequence[Path] = (),
         agreement: bool = False,
         eval_batch_size: int = 64,
+        rules: ListRules = DEFAULT_RULES,
     ) -> None:
         self.input_shape = input_shape
         self.widths = _checked_widths(widths, input_shape[2])
@@ -106,12 +109,17 @@ class RecognitionTask:
         self.metric_name = "agreement (text)" if agreement else METRIC
         self._charset_path, self._use_space = Path(charset), use_space
         self.charset = read_charset(self._charset_path, use_space)
-        train_lists = [load_list(Path(path), TRAIN_HEIGHT * input_shape[1]) for path in train]
-        val_lists = [load_list(Path(path)) for path in val]
+        train_lists = [load_list(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in train]
+        val_lists = [load_list(Path(path), rules=rules) for path in val]
         self._train = [word for part in train_lists for word in make_words(part, self.charset)]
+        for lists, training in ((train_lists, True), (val_lists, False)):
+            for part in lists:
+                # A model may well read nothing in an image: that is no fault of the list.
+                more = {} if agreement else skipped_words(part, self.charset, training)
+                check_skipped(part.path, {**part.skipped, **more}, part.total, rules)
         self._labelled = len(self._train)
         self._train_widths = np.array([self._bucket(word.image) for word in self._train], np.int64)
-        self._unlabelled = [load_unlabelled(Path(path), TRAIN_HEIGHT * input_shape[1]) for path in unlabelled]
+        self._unlabelled = [load_unlabelled(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in unlabelled]
         self._read_val(val_lists)
         self._too_long: dict[int, int] = {}
         self._warnings: tuple[str, ...] = tuple(
@@ -121,6 +129,14 @@ class RecognitionTask:
             for line in (*part.warnings, *text_warnings(part, self.charset, training))
         )
         self._warnings += tuple(line for part in self._unlabelled for line in part.warnings)
+        self._stored = {
+            "train": stored_in(train_lists),
+            "unlabelled": stored_in(self._unlabelled),
+            "val": stored_in(val_lists),
+        }
+        self._warnings += check_overlap(self._stored, rules)
+        total = sum(part.total for part in val_lists)
+        self._skipped = skipped_share([(total - len(self._val), total)])
         settings: dict[str, object] = {
             "shape": input_shape,
             "widths": self.widths,
@@ -130,7 +146,7 @@ class RecognitionTask:
         if agreement:
             settings["metric"] = self.metric_name
         self._fingerprint = fingerprint(
-            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists)
+            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists), *self._skipped
         )
 
     def _read_val(self, lists: Sequence[LoadedList]) -> None:
@@ -296,7 +312,7 @@ class RecognitionTask:
         score, tallies = score_texts(
             [read[int(index)] for index in chosen], [self._val_texts[index] for index in chosen]
         )
-        score = replace(score, name=self.metric_name)
+        score = replace(score, name=self.metric_name, skipped=self._skipped)
         tallies[self.metric_name] = tallies.pop(METRIC)
         return Examination(score, tuple(self._judge(int(index), read[int(index)]) for index in chosen), tallies)
 
@@ -358,6 +374,10 @@ class RecognitionTask:
         Images without labels, of which no score depends, are part of it once `label_unlabelled` labelled them.
         """
         return self._fingerprint
+
+    def stored_images(self) -> Mapping[str, Sequence[Stored]]:
+        """The images of each of its lists (`train`, `unlabelled`, `val`) as they are stored."""
+        return self._stored
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of text or image that was skipped or treated specially; see the class."""

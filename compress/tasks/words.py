@@ -9,11 +9,13 @@ from rapidfuzz.distance import Levenshtein
 from compress.artifacts import Score
 from compress.data.charset import Charset
 from compress.data.images import LoadedList
-from compress.data.labels import MAX_BAD_SHARE, name_some, skipped_warning
+from compress.data.labels import name_some, skipped_warning
 from compress.errors import DataError
 from compress.measure.intervals import share_tallies
 
 METRIC = "exact"
+MAX_UNKNOWN_SHARE = 0.5
+"""Texts with characters that the charset lacks, up to this share of a list; above it, it is another list's charset."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,32 @@ def make_words(loaded: LoadedList, charset: Charset) -> list[Word]:
     """
     encoded = [charset.encode(entry.text) for entry in loaded.entries]
     bad = [entry for entry, (_, unknown) in zip(loaded.entries, encoded, strict=True) if unknown]
-    if len(bad) > MAX_BAD_SHARE * len(encoded):
+    if len(bad) > MAX_UNKNOWN_SHARE * len(encoded):
         raise DataError(
             f"{loaded.path}: {len(bad)} of {len(encoded)} texts hold characters that the charset lacks, the first is "
-            f"{bad[0].text!r} in line {bad[0].line}. At most {MAX_BAD_SHARE:.0%} may. Check that charset and data fit."
+            f"{bad[0].text!r} in line {bad[0].line}. At most {MAX_UNKNOWN_SHARE:.0%} may. "
+            "Check that charset and data fit."
         )
     return [
         Word(image, entry.text, tuple(classes))
         for image, entry, (classes, _) in zip(loaded.images, loaded.entries, encoded, strict=True)
         if classes and image.shape[1] > 1
     ]
+
+
+def skipped_words(loaded: LoadedList, charset: Charset, training: bool) -> dict[str, list[str]]:
+    """Why `RecognitionTask` uses a list's readable images all the same not -> their names."""
+    empty = [
+        entry.image.name
+        for entry in loaded.entries
+        if not entry.text or (training and not charset.encode(entry.text)[0])
+    ]
+    return {"without text": empty, **({"one pixel wide": _narrow(loaded)} if training else {})}
+
+
+def _narrow(loaded: LoadedList) -> list[str]:
+    pairs = zip(loaded.images, loaded.entries, strict=True)
+    return [entry.image.name for image, entry in pairs if image.shape[1] == 1]
 
 
 def text_warnings(loaded: LoadedList, charset: Charset, training: bool) -> tuple[str, ...]:
@@ -57,13 +75,11 @@ def text_warnings(loaded: LoadedList, charset: Charset, training: bool) -> tuple
         lines = (
             f"{path}: {len(unknown)} of {total} texts hold {characters!r}, not in the charset, {treated}: {texts}",
         )
-    empty = [
-        entry.image.name for entry in entries if not entry.text or (training and not charset.encode(entry.text)[0])
-    ]
-    narrow = [entry.image.name for image, entry in zip(loaded.images, entries, strict=True) if image.shape[1] == 1]
-    lines += skipped_warning(path, "without text", empty, total)
+    for why, names in skipped_words(loaded, charset, training).items():
+        lines += skipped_warning(path, why, names, total)
     if training:
-        return lines + skipped_warning(path, "one pixel wide", narrow, total)
+        return lines
+    narrow = _narrow(loaded)
     return lines + (
         (f"{path}: {len(narrow)} of {total} images are one pixel wide: {name_some(narrow)}",) if narrow else ()
     )

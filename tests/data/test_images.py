@@ -4,9 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
+from compress.data import headers
 from compress.data.images import content_parts, load_images, read_image, shrink_to_height
-from compress.data.labels import read_labels
+from compress.data.labels import ListRules, read_labels
 from compress.errors import DataError
+from tests.data.large import claim_png
+
+HALF = ListRules(max_skipped=0.5)
 
 
 @pytest.fixture
@@ -40,12 +44,12 @@ def test_unreadable_images_are_counted_named_and_skipped(tmp_path, noise):
     cv2.imwrite(str(tmp_path / "a.png"), noise)
     (tmp_path / "bad.png").write_bytes(b"garbage")
     path = write_list(tmp_path, ["a.png", "bad.png", "gone.png", "a.png"])
-    loaded = load_images(read_labels(path))
+    loaded = load_images(read_labels(path, HALF), rules=HALF)
     assert [entry.line for entry in loaded.entries] == [1, 4]
     assert len(loaded.images) == 2
     assert loaded.warnings == (
         f"{path}: 1 of 4 images skipped, missing: gone.png",
-        f"{path}: 1 of 3 images skipped, unreadable: bad.png",
+        f"{path}: 1 of 4 images skipped, unreadable: bad.png",
     )
 
 
@@ -53,8 +57,34 @@ def test_mostly_unreadable_is_an_error(tmp_path, noise):
     cv2.imwrite(str(tmp_path / "a.png"), noise)
     for name in ("b.png", "c.png"):
         (tmp_path / name).write_bytes(b"garbage")
-    with pytest.raises(DataError, match=r"2 of 3 images are unreadable, the first is .*b.png.*Copy the images again"):
-        load_images(read_labels(write_list(tmp_path, ["a.png", "b.png", "c.png"])))
+    with pytest.raises(DataError, match=r"2 of 3 images are unreadable, the first is b.png.*Copy the images again"):
+        load_images(read_labels(write_list(tmp_path, ["a.png", "b.png", "c.png"])), rules=HALF)
+
+
+def test_missing_and_unreadable_are_limited_together(tmp_path, noise):
+    cv2.imwrite(str(tmp_path / "a.png"), noise)
+    (tmp_path / "bad.png").write_bytes(b"garbage")
+    labels = read_labels(write_list(tmp_path, ["a.png", "bad.png", "gone.png", "a.png", "a.png"]), HALF)
+    assert load_images(labels, rules=HALF).skipped == {"missing": ("gone.png",), "unreadable": ("bad.png",)}
+    assert load_images(labels, rules=HALF).total == 5
+    with pytest.raises(DataError, match=r"2 of 5 images are missing or unreadable, the first is gone.png. At most 30%"):
+        load_images(labels, rules=ListRules(max_skipped=0.3))
+
+
+def test_images_that_claim_to_be_too_large_are_not_decoded(tmp_path, noise, monkeypatch):
+    cv2.imwrite(str(tmp_path / "a.png"), noise)
+    (tmp_path / "big.png").write_bytes(claim_png(9000, 9000))
+    path = write_list(tmp_path, ["a.png", "big.png"])
+    monkeypatch.setattr("compress.data.images.decode_image", lambda data, mode: noise if len(data) > 1000 else 1 / 0)
+    loaded = load_images(read_labels(path), rules=HALF)
+    assert loaded.warnings == (f"{path}: 1 of 2 images skipped, larger than 80 megapixels (JPEG: 160): big.png",)
+
+
+def test_a_large_jpeg_is_decoded_at_half_its_size(tmp_path, noise, monkeypatch):
+    monkeypatch.setattr(headers, "MAX_PIXELS", 500)
+    cv2.imwrite(str(tmp_path / "a.jpg"), noise)
+    (image,) = load_images(read_labels(write_list(tmp_path, ["a.jpg"]))).images
+    assert image.shape == (10, 15, 3)
 
 
 def test_shrinking_keeps_the_ratio_and_leaves_small_images_alone(noise):

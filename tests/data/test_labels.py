@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from compress.data.labels import MAX_BAD_SHARE, read_labels
+from compress.data.labels import ListRules, check_skipped, read_labels
 from compress.errors import DataError
+
+HALF = ListRules(max_skipped=0.5)
 
 
 def make_list(folder: Path, content: bytes, images: tuple[str, ...] = ("a.png", "b.png", "c.png", "d.png")) -> Path:
@@ -35,7 +37,7 @@ def test_a_last_line_without_line_end_counts(tmp_path):
 
 def test_a_few_missing_images_are_counted_named_and_skipped(tmp_path):
     path = make_list(tmp_path, b"a.png\tA\ngone.png\tB\nc.png\tC\n")
-    labels = read_labels(path)
+    labels = read_labels(path, HALF)
     assert [entry.text for entry in labels.entries] == ["A", "C"]
     assert [entry.line for entry in labels.missing] == [2]
     assert labels.warnings() == (f"{path}: 1 of 3 images skipped, missing: gone.png",)
@@ -43,18 +45,110 @@ def test_a_few_missing_images_are_counted_named_and_skipped(tmp_path):
 
 def test_many_missing_images_are_named_up_to_five(tmp_path):
     lines = "".join(f"gone{i}.png\tx\n" for i in range(7)) + "a.png\tA\n" * 7
-    (warning,) = read_labels(make_list(tmp_path, lines.encode())).warnings()
+    (warning,) = read_labels(make_list(tmp_path, lines.encode()), HALF).warnings()
     assert "7 of 14" in warning
     assert warning.endswith("gone4.png and 2 more")
 
 
 def test_more_than_the_allowed_share_missing_is_an_error(tmp_path):
-    assert MAX_BAD_SHARE == 0.5
     half = make_list(tmp_path, b"a.png\tA\ngone.png\tB\n")
-    assert len(read_labels(half).entries) == 1
+    assert len(read_labels(half, HALF).entries) == 1
     most = make_list(tmp_path, b"a.png\tA\ngone.png\tB\ngone2.png\tC\n")
     with pytest.raises(DataError, match=r"labels.txt: 2 of 3 images are missing, the first is .*gone.png. At most 50%"):
-        read_labels(most)
+        read_labels(most, HALF)
+
+
+def test_one_in_a_hundred_may_be_missing_unless_said_otherwise(tmp_path):
+    lines = b"a.png\tA\n" * 198 + b"gone.png\tB\n" * 2
+    assert len(read_labels(make_list(tmp_path, lines)).missing) == 2
+    path = make_list(tmp_path, lines[len(b"a.png\tA\n") :])
+    message = (
+        r"labels.txt: 2 of 199 images are missing, the first is .*gone.png. At most 1% may be. Image paths are "
+        r"relative to the list's folder. To allow more: data.max_skipped \(--max-skipped\)."
+    )
+    with pytest.raises(DataError, match=message):
+        read_labels(path)
+    with pytest.raises(DataError, match="At most 0% may be"):
+        read_labels(path, ListRules(max_skipped=0))
+
+
+def test_reasons_are_added_up(tmp_path):
+    skipped = {"missing": ["a"], "unreadable": [], "too large": ["b", "c"]}
+    check_skipped(tmp_path, skipped, 6, HALF)
+    with pytest.raises(DataError, match=r"3 of 5 things are missing or too large, the first is a. At most 50% may be"):
+        check_skipped(tmp_path, skipped, 5, HALF, "things")
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_limit_that_is_no_share(share):
+    with pytest.raises(DataError, match=r"max_skipped: got .*\. Must be a share in \[0, 1\]"):
+        ListRules(max_skipped=share)
+
+
+# --- paths that lead out of the list's folder ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A list in data/list, and images beside its folder, in data and in another folder."""
+    for name in ("data/list/in", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("data/list/in/a.png", "data/a.png", "other/a.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "data/list/link.png").symlink_to(tmp_path / "other" / "a.png")
+    (tmp_path / "data/list/folder").symlink_to(tmp_path / "other")
+    (tmp_path / "data/list/inner.png").symlink_to("in/a.png")
+    return tmp_path
+
+
+def lead(folder: Path, image: object) -> Path:
+    path = folder / "data" / "list" / "labels.txt"
+    path.write_text(f"in/a.png\tA\n{image}\tB\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "image", ["../a.png", "in/../../a.png", "{}/other/a.png", "link.png", "folder/a.png", "..", "../list2/a.png"]
+)
+def test_paths_that_lead_out_are_refused(outside, image):
+    path = lead(outside, image.format(outside))
+    message = r"labels.txt: line 2: .* leads out of the list's folder, to .*data.root \(--data-root\)"
+    with pytest.raises(DataError, match=message):
+        read_labels(path)
+    assert len(read_labels(path, ListRules(roots=(outside,), max_skipped=0.5)).entries) >= 1
+
+
+@pytest.mark.parametrize(
+    "image", ["./in/a.png", "in/../in/a.png", "{}/data/list/in/a.png", "inner.png", "../list/in/a.png"]
+)
+def test_paths_that_stay_in_are_not(outside, image):
+    assert len(read_labels(lead(outside, image.format(outside))).entries) == 2
+
+
+def test_the_list_may_be_named_through_a_link_or_from_its_folder(outside, monkeypatch):
+    lead(outside, "in/a.png")
+    (outside / "other" / "same").symlink_to(outside / "data" / "list")
+    assert len(read_labels(outside / "other" / "same" / "labels.txt").entries) == 2
+    monkeypatch.chdir(outside / "data" / "list")
+    assert len(read_labels(Path("labels.txt")).entries) == 2
+
+
+def test_they_may_lead_into_the_data_root_alone(outside):
+    path = lead(outside, "../a.png")
+    assert len(read_labels(path, ListRules(roots=(outside / "data",))).entries) == 2
+    with pytest.raises(DataError, match=r"leads out of the list's folder and of .*other, to .*data/a.png"):
+        read_labels(path, ListRules(roots=(outside / "other",)))
+
+
+def test_a_data_root_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"data root: .*nowhere: no such folder"):
+        ListRules(roots=(tmp_path / "nowhere",))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000 + "b"])
+def test_names_that_no_file_can_have_are_missing(tmp_path, name):
+    path = make_list(tmp_path, f"a.png\tA\n{name}\tB\n".encode())
+    assert len(read_labels(path, HALF).missing) == 1
 
 
 def test_all_images_missing_is_an_error(tmp_path):
@@ -78,7 +172,7 @@ def test_no_lines(tmp_path, content):
         read_labels(make_list(tmp_path, content))
 
 
-@pytest.mark.parametrize("line", ["b.png EXIT", "b.png\tEXIT\t1", "b.png", "\tEXIT", "  \tEXIT"])
+@pytest.mark.parametrize("line", ["b.png EXIT", "b.png\tEXIT\t1", "b.png", "\tEXIT", "  \tEXIT", "b\0.png\tEXIT"])
 def test_wrong_columns_name_the_line_and_show_it(tmp_path, line):
     path = make_list(tmp_path, f"a.png\tA\n{line}\n".encode())
     with pytest.raises(DataError, match=r"labels.txt: line 2: got '.*'. Expected two columns with one tab"):

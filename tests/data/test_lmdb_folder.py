@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from compress.data.images import content_parts
+from compress.data.labels import ListRules
 from compress.data.lmdb_folder import load_list
 from compress.errors import DataError
+from tests.data.large import claim_png
 
 
 def crop(number: int) -> np.ndarray:
@@ -51,12 +53,23 @@ def test_missing_and_damaged_images_are_counted_and_named(tmp_path):
     values = samples(["a", "b", "c", "d", "e"])
     del values["image-000000002"]
     values["image-000000003"] = b"garbage"
-    loaded = load_list(write_lmdb(tmp_path / "db", values))
+    folder = write_lmdb(tmp_path / "db", values)
+    loaded = load_list(folder, rules=ListRules(max_skipped=0.5))
     assert [entry.text for entry in loaded.entries] == ["a", "d", "e"]
     assert [line.split(": ", 1)[1] for line in loaded.warnings] == [
         "1 of 5 images skipped, missing: image-000000002",
-        "1 of 4 images skipped, unreadable: image-000000003",
+        "1 of 5 images skipped, unreadable: image-000000003",
     ]
+    with pytest.raises(
+        DataError, match=r"1 of 5 images are missing, the first is .*image-000000002. At most 1% may be"
+    ):
+        load_list(folder)
+
+
+def test_records_that_claim_to_be_too_large_are_not_decoded(tmp_path):
+    values = samples(["a", "b"]) | {"image-000000002": claim_png(100_000, 100_000)}
+    loaded = load_list(write_lmdb(tmp_path / "db", values), rules=ListRules(max_skipped=0.5))
+    assert loaded.skipped == {"larger than 80 megapixels (JPEG: 160)": ("image-000000002",)}
 
 
 def test_most_images_missing(tmp_path):

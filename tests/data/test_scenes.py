@@ -12,7 +12,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from compress.artifacts import fingerprint, fingerprint_each
-from compress.data import scenes
+from compress.data import headers
+from compress.data.labels import ListRules
 from compress.data.regions import parse_icdar
 from compress.data.scenes import Scene, content_of, load_scenes, scale_regions
 from compress.errors import DataError
@@ -20,6 +21,7 @@ from tests.data.large import claim_png
 
 BOX = [[2, 3], [12, 3], [12, 9], [2, 9]]
 ICDAR_LINE = "2,3,12,3,12,9,2,9,word\n"
+HALF = ListRules(max_skipped=0.5)
 
 
 def write_image(path: Path, height: int = 20, width: int = 30) -> Path:
@@ -76,8 +78,9 @@ def test_unusable_regions_are_counted_and_named(tmp_path: Path):
     path = write_list(tmp_path, {"a.png": [BOX, bow_tie, outside], "b.png": [BOX, BOX, BOX, line, [[1, 1]], outside]})
     for name in ("a.png", "b.png"):
         write_image(tmp_path / name)
-    found = load_scenes(path)
+    found = load_scenes(path, HALF)
     assert [len(scene.regions) for scene in found.scenes] == [2, 3]
+    assert (found.counts, found.region_counts) == ((0, 2), (4, 9))
     assert found.warnings == (
         f"{path}: 1 of 9 regions self-crossing, replaced by the hull of the points: in a.png",
         f"{path}: 2 of 9 regions outside the image, left out: in a.png, b.png",
@@ -92,8 +95,12 @@ def test_mostly_unusable_regions_are_refused(tmp_path: Path):
     path = write_list(tmp_path, {"a.png": [BOX], "b.png": [outside, outside]})
     for name in ("a.png", "b.png"):
         write_image(tmp_path / name)
-    with pytest.raises(DataError, match=r"labels.txt: 2 of 3 regions are unusable .*the first in b.png. At most half"):
-        load_scenes(path)
+    message = (
+        r"labels.txt: 2 of 3 regions are outside the image, the first is b.png. At most 50% may be. Check that the "
+        r"points are \(x, y\) in the image's own pixels. To allow more: data.max_skipped"
+    )
+    with pytest.raises(DataError, match=message):
+        load_scenes(path, HALF)
 
 
 def test_missing_and_unreadable_images_are_counted_and_named(tmp_path: Path):
@@ -102,12 +109,15 @@ def test_missing_and_unreadable_images_are_counted_and_named(tmp_path: Path):
         write_image(tmp_path / name)
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").write_bytes(b"")
-    found = load_scenes(path)
+    found = load_scenes(path, ListRules(max_skipped=0.6))
     assert [scene.image.name for scene in found.scenes] == ["a.png", "b.png"]
+    assert found.counts == (3, 5)
     assert found.warnings == (
         f"{path}: 1 of 5 images skipped, missing: gone.png",
-        f"{path}: 2 of 4 images skipped, unreadable: text.png, empty.png",
+        f"{path}: 2 of 5 images skipped, unreadable: text.png, empty.png",
     )
+    with pytest.raises(DataError, match=r"3 of 5 images are missing or unreadable, the first is gone.png. At most 50%"):
+        load_scenes(path, HALF)
 
 
 def test_mostly_unreadable_images_are_refused(tmp_path: Path):
@@ -137,7 +147,7 @@ def test_images_larger_than_the_limit_are_skipped_and_named_without_being_decode
     (tmp_path / "big.png").write_bytes(claim_png(9000, 9000))
     (tmp_path / "bomb.png").write_bytes(claim_png(100_000, 100_000))
     write_image(tmp_path / "ok.png")
-    found = load_scenes(path)
+    found = load_scenes(path, ListRules(max_skipped=0.7))
     assert [scene.image.name for scene in found.scenes] == ["ok.png"]
     assert found.warnings == (
         f"{path}: 2 of 3 images skipped, larger than 80 megapixels (JPEG: 160): big.png, bomb.png",
@@ -146,12 +156,14 @@ def test_images_larger_than_the_limit_are_skipped_and_named_without_being_decode
 
 def test_nothing_but_large_images(tmp_path: Path):
     (tmp_path / "big.png").write_bytes(claim_png(9000, 9000))
-    with pytest.raises(DataError, match=r"labels.txt: all images are larger than 80 megapixels.*the first is big.png"):
+    with pytest.raises(
+        DataError, match=r"labels.txt: 1 of 1 images are larger than 80 megapixels.*the first is big.png"
+    ):
         load_scenes(write_list(tmp_path, {"big.png": [BOX]}))
 
 
 def test_a_large_jpeg_is_decoded_at_half_its_size_with_its_regions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(scenes, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(headers, "MAX_PIXELS", 1000)
     write_image(tmp_path / "a.jpg", 40, 50)
     (scene,) = load_scenes(write_list(tmp_path, {"a.jpg": [BOX]})).scenes
     image, regions = scene.load()
@@ -160,10 +172,10 @@ def test_a_large_jpeg_is_decoded_at_half_its_size_with_its_regions(tmp_path: Pat
 
 
 def test_a_jpeg_of_more_than_twice_the_limit_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(scenes, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(headers, "MAX_PIXELS", 1000)
     write_image(tmp_path / "a.jpg", 40, 51)
     write_image(tmp_path / "b.png", 10, 10)
-    found = load_scenes(write_list(tmp_path, {"a.jpg": [BOX], "b.png": [BOX]}))
+    found = load_scenes(write_list(tmp_path, {"a.jpg": [BOX], "b.png": [BOX]}), HALF)
     assert [scene.image.name for scene in found.scenes] == ["b.png"]
 
 
@@ -237,12 +249,16 @@ def test_images_without_text_file_and_texts_without_image_are_named(tmp_path: Pa
         write_image(tmp_path / f"img_{number}.png")
     for number in (1, 2, 4):
         (tmp_path / f"gt_img_{number}.txt").write_text(ICDAR_LINE)
-    found = load_scenes(tmp_path)
+    (tmp_path / "readme.txt").write_text("hello")
+    found = load_scenes(tmp_path, HALF)
     assert [scene.image.name for scene in found.scenes] == ["img_1.png", "img_2.png"]
     assert found.warnings == (
-        f"{tmp_path}: 1 of 3 images skipped, without a text file: img_3.png",
-        f"{tmp_path}: 1 text files have no image: gt_img_4.txt",
+        f"{tmp_path}: 1 of 4 images skipped, without a text file: img_3.png",
+        f"{tmp_path}: 1 of 4 images skipped, missing: gt_img_4.txt",
+        f"{tmp_path}: 1 text files have no image: readme.txt",
     )
+    with pytest.raises(DataError, match=r"2 of 4 images are without a text file or missing, the first is img_3.png"):
+        load_scenes(tmp_path, ListRules(max_skipped=0.4))
 
 
 def test_mostly_without_text_files(tmp_path: Path):

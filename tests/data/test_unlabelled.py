@@ -7,8 +7,10 @@ import lmdb
 import numpy as np
 import pytest
 
+from compress.data.labels import ListRules
 from compress.data.unlabelled import content_of_images, list_images, load_unlabelled, split_images, unlabelled_crop
 from compress.errors import DataError
+from tests.data.large import claim_png
 
 
 def write(path: Path, height: int, width: int, value: int) -> Path:
@@ -24,13 +26,32 @@ def rng(seed: int = 0) -> np.random.Generator:
 def test_a_folder_is_searched_to_its_ends_and_holds_other_files_too(tmp_path: Path) -> None:
     found = [write(tmp_path / name, 8, 8, 9) for name in ("a.PNG", "deep/er/b.jpg")]
     (tmp_path / "labels.txt").write_text("x")
-    assert list_images(tmp_path) == found
+    assert list_images(tmp_path).files == tuple(found)
 
 
 def test_texts_of_a_list_are_not_looked_at(tmp_path: Path) -> None:
     image = write(tmp_path / "a.png", 8, 8, 9)
     (tmp_path / "labels.txt").write_text("a.png\tno JSON at all\n")
-    assert list_images(tmp_path / "labels.txt") == [image]
+    assert list_images(tmp_path / "labels.txt").files == (image,)
+
+
+def test_what_cannot_be_used_is_counted_named_and_limited(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path / f"{number}.png", 8, 8, 9)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "bomb.png").write_bytes(claim_png(100_000, 100_000))
+    (tmp_path / "labels.txt").write_text("".join(f"{name}.png\t\n" for name in ("0", "1", "2", "bad", "bomb", "gone")))
+    found = list_images(tmp_path / "labels.txt", ListRules(max_skipped=0.5))
+    assert [file.name for file in found.files] == ["0.png", "1.png", "2.png"]
+    assert [line.split(": ", 1)[1] for line in found.warnings] == [
+        "1 of 6 images skipped, missing: gone.png",
+        "1 of 6 images skipped, unreadable: bad.png",
+        "1 of 6 images skipped, larger than 80 megapixels: bomb.png",
+    ]
+    with pytest.raises(
+        DataError, match=r"2 of 5 images are unreadable or larger than 80 megapixels, the first is bad.png"
+    ):
+        list_images(tmp_path)
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
@@ -88,7 +109,9 @@ def test_unreadable_images_are_counted_and_too_many_are_an_error(tmp_path: Path)
     for name in "ab":
         write(tmp_path / f"{name}.png", 8, 8, 9)
     (tmp_path / "c.png").write_bytes(b"no image")
-    assert load_unlabelled(tmp_path).warnings == (f"{tmp_path}: 1 of 3 images skipped, unreadable: c.png",)
+    assert load_unlabelled(tmp_path, rules=ListRules(max_skipped=0.5)).warnings == (
+        f"{tmp_path}: 1 of 3 images skipped, unreadable: c.png",
+    )
     for name in "de":
         (tmp_path / f"{name}.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"3 of 5 images are unreadable, the first is .*c\.png"):

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from compress import artifacts
 from compress.artifacts import VAL, Report, Score
 from compress.data.synthetic import write_dataset
 from compress.errors import DataError
+from compress.graph import read_model
 from compress.measure.intervals import share_tallies
 from compress.pipeline import run_recipe, scoring
+from compress.pipeline.inputs import recipe_task
 from compress.pipeline.results import check_gates
 from compress.pipeline.scoring import compare_files
+from compress.pipeline.state import Run
 from compress.report import render_html, render_markdown, tables
 from compress.tasks.base import Examination
 from tests.pipeline import tiny
@@ -102,6 +106,30 @@ def test_what_changed_is_scored_again(inputs: Path, done: Report, monkeypatch: p
     near = report.sets[2].fingerprint
     assert scored == [near] * 4  # the damaged one, and the three of another list
     assert report.sets[2].stages == report.sets[1].stages
+
+
+def test_weights_beside_a_model_are_part_of_what_was_scored(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, file = read_model(inputs / "model.onnx"), tmp_path / "model.onnx"
+    onnx.save_model(model, file, save_as_external_data=True, location="weights.data", size_threshold=0)
+    scored = []
+
+    def counted(file: Any, task: Any, threads: int) -> Examination:
+        scored.append(file)
+        return Examination(Score(0.5, "accuracy", 2), (), {})
+
+    monkeypatch.setattr(scoring, "examine_model", counted)
+    given = recipe(inputs)
+    task = recipe_task(given)
+    run = Run(given.model_copy(update={"out": tmp_path / "out"}), task, model, model, 1, None)
+    for _ in range(2):
+        scoring.score_set(run, task, VAL, {"baseline": file})
+    assert len(scored) == 1
+    weights = tmp_path / "weights.data"
+    weights.write_bytes(bytes(len(weights.read_bytes())))
+    scoring.score_set(run, task, VAL, {"baseline": file})
+    assert len(scored) == 2
 
 
 @pytest.mark.parametrize(
@@ -230,3 +258,21 @@ def test_the_set_of_an_open_gate_is_named_in_the_table(done: Report) -> None:
     gates = check_gates({"metric_min": 0.4, "metric_min.good": 0.4}, RESULTS, sets())
     rows = tables.gate_table(dataclasses.replace(done, gates=gates)).rows
     assert [row[:2] for row in rows] == [("metric_min (bad)", ">= 0.4"), ("metric_min.good", ">= 0.4")]
+
+
+@pytest.mark.parametrize("known", ["train", "val"])
+def test_images_of_a_test_set_that_something_was_learned_from_or_chosen_by(inputs: Path, known: str) -> None:
+    """Found by content before anything is trained, and named; allowed, it stands in the report."""
+    folder = inputs / f"like_{known}"
+    write_dataset(folder, 3, 5)
+    image = sorted((folder / "images").iterdir())[0]
+    image.write_bytes(sorted((inputs / known / "images").iterdir())[4].read_bytes())
+    tests = {"near": "near/labels.txt", "like": f"{folder.name}/labels.txt"}
+    said = f"data.test.like: 1 of 3 images are in {known}, too, the first is {image} "
+    given = recipe(inputs, f"out_{known}", tests)
+    with pytest.raises(DataError, match=re.escape(said)):
+        run_recipe(given, "")
+    assert not (given.out / "int8.onnx").exists()
+    data = given.data.model_copy(update={"allow_overlap": True})
+    report = run_recipe(given.model_copy(update={"data": data}), "")
+    assert [note for note in report.notes if note.startswith(said)]

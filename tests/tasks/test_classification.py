@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from compress.data.labels import ListRules
 from compress.data.transforms import preprocess_crop
 from compress.errors import DataError, ModelError
 from compress.measure.intervals import ratio_of_sums
@@ -15,6 +16,8 @@ from compress.tasks.base import Batch
 from compress.tasks.classification import DirectionTask
 
 SHAPE = (3, 16, 48)
+LOOSE = ListRules(max_skipped=1.0, allow_overlap=True)
+"""Most of these tests score on what they train on, and some skip much of it."""
 
 
 def write_list(folder: Path, texts: list[str], *, first_pixel: int = 0, name: str = "labels.txt") -> Path:
@@ -38,7 +41,7 @@ def crops(tmp_path):
 
 @pytest.fixture
 def task(crops):
-    return DirectionTask([crops], [crops], input_shape=SHAPE)
+    return DirectionTask([crops], [crops], input_shape=SHAPE, rules=LOOSE)
 
 
 def top_is_bright(images: np.ndarray) -> np.ndarray:
@@ -94,7 +97,7 @@ def test_words_where_labels_are_demanded_are_an_error(crops):
 
 def test_other_labels_and_more_of_them(tmp_path):
     path = write_list(tmp_path, ["90", "0", "270", "180"])
-    task = DirectionTask([path], [path], input_shape=SHAPE, labels=("0", "90", "180", "270"))
+    task = DirectionTask([path], [path], rules=LOOSE, input_shape=SHAPE, labels=("0", "90", "180", "270"))
     score = task.evaluate(lambda images: np.tile(np.eye(4)[1], (len(images), 1)))
     assert score.metric == 0.25
     assert score.details["accuracy_90"] == 1.0
@@ -135,11 +138,25 @@ def test_training_without_training_data(crops):
 def test_skipped_images_are_warnings(crops):
     (crops.parent / "0.png").unlink()
     (crops.parent / "1.png").write_bytes(b"garbage")
-    warnings = DirectionTask([], [crops], input_shape=SHAPE).warnings()
-    assert [line.split(": ", 1)[1] for line in warnings] == [
+    task = DirectionTask([], [crops], input_shape=SHAPE, rules=LOOSE)
+    assert [line.split(": ", 1)[1] for line in task.warnings()] == [
         "1 of 10 images skipped, missing: 0.png",
-        "1 of 9 images skipped, unreadable: 1.png",
+        "1 of 10 images skipped, unreadable: 1.png",
     ]
+    score = task.evaluate(lambda images: np.full((len(images), 2), 0.5, np.float32))
+    assert (score.count, score.skipped) == (16, ("2 of 10 images skipped",))
+    with pytest.raises(DataError, match="1 of 10 images are missing"):
+        DirectionTask([], [crops], input_shape=SHAPE)
+
+
+def test_lists_that_share_images_are_refused_unless_allowed(crops, tmp_path):
+    """Whatever the files are called: the first crop of another list is the same."""
+    other = write_list(tmp_path / "other", ["EXIT"])
+    (other.parent / "0.png").write_bytes((crops.parent / "7.png").read_bytes())
+    message = r"val: 1 of 1 images are in train, too, the first is .*other/0.png \(there .*crops/7.png\)"
+    with pytest.raises(DataError, match=message):
+        DirectionTask([crops], [other], input_shape=SHAPE)
+    assert "val: 1 of 1 images are in train, too" in DirectionTask([crops], [other], rules=LOOSE).warnings()[0]
 
 
 def test_a_class_without_validation_images_is_a_warning(tmp_path):
@@ -182,21 +199,21 @@ def test_fewer_images_than_a_batch_are_one_batch(task):
 
 
 def test_an_epoch_holds_every_crop_in_both_directions_with_its_label(crops):
-    task = DirectionTask([crops], [crops], input_shape=SHAPE, augment=False)
+    task = DirectionTask([crops], [crops], rules=LOOSE, input_shape=SHAPE, augment=False)
     images, targets = epoch(task, 20)
     assert targets.bincount().tolist() == [10, 10]
     assert (top_is_bright(images.numpy()).argmax(axis=1) == targets.numpy()).all()
 
 
 def test_unaugmented_images_are_preprocessed_like_at_inference(crops):
-    task = DirectionTask([crops], [crops], input_shape=SHAPE, augment=False)
+    task = DirectionTask([crops], [crops], rules=LOOSE, input_shape=SHAPE, augment=False)
     upright = {preprocess_crop(cv2.imread(str(crops.parent / f"{i}.png")), SHAPE).tobytes() for i in range(10)}
     images, targets = epoch(task, 20)
     assert {image.numpy().tobytes() for image in images[targets == 0]} == upright
 
 
 def test_augmentation_changes_images_and_not_labels(task, crops):
-    plain = DirectionTask([crops], [crops], input_shape=SHAPE, augment=False)
+    plain = DirectionTask([crops], [crops], rules=LOOSE, input_shape=SHAPE, augment=False)
     assert torch.equal(epoch(task, 20)[1], epoch(plain, 20)[1])
     assert not torch.equal(epoch(task, 20)[0], epoch(plain, 20)[0])
 
@@ -317,7 +334,7 @@ def test_the_fingerprint_is_of_content_and_settings_not_of_places(tmp_path):
     other_texts = write_list(tmp_path / "texts", ["EXIT", "TOP"])
 
     def of(train, val, **settings):
-        return DirectionTask([train], [val], input_shape=SHAPE, **settings).fingerprint()
+        return DirectionTask([train], [val], input_shape=SHAPE, rules=LOOSE, **settings).fingerprint()
 
     assert of(here, here) == of(there, there)
     different = [
@@ -326,7 +343,7 @@ def test_the_fingerprint_is_of_content_and_settings_not_of_places(tmp_path):
         of(other_pixels, here),
         of(here, other_texts),
         of(here, here, augment=False),
-        DirectionTask([here], [here]).fingerprint(),
+        DirectionTask([here], [here], rules=LOOSE).fingerprint(),
     ]
     assert len(set(different)) == len(different)
 
@@ -414,7 +431,7 @@ def others(tmp_path):
 
 
 def test_images_without_labels_are_learned_as_the_original_judges_them(crops, others):
-    task = DirectionTask([crops], [crops], input_shape=SHAPE, augment=False, unlabelled=[others])
+    task = DirectionTask([crops], [crops], input_shape=SHAPE, augment=False, unlabelled=[others], rules=LOOSE)
     taught = task.label_unlabelled(half_sure, "it")
     assert taught.train_steps(1) == 2 * 20
     images, targets = epoch(taught, 40)
@@ -441,8 +458,8 @@ def test_labels_as_they_are_do_not_turn_images_without_labels(tmp_path, others):
 
 def test_the_fingerprint_knows_the_images_without_labels(crops, others):
     def labelled_by(original):
-        task = DirectionTask([crops], [crops], input_shape=SHAPE, unlabelled=[others])
-        assert task.fingerprint() == DirectionTask([crops], [crops], input_shape=SHAPE).fingerprint()
+        task = DirectionTask([crops], [crops], input_shape=SHAPE, unlabelled=[others], rules=LOOSE)
+        assert task.fingerprint() == DirectionTask([crops], [crops], input_shape=SHAPE, rules=LOOSE).fingerprint()
         return task.label_unlabelled(half_sure, original).fingerprint()
 
     first = labelled_by("it")
@@ -457,9 +474,11 @@ def test_images_that_the_original_cannot_judge_are_counted(crops, others):
         outputs[0] = np.nan
         return outputs
 
-    task = DirectionTask([crops], [crops], input_shape=SHAPE, unlabelled=[others])
+    task = DirectionTask([crops], [crops], input_shape=SHAPE, unlabelled=[others], rules=LOOSE)
     taught = task.label_unlabelled(predict, "it")
-    assert taught.warnings() == (f"{others}: 1 of 6 images skipped, the original model's output is not finite: 0.png",)
+    assert taught.warnings()[-1:] == (
+        f"{others}: 1 of 6 images skipped, the original model's output is not finite: 0.png",
+    )
     with pytest.raises(DataError, match="not finite for any of 6"):
         task.label_unlabelled(lambda images: np.full((len(images), 2), np.nan), "it")
     with pytest.raises(DataError, match="no labels yet"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from compress.data.db_targets import make_maps
+from compress.data.labels import ListRules
 from compress.data.regions import Region
 from compress.errors import CompressError, DataError, ModelError
 from compress.tasks import detection
@@ -18,6 +19,8 @@ from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
 from compress.tasks.detection import DetectionTask
 
+LOOSE = ListRules(max_skipped=1.0, allow_overlap=True)
+"""Most of these tests score on what they train on, and some skip much of it."""
 SIZES = [(64, 96), (100, 140), (128, 64), (90, 200), (64, 64)]
 """(height, width) of the scenes; the last has no text."""
 
@@ -46,7 +49,7 @@ def make(tmp_path: Path):
     path = write_scenes(tmp_path / "data")
 
     def build(**settings) -> DetectionTask:
-        values = {"train": [path], "val": [path], "input_shape": (3, 64, 96), "side": 96, **settings}
+        values = {"train": [path], "val": [path], "input_shape": (3, 64, 96), "side": 96, "rules": LOOSE, **settings}
         return DetectionTask(values.pop("train"), values.pop("val"), **values)
 
     return build
@@ -404,7 +407,8 @@ def test_what_was_skipped_in_both_lists_is_told(make, tmp_path):
     path = write_scenes(tmp_path / "more")
     (path.parent / "0.png").unlink()
     task = make(train=[path], val=[path])
-    assert task.warnings() == (f"{path}: 1 of 5 images skipped, missing: 0.png",) * 2
+    assert task.warnings()[:2] == (f"{path}: 1 of 5 images skipped, missing: 0.png",) * 2
+    assert task.evaluate(dark_is_text).skipped == ("1 of 5 images skipped",)
     assert (task.train_steps(1), task.evaluate(dark_is_text).count) == (4, 4)
 
 
@@ -514,3 +518,45 @@ def test_the_losses_follow_its_threshold(make):
     assert task.loss(maps, batch) == probability_loss(maps[:, 0], batch.targets, 0.6) != plain.loss(maps, batch)
     distance = task.distillation_loss(maps, teacher)
     assert distance == map_distillation(maps[:, 0], teacher[:, 0], False, 0.6) != plain.distillation_loss(maps, teacher)
+
+
+# --- rules --------------------------------------------------------------------------------------------------------
+
+
+def test_images_shared_by_lists(make, tmp_path):
+    """Unlabelled ones may be among those trained on, not among those scored on."""
+    train, val = write_scenes(tmp_path / "train", 2), write_scenes(tmp_path / "val", 5)
+    images = sorted(val.parent.glob("*.png"))
+    for image in images[:2]:
+        cv2.imwrite(str(image), 255 - cv2.imread(str(image)))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x.png").write_bytes((train.parent / "1.png").read_bytes())
+    kept = {"train": [train], "val": [val], "unlabelled": [tmp_path / "folder"], "rules": ListRules()}
+    assert make(**kept).warnings() == ()
+    (tmp_path / "folder" / "y.png").write_bytes(images[3].read_bytes())
+    with pytest.raises(
+        DataError, match=r"val: 1 of 5 images are in unlabelled, too, the first is .*val/3.png \(there .*y"
+    ):
+        make(**kept)
+    (tmp_path / "folder" / "y.png").unlink()
+    images[2].write_bytes((train.parent / "0.png").read_bytes())
+    with pytest.raises(DataError, match=r"val: 1 of 5 images are in train, too, the first is .*val/2.png"):
+        make(**kept)
+
+
+def test_regions_that_were_left_out_are_said_beside_the_score(make, tmp_path):
+    path = write_scenes(tmp_path / "regions")
+    text = path.read_text().replace(
+        "[]", json.dumps([{"transcription": "a", "points": [[900, 0], [990, 0], [990, 9]]}])
+    )
+    path.write_text(text)
+    score = make(train=[], val=[path]).evaluate(dark_is_text)
+    assert (score.metric, score.skipped) == (1.0, ("1 of 5 regions skipped",))
+    with pytest.raises(DataError, match=r"1 of 5 regions are outside the image, the first is 4.png. At most 1% may be"):
+        make(train=[], val=[path], rules=ListRules())
+
+
+def test_rules_are_no_part_of_the_fingerprint(make, tmp_path):
+    """They decide whether there is a score, not which."""
+    prints = {make(train=[], rules=rules).fingerprint() for rules in (LOOSE, ListRules(), ListRules(roots=(tmp_path,)))}
+    assert len(prints) == 1
