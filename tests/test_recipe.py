@@ -247,6 +247,9 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
             make_recipe(task={"kind": "recognition", "charset": "v.txt", "widths": [320, 160]}),
             "task.widths: got [320, 160]. Must be rising",
         ),
+        (make_recipe(threads=10**30), "threads: got 1000000000000000000000000000000. Must be below 2147483648."),
+        (make_recipe(threads=2000), "threads: got 2000. Must be at most 1024."),
+        (make_recipe(seed=2**31), "seed: got 2147483648. Must be below 2147483648."),
         (
             make_recipe(task={"kind": "classification", "input": [1, 48, 192]}),
             "task.input: got [1, 48, 192]. Must have 3 channels: images are fed in colour.",

@@ -128,7 +128,7 @@ def _read_holder(file: Path) -> Holder | None:
     """Whom the file names; None where it names nobody (yet)."""
     try:
         return Holder(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

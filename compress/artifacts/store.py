@@ -132,7 +132,7 @@ def _read(kind: type[T], path: Path) -> tuple[T, object, str]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path}: no such file. Expected a {kind.__name__} as JSON.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last of JSON that is nested too deeply
         raise ArtifactError(f"{path}: not readable as JSON ({error}). Delete it to compute it again.") from error
     if not isinstance(data, dict) or data.get("version", VERSION) != VERSION:
         found = data.get("version") if isinstance(data, dict) else type(data).__name__

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from compress.artifacts import write_atomic
@@ -22,7 +24,7 @@ def load_model(path: Path) -> onnx.ModelProto:
     """Read a model and bring it into canonical form (see `compress.graph.canonical`).
 
     Raises:
-        ModelError: the file is missing, empty, truncated, not ONNX, already quantised, or keeps
+        ModelError: the file is missing, empty, truncated, not ONNX, already quantised, holds NaN, or keeps
             weights outside its own folder.
     """
     path = Path(path)
@@ -33,9 +35,15 @@ def load_model(path: Path) -> onnx.ModelProto:
     if half:
         raise ModelError(f"{path}: holds {half[0]} weights. Must be float32. Export the model without half precision.")
     try:
-        return canonicalise(model)
+        canonical = canonicalise(model)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+    for tensor in canonical.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and np.isnan(numpy_helper.to_array(tensor)).any():
+            raise ModelError(
+                f"{path}: weight {tensor.name!r} holds NaN. Its training diverged; export an earlier state."
+            )
+    return canonical
 
 
 def read_model(path: Path) -> onnx.ModelProto:

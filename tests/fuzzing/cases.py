@@ -18,10 +18,10 @@ def make_case(number: int, good: Path, folder: Path) -> list[str]:
     """
     rng = random.Random(number)
     given = folder / "in"
-    shutil.copytree(good, given)
     (folder / "out").mkdir()
-    kinds = (_model, _model, _model, _model, _recipe, _recipe, _list, _list, _artefact, _image)
-    return kinds[number % len(kinds)](given, rng)
+    kind = KINDS[number % len(KINDS)]
+    shutil.copytree(good, given, ignore=None if kind is _artefact else shutil.ignore_patterns("finished"))
+    return kind(given, rng)
 
 
 def _break(path: Path, mutate: Mutate, rng: random.Random) -> None:
@@ -125,3 +125,6 @@ def _image(given: Path, rng: random.Random) -> list[str]:
     if rng.random() < 0.2:
         return _trained(name, rng)
     return ["evaluate", f"{name}.onnx", *_scored(name), "--threads", "1", *pictures]
+
+
+KINDS = (_model, _model, _model, _model, _recipe, _recipe, _list, _list, _artefact, _image)

@@ -118,6 +118,32 @@ class TestUnreadable:
             load_model(path)
 
 
+    def test_a_type_of_weights_that_does_not_exist(self, tmp_path: Path) -> None:
+        path, model = tmp_path / "model.onnx", network()
+        model.graph.initializer[0].data_type = 99
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match=message(path, "")):
+            load_model(path)
+
+    def test_names_of_no_text(self, tmp_path: Path) -> None:
+        """onnx's checker puts the bytes into its message, of which Python can make no text."""
+        path, model = tmp_path / "model.onnx", network()
+        model.graph.node[0].input[0] = "missing"
+        path.write_bytes(model.SerializeToString().replace(b"missing", b"missin\xb1"))
+        with pytest.raises(ModelError, match=message(path, "not ")):
+            load_model(path)
+
+    def test_weights_of_nothing(self, tmp_path: Path) -> None:
+        path, model = tmp_path / "model.onnx", network()
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+        array = np.array(numpy_helper.to_array(tensor))
+        array.reshape(-1)[0] = np.nan
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match=r"holds NaN\. Its training diverged; export an earlier state\."):
+            load_model(path)
+
+
 class TestExternalData:
     """Weights in a file of their own, beside the model."""
 

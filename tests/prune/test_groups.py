@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compress.errors import ModelError, PlanError
+from compress.graph import from_torch, to_torch
 from compress.prune import groups
 from compress.prune.channels import remove_channels, silence_channels
 from compress.prune.groups import find_groups, survey_channels
 from compress.prune.scoring import lowest_channels
+from tests.fuzzing.inputs import Reader, Rich
 from tests.prune import nets
 
 SHAPE = (3, 8, 8)
@@ -270,6 +272,28 @@ def test_only_the_channels_that_torch_pruning_fails_on_are_protected(network: ty
     assert [group.name for group in survey.groups] == ["conv2"]
     assert survey.protected["head"] == "defines the output"
     assert "torch-pruning cannot follow (" in survey.protected["conv1"]
+
+
+def test_channels_numbered_beyond_a_layers_end_are_protected() -> None:
+    survey = survey_channels(nets.initialise(Rich()), (3, 16, 32))
+    assert [group.name for group in survey.groups] == ["squeeze", "merge"]
+
+
+def test_nothing_is_printed_where_a_try_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    """An fx module prints its source when it fails, and torch-pruning tries an image without its batch first."""
+    assert survey_channels(to_torch(from_torch(Reader(), torch.zeros(1, 3, 16, 64))), (3, 16, 64)).groups
+    shuffled = from_torch(nets.initialise(nets.Shuffled()), torch.zeros(1, *SHAPE))
+    survey_channels(to_torch(shuffled), SHAPE)
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_a_network_that_computes_nan_is_protected() -> None:
+    module = nets.initialise(nets.Plain())
+    assert isinstance(module, nets.Plain)
+    with torch.no_grad():
+        module.conv1.weight[0] = float("nan")
+    assert survey_channels(module, SHAPE).groups == []
 
 
 def test_a_network_that_torch_pruning_cannot_trace_is_protected_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
