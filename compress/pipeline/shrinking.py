@@ -149,7 +149,8 @@ def guess_kind(output: Sequence[int | None]) -> str | None:
     """
     if len(output) == 4:
         return "detection" if output[1] == 1 else None
-    return {2: "classification", 3: "recognition"}.get(len(output))
+    kind = {2: "classification", 3: "recognition"}.get(len(output))
+    return None if kind and output[-1] == 1 else kind
 
 
 def choose_kind(facts: ModelFacts, task: str | None) -> tuple[str, str]:
@@ -234,8 +235,9 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
         wishes: what the user said.
 
     Raises:
-        CompressError: it is a detector of one size only.
+        CompressError: the file fixes what must be open (the number of images, or the size of scenes), or has one class.
     """
+    _check_sizes(facts, wishes.kind)
     family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
     held_back = held_back_share(images, family.most_held_back)
     epochs = wishes.epochs or default_epochs(images - round(images * held_back), family.seen)
@@ -256,6 +258,24 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
     if wishes.max_drop is not None:
         recipe["gates"] = {"metric_drop": wishes.max_drop}
     return recipe
+
+
+def _check_sizes(facts: ModelFacts, kind: str) -> None:
+    shown = f"{facts.path}: input {_shown(facts.input)}"
+    if facts.input[0] is not None:
+        raise CompressError(
+            f"{shown} has a fixed number of images, and training and scoring take several. Export it with any number."
+        )
+    if kind == "classification" and facts.output[-1] == 1:
+        raise CompressError(
+            f"{facts.path}: output {_shown(facts.output)} is one number an image, and classification compares two or "
+            "more. Export the model with a probability for each class."
+        )
+    if kind == "detection" and any(facts.input[2:]):
+        raise CompressError(
+            f"{shown} has a fixed size, and scenes are scored at their own. Export the detector with any height and "
+            "width."
+        )
 
 
 def held_back_share(images: int, most: int) -> float:
@@ -284,11 +304,6 @@ def _task(facts: ModelFacts, shape: Shape, wishes: Wishes) -> dict[str, Any]:
     if wishes.kind == "recognition":
         task |= {"charset": str(wishes.charset.absolute()) if wishes.charset else None, "use_space": wishes.use_space}
         return task if facts.input[3] else {**task, "widths": line_widths(shape[2])}
-    if any(facts.input[2:]):
-        raise CompressError(
-            f"{facts.path}: input {_shown(facts.input)} has a fixed size, and scenes are scored at their own. Export "
-            "the detector with any height and width."
-        )
     return {**task, "side": wishes.side or DETECTION_SIDE, "crop": min(CROP, *shape[1:]), "augment": "mild"}
 
 

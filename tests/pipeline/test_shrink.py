@@ -158,6 +158,13 @@ def test_sizes_that_a_file_fixes(tmp_path: Path) -> None:
     fixed = ModelFacts(ZOO / "text_detector.onnx", (None, 3, 640, 640), (None, 1, 640, 640))
     with pytest.raises(CompressError, match=r"text_detector\.onnx: input \[\?, 3, 640, 640\] has a fixed size"):
         written(tmp_path, "detection", facts=fixed)
+    number = ModelFacts(ZOO / "direction_classifier.onnx", OPEN, (None, 1))
+    assert shrinking.guess_kind(number.output) is None
+    with pytest.raises(CompressError, match=r"output \[\?, 1\] is one number an image"):
+        written(tmp_path, "classification", facts=number)
+    single = ModelFacts(ZOO / "text_detector.onnx", (1, 3, None, None), (1, 1, None, None))
+    with pytest.raises(CompressError, match=r"input \[1, 3, \?, \?\] has a fixed number of images"):
+        written(tmp_path, "detection", facts=single)
 
 
 def test_another_recipe_in_the_same_folder(tmp_path: Path) -> None:
