@@ -51,7 +51,7 @@ TINY = onnx.parser.parse_model(
 )
 COMMANDS = [
     *("inspect", "sensitivity", "replace", "prune", "finetune", "quantize"),
-    *("evaluate", "crop", "bench", "report", "run"),
+    *("evaluate", "crop", "bench", "report", "run", "shrink"),
 ]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
 GROUPS = {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")}

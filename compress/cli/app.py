@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from compress.cli import cropping, files, pruning, replacing, running, training
+from compress.cli import cropping, files, pruning, replacing, running, shrinking, training
 from compress.errors import CompressError, reason
 
 BAD_INPUT = 2
@@ -118,6 +118,7 @@ for command in (
     files.bench,
     files.report,
     running.run,
+    shrinking.shrink,
 ):
     app.command()(command)
 

@@ -1,0 +1,176 @@
+"""The command for those who hold a deployed file and images without labels: shrink."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress import artifacts
+from compress.cli import options
+from compress.cli.progress import progress, say
+from compress.cli.running import GATE_MISSED
+from compress.errors import CompressError
+from compress.recipe.values import TEST
+
+
+def shrink(
+    model: Annotated[Path, typer.Argument(help="the deployed .onnx file.", metavar="MODEL")],
+    images: Annotated[
+        Path, typer.Option(help="folder of images like those that are read; labels are not needed.", metavar="FOLDER")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="the .onnx file to write; a folder of its name with _run goes beside it.", metavar="FILE"),
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(help="classification, recognition or detection; default by the shape of the model's output."),
+    ] = None,
+    charset: options.Charset = None,
+    input_size: options.Input = None,
+    macs: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1.0,
+            help="share of the multiply-adds to leave; default 0.65 for classification, 0.75 for recognition, 0.6 for "
+            "detection.",
+            metavar="SHARE",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="passes of fine-tuning over the images; default by their number.")
+    ] = None,
+    side: Annotated[
+        int | None,
+        typer.Option(help="for detection: score images with their longest side at most this; default 960."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="exit with 1 if the metric drops by more: agreement with the original, or what --test measures.",
+        ),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="labelled images that judge the result and nothing else, with a name for the report; may be repeated.",
+            metavar="NAME=LIST",
+        ),
+    ] = None,
+    seed: options.Seed = 0,
+    threads: options.Threads = None,
+) -> None:
+    """Make a deployed model smaller and faster with a folder of images, without labels.
+
+    The original labels the images. A part of them is held back, and the metric is agreement with the original there.
+    Scan, prune, fine-tune near the original's outputs, quantise and report are a recipe, which is written into the
+    run's folder for you to change and `compress run`. What each stage will take is said first. Stopped, even killed,
+    the same command goes on where it was.
+
+    Exit code 1 if the metric drops by more than --max-drop; the file is written all the same.
+
+    \b
+    Examples:
+      compress shrink cls.onnx --images crops/ --out small.onnx
+      compress shrink rec.onnx --charset dict.txt --images crops/ --out small.onnx --max-drop 0.03
+    """
+    options.check_out(out, model)
+    folder = out.with_name(f"{out.stem}_run")
+    _check_apart(folder, images)
+    tests = _parse_tests(test or ())
+    shape = options.parse_shape(input_size)
+    from compress import pipeline
+    from compress.pipeline import shrink_cost, shrinking
+    from compress.report import tables, terminal
+
+    files = shrinking.list_files(images)
+    facts = shrinking.look_at(model, shape)
+    kind, guess = shrinking.choose_kind(facts, task)
+    if guess:
+        say(guess)
+    _check_options(kind, charset, side)
+    use_space = True
+    if kind == "recognition":
+        charset, use_space = shrinking.fits_charset(facts, charset)
+    wishes = shrinking.Wishes(
+        kind,
+        charset=charset,
+        use_space=use_space,
+        input=shape,
+        macs=macs,
+        epochs=epochs,
+        side=side,
+        threads=threads,
+        seed=seed,
+        max_drop=max_drop,
+        tests=tests,
+    )
+    content = shrinking.shrink_recipe(facts, images, len(files), wishes)
+    artifacts.check_writable(folder)
+    command = shlex.join(["compress", *sys.argv[1:]])
+    recipe = shrinking.write_recipe(content, folder, command)
+    pace, cells = shrink_cost.measure(recipe, files)
+    work = shrink_cost.count_work(recipe, len(files), shrink_cost.sample_sizes(files), cells)
+    say("\n".join(shrink_cost.plan_lines(recipe, work, pace, shrinking.stage_now(folder))))
+    with progress(f"{folder} holds what is done; the same command goes on from there.") as on_progress:
+        report = pipeline.run_recipe(recipe, command, shrinking.with_stages(on_progress, folder), say)
+    artifacts.write_atomic(out, (folder / "int8.onnx").read_bytes())
+    console = terminal.wide_console()
+    for line in tables.headlines(report):
+        typer.echo(line)
+    terminal.print_table(tables.gate_table(report), console)
+    typer.echo(f"{_sizes(model, out)} Report: {folder / 'report.md'}. Written: {out}")
+    if not all(gate.passed for gate in report.gates):
+        typer.echo(f"Gates missed: {', '.join(gate.name for gate in report.gates if not gate.passed)}.", err=True)
+        raise typer.Exit(GATE_MISSED)
+
+
+def _sizes(model: Path, out: Path) -> str:
+    before, after = model.stat().st_size, out.stat().st_size
+    return f"{before / 1000:.0f} -> {after / 1000:.0f} KB."
+
+
+def _check_apart(folder: Path, images: Path) -> None:
+    """Refuse a run's folder inside the images, whose own pictures would be taken for some of them.
+
+    Raises:
+        CompressError: it is.
+    """
+    if folder.resolve().is_relative_to(images.resolve()):
+        raise CompressError(
+            f"--out: results would go into {folder}, inside --images {images}, and be taken for images. "
+            "Give --out a path outside it."
+        )
+
+
+def _check_options(kind: str, charset: Path | None, side: int | None) -> None:
+    """Refuse what would be ignored.
+
+    Raises:
+        CompressError: an option is not for this kind.
+    """
+    if charset is not None and kind != "recognition":
+        raise CompressError(f"--charset: not for {kind}. Remove it, or use --task recognition.")
+    if side is not None and kind != "detection":
+        raise CompressError(f"--side: not for {kind}. Remove it, or use --task detection.")
+
+
+def _parse_tests(given: Sequence[str]) -> dict[str, Path]:
+    """Read `lines=a/labels.txt`; one without a name is called `test`.
+
+    Raises:
+        CompressError: two have the same name.
+    """
+    found: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        name, path = (name, path) if equals else (TEST, text)
+        if name in found:
+            raise CompressError(f"--test: {name!r} is given twice. Use another name for each: NAME=LIST.")
+        found[name] = Path(path)
+    return found

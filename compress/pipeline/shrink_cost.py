@@ -1,0 +1,233 @@
+"""How long `compress shrink` will take: seconds for one image, measured, times how often each stage looks at one."""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+import torch
+
+from compress.data.headers import Header, read_header
+from compress.data.images import read_image
+from compress.data.transforms import fitted_size, resized_width
+from compress.graph import to_onnx, to_torch
+from compress.measure.runtime import Session
+from compress.pipeline.inputs import default_threads, open_model
+from compress.pipeline.labelling import TRAIN_SIDE
+from compress.pipeline.scan_cost import duration
+from compress.pipeline.shrinking import STAGES
+from compress.prune.groups import find_groups
+from compress.prune.sensitivity import count_cells
+from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep
+
+SAMPLE = 64
+"""Images whose headers are read for their sizes, and a few of which are decoded."""
+REPEATS = 3
+BATCH = 8
+"""Images of the training step that is timed: no more than any family's, so the estimate errs on the long side."""
+QAT_FACTOR = 2.2
+"""A step with simulated rounding, which adds elementwise work to every layer, over a step without: 2.1 and 2.4 times on
+the direction classifier that ships, batches of 4, one thread of a busy machine."""
+TIMING_S = 30.0
+"""For timing operators and candidate files, in pruning and in quantising each: an allowance, not measured."""
+FILES = 4
+"""That the report scores: the original, pruned, fine-tuned, int8."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds on this machine, as busy as it is."""
+
+    load: float
+    """To read and decode one image."""
+    forward: float
+    """Of the original on one image of the input's size, in onnxruntime."""
+    train: float
+    """Of one training image: the teacher's pass, the network's, its gradients, and the weights' step."""
+    make: float
+    """To make a pruned network ready to be scored, for each cell of the scan."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """How often each stage looks at an image; areas are of a mean image, over the input's."""
+
+    train: int
+    """Images that an epoch trains on; a direction classifier's are used twice."""
+    val: int
+    """Images that are scored, counted so, too."""
+    files: int
+    """Files of images."""
+    cells: int
+    scan_images: int
+    epochs: int
+    qat_epochs: int
+    area: float
+    """Of a scored image."""
+    scan_area: float
+    """Of one that the scan scores."""
+    label_area: float
+    """Of one to train on, when the original labels it."""
+    train_area: float
+    """Of one that is trained on, over one as `Pace.train` has it."""
+    loaded_each_time: bool
+    """Scenes to train on are read anew in every epoch; crops are kept."""
+
+
+def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
+    """Seconds of each of `STAGES`. Augmentation, losses, post-processing and given test sets are not counted.
+
+    >>> work = Work(80, 20, 100, 9, 10, 5, 2, 1.0, 0.5, 1.0, 1.0, False)
+    >>> [round(seconds, 3) for seconds in stage_seconds(work, Pace(0.01, 0.1, 0.5, 0.2))]
+    [11.0, 7.0, 30.0, 210.0, 194.0, 8.0]
+    """
+    score = work.val * work.area * pace.forward
+    epoch = work.train * work.train_area * pace.train
+    load = work.train * pace.load if work.loaded_each_time else 0.0
+    return (
+        work.files * pace.load + (work.train * work.label_area + work.val * work.area) * pace.forward,
+        (work.cells + 1) * (pace.make + work.scan_images * work.scan_area * pace.forward),
+        TIMING_S,
+        work.epochs * (epoch + load + score),
+        TIMING_S + work.qat_epochs * (QAT_FACTOR * epoch + load + score),
+        FILES * score,
+    )
+
+
+def count_work(recipe: Recipe, files: int, sizes: Sequence[Header], cells: int) -> Work:
+    """How often each stage of a recipe looks at an image.
+
+    Args:
+        recipe: of `shrink_recipe`.
+        files: images in the folder.
+        sizes: of some of them.
+        cells: of the scan.
+    """
+    scan, finetune = recipe.find_step(SensitivityStep), recipe.find_step(FinetuneStep)
+    quantize = recipe.find_step(QuantizeStep)
+    assert scan
+    assert finetune
+    assert quantize
+    kind = recipe.task.kind
+    uses = 2 if kind == "classification" and len(recipe.task.labels) == 2 else 1
+    held = min(max(1, round(recipe.data.held_back * files)), files - 1)
+    side = recipe.task.side
+    area, scan_area, label_area = (
+        mean_area(recipe, sizes, each) for each in (side, scan.side or side, min(side, TRAIN_SIDE))
+    )
+    return Work(
+        train=uses * (files - held),
+        val=uses * held,
+        files=files,
+        cells=cells,
+        scan_images=min(scan.images or uses * held, uses * held),
+        epochs=finetune.epochs,
+        qat_epochs=quantize.epochs,
+        area=area,
+        scan_area=scan_area,
+        label_area=label_area,
+        train_area=1.0 if kind == "detection" else area,  # what is timed there is a crop
+        loaded_each_time=kind == "detection",
+    )
+
+
+def mean_area(recipe: Recipe, sizes: Sequence[Header], side: int) -> float:
+    """Pixels of a mean image as the model sees it, over those of the input; 1 where no size is known."""
+    _, height, width = recipe.task.input_shape
+    if not sizes or recipe.task.kind == "classification":
+        return 1.0
+    if recipe.task.kind == "recognition":
+        widths = recipe.task.widths or (width,)
+        real = [resized_width(size.height, size.width, height, widths[-1]) for size in sizes]
+        return fmean(next(each for each in widths if each >= one) for one in real) / width
+    areas = [np.prod(fitted_size(size.height, size.width, side)) for size in sizes]
+    return float(fmean(map(float, areas))) / (height * width)
+
+
+def sample_sizes(files: Sequence[Path]) -> list[Header]:
+    """Sizes of at most `SAMPLE` images, evenly over the folder; not of those that cannot be read."""
+    found = (read_header(file) for file in files[:: max(1, len(files) // SAMPLE)])
+    return [header for header in found if header is not None]
+
+
+def measure(recipe: Recipe, files: Sequence[Path]) -> tuple[Pace, int]:
+    """The pace on this machine, and the cells of the scan: a few passes of the network and one training step.
+
+    Raises:
+        CompressError: the model cannot be read or does not run.
+    """
+    channels, height, width = recipe.task.input_shape
+    model = open_model(recipe.model, recipe.weights)
+    threads = recipe.threads or default_threads()
+    session = Session(model, threads=threads, spin=False)
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (1, channels, height, width)).astype(np.float32)
+    forward = _timed(lambda: session.run(images))
+    module = to_torch(model)
+    scan = recipe.find_step(SensitivityStep)
+    assert scan
+    cells = count_cells(find_groups(module, (channels, height, width)), scan.ratios)
+
+    def make() -> None:
+        Session(to_onnx(copy.deepcopy(module), model), threads=threads, spin=False)
+
+    sizes = (recipe.task.crop, recipe.task.crop) if recipe.task.crop else (height, width)
+    batch = rng.uniform(-1, 1, (BATCH, channels, *sizes)).astype(np.float32)
+    torch.set_num_threads(threads)
+    learner = to_torch(model).train()
+    optimizer = torch.optim.Adam(learner.parameters(), lr=1e-6)
+
+    def train() -> None:
+        session.run(batch)
+        optimizer.zero_grad()
+        learner(torch.from_numpy(batch)).sum().backward()
+        optimizer.step()
+
+    return Pace(_load_time(files), forward, _timed(train, repeats=2) / BATCH, _timed(make)), cells
+
+
+def _load_time(files: Sequence[Path]) -> float:
+    """Median seconds to read and decode one image, of a few."""
+    times = []
+    for file in files[:: max(1, len(files) // REPEATS)][:REPEATS]:
+        started = time.perf_counter()
+        read_image(file)
+        times.append(time.perf_counter() - started)
+    return median(times)
+
+
+def _timed(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    """Median seconds of a few calls, after one that does not count."""
+    work()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return median(times)
+
+
+def plan_lines(recipe: Recipe, work: Work, pace: Pace, done: int = 0) -> tuple[str, ...]:
+    """What will be done, stage by stage, with the time each will take; `done` stages are finished."""
+    seconds = stage_seconds(work, pace)
+    kept, held = work.train, work.val
+    prune = recipe.find_step(PruneStep)
+    assert prune
+    what = (
+        f"{work.files} images by the original model",
+        f"{work.cells} networks on {work.scan_images} images each",
+        f"to {prune.target.macs:g}x of the multiply-adds",
+        f"{work.epochs} epochs of {kept} images, near the original's outputs",
+        f"{work.qat_epochs} epochs, and a check of the file",
+        f"{FILES} files on {held} images that nothing was trained on",
+    )
+    rows = [
+        f"stage {number} of {len(STAGES)}, {name}: {text}, {'done' if number <= done else f'about {duration(each)}'}"
+        for number, (name, text, each) in enumerate(zip(STAGES, what, seconds, strict=True), start=1)
+    ]
+    left = sum(seconds[done:])
+    pass_ms, train_ms = pace.forward * 1000, pace.train * 1000
+    return (*rows, f"about {duration(left)} in all, at {pass_ms:.2g} ms an image and {train_ms:.2g} ms to train on it")

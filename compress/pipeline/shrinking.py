@@ -1,0 +1,397 @@
+"""What `compress shrink` decides: the kind of a model, and a recipe for it and a folder of images without labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.artifacts import write_atomic
+from compress.data.charset import Charset, check_classes, read_charset
+from compress.data.unlabelled import find_images
+from compress.errors import CompressError, ModelError, RecipeError
+from compress.measure.runtime import Session
+from compress.pipeline.code import recipe_settings
+from compress.pipeline.stages import Progress
+from compress.recipe import Recipe, load_recipe
+from compress.recipe.schema import CHANNELS, INPUTS
+from compress.recipe.write import recipe_text
+
+RECIPE_FILE = "recipe.yaml"
+"""In the run's folder."""
+Shape = tuple[int, int, int]
+"""(C, H, W) of an image."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Defaults for one kind of task."""
+
+    macs: float
+    """Share of the multiply-adds that is left."""
+    seen: int
+    """Images that fine-tuning sees in all, each epoch counted: what decides the epochs of a folder."""
+    most_held_back: int
+    """Images that measure agreement, at most: all of them are scored after every epoch."""
+    batch_size: int
+    scan: Mapping[str, Any]
+    prune: Mapping[str, Any]
+    finetune: Mapping[str, Any]
+    quantize: Mapping[str, Any]
+
+
+RATIOS = [0.25, 0.5, 0.75]
+HELD_BACK = 0.2
+EPOCHS = (4, 60)
+"""The fewest and the most epochs of fine-tuning, whatever the folder."""
+DETECTION_SIDE = 960
+"""Longest side of scored scenes: PaddleOCR's own default in deployment."""
+SCAN_SIDE = 640
+CROP = 320
+FAMILIES = {
+    "classification": Family(
+        macs=0.65,
+        seen=8000,
+        most_held_back=400,
+        batch_size=32,
+        scan={"images": 128},
+        prune={"allocation": "threshold"},
+        finetune={"lr": 1.0e-3, "warmup_epochs": 1, "weight_decay": 1.0e-5, "distill": 1.0},
+        quantize={"lr": 2.0e-4, "pact": {"l2": 0.001}},
+    ),
+    "recognition": Family(
+        macs=0.75,
+        seen=6000,
+        most_held_back=400,
+        batch_size=32,
+        scan={"images": 128},
+        prune={},
+        finetune={"lr": 6.0e-3, "warmup_epochs": 0.5, "weight_decay": 1.0e-5, "freeze_bn": True, "distill": 1.0},
+        quantize={"lr": 2.0e-4, "weight_decay": 1.0e-5, "pact": {"l2": 0.001}},
+    ),
+    "detection": Family(
+        macs=0.6,
+        seen=2400,
+        most_held_back=24,
+        batch_size=8,
+        scan={"images": 12},
+        prune={},
+        finetune={"lr": 4.0e-3, "warmup_epochs": 1, "freeze_bn": True, "distill": 2.0, "average": 30},
+        quantize={"lr": 2.0e-4, "calibration": 80, "distill": 2.0, "average": 30, "pact": {"l2": 0.0001}},
+    ),
+}
+"""Rates, averages and frozen statistics are those of recipes/ppocr_*.yaml."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A deployed file, as far as a recipe depends on it; None is a size that the file leaves open."""
+
+    path: Path
+    input: tuple[int | None, ...]
+    """[N, C, H, W]."""
+    output: tuple[int | None, ...]
+    """Of the first output."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user may say; None is the family's default."""
+
+    kind: str
+    charset: Path | None = None
+    use_space: bool = True
+    input: Shape | None = None
+    macs: float | None = None
+    epochs: int | None = None
+    side: int | None = None
+    threads: int | None = None
+    seed: int = 0
+    max_drop: float | None = None
+    tests: Mapping[str, Path] = field(default_factory=dict)
+
+
+def look_at(path: Path, shape: Shape | None = None) -> ModelFacts:
+    """Read the shapes of a file; where it does not say enough of its output, run it once on a black image.
+
+    Raises:
+        ModelError: onnxruntime rejects it, or it has several inputs.
+    """
+    session = Session(path)
+    if len(session.input_shape) != 4:
+        raise ModelError(
+            f"{path}: input shape {_shown(session.input_shape)}. Expected [N, {CHANNELS}, H, W]: images. Use a model "
+            "of images."
+        )
+    output = session.output_shape
+    if guess_kind(output) is None or (len(output) < 4 and output[-1] is None):
+        output = _seen_output(session, shape) or output
+    return ModelFacts(path, session.input_shape, output)
+
+
+def _seen_output(session: Session, shape: Shape | None) -> tuple[int | None, ...] | None:
+    """The output's shape for an image of the first size that the model takes; None where it takes none of them."""
+    for candidate in (shape,) if shape else INPUTS.values():
+        sizes = [given or size for given, size in zip(session.input_shape[1:], candidate, strict=True)]
+        try:
+            return tuple(session.run(np.zeros((1, *sizes), np.float32)).shape)
+        except ModelError:
+            continue  # of another size, perhaps
+    return None
+
+
+def guess_kind(output: Sequence[int | None]) -> str | None:
+    """The kind of task by the output's shape, or None where it is none of the three.
+
+    >>> guess_kind((None, 2)), guess_kind((None, None, 97)), guess_kind((None, 1, None, None)), guess_kind((1, 9, 9, 9))
+    ('classification', 'recognition', 'detection', None)
+    """
+    if len(output) == 4:
+        return "detection" if output[1] == 1 else None
+    kind = {2: "classification", 3: "recognition"}.get(len(output))
+    return None if kind and output[-1] == 1 else kind
+
+
+def choose_kind(facts: ModelFacts, task: str | None) -> tuple[str, str]:
+    """The kind of task, and what to say of a guess.
+
+    Raises:
+        CompressError: `task` is no kind, or nothing is given and the shape does not tell.
+    """
+    if task is not None:
+        if task not in FAMILIES:
+            raise CompressError(f"--task: got {task!r}. Must be {', '.join(FAMILIES)}. Use --task classification, e.g.")
+        return task, ""
+    kind = guess_kind(facts.output)
+    if kind is None:
+        raise CompressError(
+            f"--task: cannot be told from {facts.path}'s output {_shown(facts.output)}. Must be {', '.join(FAMILIES)}. "
+            f"Use: compress shrink {facts.path} --task detection ..."
+        )
+    return kind, f"{facts.path}: output {_shown(facts.output)}, taken for {kind}. If it is not: --task KIND."
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    """
+    >>> _shown((None, 1, None, 640))
+    '[?, 1, ?, 640]'
+    """
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def fits_charset(facts: ModelFacts, charset: Path | None) -> tuple[Path, bool]:
+    """The charset of a recogniser, and whether a space follows its characters, which the model's classes tell.
+
+    Raises:
+        CompressError: there is none.
+        DataError: it is not the model's.
+    """
+    if charset is None:
+        raise CompressError(
+            f"--charset: missing. {facts.path} is a recogniser; give the file of its characters, one a line. Use: "
+            f"compress shrink {facts.path} --charset dict.txt ..."
+        )
+    read = read_charset(charset, use_space=True)
+    classes = facts.output[-1] if len(facts.output) == 3 else None
+    if classes is None:
+        return charset, True
+    without = Charset(read.characters[:-1])
+    if without.classes == classes:
+        return charset, False
+    check_classes(read, charset, classes, use_space=True)
+    return charset, True
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The images of the folder.
+
+    Raises:
+        CompressError: there is no such folder.
+        DataError: there are no images in it.
+    """
+    if not folder.exists():
+        raise CompressError(f"--images: {folder}: no such folder. Give a folder of images like those that are read.")
+    return [entry.image for entry in find_images(folder).entries]
+
+
+def image_shape(facts: ModelFacts, kind: str, given: Shape | None) -> Shape:
+    """(C, H, W) that the model is fed: as given, else what the file fixes, else the kind's own."""
+    if given is not None:
+        return given
+    channels, height, width = (size or own for size, own in zip(facts.input[1:], INPUTS[kind], strict=True))
+    return channels, height, width
+
+
+def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) -> dict[str, Any]:
+    """The recipe, as plain data, for a run in the folder that it lies in.
+
+    It depends on the folder's number of images alone, so that the same command makes the same recipe again.
+
+    Args:
+        facts: the deployed model.
+        folder: of images.
+        images: how many there are in it.
+        wishes: what the user said.
+
+    Raises:
+        CompressError: the file fixes what must be open (the number of images, or the size of scenes), or has one class.
+    """
+    _check_sizes(facts, wishes.kind)
+    family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
+    held_back = held_back_share(images, family.most_held_back)
+    epochs = wishes.epochs or default_epochs(images - round(images * held_back), family.seen)
+    recipe: dict[str, Any] = {
+        "version": 1,
+        "name": f"{facts.path.stem}, shrunk",
+        "model": str(facts.path.absolute()),
+        "task": _task(facts, shape, wishes),
+        "data": {"images": str(folder.absolute()), "held_back": held_back},
+        "out": ".",
+        "seed": wishes.seed,
+        "steps": _steps(family, epochs, wishes, shape),
+    }
+    if wishes.tests:
+        recipe["data"]["test"] = {name: str(path.absolute()) for name, path in wishes.tests.items()}
+    if wishes.threads is not None:
+        recipe["threads"] = wishes.threads
+    if wishes.max_drop is not None:
+        recipe["gates"] = {"metric_drop": wishes.max_drop}
+    return recipe
+
+
+def _check_sizes(facts: ModelFacts, kind: str) -> None:
+    shown = f"{facts.path}: input {_shown(facts.input)}"
+    if facts.input[0] is not None:
+        raise CompressError(
+            f"{shown} has a fixed number of images, and training and scoring take several. Export it with any number."
+        )
+    if kind == "classification" and facts.output[-1] == 1:
+        raise CompressError(
+            f"{facts.path}: output {_shown(facts.output)} is one number an image, and classification compares two or "
+            "more. Export the model with a probability for each class."
+        )
+    if kind == "detection" and any(facts.input[2:]):
+        raise CompressError(
+            f"{shown} has a fixed size, and scenes are scored at their own. Export the detector with any height and "
+            "width."
+        )
+
+
+def held_back_share(images: int, most: int) -> float:
+    """A fifth, or less where that were more than `most` images.
+
+    >>> held_back_share(100, 400), held_back_share(10000, 400)
+    (0.2, 0.04)
+    """
+    return min(HELD_BACK, max(1e-6, round(most / images, 6)))
+
+
+def default_epochs(train: int, seen: int) -> int:
+    """As many as show about `seen` images to the network, within `EPOCHS`.
+
+    >>> default_epochs(400, 6000), default_epochs(20, 6000), default_epochs(5000, 6000)
+    (15, 60, 4)
+    """
+    return min(EPOCHS[1], max(EPOCHS[0], round(seen / max(1, train))))
+
+
+def _task(facts: ModelFacts, shape: Shape, wishes: Wishes) -> dict[str, Any]:
+    task: dict[str, Any] = {"kind": wishes.kind, "input": list(shape)}
+    if wishes.kind == "classification":
+        classes = facts.output[-1] or 2
+        return task if classes == 2 else {**task, "labels": [str(number) for number in range(classes)]}
+    if wishes.kind == "recognition":
+        task |= {"charset": str(wishes.charset.absolute()) if wishes.charset else None, "use_space": wishes.use_space}
+        return task if facts.input[3] else {**task, "widths": line_widths(shape[2])}
+    return {**task, "side": wishes.side or DETECTION_SIDE, "crop": min(CROP, *shape[1:]), "augment": "mild"}
+
+
+def line_widths(width: int) -> list[int]:
+    """Widths to pad crops to: half the input's for words, up to twice for lines.
+
+    >>> line_widths(320), line_widths(100)
+    ([160, 320, 480, 640], [50, 100, 150, 200])
+    """
+    return sorted({max(1, width // 2), width, width * 3 // 2, width * 2})
+
+
+def _steps(family: Family, epochs: int, wishes: Wishes, shape: Shape) -> list[dict[str, Any]]:
+    scan: dict[str, Any] = {"ratios": list(RATIOS), **family.scan}
+    if wishes.kind == "detection":
+        scan["side"] = min(SCAN_SIDE, wishes.side or DETECTION_SIDE)
+    target = {"macs": family.macs if wishes.macs is None else wishes.macs}
+    finetune = {"epochs": epochs, "batch_size": family.batch_size, **family.finetune}
+    finetune["warmup_epochs"] = min(finetune["warmup_epochs"], epochs / 4)
+    quantize = {"epochs": min(epochs, max(2, round(epochs / 5))), "batch_size": family.batch_size, **family.quantize}
+    return [
+        {"sensitivity": scan},
+        {"prune": {"target": target, "align": 8, **family.prune}},
+        {"finetune": finetune},
+        {"quantize": quantize},
+    ]
+
+
+def write_recipe(content: Mapping[str, Any], folder: Path, command: str) -> Recipe:
+    """Write the recipe into the run's folder, and read it back.
+
+    Gates, threads and test sets may be others than before; the rest decides what is computed and may not.
+
+    Raises:
+        RecipeError: a wish cannot be fulfilled, or the recipe that is there cannot be read.
+        CompressError: the folder holds a run of another recipe.
+    """
+    file = folder / RECIPE_FILE
+    probe = folder / f"{RECIPE_FILE}.new"
+    comment = [f"Written by: {command}", f"`compress run {file}` does the same, whatever is changed here."]
+    text = recipe_text(content, comment).encode()
+    write_atomic(probe, text)
+    try:
+        recipe = load_recipe(probe)
+    except RecipeError as error:
+        raise RecipeError(str(error).replace(f"{probe}: ", "")) from None
+    else:
+        if file.exists():
+            _check_same(file, recipe)
+    finally:
+        probe.unlink()
+    write_atomic(file, text)
+    return recipe
+
+
+def _check_same(file: Path, recipe: Recipe) -> None:
+    before, now = (recipe_settings(each) for each in (load_recipe(file, check_files=False), recipe))
+    keys = before.keys() | now.keys()
+    others = sorted(key for key in keys if before.get(key) != now.get(key) and not key.startswith("data.test"))
+    if others:
+        raise CompressError(
+            f"{file}: of a run with another {', '.join(others)}. Use the same options to go on with it, `compress run "
+            f"{file}` if you changed it, or delete {file.parent} or give another --out to start anew."
+        )
+
+
+STAGES = ("label", "scan", "prune", "fine-tune", "quantise", "report")
+
+
+def stage_now(folder: Path) -> int:
+    """How many of `STAGES` are finished in a run's folder, by what each leaves there."""
+    marks = (
+        ("labels/labels.json",),
+        ("pruned.json", "pruned.code.json"),  # the next stage was begun
+        ("pruned.json",),
+        ("finetuned.json",),
+        ("int8.json",),
+    )
+    done = [any((folder / name).exists() for name in names) for names in marks]
+    return done.index(False) if False in done else len(done)
+
+
+def with_stages(on_progress: Progress, folder: Path) -> Progress:
+    """Progress that also says which stage of how many it is of."""
+
+    def tell(done: int, total: int, message: str) -> None:
+        # A classifier's targets are made anew each time, after the lists.
+        now = 0 if message.endswith("with the original") else stage_now(folder)
+        on_progress(done, total, f"stage {now + 1} of {len(STAGES)}, {STAGES[now]}: {message}")
+
+    return tell

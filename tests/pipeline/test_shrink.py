@@ -1,0 +1,281 @@
+"""What `compress shrink` decides and foretells: kinds by shapes, the recipe, stages, and seconds."""
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from compress.data.headers import Header
+from compress.errors import CompressError, DataError, ModelError, RecipeError
+from compress.graph import from_torch, save_model
+from compress.pipeline import shrink_cost, shrinking
+from compress.pipeline.labelling import TRAIN_SIDE
+from compress.pipeline.shrink_cost import Pace, Work, count_work, plan_lines, stage_seconds
+from compress.pipeline.shrinking import STAGES, ModelFacts, Wishes, choose_kind, look_at, shrink_recipe
+from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep, load_recipe
+from tests.pipeline import tiny
+
+ZOO = Path(__file__).parents[2] / "compress" / "zoo" / "models"
+OPEN = (None, 3, None, None)
+OUTPUTS: dict[str, tuple[int | None, ...]] = {
+    "classification": (None, 2),
+    "recognition": (None, None, 96),
+    "detection": (None, 1, None, None),
+}
+
+
+def written(folder: Path, kind: str, images: int = 500, facts: ModelFacts | None = None, **wishes: Any) -> Recipe:
+    """The recipe for a folder of so many images, through its YAML."""
+    facts = facts or ModelFacts(ZOO / "direction_classifier.onnx", OPEN, OUTPUTS[kind])
+    if kind == "recognition":
+        wishes.setdefault("charset", ZOO / "latin.txt")
+    (folder / "crops").mkdir(exist_ok=True)
+    content = shrink_recipe(facts, folder / "crops", images, Wishes(kind, **wishes))
+    return shrinking.write_recipe(content, folder / "run", "compress shrink ...")
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("direction_classifier", "classification"),
+        ("text_recogniser", "recognition"),
+        ("text_detector", "detection"),
+    ],
+)
+def test_kinds_of_the_models_that_ship(model: str, kind: str) -> None:
+    facts = look_at(ZOO / f"{model}.onnx")
+    assert choose_kind(facts, None)[0] == kind
+    assert facts.output[-1] == OUTPUTS[kind][-1]
+
+
+def model_of(path: Path, text: str) -> Path:
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> tiny {text}'), path)
+    return path
+
+
+def test_a_file_that_does_not_say_its_output_is_run_once(tmp_path: Path) -> None:
+    kept = "c = Constant<value = bool[3] {1, 0, 0}>() y = Compress<axis = 1>(x, c)"
+    facts = look_at(model_of(tmp_path / "m.onnx", f"(float[N, 3, 64, W] x) => (float[A, B, C, D] y) {{ {kept} }}"))
+    assert facts == ModelFacts(tmp_path / "m.onnx", (None, 3, 64, None), (1, 1, 64, 192))
+    assert choose_kind(facts, None) == (
+        "detection",
+        f"{tmp_path / 'm.onnx'}: output [1, 1, 64, 192], taken for detection. If it is not: --task KIND.",
+    )
+
+
+def test_an_output_of_no_kind(tmp_path: Path) -> None:
+    model = model_of(tmp_path / "m.onnx", "(float[N, 3, H, W] x) => (float[N, 3, H, W] y) { y = Relu(x) }")
+    facts = look_at(model)
+    with pytest.raises(CompressError, match=r"^--task: cannot be told from .*m\.onnx's output \[1, 3, 48, 192\]\."):
+        choose_kind(facts, None)
+    assert choose_kind(facts, "detection") == ("detection", "")
+    with pytest.raises(CompressError, match=r"^--task: got 'segment'. Must be classification, recognition, "):
+        choose_kind(facts, "segment")
+
+
+def test_a_model_of_other_things_than_images(tmp_path: Path) -> None:
+    model = model_of(tmp_path / "m.onnx", "(float[N, 9] x) => (float[N, 9] y) { y = Relu(x) }")
+    with pytest.raises(ModelError, match=r"input shape \[\?, 9\]. Expected \[N, 3, H, W\]"):
+        look_at(model)
+
+
+def test_the_classes_tell_whether_a_space_follows(tmp_path: Path) -> None:
+    charset = tmp_path / "c.txt"
+    charset.write_text("a\nb\nc\n")
+    for classes, use_space in ((5, True), (4, False)):
+        facts = ModelFacts(Path("m.onnx"), OPEN, (None, None, classes))
+        assert shrinking.fits_charset(facts, charset) == (charset, use_space)
+    with pytest.raises(DataError, match=r"make 5 classes, but the model's output has 9"):
+        shrinking.fits_charset(ModelFacts(Path("m.onnx"), OPEN, (None, None, 9)), charset)
+    with pytest.raises(CompressError, match=r"^--charset: missing. m\.onnx is a recogniser.*--charset dict\.txt"):
+        shrinking.fits_charset(ModelFacts(Path("m.onnx"), OPEN, (None, None, 9)), None)
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=r"^--images: .*none: no such folder"):
+        shrinking.list_files(tmp_path / "none")
+    with pytest.raises(DataError, match=r": no images\. Expected"):
+        shrinking.list_files(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "macs"), [("classification", 0.65), ("recognition", 0.75), ("detection", 0.6)])
+def test_defaults(tmp_path: Path, kind: str, macs: float) -> None:
+    recipe = written(tmp_path, kind)
+    assert [type(step) for step in recipe.steps] == [SensitivityStep, PruneStep, FinetuneStep, QuantizeStep]
+    prune, finetune = recipe.find_step(PruneStep), recipe.find_step(FinetuneStep)
+    assert prune is not None
+    assert finetune is not None
+    assert prune.target.as_dict() == {"macs": macs}
+    assert finetune.distill > 0
+    assert (recipe.out, recipe.data.images) == (tmp_path / "run", (tmp_path / "crops",))
+    shown = load_recipe(tmp_path / "run" / "recipe.yaml")
+    assert shown == recipe.model_copy(update={"name": shown.name})
+
+
+def test_epochs_and_images_held_back_follow_the_folder(tmp_path: Path) -> None:
+    epochs = {}
+    for images in (10, 500, 20000):
+        folder = tmp_path / str(images)
+        folder.mkdir()
+        recipe = written(folder, "recognition", images)
+        finetune, quantize = recipe.find_step(FinetuneStep), recipe.find_step(QuantizeStep)
+        assert finetune is not None
+        assert quantize is not None
+        epochs[images] = (finetune.epochs, quantize.epochs, recipe.data.held_back)
+    assert epochs == {10: (60, 12, 0.2), 500: (15, 3, 0.2), 20000: (4, 2, 0.02)}
+
+
+def test_wishes(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("")
+    wishes = {
+        "macs": 0.5,
+        "epochs": 1,
+        "threads": 2,
+        "seed": 7,
+        "max_drop": 0.02,
+        "tests": {"lines": tmp_path / "t.txt"},
+    }
+    recipe = written(tmp_path, "detection", side=640, input=(3, 64, 96), **wishes)
+    prune, finetune = recipe.find_step(PruneStep), recipe.find_step(FinetuneStep)
+    assert prune is not None
+    assert finetune is not None
+    assert (prune.target.macs, finetune.epochs, finetune.warmup_epochs) == (0.5, 1, 0.25)
+    assert (recipe.threads, recipe.seed, recipe.gates.as_dict()) == (2, 7, {"metric_drop": 0.02})
+    assert recipe.data.test == {"lines": (tmp_path / "t.txt",)}
+    assert (recipe.task.side, recipe.task.crop, recipe.task.input) == (640, 64, (3, 64, 96))
+
+
+def test_sizes_that_a_file_fixes(tmp_path: Path) -> None:
+    facts = ModelFacts(ZOO / "text_recogniser.onnx", (None, 3, 48, 100), (None, None, 96))
+    recipe = written(tmp_path, "recognition", facts=facts)
+    assert (recipe.task.input_shape, recipe.task.widths) == ((3, 48, 100), ())
+    three = ModelFacts(ZOO / "text_recogniser.onnx", OPEN, (None, 3))
+    (tmp_path / "b").mkdir()
+    assert written(tmp_path / "b", "classification", facts=three).task.labels == ("0", "1", "2")
+    fixed = ModelFacts(ZOO / "text_detector.onnx", (None, 3, 640, 640), (None, 1, 640, 640))
+    with pytest.raises(CompressError, match=r"text_detector\.onnx: input \[\?, 3, 640, 640\] has a fixed size"):
+        written(tmp_path, "detection", facts=fixed)
+    number = ModelFacts(ZOO / "direction_classifier.onnx", OPEN, (None, 1))
+    assert shrinking.guess_kind(number.output) is None
+    with pytest.raises(CompressError, match=r"output \[\?, 1\] is one number an image"):
+        written(tmp_path, "classification", facts=number)
+    single = ModelFacts(ZOO / "text_detector.onnx", (1, 3, None, None), (1, 1, None, None))
+    with pytest.raises(CompressError, match=r"input \[1, 3, \?, \?\] has a fixed number of images"):
+        written(tmp_path, "detection", facts=single)
+
+
+def test_another_recipe_in_the_same_folder(tmp_path: Path) -> None:
+    written(tmp_path, "classification")
+    kept = (tmp_path / "run" / "recipe.yaml").read_bytes()
+    with pytest.raises(CompressError, match=r"recipe\.yaml: of a run with another steps\.prune\.target\.macs\. Use"):
+        written(tmp_path, "classification", macs=0.5)
+    assert (tmp_path / "run" / "recipe.yaml").read_bytes() == kept
+    assert written(tmp_path, "classification", max_drop=0.1, threads=3).threads == 3
+
+
+def test_a_wish_that_no_recipe_may_have(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"^task\.input: got \[1, 48, 192\]\. Must have 3 channels"):
+        written(tmp_path, "classification", input=(1, 48, 192))
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+# --- time -------------------------------------------------------------------------------------------------------
+
+WORK = Work(
+    train=80,
+    val=20,
+    files=100,
+    cells=9,
+    scan_images=10,
+    epochs=5,
+    qat_epochs=2,
+    area=2.0,
+    scan_area=0.5,
+    label_area=1.5,
+    train_area=0.5,
+    loaded_each_time=True,
+)
+PACE = Pace(load=0.01, forward=0.1, train=0.5, make=0.2)
+
+
+def test_seconds_are_counts_times_pace() -> None:
+    timing = shrink_cost.TIMING_S
+    epoch, load, score = 80 * 0.5 * 0.5, 80 * 0.01, 20 * 2.0 * 0.1  # 20 s, 0.8 s, 4 s
+    assert stage_seconds(WORK, PACE) == pytest.approx(
+        (
+            100 * 0.01 + 80 * 1.5 * 0.1 + 20 * 2.0 * 0.1,  # read; label to train; label to score
+            10 * (0.2 + 10 * 0.5 * 0.1),  # nine cells and the network as it is
+            timing,
+            5 * (epoch + load + score),
+            timing + 2 * (shrink_cost.QAT_FACTOR * epoch + load + score),
+            4 * score,
+        )
+    )
+
+
+def test_work_of_a_direction_classifier(tmp_path: Path) -> None:
+    work = count_work(written(tmp_path, "classification", 500), 500, [Header(30, 90, "PNG")], 40)
+    assert (work.train, work.val, work.scan_images) == (800, 200, 128), "each as it is and turned"
+    assert (work.cells, work.epochs, work.qat_epochs) == (40, 20, 4)
+    assert (work.area, work.scan_area, work.train_area, work.loaded_each_time) == (1.0, 1.0, 1.0, False)
+
+
+def test_work_of_a_recogniser(tmp_path: Path) -> None:
+    sizes = [Header(32, 100, "PNG"), Header(64, 1000, "PNG")]  # 100 -> 160 and 500 -> 640 of 320
+    work = count_work(written(tmp_path, "recognition", 500), 500, sizes, 40)
+    assert (work.train, work.val, work.scan_images) == (400, 100, 100)
+    assert (work.area, work.train_area) == (pytest.approx((0.5 + 2.0) / 2),) * 2
+
+
+def test_work_of_a_detector(tmp_path: Path) -> None:
+    work = count_work(written(tmp_path, "detection", 500), 500, [Header(960, 1920, "PNG")], 40)
+    assert (work.train, work.val, work.scan_images) == (476, 24, 12)
+    sizes = (480 * 960, 320 * 640, 320 * TRAIN_SIDE)
+    assert (work.area, work.scan_area, work.label_area) == pytest.approx(tuple(size / 640**2 for size in sizes))
+    assert (work.train_area, work.loaded_each_time) == (1.0, True)
+
+
+def test_plan_lines(tmp_path: Path) -> None:
+    recipe = written(tmp_path, "classification")
+    lines = plan_lines(recipe, WORK, PACE, done=2)
+    assert len(lines) == len(STAGES) + 1
+    assert lines[0] == "stage 1 of 6, label: 100 images by the original model, done"
+    assert lines[1] == "stage 2 of 6, scan: 9 networks on 10 images each, done"
+    assert lines[3] == "stage 4 of 6, fine-tune: 5 epochs of 80 images, near the original's outputs, about 2 min"
+    # 30 + 124 + (30 + 2 x 44.8) + 16 = 289.6 s
+    assert lines[-1] == "about 5 min in all, at 1e+02 ms an image and 5e+02 ms to train on it"
+
+
+def test_sizes_and_pace_are_measured(tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    save_model(from_torch(tiny.build(), torch.zeros(1, *tiny.SHAPE)), model)
+    facts = ModelFacts(model, OPEN, (None, 2))
+    recipe = written(tmp_path, "classification", facts=facts, threads=1, input=tiny.SHAPE)
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, file in enumerate(files[:2]):
+        Image.new("RGB", (20 + number, 10)).save(file)
+    files[2].write_bytes(b"no image")
+    assert [(one.height, one.width) for one in shrink_cost.sample_sizes(files)] == [(10, 20), (10, 21)]
+    pace, cells = shrink_cost.measure(recipe, files)
+    assert min(pace.load, pace.forward, pace.train, pace.make) > 0
+    assert cells == 3 * 3, "groups times ratios"
+
+
+# --- stages -----------------------------------------------------------------------------------------------------
+
+
+def test_stages_by_what_they_leave(tmp_path: Path) -> None:
+    told: list[str] = []
+    on_progress = shrinking.with_stages(lambda done, total, message: told.append(message), tmp_path)
+    (tmp_path / "labels").mkdir()
+    for name in ("labels/labels.json", "pruned.code.json", "pruned.json", "finetuned.json", "int8.json"):
+        on_progress(1, 2, "x")
+        (tmp_path / name).touch()
+    on_progress(1, 2, "x")
+    names = [f"stage {number} of 6, {name}: x" for number, name in enumerate(STAGES, start=1)]
+    assert told == names
+    on_progress(1, 2, "judging images without labels with the original")
+    assert told[-1].startswith("stage 1 of 6, label: judging")
