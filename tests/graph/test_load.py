@@ -117,7 +117,6 @@ class TestUnreadable:
         with pytest.raises(ModelError, match=message(path, "opset 3 cannot be converted.")):
             load_model(path)
 
-
     def test_a_type_of_weights_that_does_not_exist(self, tmp_path: Path) -> None:
         path, model = tmp_path / "model.onnx", network()
         model.graph.initializer[0].data_type = 99
