@@ -44,15 +44,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from compress import artifacts
 from compress.artifacts import Figure, Report, Sensitivity, SetResult, StageResult
 from compress.errors import CompressError
 from compress.measure.machine import machine_info
-from compress.pipeline.code import differing, recipe_settings, stage_code
+from compress.pipeline.code import differing, flat_settings, recipe_settings, stage_code
 from compress.pipeline.results import PEER
 from compress.pipeline.state import Record
 from compress.recipe import Recipe, load_recipe
+from compress.recipe.schema import STEPS
 from compress.report import tables
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +126,29 @@ def changes_since(run: Published, root: Path = ROOT) -> tuple[str, ...]:
         now_settings |= named_settings(recipe, len(recipes))
     modules = sorted(name for name in {*now_code, *run.code} if now_code.get(name) != run.code.get(name))
     settings = [key for key, value in run.settings.items() if now_settings.get(key) != value]
+    added = [key for key in now_settings if key not in run.settings]
+    settings += [key for key in added if not _is_new_default(key, now_settings, run)]
     return (*(f"`{name.removeprefix('compress.')}`" for name in modules), *(f"recipe's `{key}`" for key in settings))
+
+
+def _is_new_default(key: str, now: Mapping[str, str], run: Published) -> bool:
+    """Whether a setting that the run did not know is one that recipes have had since, at its default."""
+    path = key.split(": ")[-1].split(".")
+    if path[0] == "steps":
+        if not any(known.split(": ")[-1].startswith(f"steps.{path[1]}.") for known in run.settings):
+            return False  # a step of its own
+        kind: Any = STEPS[path[1]]
+        path = path[2:]
+    else:
+        kind = Recipe
+    for name in path[:-1]:
+        kind = kind.model_fields[name].annotation if name in kind.model_fields else None
+        if kind is None or not hasattr(kind, "model_fields"):
+            return False  # an entry of a mapping, e.g. a test set
+    found = kind.model_fields.get(path[-1])
+    if found is None or found.is_required():
+        return False
+    return now[key] == dict(flat_settings("", found.get_default(call_default_factory=True))).get("")
 
 
 def named_settings(recipe: Recipe, of: int) -> dict[str, str]:

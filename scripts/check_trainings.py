@@ -10,9 +10,14 @@ any update, and the mean loss of the last epoch. The metric of so short a traini
 same on every machine but for rounding, and shows any change of a loss, of its targets or of the images; the last
 epoch's shows a change of gradients, rates, averages or pruning. A change that is meant is seen in the difference of
 tests/trainings.yaml. Then the recipes' own figures are stale, too (scripts/check_figures.py).
+
+The detector that ships and rendered labels lack what decides the training of a deployed one: it is never sure, and they
+are never wrong. So its logits are doubled and its training labels shifted, which leaves a fifth of the pixels labelled
+text where it gives less than 1e-6, as a quarter are on photographed receipts.
 """
 
 import argparse
+import json
 import re
 import sys
 import tempfile
@@ -20,7 +25,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import onnx
 import yaml
+from onnx import numpy_helper
 
 from compress.data.synthetic import write_dataset
 from compress.data.synthetic_scenes import write_scenes
@@ -34,10 +42,14 @@ FAMILIES = ("det", "rec", "cls")
 DATA = {"det": ("scenes", "words"), "rec": ("words",), "cls": ("words",)}
 KINDS = {"scenes": (write_scenes, (16, 10)), "words": (write_dataset, (128, 96))}
 """Kind of data -> its writer, and how many images it writes to train and to validate."""
+SURER = 2.0
+"""Factor on the detector's logits."""
+SHIFT = 0.15
+"""By how much of their height the detector's training labels lie too low."""
 LOSS = re.compile(r"epoch (\d+)/\d+ loss (\S+) best")
 Figures = dict[str, dict[str, float]]
 """Stage -> name of a figure (`metric`, `first_loss`, `last_loss`) -> its value."""
-TOLERANCES = {"metric": 0.05, "first_loss": 0.005, "last_loss": 0.04}
+TOLERANCES = {"metric": 0.05, "first_loss": 0.001, "last_loss": 0.04}
 """Differences that are allowed where tests/trainings.yaml names none: absolute of a metric, relative of a loss."""
 
 
@@ -87,10 +99,44 @@ def shortened(family: str, data: Path, out: Path, seed: int = 0) -> Recipe:
         for number, (part, count) in enumerate(zip(("train", "val"), counts, strict=True)):
             if not (data / kind / part / "labels.txt").is_file():
                 write(data / kind / part, count, number)
+    if family == "det":
+        changes = [f"model={_surer_detector(data)}"]
+        _shift_labels(data / "scenes" / "train" / "labels.txt")
+    else:
+        changes = []
     first = DATA[family][0]
-    changes = [f"data.{part}={data / first / part / 'labels.txt'}" for part in ("train", "val")]
+    changes += [f"data.{part}={data / first / part / 'labels.txt'}" for part in ("train", "val")]
     changes += [f"data.unlabelled={data / kind / 'train' / 'labels.txt'}" for kind in DATA[family][1:]]
     return load_recipe(ROOT / "recipes" / f"check_{family}.yaml", [*changes, f"out={out}", f"seed={seed}"])
+
+
+def _surer_detector(folder: Path) -> Path:
+    """The detector that ships with its logits times `SURER`: weights and bias in front of the last sigmoid."""
+    model = onnx.load(ROOT / "compress" / "zoo" / "models" / "text_detector.onnx")
+    sigmoid = next(node for node in model.graph.node if model.graph.output[0].name in node.output)
+    last = next(node for node in model.graph.node if sigmoid.input[0] in node.output)
+    for weights in model.graph.initializer:
+        if weights.name in last.input[1:]:
+            weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(SURER), weights.name))
+    onnx.save(model, folder / "detector.onnx")
+    return folder / "detector.onnx"
+
+
+def _shift_labels(file: Path) -> None:
+    """Move every region of a list down by `SHIFT` of its height, once."""
+    kept = file.with_name("labels_as_rendered.txt")
+    if not kept.is_file():
+        kept.write_bytes(file.read_bytes())
+    lines = []
+    for line in kept.read_text(encoding="utf-8").splitlines():
+        image, regions = line.split("\t")
+        found = json.loads(regions)
+        for region in found:
+            heights = [y for _, y in region["points"]]
+            down = SHIFT * (max(heights) - min(heights))
+            region["points"] = [[x, y + down] for x, y in region["points"]]
+        lines.append(f"{image}\t{json.dumps(found, ensure_ascii=False)}\n")
+    file.write_text("".join(lines), encoding="utf-8")
 
 
 def differences(found: Figures, expected: Figures, tolerances: Mapping[str, float] = TOLERANCES) -> list[str]:

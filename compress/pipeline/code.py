@@ -118,17 +118,17 @@ def recipe_settings(recipe: Recipe) -> dict[str, str]:
     kept = recipe.model_dump(exclude={"name", "out", "gates", "steps", "threads"})
     kept["steps"] = {step.name: step.model_dump() for step in recipe.steps}
     kept["model"] = Path(recipe.model)
-    return dict(_flat("", kept))
+    return dict(flat_settings("", kept))
 
 
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+def flat_settings(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
     """
-    >>> dict(_flat("", {"a": {"b": 1, "c": (Path("x/y/z.txt"),)}}))
+    >>> dict(flat_settings("", {"a": {"b": 1, "c": (Path("x/y/z.txt"),)}}))
     {'a.b': '1', 'a.c': 'y/z.txt'}
     """
     if isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else str(key), each)
+            yield from flat_settings(f"{prefix}.{key}" if prefix else str(key), each)
     else:
         values = value if isinstance(value, tuple | list) else [value]
         yield prefix, ", ".join("/".join(each.parts[-2:]) if isinstance(each, Path) else str(each) for each in values)

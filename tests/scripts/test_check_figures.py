@@ -3,6 +3,7 @@
 import dataclasses
 import doctest
 import importlib
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -277,3 +278,26 @@ def test_figures_do_not_stand_where_a_file_differs_or_other_code_made_the_earlie
     artifacts.save(dataclasses.replace(record, content="another"), before / "pruned.json")
     with pytest.raises(CompressError, match=r"pruned: .* differ. The change moves figures: run it again"):
         figures.verify_run(run, before, after, finished)
+
+
+def test_what_a_recipe_has_now_and_had_not_then_makes_figures_stale(figures: Any, finished: Path) -> None:
+    recipe = finished / "recipe.yaml"
+    text = recipe.read_text()
+    run = figures.record_run(finished / "out", "", finished)
+    try:
+        recipe.write_text(text.replace("steps:\n", "steps:\n- teacher: {epochs: 1}\n"))
+        assert "recipe's `steps.teacher.epochs`" in figures.changes_since(run, finished)
+        recipe.write_text(re.sub(r"( +)val: (.*)", r"\1val: \2\n\1test: {street: \2}", text))
+        assert figures.changes_since(run, finished) == ("recipe's `data.test.street`",)
+    finally:
+        recipe.write_text(text)
+
+
+def test_a_key_that_recipes_did_not_have_then_is_no_change_at_its_default(figures: Any, finished: Path) -> None:
+    run = figures.record_run(finished / "out", "", finished)
+    for key in ("steps.prune.align", "steps.quantize.pact.l2", "steps.quantize.weight_bits", "data.max_skipped"):
+        older = {name: value for name, value in run.settings.items() if name != key}
+        assert len(older) == len(run.settings) - 1
+        changed = figures.changes_since(dataclasses.replace(run, settings=older), finished)
+        default = key not in ("steps.prune.align",)
+        assert changed == (() if default else (f"recipe's `{key}`",)), key
