@@ -183,6 +183,7 @@ def marked(text: str, registry: Registry, changed: Callable[[str], Sequence[str]
     is_code = list(_code_lines(given))
     lines: list[str] = []
     runs: tuple[str, ...] | None = None
+    said = False
     for index, line in enumerate(given):
         lines.append(line)
         if is_code[index]:
@@ -190,9 +191,11 @@ def marked(text: str, registry: Registry, changed: Callable[[str], Sequence[str]
         if (begin := BEGIN.fullmatch(line)) is not None:
             if runs is not None:
                 raise CompressError(f"{line}: the block before it has no {END}. Add it.")
-            runs = tuple(begin[1].split())
+            runs, said = tuple(begin[1].split()), False
             _check_known(runs, registry)
         elif line.strip() == END:
+            if runs is not None and not said:  # prose alone
+                lines[-1:] = ["", *_status(runs, registry, changed), line]
             runs = None
         elif runs is None and (line.startswith("|") or METRIC.search(line)):
             what = "table" if line.startswith("|") else "figure"
@@ -202,6 +205,7 @@ def marked(text: str, registry: Registry, changed: Callable[[str], Sequence[str]
             if written is not None:
                 _replace_table(lines, registry, written[1], written[2].split())
             lines += ["", *_status(runs, registry, changed), ""]
+            said = True
     if runs is not None:
         raise CompressError(f"the last block, {' '.join(runs)}, has no {END}. Add it.")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"

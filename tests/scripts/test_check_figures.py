@@ -301,3 +301,10 @@ def test_a_key_that_recipes_did_not_have_then_is_no_change_at_its_default(figure
         changed = figures.changes_since(dataclasses.replace(run, settings=older), finished)
         default = key not in ("steps.prune.align",)
         assert changed == (() if default else (f"recipe's `{key}`",)), key
+
+
+def test_a_block_of_prose_alone_says_when_it_is_stale(figures: Any) -> None:
+    found = mark(figures, "<!-- figures: det -->\nIt reaches .9070.\n<!-- /figures -->\n", ("`train.fit`",))
+    assert "It reaches .9070.\n\n- `det`: " in found
+    assert "**stale**, changed since: `train.fit` <!-- status -->\n<!-- /figures -->" in found
+    assert mark(figures, found, ("`train.fit`",)) == found
