@@ -161,11 +161,12 @@ def _weight_files(model: onnx.ModelProto, path: Path) -> list[_Span]:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
-        location = locations[0] if len(locations) == 1 else ""
+        location = locations[0] if len(locations) == 1 and "\0" not in locations[0] else ""  # no file's name holds it
         target = (folder / location).resolve()
         if not location or not target.is_relative_to(folder):
+            named = ", ".join(map(repr, locations)) or "no name"
             raise ModelError(
-                f"{path}: weight {tensor.name!r} lies outside the model's folder ({location!r}), which is refused. "
+                f"{path}: weight {tensor.name!r} lies outside the model's folder ({named}), which is refused. "
                 "Put the data file beside the model and export it with a relative name."
             )
         if not target.is_file():

@@ -52,6 +52,11 @@ def _trained(model: str, rng: random.Random) -> list[str]:
     return ["quantize", f"{model}.onnx", *data, *plain, "--out", "../out/int8.onnx"]
 
 
+def _skipping(rng: random.Random) -> list[str]:
+    """Mostly go on without what is unusable."""
+    return ["--max-skipped", "0.9"] if rng.random() < 0.7 else []
+
+
 def _model(given: Path, rng: random.Random) -> list[str]:
     name = rng.choice(MODELS)
     model, size = f"{name}.onnx", ["--input", SIZES.get(name, "3,16,32")]
@@ -89,9 +94,11 @@ def _list(given: Path, rng: random.Random) -> list[str]:
     if name == "reader" and rng.random() < 0.3:
         _break(given / "charset.txt", mutations.change_bytes, rng)
     if rng.random() < 0.25:
-        return _trained(name, rng)
+        return [*_trained(name, rng), *_skipping(rng)]
+    if name == "finder" and rng.random() < 0.3:
+        return ["crop", "scenes/labels.txt", "--out", "../out/crops"]
     pictures = ["--save-images", "2", "--images-out", "../out/images"] if rng.random() < 0.5 else []
-    return ["evaluate", f"{name}.onnx", *_scored(name), "--threads", "1", *pictures]
+    return ["evaluate", f"{name}.onnx", *_scored(name), "--threads", "1", *pictures, *_skipping(rng)]
 
 
 def _artefact(given: Path, rng: random.Random) -> list[str]:
@@ -123,8 +130,8 @@ def _image(given: Path, rng: random.Random) -> list[str]:
         _break(path, mutations.odd_image, rng)
     pictures = ["--save-images", "3", "--images-out", "../out/images"] if rng.random() < 0.5 else []
     if rng.random() < 0.2:
-        return _trained(name, rng)
-    return ["evaluate", f"{name}.onnx", *_scored(name), "--threads", "1", *pictures]
+        return [*_trained(name, rng), *_skipping(rng)]
+    return ["evaluate", f"{name}.onnx", *_scored(name), "--threads", "1", *pictures, *_skipping(rng)]
 
 
 KINDS = (_model, _model, _model, _model, _recipe, _recipe, _list, _list, _artefact, _image)

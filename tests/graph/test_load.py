@@ -183,7 +183,7 @@ class TestExternalData:
         with pytest.raises(ModelError, match=message(path, "")):
             load_model(path)
 
-    @pytest.mark.parametrize("location", ["../secret", "inner/../../secret", "/etc/hostname", ""])
+    @pytest.mark.parametrize("location", ["../secret", "inner/../../secret", "/etc/hostname", "", "a\0b"])
     def test_outside_the_folder_is_refused(self, tmp_path: Path, location: str) -> None:
         (tmp_path / "secret").write_bytes(bytes(10_000))
         path = self.save(tmp_path / "a", location)
