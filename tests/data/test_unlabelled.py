@@ -63,9 +63,11 @@ def test_a_large_jpeg_is_used_at_half_its_size_as_in_labelled_lists(
     write(tmp_path / "b.png", 16, 16, 9)
     write(tmp_path / "c.jpg", 20, 16, 9)
     found = list_images(tmp_path, ListRules(max_skipped=0.9))
-    assert [file.name for file in found.files] == ["a.jpg"] == [
-        entry.image.name for entry in load_unlabelled(tmp_path, rules=ListRules(max_skipped=0.9)).entries
-    ]
+    assert (
+        [file.name for file in found.files]
+        == ["a.jpg"]
+        == [entry.image.name for entry in load_unlabelled(tmp_path, rules=ListRules(max_skipped=0.9)).entries]
+    )
     assert unlabelled_crop(found.files, (8, 8), rng()).shape == (8, 8, 3)
 
 
