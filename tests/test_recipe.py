@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from compress.errors import RecipeError
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep, load_recipe
+from compress.recipe.schema import DataSettings
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -494,6 +495,12 @@ def test_what_lists_may_be(tmp_path: Path) -> None:
     given = {"train": "t.txt", "val": "v.txt", "max_skipped": 0, "root": "..", "allow_overlap": True}
     data = load(tmp_path, make_recipe(data=given)).data
     assert (data.max_skipped, data.root, data.allow_overlap) == (0.0, tmp_path.parent, True)
+
+
+def test_what_overlap_may_be_allowed_is_told_in_full() -> None:
+    """As `may_share` has it: validation with what is learned from, and test sets with all three."""
+    said = str(DataSettings.model_fields["allow_overlap"].description)
+    assert all(word in said for word in ("`val`", "`train`", "`unlabelled`", "test sets"))
 
 
 @pytest.mark.parametrize(

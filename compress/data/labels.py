@@ -34,6 +34,8 @@ class ListRules:
     """
     roots: tuple[Path, ...] = ()
     """Folders that the paths in a label list may lead into, beside the list's own folder."""
+    own_lists: tuple[Path, ...] = ()
+    """Label lists that the program wrote itself, of files that it found: their paths may lead anywhere."""
     allow_overlap: bool = False
     """Lists that are learned from may share images with those that are scored on."""
 
@@ -93,6 +95,8 @@ def read_labels(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
 
 def _check_inside(path: Path, entries: Iterable[Entry], rules: ListRules) -> None:
     """Raise DataError where a path leads out of the folders it may be in; symbolic links are followed."""
+    if path in rules.own_lists:
+        return
     allowed = [os.path.join(os.path.realpath(folder), "") for folder in (path.parent, *rules.roots)]
     resolved: dict[str, str] = {}
     for entry in entries:

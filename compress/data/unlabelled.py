@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from compress.data.headers import MAX_PIXELS, read_header
-from compress.data.images import LoadedList, decode_image, load_images, read_file
+from compress.data.headers import TOO_LARGE, read_header, reduction
+from compress.data.images import LoadedList, load_images, read_image
 from compress.data.labels import (
     DEFAULT_RULES,
     Entry,
@@ -27,7 +27,6 @@ from compress.errors import DataError
 TILE_HEIGHTS = (12.0, 110.0)
 """Heights that small images are tiled with, in pixels, drawn evenly on a logarithmic scale: those of text in scenes."""
 UNREADABLE = "unreadable"
-TOO_LARGE = f"larger than {MAX_PIXELS // 10**6} megapixels"
 MOST_GAP = 30
 """Largest gap between tiles, in pixels."""
 
@@ -78,7 +77,7 @@ def _problem(file: Path) -> str:
     header = read_header(file)
     if header is None:
         return UNREADABLE
-    return TOO_LARGE if header.height * header.width > MAX_PIXELS else ""
+    return TOO_LARGE if reduction(header) is None else ""
 
 
 def split_images(files: Sequence[Path], held_back: float) -> tuple[list[Path], list[Path]]:
@@ -155,7 +154,7 @@ def _mosaic(first: np.ndarray, files: Sequence[Path], size: tuple[int, int], rng
 
 def _draw(files: Sequence[Path], rng: np.random.Generator) -> np.ndarray:
     file = files[int(rng.integers(len(files)))]
-    image = decode_image(read_file(file) or b"")  # its header was looked at when it was listed
+    image = read_image(file)
     if image is None:
         raise DataError(f"{file}: cannot be decoded. Copy it again, or remove it.")
     return image

@@ -33,6 +33,8 @@ from compress.tasks.recognition import RecognitionTask
 
 DEFAULT_SHAPE = (3, 48, 192)
 """Of the direction classifier; (C, H, W)."""
+LABELS = "labels"
+"""In a run's folder: the label lists that were made, in PaddleOCR's form, and turned crops."""
 
 
 def open_model(
@@ -150,6 +152,7 @@ def make_task(
     max_skipped: float | None = None,
     data_root: Sequence[Path] | None = None,
     allow_overlap: bool | None = None,
+    own_lists: Sequence[Path] | None = None,
 ) -> Task:
     """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels` and
     `unlabelled`.
@@ -180,6 +183,7 @@ def make_task(
         "max_skipped": max_skipped,
         "data_root": data_root,
         "allow_overlap": allow_overlap,
+        "own_lists": None if own_lists is None else tuple(own_lists),
     }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, options)
@@ -204,7 +208,12 @@ TASKS: dict[str, Callable[..., Task]] = {
     "recognition": RecognitionTask,
     "detection": DetectionTask,
 }
-RULE_OPTIONS = {"max_skipped": "max_skipped", "data_root": "roots", "allow_overlap": "allow_overlap"}
+RULE_OPTIONS = {
+    "max_skipped": "max_skipped",
+    "data_root": "roots",
+    "allow_overlap": "allow_overlap",
+    "own_lists": "own_lists",
+}
 """Options of every task on lists of images -> what `ListRules` calls them."""
 TASK_OPTIONS = {kind: (*keys, *RULE_OPTIONS, "unlabelled", "agreement") for kind, keys in KEYS_OF.items()}
 """Kind of task -> what it can be told beside its data and input shape."""
@@ -240,7 +249,12 @@ def recipe_task(recipe: Recipe) -> Task:
     if not data.val:
         raise DataError("data.images: not labelled yet. Only `compress run` takes a recipe on images without labels.")
     return _task_on(
-        recipe, data.train, data.val, unlabelled=data.unlabelled or None, agreement=bool(data.images) or None
+        recipe,
+        data.train,
+        data.val,
+        unlabelled=data.unlabelled or None,
+        agreement=bool(data.images) or None,
+        own_lists=own_lists(recipe),
     )
 
 
@@ -258,6 +272,13 @@ def list_roots(recipe: Recipe) -> tuple[Path, ...]:
     data = recipe.data
     named = tuple(path if path.is_dir() else path.parent for path in data.images)
     return named if data.root is None else (data.root, *named)
+
+
+def own_lists(recipe: Recipe) -> tuple[Path, ...]:
+    """The label lists that the run itself made of `data.images`, whose folders may well hold symbolic links."""
+    data = recipe.data
+    lists = (*data.train, *data.val, *data.unlabelled) if data.images else ()
+    return tuple(path for path in lists if path.parent == recipe.out / LABELS)
 
 
 def _task_on(recipe: Recipe, train: Sequence[Path], val: Sequence[Path], **options: Any) -> Task:

@@ -17,16 +17,14 @@ from compress.data.labels import ListRules
 from compress.data.lmdb_folder import load_list
 from compress.data.scenes import load_scenes
 from compress.data.transforms import preprocess_crop
-from compress.data.unlabelled import content_of_images, find_images, split_images
+from compress.data.unlabelled import content_of_images, list_images, split_images
 from compress.errors import DataError
 from compress.measure.runtime import Session
-from compress.pipeline.inputs import default_threads, make_task, open_model
+from compress.pipeline.inputs import LABELS, default_threads, make_task, open_model
 from compress.pipeline.stages import Progress, model_identity
 from compress.recipe import KEYS_OF, Recipe
 from compress.tasks.base import Case, Examiner, Predict, Resizable, Task, Unlabelled
 
-FOLDER = "labels"
-"""In a run's folder: the label lists that were made, in PaddleOCR's form, and turned crops."""
 TRAIN_SIDE = 640
 """Side at which text is looked for in scenes to train on, at most: there it only says where crops are taken."""
 UNSEEN = ("charset", "processes", "augment", "crop", "dilate_teacher")
@@ -61,7 +59,15 @@ class Labels:
     version: int = artifacts.VERSION
 
 
-def with_labels(recipe: Recipe, on_progress: Progress | None = None) -> Recipe:
+@dataclass(frozen=True)
+class Labelled:
+    """A recipe on label lists instead of images, and one line for each kind of image that is in none of them."""
+
+    recipe: Recipe
+    warnings: tuple[str, ...] = ()
+
+
+def with_labels(recipe: Recipe, on_progress: Progress | None = None) -> Labelled:
     """A recipe on images without labels as one on label lists that the original model made, in <out>/labels.
 
     A part of the images is held back and makes the validation data (see `split_images`). The lists are ordinary ones:
@@ -69,15 +75,18 @@ def with_labels(recipe: Recipe, on_progress: Progress | None = None) -> Recipe:
     - classification: the model's class, of each crop as it is and, where there are two classes, turned by 180 degrees,
       for else all labels might be the same. Images to train on have the model's probabilities (`data.unlabelled`);
     - detection: the model's boxes.
-    Lists that are there already, made from the same images by the same model, are taken as they are.
+    Lists that are there already, made from the same images by the same model, are taken as they are. Images that are
+    missing, too large or have no header are left out before, so that whether they are there or not makes no difference.
 
     Raises:
-        DataError: there are no images, or too few, or the model does not fit the task.
+        DataError: there are no images, or too few, or more than the rules allow cannot be used, or the model does not
+            fit the task.
         ArtifactError: the lists that are there were made from something else.
     """
-    data, folder = recipe.data, recipe.out / FOLDER
+    data, folder = recipe.data, recipe.out / LABELS
     rules = ListRules(max_skipped=data.max_skipped, roots=() if data.root is None else (data.root,))
-    files = [entry.image for path in data.images for entry in find_images(path, rules).entries]
+    found = [list_images(path, rules) for path in data.images]
+    files = [file for part in found for file in part.files]
     train, val = split_images(files, data.held_back)
     shape = recipe.task.input_shape
     original = open_model(recipe.model, recipe.weights, (shape[0], shape[1], shape[2]))
@@ -93,7 +102,8 @@ def with_labels(recipe: Recipe, on_progress: Progress | None = None) -> Recipe:
     if task.kind == "classification":
         lists["unlabelled"] = (*lists.pop("train"), *data.unlabelled)
         task = task.model_copy(update={"directions": False if task.directions is False else None})
-    return recipe.model_copy(update={"data": data.model_copy(update=lists), "task": task})
+    labelled = recipe.model_copy(update={"data": data.model_copy(update=lists), "task": task})
+    return Labelled(labelled, tuple(line for part in found for line in part.warnings))
 
 
 def _identity(recipe: Recipe, original: onnx.ModelProto, train: Sequence[Path], val: Sequence[Path]) -> str:
@@ -124,7 +134,7 @@ def _write_lists(
             on_progress(done, total, "labelling images with the original")
         return outputs
 
-    folder = recipe.out / FOLDER
+    folder = recipe.out / LABELS
     if recipe.task.kind == "classification":
         _write_list(folder / "train.txt", dict.fromkeys(train, ""))  # which are labelled with both directions later
         labels = recipe.task.labels

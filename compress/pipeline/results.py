@@ -55,7 +55,7 @@ class Measured:
 
 def measure_files(run: Run, files: dict[str, Path]) -> Measured:
     """Cost, scores and latency of every file; all latencies interleaved in one go."""
-    notes = list(run.task.warnings())
+    notes = [*run.notes, *run.task.warnings()]
     measured = {"baseline": files["baseline"], CANONICAL: _canonical_file(run)}
     if run.recipe.compare.onnxruntime:
         measured[PEER] = _peer_file(run, files["baseline"], notes)
@@ -125,7 +125,7 @@ def make_report(
         scan=scan.fingerprint if scan else "",
         postprocessing=run.task.postprocessing() if isinstance(run.task, PostProcessing) else {},
         sets=measured.sets,
-        settings=artifacts.fingerprint(recipe_settings(run.recipe)),
+        settings=artifacts.fingerprint(recipe_settings(run.given or run.recipe)),
         code=code_digest(run),
     )
 

@@ -43,15 +43,18 @@ def run_recipe(
 
 
 def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_note: Note | None) -> Report:
+    given = recipe
+    notes: tuple[str, ...] = ()
     if recipe.data.images:
-        recipe = with_labels(recipe, on_progress)
+        labelled = with_labels(recipe, on_progress)
+        recipe, notes = labelled.recipe, labelled.warnings
     task = recipe_task(recipe)
     check_test_sets(recipe, task)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     training.note_outputs(original, on_note)
     threads = recipe.threads or default_threads()
     taught = label_unlabelled(task, original, threads=threads, on_progress=on_progress)
-    run = Run(recipe, taught, original, original, threads, on_progress, on_note)
+    run = Run(recipe, taught, original, original, threads, on_progress, on_note, given=given, notes=notes)
     files = {"baseline": _baseline_file(run)}
     model = original
     if (lesson := recipe.find_step(TeacherStep)) is not None:

@@ -23,6 +23,8 @@ from compress.recipe import Recipe
 from compress.tasks.base import Examination, Listed, Task
 
 FOLDER = "scores"
+TALLIES = 2
+"""Version of what tasks tell of single images; kept ones of another would not go together with new ones."""
 
 
 def open_test_set(recipe: Recipe, name: str) -> Task:
@@ -98,7 +100,7 @@ def _score_file(run: Run, task: Task, name: str, stage: str, file: Path, judge: 
     kept = run.recipe.out / FOLDER / f"{name}.{stage.replace(' ', '_')}.json"
     runtime = machine_info().versions.get("onnxruntime", "")
     content = (one.read_bytes() for one in deployed_files(file))
-    identity = artifacts.fingerprint_each([*content, task.fingerprint(), run.threads, runtime])
+    identity = artifacts.fingerprint_each([*content, task.fingerprint(), run.threads, runtime, TALLIES])
     if not judge and (found := _load_scored(kept)) is not None and found.fingerprint == identity:
         return Examination(found.score, (), {figure: np.array(rows) for figure, rows in found.tallies.items()})
     examination = examine_model(file, task, run.threads)

@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.artifacts import write_atomic
 from compress.data.charset import Charset, check_classes, read_charset
-from compress.data.unlabelled import find_images
+from compress.data.unlabelled import list_images
 from compress.errors import CompressError, ModelError, RecipeError
 from compress.measure.runtime import Session
 from compress.pipeline.code import recipe_settings
@@ -204,15 +204,15 @@ def fits_charset(facts: ModelFacts, charset: Path | None) -> tuple[Path, bool]:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The images of the folder.
+    """The images of the folder that can be used, as far as their headers tell.
 
     Raises:
         CompressError: there is no such folder.
-        DataError: there are no images in it.
+        DataError: there are no images in it, or too many that cannot be used.
     """
     if not folder.exists():
         raise CompressError(f"--images: {folder}: no such folder. Give a folder of images like those that are read.")
-    return [entry.image for entry in find_images(folder).entries]
+    return list(list_images(folder).files)
 
 
 def image_shape(facts: ModelFacts, kind: str, given: Shape | None) -> Shape:

@@ -52,6 +52,10 @@ class Run:
     on_progress: Progress | None
     on_note: Note | None = None
     records: dict[str, Record] = dataclasses.field(default_factory=dict)
+    given: Recipe | None = None
+    """The recipe as the user gave it, where `recipe` is on label lists that the run made itself."""
+    notes: tuple[str, ...] = ()
+    """What to say of the data beside the task's own warnings."""
 
     def stage(
         self,

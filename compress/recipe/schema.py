@@ -369,7 +369,9 @@ class DataSettings(_Settings):
         None, description="folder that paths in label lists may lead into; default each list's own folder alone"
     )
     allow_overlap: Flag = Field(
-        False, description="let `val` share images with `train` or `unlabelled`, which is an error otherwise"
+        False,
+        description="let `val` share images with `train` or `unlabelled`, and test sets with any of these three, which "
+        "is an error otherwise; a warning counts them",
     )
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """Text direction: is a word crop upright ("0") or turned by 180 degrees ("180")?"""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from compress.data.augment import augment_crop
 from compress.data.images import LoadedList, content_parts, stored_in
 from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share, skipped_warning
 from compress.data.lmdb_folder import load_list
-from compress.data.overlap import Stored, check_overlap
+from compress.data.overlap import Stored, check_overlap, digest_of
 from compress.data.prefetch import prefetch
 from compress.data.transforms import resize_crop, stack_resized
 from compress.data.unlabelled import load_unlabelled
@@ -125,7 +125,7 @@ class DirectionTask:
         self._val = [resize_crop(sample.upright(), input_shape) for sample in val_samples]
         self._val_targets = np.array([sample.target for sample in val_samples])
         self._val_names = [sample.name for sample in val_samples]
-        self._val_crops = number_crops(val_samples)
+        self._val_crops = number_crops(val_samples, by_content=agreement)
         lists = (*train_lists, *val_lists, *self._unlabelled)
         self._warnings = tuple(line for part in lists for line in part.warnings)
         self._stored = {
@@ -340,10 +340,20 @@ class DirectionTask:
         return self._warnings
 
 
-def number_crops(samples: Sequence[Sample]) -> np.ndarray:
-    """The number of each sample's crop [N]: a crop and the same one turned have one."""
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(id(sample.image), len(numbers)) for sample in samples])
+def number_crops(samples: Sequence[Sample], *, by_content: bool = False) -> np.ndarray:
+    """The number of each sample's crop [N]: a crop and the same one turned have one.
+
+    `by_content`: so have files of the same pixels, turned or not. Lists that a model labelled name crops and turned
+    ones as files of their own.
+    """
+    numbers: dict[object, int] = {}
+    name: Callable[[np.ndarray], object] = _crop_content if by_content else id
+    return np.array([numbers.setdefault(name(sample.image), len(numbers)) for sample in samples])
+
+
+def _crop_content(image: np.ndarray) -> tuple[tuple[int, ...], bytes]:
+    """What is the same for a crop uint8 [h, w, 3] and for the same one turned by 180 degrees."""
+    return image.shape, min(digest_of(each.tobytes()) for each in (image, cv2.rotate(image, cv2.ROTATE_180)))
 
 
 def tally_crops(right: np.ndarray, crops: np.ndarray) -> np.ndarray:

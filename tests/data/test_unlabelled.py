@@ -7,6 +7,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from compress.data import headers
 from compress.data.labels import ListRules
 from compress.data.unlabelled import content_of_images, list_images, load_unlabelled, split_images, unlabelled_crop
 from compress.errors import DataError
@@ -46,12 +47,28 @@ def test_what_cannot_be_used_is_counted_named_and_limited(tmp_path: Path) -> Non
     assert [line.split(": ", 1)[1] for line in found.warnings] == [
         "1 of 6 images skipped, missing: gone.png",
         "1 of 6 images skipped, unreadable: bad.png",
-        "1 of 6 images skipped, larger than 80 megapixels: bomb.png",
+        "1 of 6 images skipped, larger than 80 megapixels (JPEG: 160): bomb.png",
     ]
     with pytest.raises(
-        DataError, match=r"2 of 5 images are unreadable or larger than 80 megapixels, the first is bad.png"
+        DataError, match=r"2 of 5 images are unreadable or larger than 80 megapixels.*, the first is bad.png"
     ):
         list_images(tmp_path)
+
+
+def test_a_large_jpeg_is_used_at_half_its_size_as_in_labelled_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headers, "MAX_PIXELS", 150)
+    write(tmp_path / "a.jpg", 16, 16, 9)
+    write(tmp_path / "b.png", 16, 16, 9)
+    write(tmp_path / "c.jpg", 20, 16, 9)
+    found = list_images(tmp_path, ListRules(max_skipped=0.9))
+    assert (
+        [file.name for file in found.files]
+        == ["a.jpg"]
+        == [entry.image.name for entry in load_unlabelled(tmp_path, rules=ListRules(max_skipped=0.9)).entries]
+    )
+    assert unlabelled_crop(found.files, (8, 8), rng()).shape == (8, 8, 3)
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:

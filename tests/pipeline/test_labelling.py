@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from compress import artifacts
 from compress.data.images import read_image
 from compress.data.labels import ListRules, read_labels
 from compress.data.scenes import load_scenes
@@ -16,8 +17,9 @@ from compress.data.synthetic import write_dataset
 from compress.data.synthetic_scenes import write_scenes
 from compress.errors import ArtifactError, DataError
 from compress.pipeline import run_recipe, score_model
-from compress.pipeline.inputs import recipe_task
-from compress.pipeline.labelling import with_labels
+from compress.pipeline.code import recipe_settings
+from compress.pipeline.inputs import examine_model, held_out_task, recipe_task
+from compress.pipeline.labelling import Labelled, with_labels
 from compress.recipe import Recipe, load_recipe
 from tests.pipeline import tiny
 
@@ -51,7 +53,7 @@ def words(tmp_path: Path) -> Path:
 
 
 def test_texts_are_what_the_original_reads(words: Path) -> None:
-    recipe = with_labels(given(words, ZOO / "text_recogniser.onnx", READING, held_back=0.4))
+    recipe = with_labels(given(words, ZOO / "text_recogniser.onnx", READING, held_back=0.4)).recipe
     task = recipe_task(recipe)
     score = score_model(ZOO / "text_recogniser.onnx", task, 1)
     assert (score.name, score.metric, score.count) == ("agreement (text)", 1.0, 4)
@@ -63,19 +65,57 @@ def test_texts_are_what_the_original_reads(words: Path) -> None:
     assert sum(right) >= 5, "The model that ships reads most of what is rendered."
 
 
-def test_images_that_cannot_be_read_are_counted(words: Path) -> None:
+def test_images_that_cannot_be_read_are_counted_and_no_label_depends_on_them(words: Path) -> None:
+    recipe = given(words, ZOO / "text_recogniser.onnx", READING, held_back=0.4, max_skipped=0.5)
     (words / "broken.png").write_bytes(b"no image")
     told: list[tuple[int, int]] = []
+    labelled = with_labels(recipe, lambda done, total, message: told.append((done, total)))
+    assert labelled.warnings == (f"{words}: 1 of 11 images skipped, unreadable: broken.png",)
+    assert told[-1] == (10, 10)
+    told.clear()
+    (words / "broken.png").unlink()
+    again = with_labels(recipe, lambda done, total, message: told.append((done, total)))
+    assert (again, told) == (Labelled(labelled.recipe), [])
+
+
+def test_too_many_that_cannot_be_read_are_refused_before_any_is_labelled(words: Path) -> None:
+    (words / "broken.png").write_bytes(b"no image")
+    recipe = given(words, ZOO / "text_recogniser.onnx", READING)
+    with pytest.raises(DataError, match=r"1 of 11 images are unreadable, the first is broken\.png"):
+        with_labels(recipe)
+    assert not (recipe.out / "labels").exists()
+
+
+def test_images_whose_pixels_are_damaged_are_counted_when_they_are_met(words: Path) -> None:
+    image = next(words.rglob("*.png"))
+    (words / "damaged.png").write_bytes(image.read_bytes()[:60])
     recipe = given(words, ZOO / "text_recogniser.onnx", READING, held_back=0.4, max_skipped=0.5)
-    task = recipe_task(with_labels(recipe, lambda done, total, message: told.append((done, total))))
-    assert sum("unreadable: broken.png" in line for line in task.warnings()) == 1
-    assert told[-1] == (10, 11)
+    task = recipe_task(with_labels(recipe).recipe)
+    assert sum("unreadable: damaged.png" in line for line in task.warnings()) == 1
+
+
+@pytest.mark.parametrize("kind", ["recognition", "classification"])
+def test_a_folder_of_links(words: Path, kind: str) -> None:
+    """As data sets are put together; what the run itself lists of them may lead anywhere, other lists may not."""
+    (words.parent / "links").mkdir()
+    for image in sorted((words / "images").iterdir()):
+        (words.parent / "links" / image.name).symlink_to(image)
+    model, task = {
+        "recognition": (ZOO / "text_recogniser.onnx", READING),
+        "classification": (ZOO / "direction_classifier.onnx", {"kind": "classification"}),
+    }[kind]
+    recipe = with_labels(given(words.parent / "links", model, task, held_back=0.4)).recipe
+    stored = recipe_task(recipe).stored_images()
+    assert [len(stored[name]) for name in ("train", "unlabelled", "val")] in ([6, 0, 4], [0, 6, 8])
+    (recipe.out / "foreign.txt").write_text(f"../words/{next(words.glob('images/*')).relative_to(words)}\tEXIT\n")
+    with pytest.raises(DataError, match=r"leads out of the list's folder"):
+        held_out_task(recipe, [recipe.out / "foreign.txt"])
 
 
 def test_directions_are_judged_as_they_are_and_turned(tmp_path: Path) -> None:
     write_dataset(tmp_path / "words", 10, 1)
     model = ZOO / "direction_classifier.onnx"
-    recipe = with_labels(given(tmp_path / "words", model, {"kind": "classification", "directions": True}))
+    recipe = with_labels(given(tmp_path / "words", model, {"kind": "classification", "directions": True})).recipe
     score = score_model(model, recipe_task(recipe), 1)
     assert (score.name, score.metric, score.count) == ("agreement (class)", 1.0, 2 * 2)
     entries = read_labels(recipe.data.val[0], ANYWHERE).entries
@@ -85,13 +125,15 @@ def test_directions_are_judged_as_they_are_and_turned(tmp_path: Path) -> None:
     np.testing.assert_array_equal(turned, cv2.rotate(upright, cv2.ROTATE_180))
     assert {entry.text for entry in entries} == {"0", "180"}
     assert {f"agreement_{name}" for name in ("0", "180")} < set(score.details)
+    tallies = examine_model(model, recipe_task(recipe), 1).tallies["agreement (class)"]
+    assert tallies.tolist() == [[2, 2], [2, 2]], "A crop and the file with the same one turned are one image."
 
 
 def test_regions_are_what_the_original_finds(tmp_path: Path) -> None:
     write_scenes(tmp_path / "scenes", 6, 1)
     model = ZOO / "text_detector.onnx"
     task = {"kind": "detection", "input": [3, 320, 320], "side": 320}
-    recipe = with_labels(given(tmp_path / "scenes", model, task, held_back=0.3))
+    recipe = with_labels(given(tmp_path / "scenes", model, task, held_back=0.3)).recipe
     made = recipe_task(recipe)
     score = score_model(model, made, 1)
     assert (score.name, score.metric, score.count) == ("agreement (hmean)", 1.0, 2)
@@ -104,10 +146,10 @@ def test_regions_are_what_the_original_finds(tmp_path: Path) -> None:
 def test_lists_that_are_there_are_taken_and_stale_ones_refused(words: Path) -> None:
     recipe = given(words, ZOO / "text_recogniser.onnx", READING)
     first = with_labels(recipe)
-    before = first.data.val[0].stat().st_mtime_ns
+    before = first.recipe.data.val[0].stat().st_mtime_ns
     told: list[str] = []
     assert with_labels(recipe, lambda done, total, message: told.append(message)) == first
-    assert (told, first.data.val[0].stat().st_mtime_ns) == ([], before)
+    assert (told, first.recipe.data.val[0].stat().st_mtime_ns) == ([], before)
     image = next(words.rglob("*.png"))
     image.write_bytes(image.read_bytes() + b"another")
     with pytest.raises(ArtifactError, match=r"labels\.json: stale"):
@@ -116,10 +158,10 @@ def test_lists_that_are_there_are_taken_and_stale_ones_refused(words: Path) -> N
 
 def test_a_list_that_was_removed_is_made_again(words: Path) -> None:
     recipe = given(words, ZOO / "text_recogniser.onnx", READING)
-    first = with_labels(recipe).data.val[0]
+    first = with_labels(recipe).recipe.data.val[0]
     kept = first.read_bytes()
     first.unlink()
-    assert with_labels(recipe).data.val[0].read_bytes() == kept
+    assert with_labels(recipe).recipe.data.val[0].read_bytes() == kept
 
 
 def test_names_that_no_list_can_hold(words: Path) -> None:
@@ -147,11 +189,15 @@ def test_a_whole_run_without_a_label(tmp_path: Path) -> None:
     steps = {name: tiny.STEPS[name] for name in ("sensitivity", "prune")}
     steps["finetune"] = {"epochs": 2, "batch_size": 6, "lr": 0.01}
     steps["quantize"] = {"epochs": 0, "calibration": 8, "optimize": "size"}
-    recipe = tiny.recipe(tmp_path, steps=steps, data={"images": "train", "held_back": 0.3}, gates={"metric_drop": 1.0})
+    (tmp_path / "train" / "broken.png").write_bytes(b"no image")
+    data = {"images": "train", "held_back": 0.3, "max_skipped": 0.1}
+    recipe = tiny.recipe(tmp_path, steps=steps, data=data, gates={"metric_drop": 1.0})
     report = run_recipe(recipe, "")
     scores = {stage.stage: stage.score for stage in report.stages}
     assert {score.name for score in scores.values()} == {"agreement (class)"}
     assert (scores["baseline"].metric, scores["baseline"].count) == (1.0, 6)
     assert "agreement (class)" in (tmp_path / "out" / "report.md").read_text()
+    assert report.settings == artifacts.fingerprint(recipe_settings(recipe)), "Else it could not be recorded."
+    assert any("1 of 11 images skipped, unreadable: broken.png" in note for note in report.notes)
     again = run_recipe(recipe, "")
     assert [stage.score for stage in again.stages] == [stage.score for stage in report.stages]

@@ -399,6 +399,18 @@ def test_a_crop_in_both_directions_is_one_image_of_the_tallies(tmp_path):
     assert tallies.tolist() == [[1, 2], [1, 2], [1, 1], [0, 1], [1, 1]]
 
 
+def test_turned_crops_in_files_of_their_own_are_one_image_where_a_model_labelled_them(tmp_path):
+    """Only there: lists of the user's own are taken as they are."""
+    labels = write_list(tmp_path / "labels", ["0", "0", "180", "180"])
+    for index in (0, 1):
+        image = cv2.imread(str(tmp_path / "labels" / f"{index}.png"))
+        cv2.imwrite(str(tmp_path / "labels" / f"{index + 2}.png"), cv2.rotate(image, cv2.ROTATE_180))
+    for agreement, expected in ((True, [[1, 2], [1, 2]]), (False, [[1, 1], [1, 1], [0, 1], [0, 1]])):
+        task = DirectionTask([], [labels], input_shape=SHAPE, agreement=agreement)
+        examination = task.examine(lambda images: np.tile(np.float32([0.9, 0.1]), (len(images), 1)))
+        assert examination.tallies[task.metric_name].tolist() == expected
+
+
 def test_the_picture_of_a_case_is_the_crop_as_it_is_fed(task):
     fed = []
 
