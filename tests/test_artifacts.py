@@ -19,13 +19,19 @@ from compress.artifacts import (
     Latency,
     Machine,
     Parity,
+    Placement,
     PruningPlan,
     Report,
     Score,
+    Scored,
     Sensitivity,
     StageResult,
 )
+from compress.artifacts.store import NEWER
 from compress.errors import ArtifactError, OutputError
+from compress.pipeline.code import Code
+from compress.pipeline.labelling import Labels
+from compress.pipeline.state import Record
 
 KINDS = [
     Cost,
@@ -192,7 +198,7 @@ def test_wrong_content_is_refused(tmp_path: Path, change: dict[str, object], wor
 
 
 def test_edited_is_refused_or_said(tmp_path: Path) -> None:
-    """How the text is laid out is no matter; a file of an earlier version holds no checksum."""
+    """How the text is laid out is no matter; a file of an earlier version holds no checksum, nor newer fields."""
     path, value = tmp_path / "s.json", make_sensitivity()
     artifacts.save(value, path)
     data = json.loads(path.read_text(encoding="utf-8"))
@@ -203,9 +209,23 @@ def test_edited_is_refused_or_said(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"s\.json: edited since it was written: .* Undo that, or delete it"):
         artifacts.load(Sensitivity, path)
     assert artifacts.load_edited(Sensitivity, path) == (dataclasses.replace(value, baseline=0.5), True)
-    path.write_text(json.dumps({key: value for key, value in data.items() if key != "checksum"}), encoding="utf-8")
+    del data["checksum"]
+    path.write_text(json.dumps({**data, "baseline": 0.5}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"s\.json: edited since it was written: "):
+        artifacts.load(Sensitivity, path)
+    assert artifacts.load_edited(Sensitivity, path) == (dataclasses.replace(value, baseline=0.5), True)
+    for newer in ("model", "input_shape", "code"):
+        del data[newer]
+    path.write_text(json.dumps(data), encoding="utf-8")
     assert artifacts.load(Sensitivity, path) == value
     assert artifacts.load_edited(Sensitivity, path) == (value, True)
+
+
+def test_kinds_with_checksums_have_the_fields_that_tell() -> None:
+    kinds = (Sensitivity, PruningPlan, Report, Placement, Scored, Record, Code, Labels)
+    assert {kind.__name__ for kind in kinds} == set(NEWER)
+    for kind in kinds:
+        assert NEWER[kind.__name__] in {field.name for field in dataclasses.fields(kind)}
 
 
 def test_a_list_is_no_artefact(tmp_path: Path) -> None:

@@ -498,6 +498,13 @@ def test_crop(tmp_path: Path) -> None:
     assert (tmp_path / "lines" / "labels.txt").read_text() == "images/a_000.png\tEXIT\n"
     assert "lines: holds other files." in fails("crop", tmp_path / "a.txt", "--out", tmp_path / "lines")
     assert "no.txt: no such file." in fails("crop", tmp_path / "no.txt", "--out", tmp_path / "other")
+    (tmp_path / "lists").mkdir()
+    listed = tmp_path / "lists" / "b.txt"
+    listed.write_text(f"../a.png\t{json.dumps(regions)}\n../none.png\t[]\n")
+    given = ("crop", listed, "--out", tmp_path / "more", "--data-root", tmp_path)
+    assert "1 of 2 images" in fails(*given)
+    assert run(*given, "--max-skipped", "0.5").exit_code == 0
+    assert fails(*given, "--max-skipped", "2").startswith("Error: --max-skipped: got 2")
 
 
 def test_report(tmp_path: Path) -> None:

@@ -64,6 +64,64 @@ def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.rglob("*")} == {"images", other}
 
 
+def test_of_a_file_only_its_own_half_written_files_are_removed(tmp_path: Path) -> None:
+    """Others in the folder may be of another writer, with the same number on another machine."""
+    (tmp_path / "f[1].onnx").write_bytes(b"")
+    with held_by_another(tmp_path / "f[1].onnx") as process:
+        process.kill()
+    names = [f".{name}.{process.pid}-x8d7.partial" for name in ("f[1].onnx", "f1.onnx", "g.onnx")]
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    with lock(tmp_path / "f[1].onnx"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"f[1].onnx", *names[1:]}
+
+
+@pytest.mark.parametrize("result", ["", "f"])
+def test_a_lock_left_on_another_machine_names_no_process_here(tmp_path: Path, result: str) -> None:
+    file = tmp_path / (".f.lock" if result else ".lock")
+    file.write_text(json.dumps({"pid": 7, "host": "another", "since": "", "command": ""}))
+    (tmp_path / ".f.7-x8d7.partial").write_bytes(b"half")
+    with lock(tmp_path / result):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".f.7-x8d7.partial"]
+
+
+def test_a_file_in_a_folder_that_another_process_holds(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    with held_by_another(tmp_path) as process:
+        words = rf"f\.onnx: in use by process {process.pid} on .* Wait until"
+        with pytest.raises(OutputError, match=words), lock(tmp_path / "f.onnx"):
+            pytest.fail("held by two")
+        with lock(tmp_path / "inner" / "f.onnx"):  # a folder of its own
+            pass
+        process.kill()
+    with lock(tmp_path / "f.onnx"):  # what it left holds nobody up
+        pass
+
+
+def test_a_folder_with_a_file_that_another_process_holds(tmp_path: Path) -> None:
+    with held_by_another(tmp_path / "f.onnx") as process:
+        with (
+            pytest.raises(OutputError, match=rf"{tmp_path.name}: in use by process {process.pid} on"),
+            lock(tmp_path),
+        ):
+            pytest.fail("held by two")
+        assert [path.name for path in tmp_path.iterdir()] == [".f.onnx.lock"]
+        process.kill()
+    with lock(tmp_path):
+        pass
+
+
+def test_a_process_that_holds_a_folder_locks_files_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with lock(tmp_path), lock(Path("f.onnx")), lock(Path("g.onnx")):
+        pass
+    with lock(tmp_path / "f.onnx"), lock(Path(".")):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_half_written_files_bear_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     monkeypatch.setattr("os.fsync", lambda _: seen.extend(path.name for path in tmp_path.iterdir()))

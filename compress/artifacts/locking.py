@@ -26,8 +26,8 @@ fcntl: Any = _fcntl
 """None where the system has no such locks."""
 
 _BUSY = {errno.EAGAIN, errno.EACCES}
-_held: set[int] = set()
-"""File descriptors of this process's locks: a forked child closes them, so that it holds none of them."""
+_held: dict[int, Path] = {}
+"""File descriptors of this process's locks -> their files: a forked child closes them, so that it holds none."""
 _told: set[str] = set()
 
 
@@ -54,9 +54,10 @@ def lock(path: Path) -> Iterator[None]:
     """Hold a result, a file or a folder, while the block runs: nobody else writes it, in this process or another.
 
     The lock is the operating system's (flock) on a hidden file beside the result, `.NAME.lock` (in a folder: `.lock`),
-    which is removed at the end. When a process ends, even killed, the system releases its locks: the file that it
-    leaves behind is taken over, and what it left half-written is removed. Where there are no such locks, that is said
-    on stderr, and nothing is held.
+    which is removed at the end. A folder is not locked while another process holds a file in it, nor a file while
+    another holds its folder. When a process ends, even killed, the system releases its locks: the file that it leaves
+    behind is taken over, and what it left half-written of the result is removed. Where there are no such locks, that is
+    said on stderr, and nothing is held.
 
     Args:
         path: the result; it need not exist. Its folder is made.
@@ -70,15 +71,18 @@ def lock(path: Path) -> Iterator[None]:
     if handle is None:
         yield
         return
-    _held.add(handle)
+    _held[handle] = file.resolve()
     try:
+        # Each side first holds its own lock, then looks at the other's: of two at once, one at least sees the other.
+        for other in file.parent.glob(".?*.lock") if path.is_dir() else (file.with_name(".lock"),):
+            _refuse_held(other, path)
         left_by = _read_holder(file)
-        if left_by is not None:
-            remove_partial(file.parent, left_by.pid)
+        if left_by is not None and left_by.host == socket.gethostname():
+            remove_partial(path, left_by.pid)
         _write_holder(handle)
         yield
     finally:
-        _held.discard(handle)
+        _held.pop(handle, None)
         with contextlib.suppress(OSError):
             file.unlink()
         os.close(handle)
@@ -108,13 +112,36 @@ def _acquire(file: Path, path: Path) -> int | None:
             if error.errno not in _BUSY:
                 _say(path, f"its file system locks no files: {error.strerror}")
                 return None
-            who = holder.describe() if holder else "another process"
-            raise OutputError(
-                f"{path}: in use by {who}. Wait until that has ended, or choose another --out."
-            ) from error
+            raise _in_use(path, holder) from error
         if _is_same(handle, file):
             return handle
         os.close(handle)  # its holder removed it between our opening and locking it
+
+
+def _refuse_held(file: Path, path: Path) -> None:
+    """Refuse a result whose folder, or a file in which, another process holds by this lock file.
+
+    Raises:
+        OutputError: it does.
+    """
+    if file.resolve() in _held.values():
+        return
+    try:
+        handle = os.open(file, os.O_RDONLY)
+    except OSError:
+        return  # nobody has it
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _BUSY:
+            raise _in_use(path, _read_holder(file)) from error
+    finally:
+        os.close(handle)
+
+
+def _in_use(path: Path, holder: Holder | None) -> OutputError:
+    who = holder.describe() if holder else "another process"
+    return OutputError(f"{path}: in use by {who}. Wait until that has ended, or choose another --out.")
 
 
 def _is_same(handle: int, file: Path) -> bool:

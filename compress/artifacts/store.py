@@ -1,6 +1,7 @@
 """Artefacts as JSON files: versioned, written whole or not at all, refused when stale."""
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -18,6 +19,17 @@ PARTIAL = ".partial"
 """End of a file's name while it is written, behind the process's number (see `remove_partial`)."""
 CHECKSUM = "checksum"
 """Key of a stored artefact that tells a file as it was written from one that was edited."""
+NEWER = {
+    "Sensitivity": "model",
+    "PruningPlan": "model",
+    "Record": "beside",
+    "Report": "scan",
+    "Placement": "threads",
+    "Scored": "fingerprint",
+    "Code": "modules",
+    "Labels": "fingerprint",
+}
+"""Kind -> a field that is no older than checksums: whatever wrote it wrote a checksum, too."""
 T = TypeVar("T")
 
 
@@ -64,11 +76,17 @@ def write_atomic(path: Path, data: bytes) -> None:
         ) from error
 
 
-def remove_partial(folder: Path, process: int) -> None:
-    """Remove what a process that was killed left half-written in a folder and the folders directly in it."""
-    for pattern in (f".*.{process}-*{PARTIAL}", f"*/.*.{process}-*{PARTIAL}"):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+def remove_partial(path: Path, process: int) -> None:
+    """Remove what a killed process left half-written of a result.
+
+    Of a file that is the file's own; of a folder, what is in it and in the folders directly in it.
+    """
+    if path.is_dir():
+        found = [left for inside in ("", "*/") for left in path.glob(f"{inside}.*.{process}-*{PARTIAL}")]
+    else:
+        found = list(path.parent.glob(f".{glob.escape(path.name)}.{process}-*{PARTIAL}"))
+    for left in found:
+        left.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path, option: str = "--out") -> None:
@@ -105,10 +123,10 @@ def load(kind: type[T], path: Path) -> T:
     Raises:
         ArtifactError: the file is missing, is not JSON, has another version, lacks or adds fields, or was edited.
     """
-    value, found, expected = _read(kind, path)
-    if found not in (None, expected):
+    value, written = _read(kind, path)
+    if written is False:
         raise ArtifactError(
-            f"{path}: edited since it was written: its content does not have the checksum that it holds. "
+            f"{path}: edited since it was written: its content does not have its checksum. "
             "Undo that, or delete it to compute it again."
         )
     return value
@@ -117,17 +135,17 @@ def load(kind: type[T], path: Path) -> T:
 def load_edited(kind: type[T], path: Path) -> tuple[T, bool]:
     """Read an artefact that may have been edited, and whether it was: its checksum is another, or is not there.
 
-    `load` takes a file without a checksum, as earlier versions wrote it, to be as it was written.
+    `load` takes a file of an earlier version, which has no checksum, to be as it was written.
 
     Raises:
         ArtifactError: as for `load`, edited files aside.
     """
-    value, found, expected = _read(kind, path)
-    return value, found != expected
+    value, written = _read(kind, path)
+    return value, not written
 
 
-def _read(kind: type[T], path: Path) -> tuple[T, object, str]:
-    """An artefact, the checksum in its file, and that of its content."""
+def _read(kind: type[T], path: Path) -> tuple[T, bool | None]:
+    """An artefact, and whether it is as it was written; None where an earlier version wrote no checksum."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -142,7 +160,9 @@ def _read(kind: type[T], path: Path) -> tuple[T, object, str]:
         value = _build(kind, data)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path}: not a {kind.__name__} ({error}). Delete it to compute it again.") from error
-    return typing.cast(T, value), found, fingerprint(data)
+    if found is None and NEWER.get(kind.__name__) not in data:
+        return typing.cast(T, value), None
+    return typing.cast(T, value), found == fingerprint(data)
 
 
 def check_fresh(path: Path, found: str, expected: str) -> None:

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from compress.cli import options
 from compress.cli.progress import progress
+from compress.recipe.schema import DataSettings
 
 
 def crop(
@@ -21,6 +23,8 @@ def crop(
         int | None,
         typer.Option(min=1, help="at most so many crops, drawn over all images; default all.", metavar="N"),
     ] = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
 ) -> None:
     """Cut text lines out of labelled scenes, as data for a recogniser or a direction classifier.
 
@@ -32,9 +36,13 @@ def crop(
       compress crop receipts/labels.txt --out lines --min-height 10
     """
     from compress.data.crops import write_crops
+    from compress.data.labels import DEFAULT_RULES, ListRules
+
+    given = options.build(DataSettings, {"val": labels, "max_skipped": max_skipped})
+    rules = ListRules(given.max_skipped, DEFAULT_RULES.roots if data_root is None else (data_root,))
 
     with progress(f"{out} holds the crops so far, without a list; the same command makes all of them.") as on_progress:
-        made = write_crops(labels, out, min_height=min_height, limit=limit, on_progress=on_progress)
+        made = write_crops(labels, out, min_height=min_height, limit=limit, rules=rules, on_progress=on_progress)
     for warning in made.warnings:
         typer.echo(f"Note: {warning}", err=True)
     for reason, count in made.skipped.items():

@@ -124,6 +124,7 @@ def finetune(
             on_progress=on_progress,
             on_note=say,
         )
+    checkpoint.unlink(missing_ok=True)
     _print_score(score, out, made)
 
 
@@ -258,6 +259,7 @@ def quantize(
             on_progress=on_progress,
             on_note=say,
         )
+    checkpoint.unlink(missing_ok=True)
     _print_score(pipeline.score_model(out, made, threads), out, made)
     for note in result.notes:
         typer.echo(f"Note: {note}", err=True)

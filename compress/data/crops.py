@@ -10,7 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from compress.artifacts import check_writable, write_atomic
+from compress.artifacts import check_writable, lock, write_atomic
+from compress.data.labels import DEFAULT_RULES, ListRules
 from compress.data.regions import Region
 from compress.data.scenes import Scene, load_scenes
 from compress.errors import DataError, OutputError
@@ -122,6 +123,7 @@ def write_crops(
     *,
     min_height: int = 8,
     limit: int | None = None,
+    rules: ListRules = DEFAULT_RULES,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> Cropped:
     """Cut the regions of detection label lists or ICDAR folders into `out`/images, and list them in `out`/labels.txt.
@@ -133,34 +135,54 @@ def write_crops(
         out: a new or an empty folder, or what a stopped call left.
         min_height: leave out crops lower than this, in pixels.
         limit: at most so many crops, drawn over all scenes with a fixed seed: always the same ones.
+        rules: what is asked of the lists.
         on_progress: is called as (done, in all, message).
 
     Raises:
         DataError: a list cannot be read, or nothing in it can be cut.
-        OutputError: the folder holds other things, or cannot be written.
+        OutputError: the folder holds other things, cannot be written, or another process is writing it.
     """
-    if out.is_dir() and {file.name for file in out.iterdir()} - {IMAGES}:
-        raise OutputError(f"{out}: holds other files. Give a new or an empty folder with --out.")
-    loaded = [load_scenes(Path(path)) for path in lists]
+    _check_empty(out)
+    loaded = [load_scenes(Path(path), rules) for path in lists]
     crops, skipped = plan_crops([scene for one in loaded for scene in one.scenes], min_height)
     if not crops:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "no regions at all"
         raise DataError(f"{', '.join(map(str, lists))}: nothing to cut ({reasons}). Give labelled scenes with texts.")
     chosen = np.sort(np.random.default_rng(0).permutation(len(crops))[:limit])
-    check_writable(out / IMAGES)
     names = _scene_names([scene for one in loaded for scene in one.scenes])
+    check_writable(out / IMAGES)
+    with lock(out):
+        _check_empty(out)  # another process may have ended meanwhile
+        _write_all([crops[index] for index in chosen], names, out, on_progress)
+    return Cropped(len(chosen), skipped, tuple(line for one in loaded for line in one.warnings))
+
+
+def _check_empty(out: Path) -> None:
+    """Refuse a folder with other things than what a stopped call left, or another process is making.
+
+    Raises:
+        OutputError: there are some.
+    """
+    names = {file.name for file in out.iterdir()} if out.is_dir() else set()
+    if [name for name in names - {IMAGES, ".lock"} if not name.startswith(f".{LABELS}.")]:
+        raise OutputError(f"{out}: holds other files. Give a new or an empty folder with --out.")
+
+
+def _write_all(
+    crops: Sequence[Crop], names: dict[int, str], out: Path, on_progress: Callable[[int, int, str], None] | None
+) -> None:
+    """Cut and write crops, then their list."""
     lines: list[str] = []
     image, opened = np.empty(0), None
-    for done, crop in enumerate((crops[index] for index in chosen), 1):
+    for done, crop in enumerate(crops, 1):
         if crop.scene is not opened:
             image, opened = crop.scene.load()[0], crop.scene
         name = f"{IMAGES}/{names[id(crop.scene)]}_{crop.number:03d}.png"
         _write_image(out / name, crop_region(image, crop.corners * _scale(image, crop.scene)))
         lines.append(f"{name}\t{crop.text}\n")
         if on_progress:
-            on_progress(done, len(chosen), "cutting")
+            on_progress(done, len(crops), "cutting")
     write_atomic(out / LABELS, "".join(lines).encode())
-    return Cropped(len(lines), skipped, tuple(line for one in loaded for line in one.warnings))
 
 
 def _scale(image: np.ndarray, scene: Scene) -> np.ndarray:

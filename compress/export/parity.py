@@ -147,7 +147,7 @@ def stepwise_differences(replayed: Replayed) -> Iterator[Difference]:
                 figure,
                 MAX_LSTM_KERNEL,
                 f"the LSTM {name!r} in integers differs by {figure:.2%} of its mean size from what the trained model "
-                f"computes in integers (allowed: {MAX_LSTM_KERNEL:.0%}), %s. Use recurrent: weights.",
+                f"computes in integers (allowed: {MAX_LSTM_KERNEL:.1%}), %s. Use recurrent: weights.",
             )
     for name, figure in replayed.outputs.items():
         if not figure <= MAX_OUTPUT:

@@ -10,6 +10,7 @@ from torch import fx
 from compress.artifacts import Parity, Quantized
 from compress.errors import ParityError
 from compress.export import Exported, check_parity, export_int8
+from compress.export.parity import THRESHOLD
 from compress.export.recurrent import RecurrentForm, forms_of
 from compress.measure.latency import measure_latency
 from compress.quant.recurrent import round_recurrent
@@ -62,6 +63,7 @@ def export_checked(
     score: Callable[[onnx.ModelProto], float],
     images: np.ndarray,
     latency_threads: int = 1,
+    threshold: float = THRESHOLD,
 ) -> tuple[onnx.ModelProto, Quantized]:
     """The int8 file of a trained network, its recurrent layers in the form that the step names or that measures best.
 
@@ -72,6 +74,7 @@ def export_checked(
         score: file -> metric on the validation data.
         images: [N, 3, H, W] to compare file and network on.
         latency_threads: of onnxruntime, to time forms with.
+        threshold: above it a pixel of a map [N, 1, H, W] is text.
 
     Raises:
         ParityError: the file does not compute what the network computes.
@@ -79,11 +82,12 @@ def export_checked(
     forms = forms_of(lowered)
     if step.recurrent != "auto" or len(forms) == 1:
         exported = export_form(module, lowered, step)
-        return exported.model, Quantized(check_export(module, exported, images), _as_asked(step.recurrent, forms))
+        parity = check_export(module, exported, images, threshold)
+        return exported.model, Quantized(parity, _as_asked(step.recurrent, forms))
     made = {form: export_form(module, lowered, step, form) for form in forms}
     times = {} if step.optimize == "size" else _times(made, images, latency_threads)
     candidates = [Candidate(form, one, score(one.model), times.get(form)) for form, one in made.items()]
-    return _best_that_agrees(candidates, module, images)
+    return _best_that_agrees(candidates, module, images, threshold)
 
 
 def _times(made: Mapping[RecurrentForm, Exported], images: np.ndarray, threads: int) -> dict[str, float]:
@@ -106,7 +110,7 @@ def _as_asked(asked: str, forms: tuple[RecurrentForm, ...]) -> tuple[str, ...]:
 
 
 def _best_that_agrees(
-    candidates: list[Candidate], module: fx.GraphModule, images: np.ndarray
+    candidates: list[Candidate], module: fx.GraphModule, images: np.ndarray, threshold: float
 ) -> tuple[onnx.ModelProto, Quantized]:
     """The best candidate; not one in integers whose rounding is too coarse for the network."""
     measured = ", ".join(one.describe() for one in candidates)
@@ -114,7 +118,7 @@ def _best_that_agrees(
     while True:
         best = best_candidate(candidates)
         try:
-            parity = check_export(module, best.exported, images)
+            parity = check_export(module, best.exported, images, threshold)
         except ParityError as error:
             if best.form != "dynamic":
                 raise
@@ -139,10 +143,12 @@ def best_candidate(candidates: list[Candidate]) -> Candidate:
     return max(small, key=lambda one: one.metric)
 
 
-def check_export(module: fx.GraphModule, exported: Exported, images: np.ndarray) -> Parity:
+def check_export(
+    module: fx.GraphModule, exported: Exported, images: np.ndarray, threshold: float = THRESHOLD
+) -> Parity:
     """Compare the file with the network that it holds, recurrent weights rounded as they are in it.
 
     Raises:
         ParityError: they do not compute the same (see `check_parity`).
     """
-    return check_parity(round_recurrent(module, exported.recurrent_bits), exported, images)
+    return check_parity(round_recurrent(module, exported.recurrent_bits), exported, images, threshold=threshold)

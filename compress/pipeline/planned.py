@@ -11,7 +11,7 @@ from compress.errors import ArtifactError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.measure.cost import module_cost, parameter_count
 from compress.pipeline.inputs import DEFAULT_SHAPE, static_shape
-from compress.pipeline.stages import PLAN_FILE, model_identity
+from compress.pipeline.stages import PLAN_FILE, _check_unedited, model_identity
 from compress.pipeline.timing import as_graph_module
 from compress.prune.apply import apply_plan
 
@@ -32,9 +32,13 @@ def run_plan(
         input_shape: (C, H, W) that multiply-adds refer to; default the plan's.
 
     Raises:
-        ArtifactError: the plan is damaged, or of another model.
+        ArtifactError: the plan is damaged, or of another model, or another plan.json lies beside the pruned file that
+            was edited and would be overwritten.
         PlanError: it names channels that the model does not have, or leaves a layer none.
     """
+    stored = out_file.with_name(PLAN_FILE)
+    if stored.resolve() != plan_file.resolve():
+        _check_unedited(stored)
     plan, edited = artifacts.load_edited(PruningPlan, plan_file)
     _check_model(plan, plan_file, model_identity(model))
     channels, height, width = input_shape or plan.input_shape or static_shape(model) or DEFAULT_SHAPE
@@ -55,7 +59,6 @@ def run_plan(
             latency_precision="",
             notes=tuple(dict.fromkeys((*plan.notes, EDITED))),
         )
-    stored = out_file.with_name(PLAN_FILE)
     with artifacts.lock(stored), artifacts.lock(out_file):
         artifacts.save(plan, stored)
         save_model(to_onnx(as_graph_module(pruned), model), out_file)

@@ -27,7 +27,7 @@ from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.runtime import quantize_static_minmax
 from compress.pipeline.code import differing, digest, recipe_settings, stage_code, task_modules
 from compress.pipeline.pictures import NOT_SHOWN, make_gallery
-from compress.pipeline.scoring import open_test_set, score_set, shared_with_test_set
+from compress.pipeline.scoring import WORST, check_figures, open_test_set, score_set, shared_with_test_set
 from compress.pipeline.stages import model_identity
 from compress.pipeline.state import Run
 from compress.recipe import QuantizeStep, SensitivityStep
@@ -189,6 +189,9 @@ def check_gates(
             is worst, or, where there are none, on the validation data.
         results: of every file, the original's first.
         sets: the metric on the validation data and the test sets.
+
+    Raises:
+        DataError: a gate is of a figure that no test set has; tasks that tell their figures are refused before.
     """
     by_name = {result.stage: result for result in results}
     first = by_name["baseline"]
@@ -202,6 +205,7 @@ def check_gates(
         "speedup": _speed(first, last),
         "speedup_over_onnxruntime": _speed(by_name[PEER], last) if PEER in by_name else 0.0,
     }
+    check_figures(required, [name.removeprefix(WORST) for name in on_sets if name.startswith(WORST)])
     return tuple(
         Gate(
             name,
@@ -231,8 +235,9 @@ def _metric_gates(first: StageResult, last: StageResult, sets: Sequence[SetResul
             f"metric_drop.{name}": (figures[metric].drop, ""),
             f"metric_min.{name}": (figures[metric].value, ""),
         }
-    for figure in next(iter(tests.values())):
-        found[f"worst_set.{figure}"] = max((figures[figure].drop, name) for name, figures in tests.items())
+    for figure in dict.fromkeys(figure for figures in tests.values() for figure in figures):
+        drops = [(figures[figure].drop, name) for name, figures in tests.items() if figure in figures]
+        found[f"worst_set.{figure}"] = max(drops)
     found["worst_set"] = found["metric_drop"] = found[f"worst_set.{metric}"]
     found["metric_min"] = min((figures[metric].value, name) for name, figures in tests.items())
     return found

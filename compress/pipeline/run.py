@@ -21,7 +21,7 @@ from compress.pipeline.results import make_report, measure_files
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.scoring import check_test_sets
 from compress.pipeline.stages import Progress
-from compress.pipeline.state import Run
+from compress.pipeline.state import CHECKPOINT, Run
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReplaceStep, SensitivityStep, TeacherStep
 from compress.report import write_report
 from compress.tasks.base import Task
@@ -166,7 +166,7 @@ def _finetune(run: Run, stage: str, model: onnx.ModelProto, step: FinetuneStep) 
             step,
             seed=recipe.seed,
             threads=run.threads,
-            checkpoint=recipe.out / f"{stage}.checkpoint",
+            checkpoint=recipe.out / f"{stage}{CHECKPOINT}",
             on_progress=run.on_progress,
         )
 
@@ -186,7 +186,7 @@ def _quantize(run: Run, model: onnx.ModelProto, step: QuantizeStep) -> onnx.Mode
             seed=recipe.seed,
             threads=run.threads,
             latency_threads=recipe.compare.threads,
-            checkpoint=recipe.out / "int8.checkpoint",
+            checkpoint=recipe.out / f"int8{CHECKPOINT}",
             on_progress=run.on_progress,
         )
 

@@ -4,8 +4,9 @@ A score is kept in the folder `scores`, with a fingerprint of the file's content
 on after a stop scores nothing twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +26,16 @@ from compress.tasks.base import Examination, Listed, Task
 FOLDER = "scores"
 TALLIES = 2
 """Version of what tasks tell of single images; kept ones of another would not go together with new ones."""
+WORST = "worst_set."
+"""Begins the name of a gate of a single figure on the test sets."""
+
+
+@runtime_checkable
+class Figured(Protocol):
+    """What a task offers beside `Task` if not all data give all its figures, so that a gate of none is found early."""
+
+    def figures(self) -> tuple[str, ...]:
+        """Figures that `Examination.tallies` has on the validation data, the metric first."""
 
 
 def open_test_set(recipe: Recipe, name: str) -> Task:
@@ -45,10 +56,35 @@ def check_test_sets(recipe: Recipe, task: Task) -> None:
     They are read again when they are scored: meanwhile their memory is free for training.
 
     Raises:
-        DataError: one cannot be read, or shares images with the lists of `task`.
+        DataError: one cannot be read, or shares images with the lists of `task`, or none has the figure of a gate.
     """
+    found: list[str] = []
+    telling = bool(recipe.data.test)
     for name in recipe.data.test:
-        shared_with_test_set(recipe, task, name, open_test_set(recipe, name))
+        test = open_test_set(recipe, name)
+        shared_with_test_set(recipe, task, name, test)
+        if isinstance(test, Figured):
+            found += test.figures()
+        else:
+            telling = False
+    if telling:
+        check_figures(recipe.gates.as_dict(), found)
+
+
+def check_figures(gates: Iterable[str], found: Iterable[str]) -> None:
+    """Refuse gates of single figures that no test set has.
+
+    Raises:
+        DataError: there is one.
+    """
+    known = tuple(dict.fromkeys(found))
+    for gate in gates:
+        figure = gate.removeprefix(WORST)
+        if gate.startswith(WORST) and figure not in known:
+            raise DataError(
+                f"gates.{gate}: no test set has this figure, of {', '.join(known)}: `alnum`, say, is of texts with "
+                "letters or digits alone. Remove the gate, or add such a set to data.test."
+            )
 
 
 def shared_with_test_set(recipe: Recipe, task: Task, name: str, test: Task) -> tuple[str, ...]:

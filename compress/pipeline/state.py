@@ -13,13 +13,16 @@ from compress.artifacts import Parity, Placement, Quantized, Replaced
 from compress.errors import ArtifactError
 from compress.graph import read_model
 from compress.pipeline.code import begin, stage_code, task_modules
+from compress.pipeline.replacing import SCAN_FILE
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Task
 
-BEGUN = ".code.json"
-"""What a stage leaves beside its checkpoint while it is computed: the code that it was begun by."""
+BEGUN, CHECKPOINT = ".code.json", ".checkpoint"
+"""What a stage leaves until its record is there: the code that it was begun by, and the training so far."""
+TAKEN_OVER = {"replaced": (SCAN_FILE,), "int8": ("int8.placement.json",)}
+"""Stage -> what else of it, beside a checkpoint, is taken over when it goes on."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Run:
             ArtifactError: they were made of other things, or changed since.
         """
         file, record_file = self.recipe.out / f"{name}.onnx", self.recipe.out / f"{name}.json"
+        checkpoint, begun = (self.recipe.out / f"{name}{end}" for end in (CHECKPOINT, BEGUN))
         others = [self.recipe.out / other for other in beside]
         if all(path.exists() for path in (record_file, file, *others)):
             record = artifacts.load(Record, record_file)
@@ -79,7 +83,10 @@ class Run:
                 _check_beside(other, file, record, record_file)
         else:
             started = time.monotonic()
-            code = begin(self.recipe.out / f"{name}{BEGUN}", stage_code(name, task_modules(self.task)))
+            so_far = (checkpoint, *(self.recipe.out / other for other in TAKEN_OVER.get(name, ())))
+            if not any(path.exists() for path in so_far):
+                begun.unlink(missing_ok=True)  # nothing that it says something of is left
+            code = begin(begun, stage_code(name, task_modules(self.task)))
             made = compute(file)
             seconds = round(time.monotonic() - started, 1)
             contents = {other.name: _content(other) for other in others}
@@ -88,7 +95,8 @@ class Run:
             if isinstance(made, Quantized):
                 record = dataclasses.replace(record, parity=made.parity, placement=made.placement)
             artifacts.save(record, record_file)
-        (self.recipe.out / f"{name}{BEGUN}").unlink(missing_ok=True)
+        for leftover in (checkpoint, begun):  # now that the record vouches for the file
+            leftover.unlink(missing_ok=True)
         self.records[name] = record
         return read_model(file)
 

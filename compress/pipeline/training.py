@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from compress.artifacts import Quantized, Score, fingerprint, lock
 from compress.errors import DataError, PlanError
+from compress.export.parity import THRESHOLD
 from compress.graph import check_runs, save_model, to_onnx, to_torch
 from compress.measure.runtime import Session
 from compress.pipeline.exporting import export_checked, export_form
@@ -22,7 +23,7 @@ from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress, as_graph_module, check_fits, expand_names, model_identity
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
-from compress.tasks.base import Task
+from compress.tasks.base import PostProcessing, Task
 from compress.train import fit
 
 PARITY_IMAGES, PARITY_PIXELS = 32, 4 * 640 * 640
@@ -46,7 +47,8 @@ def run_finetune(
 ) -> Score:
     """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
 
-    `on_note` is told where a model has outputs that are not trained.
+    `on_note` is told where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
+    the finished file again. Whoever keeps the result removes it.
     """
     note_outputs(model, on_note)
     module = _trainable(model, task, threads)
@@ -63,9 +65,7 @@ def run_finetune(
             on_progress=on_progress,
         )
         save_model(to_onnx(module, model), out_file)
-        score = score_model(out_file, task, threads)
-        _discard(checkpoint)  # last, so that until here the same call goes on from it
-    return score
+        return score_model(out_file, task, threads)
 
 
 def run_quantize(
@@ -87,7 +87,7 @@ def run_quantize(
     The choice is kept beside the file, in a .placement.json (see `place`). Each epoch is scored as the int8 file it
     would become, so the best epoch is the best file. With no epochs the calibrated model is written. LSTM and GRU
     layers are not quantised in training; at the end their forms in the file are compared (see `export_checked`).
-    What is chosen by time is timed on `latency_threads`.
+    What is chosen by time is timed on `latency_threads`. A checkpoint stays, as in `run_finetune`.
 
     Raises:
         ArtifactError: the choice beside the file was timed on another machine.
@@ -111,7 +111,6 @@ def run_quantize(
         )
         made, quantized = export_trained(qat, lowered.model, task, step, threads, latency_threads)
         save_model(made, out_file)
-        _discard(checkpoint)
     lines = placement_lines(lowered.placement) if lowered.placement else ()
     return replace(quantized, placement=lowered.placement, notes=(*lines, *quantized.notes))
 
@@ -224,8 +223,20 @@ def export_trained(
     count = max(1, min(PARITY_IMAGES, PARITY_PIXELS // (height * width)))
     images = max(task.calibration_batches(count, count), key=len)  # batches may differ in width
     return export_checked(
-        qat, lowered, step, lambda file: score_model(file, task, threads).metric, images, latency_threads
+        qat,
+        lowered,
+        step,
+        lambda file: score_model(file, task, threads).metric,
+        images,
+        latency_threads,
+        text_threshold(task),
     )
+
+
+def text_threshold(task: Task) -> float:
+    """Above it the task takes a pixel of a map to be text; DBNet's own where it has no such setting."""
+    settings = task.postprocessing() if isinstance(task, PostProcessing) else {}
+    return settings.get("threshold", THRESHOLD)
 
 
 def _train(
@@ -329,8 +340,3 @@ def _teacher(model: onnx.ModelProto | None, threads: int | None, weight: float) 
 def _padding(lowered: Lowered) -> dict[str, int]:
     """Widths of the sets of channels that are padded: of another padding, weights have other shapes."""
     return lowered.placement.padding if lowered.placement else {}
-
-
-def _discard(checkpoint: Path | None) -> None:
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)

@@ -316,6 +316,11 @@ class RecognitionTask:
         tallies[self.metric_name] = tallies.pop(METRIC)
         return Examination(score, tuple(self._judge(int(index), read[int(index)]) for index in chosen), tallies)
 
+    def figures(self) -> tuple[str, ...]:
+        """The metric, and `alnum` where a text holds letters or digits (see `score_texts`)."""
+        tallies = score_texts(self._val_texts, self._val_texts)[1]
+        return tuple(self.metric_name if figure == METRIC else figure for figure in tallies)
+
     def _read(
         self, predict: Predict, chosen: np.ndarray, widths: np.ndarray, resized: Callable[[int], np.ndarray]
     ) -> Iterator[tuple[int, str | None]]:

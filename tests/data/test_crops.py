@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from compress.data.crops import crop_region, crop_size, text_corners, write_crops
+from compress.data.labels import ListRules
 from compress.data.lmdb_folder import load_list
 from compress.errors import DataError, OutputError
 
@@ -193,6 +194,33 @@ def test_folders_with_other_things_are_left_alone(tmp_path: Path) -> None:
         write_crops([path], tmp_path / "out")
     (tmp_path / "out" / "labels.txt").unlink()  # as a stopped call leaves it
     assert write_crops([path], tmp_path / "out").written == 1
+
+
+def test_what_is_asked_of_lists_can_be_said(tmp_path: Path) -> None:
+    """As the errors advise: paths into another folder, and more bad files than usual."""
+    path = write_scene(tmp_path / "images", [(box(0, 0, 40, 10), "a")])
+    listed = tmp_path / "lists" / "labels.txt"
+    listed.parent.mkdir()
+    label = path.read_text().split("\t")[1]
+    listed.write_text(f"../images/a.png\t{label}../images/none.png\t{label}")
+    with pytest.raises(DataError, match=r"data\.root \(--data-root\)"):
+        write_crops([listed], tmp_path / "out")
+    roots = (tmp_path / "images",)
+    with pytest.raises(DataError, match=r"max_skipped"):
+        write_crops([listed], tmp_path / "out", rules=ListRules(roots=roots))
+    made = write_crops([listed], tmp_path / "out", rules=ListRules(0.5, roots))
+    assert (made.written, len(made.warnings)) == (1, 1)
+
+
+def test_a_folder_has_one_writer(tmp_path: Path) -> None:
+    path, out = write_scene(tmp_path, [(box(0, 0, 40, 10), "a")]), tmp_path / "out"
+
+    def second(*_: object) -> None:
+        with pytest.raises(OutputError, match="out: in use by process"):
+            write_crops([path], out)
+
+    assert write_crops([path], out, on_progress=second).written == 1
+    assert {file.name for file in out.iterdir()} == {"images", "labels.txt"}
 
 
 def test_nothing_to_cut(tmp_path: Path) -> None:

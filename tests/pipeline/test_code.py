@@ -9,9 +9,11 @@ import pytest
 
 from compress import artifacts
 from compress.artifacts import Report, Sensitivity
+from compress.graph import read_model, save_model
 from compress.pipeline import code, run_recipe
 from compress.pipeline.code import MIXED, STAGES, begin, recipe_settings, source_hash, stage_code, task_modules
-from compress.pipeline.state import BEGUN, Record
+from compress.pipeline.inputs import recipe_task
+from compress.pipeline.state import BEGUN, Record, Run
 from compress.recipe import load_recipe
 from compress.tasks.classification import DirectionTask
 from tests.pipeline import tiny
@@ -142,7 +144,7 @@ def test_a_run_keeps_the_code_of_its_stages(tmp_path: Path) -> None:
     older = {**record.code, "compress.prune.plan": "000000000000"}
     artifacts.save(dataclasses.replace(record, code=older), recipe.out / "pruned.json")
     data = json.loads((recipe.out / "int8.json").read_text())
-    del data["code"], data["checksum"]
+    del data["code"], data["beside"], data["checksum"]
     (recipe.out / "int8.json").write_text(json.dumps(data))
     again = run_recipe(recipe, "compress run recipe.yaml")
     said = [note for note in again.notes if "computed by" in note]
@@ -152,3 +154,32 @@ def test_a_run_keeps_the_code_of_its_stages(tmp_path: Path) -> None:
     ]
     assert again.code == ""
     assert artifacts.load(Report, recipe.out / "report.json").code == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "mixed"),
+    [
+        ("finetuned", "finetuned.checkpoint", True),
+        ("finetuned", "", False),
+        ("finetuned", "pruned.onnx", False),
+        ("int8", "int8.placement.json", True),
+        ("replaced", "activations.json", True),
+        ("replaced", "", False),
+    ],
+)
+def test_what_other_code_began_counts_where_something_of_it_is_left(
+    tmp_path: Path, name: str, left: str, mixed: bool
+) -> None:
+    """Not where the user deleted the checkpoint to begin again."""
+    recipe = tiny.recipe(tiny.write_inputs(tmp_path))
+    recipe.out.mkdir()
+    task, model = recipe_task(recipe), read_model(tmp_path / "model.onnx")
+    now = stage_code(name, task_modules(task))
+    other = next(iter(now))
+    artifacts.save(code.Code({**now, other: "000000000000"}), recipe.out / f"{name}{BEGUN}")
+    if left:
+        (recipe.out / left).write_text("so far")
+    run = Run(recipe, task, model, model, 1, None)
+    run.stage(name, "identity", lambda file: save_model(model, file))
+    assert run.records[name].code == ({**now, other: MIXED} if mixed else now)
+    assert not (recipe.out / f"{name}{BEGUN}").exists()

@@ -122,6 +122,30 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     assert [found[2:] for found in lasting(report.stages)] == [found[2:] for found in lasting(whole.stages)]
 
 
+@pytest.mark.parametrize("stage", ["finetuned", "int8"])
+def test_killed_before_a_record_is_written_no_training_is_lost(
+    inputs: Path, whole: Report, folder: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    save, told = artifacts.save, list[str]()
+
+    def killed(artefact: Any, path: Path) -> None:
+        if path.name == f"{stage}.json":
+            raise KeyboardInterrupt
+        save(artefact, path)
+
+    monkeypatch.setattr(artifacts, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(tiny.recipe(folder), "")
+    assert (folder / "out" / f"{stage}.checkpoint").exists()
+    monkeypatch.setattr(artifacts, "save", save)
+    run_recipe(tiny.recipe(folder), "", lambda done, total, text: told.append(text))
+    epochs = {"finetuned": 3, "int8": 2}
+    assert not [text for text in told if f"epoch 1/{epochs[stage]}" in text]
+    assert not list((folder / "out").glob("*.checkpoint"))
+    for name in FILES:
+        assert (folder / "out" / name).read_bytes() == (inputs / "whole" / name).read_bytes(), name
+
+
 @pytest.mark.parametrize("lost", ["pruned.onnx", "plan.json", "int8.json"])
 def test_a_lost_file_is_made_again(inputs: Path, whole: Report, folder: Path, lost: str) -> None:
     shutil.copytree(inputs / "whole", folder / "out")

@@ -23,6 +23,7 @@ from compress.pipeline.scoring import compare_files
 from compress.pipeline.state import Run
 from compress.report import render_html, render_markdown, tables
 from compress.tasks.base import Examination
+from compress.tasks.words import score_texts
 from tests.pipeline import tiny
 from tests.pipeline.test_results import RESULTS
 from tests.report.test_report import Page, in_terminal
@@ -252,6 +253,52 @@ def test_gates_of_sets(name: str, limit: float, measured: float, on: str) -> Non
     assert gate.measured == pytest.approx(measured)
     tighter = limit + 0.3 if name.startswith("metric_min") else limit - 0.3
     assert not check_gates({name: tighter}, RESULTS, sets())[0].passed
+
+
+def words(texts: list[str], read: list[str]) -> artifacts.SetResult:
+    """What a recogniser that read everything right makes of these texts once it reads this."""
+    found = {stage: score_texts(given, texts) for stage, given in (("baseline", texts), ("int8", read))}
+    return compare_files(
+        str(texts), "", {stage: Examination(score, (), tallies) for stage, (score, tallies) in found.items()}
+    )
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_figure_that_some_sets_do_not_have(swapped: bool) -> None:
+    """Of signs alone there is no `alnum`, whichever set comes first."""
+    sets = [words(["%", ":"], ["", ":"]), words(["A", "B", "C:", "D"], ["A", "B", "C", "x"])]
+    given = sets[::-1] if swapped else sets
+    gates = check_gates({"worst_set.alnum": 1.0, "worst_set.exact": 1.0, "worst_set": 1.0}, RESULTS, given)
+    assert [(gate.measured, gate.on) for gate in gates] == [
+        (0.25, sets[1].name),
+        *[(0.5, max(one.name for one in sets))] * 2,
+    ]
+    with pytest.raises(DataError, match=r"gates\.worst_set\.alnum: no test set has this figure, of exact: "):
+        check_gates({"worst_set.alnum": 1.0}, RESULTS, sets[:1])
+
+
+@pytest.mark.parametrize(("texts", "refused"), [(["%", ":"], True), (["%", "A"], False)])
+def test_a_gate_of_a_figure_that_no_set_has_is_known_before_anything_is_made(
+    inputs: Path, tmp_path: Path, texts: list[str], refused: bool
+) -> None:
+    """Of a recogniser; the run itself would fail at its first stage, since the model is none."""
+    lists = {}
+    for seed, name in enumerate(("train", "val", "far"), 6):
+        write_dataset(tmp_path / name, 2, seed)
+        images = sorted(path.name for path in (tmp_path / name / "images").iterdir())
+        lists[name] = tmp_path / name / "labels.txt"
+        pairs = zip(images, texts if name == "far" else ["A", "A"], strict=True)
+        lists[name].write_text("".join(f"images/{image}\t{text}\n" for image, text in pairs))
+    (tmp_path / "dict.txt").write_text("A\n%\n:\n")
+    task = {"kind": "recognition", "input": list(tiny.SHAPE), "charset": str(tmp_path / "dict.txt")}
+    data = {name: str(lists[name]) for name in ("train", "val")} | {"test": {"far": str(lists["far"])}}
+    given = recipe(inputs, "signs", task=task, data=data, gates={"worst_set": {"alnum": 0.1}})
+    if refused:
+        with pytest.raises(DataError, match=r"^gates\.worst_set\.alnum: no test set has this figure, of exact: "):
+            run_recipe(given, "")
+        assert not list(given.out.iterdir())
+    else:
+        scoring.check_test_sets(given, recipe_task(given))
 
 
 def test_the_set_of_an_open_gate_is_named_in_the_table(done: Report) -> None:

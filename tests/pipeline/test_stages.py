@@ -336,6 +336,18 @@ def test_an_edited_plan_is_not_written_over(model: onnx.ModelProto, tmp_path: Pa
     assert (tmp_path / "plan.json").read_bytes() == before
 
 
+def test_another_plan_does_not_write_over_an_edited_one(model: onnx.ModelProto, tmp_path: Path) -> None:
+    """plan.json beside --out is somebody's work, too; that of --plan itself may be followed in place."""
+    prune(model, tmp_path / "p.onnx")
+    prune(model, tmp_path / "other" / "p.onnx")
+    edit(tmp_path / "plan.json", FIRST, [3])
+    files = {path: path.read_bytes() for path in (tmp_path / "plan.json", tmp_path / "p.onnx")}
+    with pytest.raises(ArtifactError, match=r"plan\.json: edited by hand, .* would be overwritten"):
+        run_plan(model, tmp_path / "p.onnx", tmp_path / "other" / "plan.json")
+    assert {path: path.read_bytes() for path in files} == files
+    assert run_plan(model, tmp_path / "p.onnx", tmp_path / "plan.json").groups[FIRST].removed == (3,)
+
+
 @pytest.mark.parametrize(
     ("removed", "words"),
     [([99], "no channel 99"), (list(range(16)), "all 16 channels removed"), ([-1], "no channel -1")],

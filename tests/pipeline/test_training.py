@@ -116,7 +116,11 @@ def test_stopped_inside_finetuning_it_goes_on_to_the_same_file(
     assert not (tmp_path / "s.onnx").exists()
     finetune(model, task, tmp_path / "s.onnx", checkpoint=tmp_path / "c")
     assert (tmp_path / "s.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
-    assert not (tmp_path / "c").exists()
+    assert (tmp_path / "c").exists()  # until its caller has kept the result: the same call gives it again
+    told: list[str] = []
+    finetune(model, task, tmp_path / "s.onnx", checkpoint=tmp_path / "c", on_progress=lambda *now: told.append(now[2]))
+    assert not [text for text in told if "epoch 1/" in text]
+    assert (tmp_path / "s.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
 
 
 def test_a_checkpoint_of_other_settings_is_stale(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
@@ -188,13 +192,44 @@ def test_stopped_inside_quantisation_it_goes_on_to_the_same_file(
 def test_a_file_that_differs_is_not_written(
     model: onnx.ModelProto, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> Parity:
+    def fails(*_: object, **__: object) -> Parity:
         raise ParityError("differs")
 
     monkeypatch.setattr(exporting, "check_parity", fails)
     with pytest.raises(ParityError, match="differs"):
         quantize(model, task, tmp_path / "int8.onnx", checkpoint=tmp_path / "c")
     assert [path.name for path in tmp_path.iterdir()] == ["c"]  # what was trained is kept
+
+
+class Mapped(tiny.Tiny):
+    """A network that says of each pixel whether it is text."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] -> [N, 1, H / 2, W / 2]."""
+        return torch.sigmoid(self.second(self.first(self.stem(x))).mean(1, keepdim=True))
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({"threshold": 0.7}, 0.7), ({}, 0.3), (None, 0.3)])
+def test_the_file_is_checked_at_the_threshold_of_the_task(
+    task: Task, monkeypatch: pytest.MonkeyPatch, settings: dict[str, float] | None, expected: float
+) -> None:
+    """Where a pixel is text is the task's to say, as when it is scored."""
+    if settings is not None:
+        monkeypatch.setattr(task, "postprocessing", lambda: settings, raising=False)
+    seen: list[float] = []
+
+    def look(*_: object, threshold: float) -> Parity:
+        seen.append(threshold)
+        return Parity(0, 0, 0, 0, 1, 1, 1)
+
+    monkeypatch.setattr(exporting, "check_parity", look)
+    model = from_torch(Mapped().eval(), torch.zeros(1, *tiny.SHAPE))
+    step = QuantizeStep(epochs=0, calibration=8, optimize="size")
+    lowered = lower_for_int8(model)
+    qat = training.prepare_qat(to_torch(lowered))
+    training.calibrate(qat, task.calibration_batches(8, 4), total=8)
+    training.export_trained(qat, lowered, task, step)
+    assert seen == [expected]
 
 
 def integer_convolutions(path: Path) -> int:
@@ -270,7 +305,7 @@ def test_settings_reach_the_network(
         distill=0.0,
         optimize="size",
     )
-    monkeypatch.setattr(exporting, "check_parity", lambda *_: None)  # 8 bits and such a rate: not what is tested
+    monkeypatch.setattr(exporting, "check_parity", lambda *_, **__: None)  # 8 bits and such a rate: not what is tested
     quantize(model, task, tmp_path / "int8.onnx", step)
     assert given == {
         "float_layers": (),
