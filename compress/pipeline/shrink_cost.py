@@ -82,7 +82,7 @@ def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
 
     >>> work = Work(80, 20, 100, 9, 10, 5, 2, 1.0, 0.5, 1.0, 1.0, False)
     >>> [round(seconds, 3) for seconds in stage_seconds(work, Pace(0.01, 0.1, 0.5, 0.2))]
-    [11.0, 7.0, 30.0, 210.0, 194.0, 8.0]
+    [11.0, 7.0, 30.0, 210.0, 210.0, 8.0]
     """
     score = work.val * work.area * pace.forward
     epoch = work.train * work.train_area * pace.train
