@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from compress.export.qdq import Exported
 from compress.graph.modules import recurrent_output, recurrent_state
 from compress.measure.runtime import Session
-from compress.quant.functional import UINT8
+from compress.quant.functional import UINT8, quantize
 from compress.quant.layers import GATE_SCALE, IntegerHardSwish
 from compress.quant.pact import PACT
 from compress.quant.recurrent import lstm_in_integers
@@ -119,7 +119,7 @@ def compare_integers(name: str, integers: Tensor, x: Tensor, scale: Tensor, zero
         slack: how far x may lie elsewhere for reasons of its own, in steps; broadcasts.
     """
     exact = (x / scale + zero_point).clamp(*UINT8)
-    difference = integers - torch.round(exact)
+    difference = integers - quantize(x, scale, zero_point)
     beyond = (integers - exact).abs() - 0.5 - slack
     return Step(
         name,

@@ -157,11 +157,11 @@ def output_step(model: onnx.ModelProto, layer: NodeProto) -> np.ndarray:
     return value(model, quantise.input[1]) / value(model, behind(model, layer, 2).input[1])
 
 
-def shift_bias(model: onnx.ModelProto, layer: NodeProto, steps: float) -> None:
-    """Add so many output steps to an int32 bias."""
-    shift = np.rint(steps * output_step(model, layer)).astype(np.int64)
+def shift_bias(model: onnx.ModelProto, layer: NodeProto, steps: float | np.ndarray) -> None:
+    """Add so many output steps to an int32 bias, as far as they fit: a dead filter's steps are tiny."""
     limits = np.iinfo(np.int32)
-    change(model, behind(model, layer, 2), 0, lambda bias: np.clip(bias + shift, limits.min, limits.max))
+    shift = np.rint(steps * output_step(model, layer).astype(float)).clip(limits.min, limits.max).astype(np.int64)
+    change(model, behind(model, layer, 2), 0, lambda bias: (bias + shift).clip(limits.min, limits.max))
 
 
 def pair(model: onnx.ModelProto) -> tuple[NodeProto, list[NodeProto]]:
@@ -191,8 +191,7 @@ def one_filter(model: onnx.ModelProto) -> None:
     found = layer(model)
     steps = np.zeros(value(model, behind(model, found, 2).input[0]).shape)
     steps[liveliest(model, found)] = 0.9
-    shift = np.rint(steps * output_step(model, found)).astype(np.int64)
-    change(model, behind(model, found, 2), 0, lambda bias: bias + shift)
+    shift_bias(model, found, steps)
 
 
 def liveliest(model: onnx.ModelProto, found: NodeProto) -> int:
