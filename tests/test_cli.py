@@ -325,6 +325,20 @@ def test_quantize(pipeline: FakePipeline) -> None:
     assert "Note: recurrent layers: weights\n" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["finetune", "quantize"])
+def test_a_checkpoint_goes_once_the_file_is_there(pipeline: FakePipeline, command: str) -> None:
+    """And not when the command fails: the same one goes on from it."""
+    given = (command, "p.onnx", "--train", "a.txt", "--data", "v.txt", "--out", "f.onnx", "--epochs", "1")
+    checkpoint = Path("f.checkpoint")
+    checkpoint.write_bytes(b"so far")
+    pipeline.fault = CompressError("stopped")
+    assert "stopped" in fails(*given)
+    assert checkpoint.exists()
+    pipeline.fault = None
+    assert run(*given).exit_code == 0
+    assert not checkpoint.exists()
+
+
 @pytest.mark.parametrize("form", ["auto", "float", "weights", "dynamic"])
 def test_form_of_recurrent_layers(pipeline: FakePipeline, form: str) -> None:
     result = run("quantize", "f.onnx", "--train", "a", "--data", "v", "--out", "q.onnx", "--recurrent", form)

@@ -10,7 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import ParityError
 from compress.export import Exported, check_parity
+from compress.export.parity import stepwise_differences
 from compress.export.recurrent import bits_of, forms_of
+from compress.export.replay import Replayed
 from compress.measure.cost import model_cost
 from compress.measure.runtime import Session
 from compress.quant.recurrent import recurrent_layers, round_recurrent
@@ -262,3 +264,10 @@ def test_a_network_that_is_not_the_files_is_found(name: str) -> None:
     next(iter(recurrent_layers(module).values())).weight_hh_l0.data.mul_(1.1)
     with pytest.raises(ParityError, match="differs"):
         check_parity(round_recurrent(module, exported.recurrent_bits), exported, images())
+
+
+def test_the_limit_of_integer_lstms_is_shown_as_it_is() -> None:
+    """Two thousandths, not 0 %."""
+    (found,) = stepwise_differences(Replayed([], {}, {"rnn": 0.0034}, {}))
+    assert "'rnn' in integers differs by 0.34% of" in found.message
+    assert "(allowed: 0.2%)" in found.message
