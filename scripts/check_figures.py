@@ -91,7 +91,9 @@ class Published:
     tables: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     """Name of a table of the report -> its lines of cells, the header first."""
     verified: str = ""
-    """Where code has changed since: the short run that gives the same files before and after, and the commit."""
+    """Where code has changed since: the commit at which a short run gave the same files as at `commit`."""
+    verified_by: str = ""
+    """That short run's command."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ def status_line(name: str, run: Published, changed: Sequence[str]) -> str:
     """What stands under a table of a run's figures."""
     more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
     stale = f"; **stale**, changed since: {', '.join(changed[:NAMED])}{more}" if changed else ""
-    same = f"; code changed since, the same files from {run.verified}" if run.verified else ""
+    same = (
+        f"; code changed since: a short run gives the same files then and at `{run.verified}`" if run.verified else ""
+    )
     return f"- `{name}`: `{run.command}` at commit `{run.commit}`, {run.date}{same}{stale} {STATUS}"
 
 
@@ -354,8 +358,8 @@ def verify_run(run: Published, before: Path, after: Path, root: Path = ROOT) -> 
         raise CompressError(f"{before} and {after} score differently. The change moves figures: run the recipe again.")
     code = code_of(recipe)
     check_committed([recipe_file], code, root)
-    how = f"`{now.command}` then and at `{git(root, 'rev-parse', '--short', 'HEAD')}`"
-    return dataclasses.replace(run, code=code, verified=how)
+    commit = git(root, "rev-parse", "--short", "HEAD")
+    return dataclasses.replace(run, code=code, verified=commit, verified_by=now.command)
 
 
 def _check_made_by(folder: Path, stage: str, code: Mapping[str, str]) -> None:

@@ -262,7 +262,8 @@ def test_figures_stand_where_short_runs_before_and_after_a_change_are_the_same(
     verified = figures.verify_run(run, before, after, finished)
     assert figures.changes_since(verified, finished) == ()
     line = figures.status_line("tiny", verified, ())
-    assert "; code changed since, the same files from `compress run recipe.yaml --set threads=1` then and at `" in line
+    assert "; code changed since: a short run gives the same files then and at `" in line
+    assert verified.verified_by == "compress run recipe.yaml --set threads=1"
 
 
 def test_figures_do_not_stand_where_a_file_differs_or_other_code_made_the_earlier_run(
