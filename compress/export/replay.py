@@ -27,6 +27,9 @@ GATE_TIE = 1e-3
 another order moves a value of up to 255 by some 1e-5."""
 OUTPUT_FLOOR = 0.01
 """Outputs smaller than this throughout are compared to it: sigmoids are approximations, good to some 1e-7."""
+TIE = 0.002
+"""Values as near as this to the middle of two steps, in steps, may fall either way, all to one side: the gates of a
+network whose channels are silent are 0.5, which is 127.5 steps. They are left out of share and mean."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +124,13 @@ def compare_integers(name: str, integers: Tensor, x: Tensor, scale: Tensor, zero
     exact = (x / scale + zero_point).clamp(*UINT8)
     difference = integers - quantize(x, scale, zero_point)
     beyond = (integers - exact).abs() - 0.5 - slack
+    counted = difference.masked_fill((exact - exact.floor() - 0.5).abs() <= TIE, 0.0)
     return Step(
         name,
         difference.numel(),
         float(difference.abs().max()),
-        float((difference != 0).double().mean()),
-        float(difference.double().mean()),
+        float((counted != 0).double().mean()),
+        float(counted.double().mean()),
         float(beyond.max().clamp_min(0.0)),
     )
 

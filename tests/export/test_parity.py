@@ -356,3 +356,17 @@ def test_with_all_values_in_float_no_integers_are_left() -> None:
     exported = export_int8(prepare_qat(to_torch(template), float_values=values), template)
     assert exported.integers == {}
     assert files.count_ops(exported.model)["QuantizeLinear"] == 0
+
+
+def test_values_in_the_middle_of_two_steps_may_all_fall_to_one_side() -> None:
+    """Gates of silent channels are 0.5, 127.5 steps of 1/255; a value next to the middle has one right integer."""
+    scale, zero = torch.tensor(1 / 255), torch.tensor(0.0)
+    gates = torch.cat([torch.full((90,), 0.5), torch.full((10,), 0.51)])
+    for integer in (127.0, 128.0):
+        file = torch.cat([torch.full((90,), integer), torch.full((10,), 130.0)])
+        step = compare_integers("gate", file, gates, scale, zero, torch.tensor(0.0))
+        assert (step.share, step.bias) == (0.0, 0.0)
+        assert step.worst <= 1.0
+        assert step.excess < 1e-3
+    off = compare_integers("gate", torch.full((100,), 128.0), torch.full((100,), 0.498), scale, zero, torch.tensor(0.0))
+    assert (off.share, off.bias) == (1.0, 1.0)
