@@ -227,7 +227,7 @@ def test_sizes_that_are_no_multiple_of_32(inputs: Inputs, command: str, option: 
 
 def test_grey_input(inputs: Inputs) -> None:
     said = refused(inputs.run("evaluate", input="1,64,64"))
-    assert said == "Error: input: got 1 channels. Must be 3: images are BGR."
+    assert said.startswith("Error: --input: got 1 channels. Detection feeds images in colour: Must be 3,height,width.")
 
 
 def test_less_than_no_process(inputs: Inputs) -> None:

@@ -153,7 +153,6 @@ def profile(
     """
     options = _options(threads, True, False, False)
     options.enable_profiling = True
-    options.log_severity_level = _SILENT  # a model that is rejected leaves no profile, which it would complain of
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
@@ -256,7 +255,7 @@ def _options(threads: int, optimise: bool, exact_int8: bool, flush_denormals: bo
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _SILENT  # what goes wrong is raised, too, and said once
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     if exact_int8:

@@ -100,6 +100,17 @@ def test_images_of_the_wrong_shape_are_named_with_what_the_model_wants(model: on
         Session(model).run(np.zeros((1, 4, 5, 5), np.float32))
 
 
+def test_a_node_that_fails_is_named_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """In the error; onnxruntime's own log stays quiet."""
+    body = "<ir_version: 8, opset_import: ['' : 17]> g (float[N, C] x) => (float[N, 2] y) { y = Gemm (x, w) }"
+    model = onnx.parser.parse_model(body.replace("'", '"'))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((4, 2), np.float32), "w"))
+    model.graph.node[0].name = "logits"
+    with pytest.raises(ModelError, match=r"Gemm node\. Name:'logits'"):
+        Session(model).run(np.zeros((1, 5), np.float32))
+    assert capfd.readouterr().err == ""
+
+
 def test_images_of_the_wrong_type_are_named(model: onnx.ModelProto) -> None:
     with pytest.raises(ModelError, match="float64 images"):
         Session(model).run(np.zeros((1, 3, 5, 5), np.float64))
