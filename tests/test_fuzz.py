@@ -20,7 +20,7 @@ from tests.fuzzing.inputs import write_finished, write_inputs
 COUNT = int(os.environ.get("FUZZ_COUNT", "500"))
 FIRST = int(os.environ.get("FUZZ_FIRST", "0"))
 SECONDS = 60
-"""None takes more than about 3; a busy machine may be many times slower."""
+"""Of a processor's time; none takes more than about 3. Ten times as long is what a command may wait, besides."""
 LIBRARIES = {".ses"}
 """What libraries leave in the folder for temporary files: onnxruntime's telemetry, the name of its session."""
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ class Worker:
         assert process.stdout is not None
         process.stdin.write(json.dumps({"args": args, "folder": str(folder), "seconds": SECONDS}) + "\n")
         process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], 2 * SECONDS)  # native code does not see the alarm
+        ready, _, _ = select.select([process.stdout], [], [], 11 * SECONDS)  # native code does not see the alarm
         line = process.stdout.readline() if ready else ""
         if not line:
             self.stop()
