@@ -30,7 +30,15 @@ class ModelError(CompressError):
 
 
 class UnsupportedOpError(ModelError):
-    """A graph holds operators that cannot be imported; the message names every one of them at once."""
+    """A graph holds operators that cannot be imported; the message names every one of them at once.
+
+    `nodes` says the same, a line for each: "node 'y' (GridSample): why".
+    """
+
+    def __init__(self, message: str, nodes: tuple[str, ...] = ()) -> None:
+        """Take the message, and its parts."""
+        super().__init__(message)
+        self.nodes = nodes
 
 
 class DataError(CompressError):

@@ -42,6 +42,7 @@ from compress.cli import app
 from compress.cli.progress import plain_lines
 from compress.errors import CompressError, ModelError
 from compress.measure.intervals import share_tallies
+from compress.pipeline.guessing import Guess
 from compress.recipe import FinetuneStep, QuantizeStep, Recipe, ReplaceStep
 from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Examination
@@ -120,6 +121,8 @@ class FakePipeline(types.ModuleType):
             "score_with_pictures": (Examination(SCORE, (), TALLIES), self.gallery),
             "open_any": b"a model",
         }
+        if name == "guess_task":
+            return lambda model, kind, shape, command: Guess(kind or "classification", shape, "" if kind else "guessed")
         if name == "make_task":
             return lambda kind, **settings: FakeTask(kind, settings)
         if name == "run_recipe":
@@ -194,8 +197,9 @@ def test_module_and_program_are_the_same() -> None:
 
 def test_inspect(pipeline: FakePipeline) -> None:
     result = run("inspect", "m.onnx", "--input", "3,48,192")
-    assert pipeline.calls["open_model"][0] == ("m.onnx", None, (3, 48, 192))
+    assert pipeline.calls["inspect_model"][0] == ("m.onnx", None, (3, 48, 192))
     assert "conv1" in result.output
+    assert "importable: yes" in result.output
 
 
 def test_sensitivity(pipeline: FakePipeline) -> None:

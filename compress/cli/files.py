@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 
 
 def inspect(model: options.Model, weights: options.Weights = None, input_size: options.Input = None) -> None:
-    """Show what is in a model, what it costs, and which channels can be pruned.
+    """Show what is in a model, what it costs, which channels can be pruned, and what stands in the way of training.
+
+    Any ONNX file can be looked at, int8 ones included. The size of image is the file's, or is guessed from its output;
+    what was guessed is said.
 
     \b
-    Example:
+    Examples:
+      compress inspect model.onnx
       compress inspect model.onnx --input 3,48,192
     """
     from compress import pipeline
     from compress.report.terminal import print_inspection, wide_console
 
     shape = options.parse_shape(input_size)
-    proto = pipeline.open_model(model, weights, shape)
-    print_inspection(pipeline.inspect_model(proto, _size(model, proto.ByteSize()), shape), wide_console())
+    print_inspection(pipeline.inspect_model(model, weights, shape), wide_console())
 
 
 def _size(model: str, otherwise: int) -> int:
@@ -47,7 +50,7 @@ def evaluate(
         str, typer.Argument(help="an .onnx file, in float or int8, or package.module:factory.", metavar="MODEL")
     ],
     data: options.Val,
-    task: options.TaskName = options.CLASSIFICATION,
+    task: options.TaskName = None,
     weights: options.Weights = None,
     input_size: options.Input = None,
     directions: options.Directions = None,
@@ -102,6 +105,8 @@ def evaluate(
         (),
         data,
         input_size,
+        model=model,
+        command="evaluate",
         directions=directions,
         labels=labels,
         charset=charset,

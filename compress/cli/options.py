@@ -101,10 +101,20 @@ Weights = Annotated[
 ]
 Input = Annotated[
     str | None,
-    typer.Option("--input", help="channels, height and width of an image; default the model's.", metavar="C,H,W"),
+    typer.Option(
+        "--input",
+        help="channels, height and width of an image; default the file's, or what fits its output.",
+        metavar="C,H,W",
+    ),
 ]
 TaskName = Annotated[
-    str, typer.Option("--task", help="classification, recognition, detection, or package.module:Class of your own.")
+    str | None,
+    typer.Option(
+        "--task",
+        help="classification, recognition, detection, or package.module:Class of your own; default by the shape of the "
+        "model's output.",
+        show_default=False,
+    ),
 ]
 Train = Annotated[
     list[Path],
@@ -178,4 +188,3 @@ Teacher = Annotated[
     str | None,
     typer.Option("--teacher", help="model whose outputs to stay near, usually the original; default none."),
 ]
-CLASSIFICATION = str(TaskSettings.model_fields["kind"].annotation.__args__[0])  # type: ignore[union-attr]

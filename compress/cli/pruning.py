@@ -19,7 +19,7 @@ def sensitivity(
     model: options.Model,
     data: options.Val,
     out: Annotated[Path, typer.Option(help="folder for sensitivity.json.", metavar="FOLDER")],
-    task: options.TaskName = options.CLASSIFICATION,
+    task: options.TaskName = None,
     criterion: Annotated[str | None, setting(SensitivityStep, "criterion")] = None,
     ratios: Annotated[str | None, setting(SensitivityStep, "ratios")] = None,
     images: Annotated[int | None, setting(SensitivityStep, "images")] = None,
@@ -60,6 +60,8 @@ def sensitivity(
         (),
         data,
         input_size,
+        model=model,
+        command="sensitivity",
         directions=directions,
         labels=labels,
         charset=charset,
@@ -74,7 +76,7 @@ def sensitivity(
         max_skipped=max_skipped,
         data_root=data_root,
     )
-    proto = pipeline.open_model(model, weights, made.input_shape)
+    proto = pipeline.open_model(model, weights, made.input_shape, say)
     with progress(
         f"{out / 'sensitivity.json'} holds what is done; the same command goes on from there."
     ) as on_progress:
@@ -186,7 +188,7 @@ def prune(
 
     with progress("The times measured so far are kept; the same command goes on from there.") as on_progress:
         plan = pipeline.run_prune(
-            pipeline.open_model(model, weights, shape),
+            pipeline.open_model(model, weights, shape, say),
             out,
             target=step.target.as_dict(),
             align=step.align,
@@ -219,7 +221,7 @@ def _prune_by_plan(
     options.check_out(out, model)
     from compress import pipeline
 
-    plan = pipeline.run_plan(pipeline.open_model(model, weights, shape), out, plan_file, input_shape=shape)
+    plan = pipeline.run_plan(pipeline.open_model(model, weights, shape, say), out, plan_file, input_shape=shape)
     _print_plan(plan, out)
 
 

@@ -42,7 +42,7 @@ def replace(
         ),
     ] = None,
     images: Annotated[int | None, setting(ReplaceStep, "images")] = None,
-    task: options.TaskName = options.CLASSIFICATION,
+    task: options.TaskName = None,
     weights: options.Weights = None,
     input_size: options.Input = None,
     directions: options.Directions = None,
@@ -85,6 +85,8 @@ def replace(
             (),
             data,
             input_size,
+            model=model,
+            command="replace",
             directions=directions,
             labels=labels,
             charset=charset,
@@ -103,7 +105,7 @@ def replace(
         else None
     )
     shape = made.input_shape if made else options.parse_shape(input_size)
-    proto = pipeline.open_model(model, weights, shape)
+    proto = pipeline.open_model(model, weights, shape, say)
     scan_file = out.with_name("activations.json")
     with progress(f"{scan_file} holds what is done; the same command goes on from there.") as on_progress:
         done = pipeline.run_replace(proto, made, out, step, threads=threads, on_progress=on_progress, on_note=say)

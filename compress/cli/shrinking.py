@@ -85,12 +85,12 @@ def shrink(
     tests = _parse_tests(test or ())
     shape = options.parse_shape(input_size)
     from compress import pipeline
-    from compress.pipeline import shrink_cost, shrinking
+    from compress.pipeline import guessing, shrink_cost, shrinking
     from compress.report import tables, terminal
 
     files = shrinking.list_files(images)
-    facts = shrinking.look_at(model, shape)
-    kind, guess = shrinking.choose_kind(facts, task)
+    facts = guessing.look_at(model, shape)
+    kind, guess = guessing.choose_kind(facts, task)
     if guess:
         say(guess)
     _check_options(kind, charset, side)

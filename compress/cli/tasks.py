@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.cli import options
+from compress.cli.progress import say
 from compress.errors import CompressError
 
 if TYPE_CHECKING:
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
 
 
 def make_task(
-    kind: str,
+    kind: str | None,
     train: Sequence[Path],
     val: Sequence[Path],
     input_size: str | None,
     *,
+    model: str,
+    command: str,
     directions: bool | None,
     labels: str | None,
     charset: Path | None,
@@ -38,16 +41,21 @@ def make_task(
 ) -> "Task":
     """Read options as values and make the task.
 
+    Its kind and the size of its images are the model's, where they are not given; what was guessed is said.
+
     Raises:
         CompressError: an option cannot be read, there is no such task, or its data cannot be read.
     """
     from compress import pipeline
 
+    guess = pipeline.guess_task(model, kind, options.parse_shape(input_size), command)
+    if guess.said:
+        say(guess.said)
     return pipeline.make_task(
-        kind,
+        guess.kind,
         train=tuple(train),
         val=tuple(val),
-        input_shape=options.parse_shape(input_size),
+        input_shape=guess.input_shape,
         directions=directions,
         labels=options.parse_list(labels),
         charset=charset,

@@ -25,7 +25,7 @@ def finetune(
     out: Annotated[Path, typer.Option(help="the .onnx file to write.", metavar="FILE")],
     teacher: options.Teacher = None,
     weights: options.Weights = None,
-    task: options.TaskName = options.CLASSIFICATION,
+    task: options.TaskName = None,
     epochs: Annotated[int | None, setting(FinetuneStep, "epochs")] = None,
     lr: Annotated[float | None, setting(FinetuneStep, "lr")] = None,
     batch_size: Annotated[int | None, setting(FinetuneStep, "batch_size")] = None,
@@ -87,6 +87,8 @@ def finetune(
         train,
         data,
         input_size,
+        model=model,
+        command="finetune",
         directions=directions,
         labels=labels,
         charset=charset,
@@ -106,7 +108,7 @@ def finetune(
         unlabelled=unlabelled,
         dilate_teacher=dilate_teacher,
     )
-    proto = pipeline.open_model(model, weights, made.input_shape)
+    proto = pipeline.open_model(model, weights, made.input_shape, say)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
@@ -138,7 +140,7 @@ def quantize(
     ],
     teacher: options.Teacher = None,
     weights: options.Weights = None,
-    task: options.TaskName = options.CLASSIFICATION,
+    task: options.TaskName = None,
     epochs: Annotated[int | None, setting(QuantizeStep, "epochs")] = None,
     lr: Annotated[float | None, setting(QuantizeStep, "lr")] = None,
     batch_size: Annotated[int | None, setting(QuantizeStep, "batch_size")] = None,
@@ -221,6 +223,8 @@ def quantize(
         train,
         data,
         input_size,
+        model=model,
+        command="quantize",
         directions=directions,
         labels=labels,
         charset=charset,
@@ -240,7 +244,7 @@ def quantize(
         unlabelled=unlabelled,
         dilate_teacher=dilate_teacher,
     )
-    proto = pipeline.open_model(model, weights, made.input_shape)
+    proto = pipeline.open_model(model, weights, made.input_shape, say)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:

@@ -1,6 +1,6 @@
 """Read an ONNX file: every way in which it can be broken is one clear error; what comes out is canonical."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +12,24 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from compress.artifacts import write_atomic
 from compress.errors import CompressError, ModelError, first_line
+from compress.graph.batching import free_batch, has_single_batch
 from compress.graph.canonical import canonicalise
+from compress.graph.element_types import half_types, to_float32
 
-HALF = {"float16", "bfloat16"}
-"""Types of weights that cannot be trained as they are."""
+Note = Callable[[str], None]
 MAX_BYTES = 2**31 - 1
 """protobuf's limit of one message: a model and all its weights must fit, or it cannot be changed or written."""
 
 
-def load_model(path: Path) -> onnx.ModelProto:
+def load_model(path: Path, on_note: Note | None = None) -> onnx.ModelProto:
     """Read a model and bring it into canonical form (see `compress.graph.canonical`).
+
+    Half-precision weights are taken up to float32. A file for one image at a time takes any number, where its graph
+    allows (see `compress.graph.batching`).
+
+    Args:
+        path: the .onnx file.
+        on_note: receives one line for each of these.
 
     Raises:
         ModelError: the file is missing, empty, truncated, not ONNX, already quantised, holds NaN, or keeps
@@ -31,9 +39,11 @@ def load_model(path: Path) -> onnx.ModelProto:
     model = read_model(path)
     if is_quantised(model):
         raise ModelError(f"{path}: already quantised. Start from the fp32 model it was made from.")
-    half = sorted({_type_name(tensor) for tensor in _tensors(model.graph)} & HALF)
+    say = on_note or (lambda line: None)
+    half = half_types(model)
     if half:
-        raise ModelError(f"{path}: holds {half[0]} weights. Must be float32. Export the model without half precision.")
+        model = to_float32(model)
+        say(f"{path}: holds {' and '.join(half)} weights, taken up to float32: the result is a float32 or int8 file.")
     try:
         canonical = canonicalise(model)
     except ModelError as error:
@@ -43,7 +53,17 @@ def load_model(path: Path) -> onnx.ModelProto:
             raise ModelError(
                 f"{path}: weight {tensor.name!r} holds NaN. Its training diverged; export an earlier state."
             )
-    return canonical
+    return _with_free_batch(canonical, path, say) if has_single_batch(canonical) else canonical
+
+
+def _with_free_batch(model: onnx.ModelProto, path: Path, say: Note) -> onnx.ModelProto:
+    """The model for any number of images, where its graph allows."""
+    freed = free_batch(model)
+    if freed is None:
+        say(f"{path}: takes one image at a time, and its graph does not allow more: it cannot be trained in batches.")
+        return model
+    say(f"{path}: takes one image at a time; the result takes any number.")
+    return freed
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -128,12 +148,6 @@ def is_quantised(model: onnx.ModelProto) -> bool:
         or node.op_type.endswith("NBits")
         for node in model.graph.node
     )
-
-
-def type_name(kind: int) -> str:
-    """What a type of elements is called, e.g. float16; of a number that ONNX does not know, that number."""
-    known = kind in onnx.TensorProto.DataType.values()
-    return str(onnx.TensorProto.DataType.Name(kind)).lower() if known else f"type {kind}"
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
@@ -235,7 +249,3 @@ def _tensors_of(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
             yield from attribute.tensors
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 yield from _tensors(inner)
-
-
-def _type_name(tensor: onnx.TensorProto) -> str:
-    return type_name(tensor.data_type)

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from compress.graph import layers, modules
+from compress.graph.element_types import type_name
 from compress.graph.importer import Attributes, Handler, Importer, Unsupported
-from compress.graph.load import type_name
 
 Pair = tuple[int, int]
 

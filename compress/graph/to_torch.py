@@ -5,12 +5,33 @@ that value's name in `meta["onnx"]` (and the operator in `meta["op_type"]`), whi
 finds the ONNX node again.
 """
 
+from dataclasses import dataclass
+
 import onnx
 from torch import fx
 
 from compress.errors import CompressError, UnsupportedOpError, reason
 from compress.graph.importer import Importer, Unsupported
 from compress.graph.ops import OPS
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A node that cannot be imported."""
+
+    operator: str
+    node: str
+    why: str
+
+    @property
+    def short(self) -> str:
+        """For a list of several."""
+        return f"{self.operator} ({self.node}{f': {self.why}' if self.why else ''})"
+
+    @property
+    def line(self) -> str:
+        """For a line of its own."""
+        return f"node {self.node!r} ({self.operator}): {self.why or 'this operator cannot be imported'}"
 
 
 def to_torch(model: onnx.ModelProto) -> fx.GraphModule:
@@ -29,20 +50,21 @@ def to_torch(model: onnx.ModelProto) -> fx.GraphModule:
     problems = [problem for node in model.graph.node if (problem := _add(importer, node))]
     if problems:
         raise UnsupportedOpError(
-            f"cannot import {len(problems)} node(s): {', '.join(problems)}. "
-            f"Supported operators: {', '.join(sorted(OPS))}."
+            f"cannot import {len(problems)} node(s): {', '.join(problem.short for problem in problems)}. "
+            f"Supported operators: {', '.join(sorted(OPS))}.",
+            tuple(problem.line for problem in problems),
         )
     results = [importer.value(value.name) for value in model.graph.output]
     importer.graph.output(results[0] if len(results) == 1 else tuple(results))
     return fx.GraphModule(importer.root, importer.graph).eval()
 
 
-def _add(importer: Importer, node: onnx.NodeProto) -> str:
+def _add(importer: Importer, node: onnx.NodeProto) -> _Problem | None:
     """Add one node to the importer's graph; what is wrong with it if that cannot be done, else nothing."""
     if node.output[0] in importer.taken_in:
-        return ""
+        return None
     attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-    problem = ""
+    problem = None
     try:
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
             raise Unsupported("")
@@ -52,7 +74,7 @@ def _add(importer: Importer, node: onnx.NodeProto) -> str:
     except Exception as error:  # beside Unsupported: attributes or weights that make no sense, in many kinds
         why = str(error) if isinstance(error, Unsupported) else reason(error)
         operator = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        problem = f"{operator} ({node.name or node.output[0]}{f': {why}' if why else ''})"
+        problem = _Problem(operator, node.name or node.output[0], why)
         # Stand-ins, so that the nodes behind can be checked as well; this graph is never run.
         made = tuple(importer.graph.placeholder("unsupported") for _ in node.output)
     for name, result in zip(node.output, made if isinstance(made, tuple) else (made,), strict=False):

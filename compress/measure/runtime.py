@@ -85,11 +85,15 @@ class Session:
         self.output_shape = _static_shape(outputs[0].shape)
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Compute the first output for float32 `images` [N, C, H, W].
+        """Compute the first output for float32 `images` [N, C, H, W], in float32 also where the file's are float16.
+
+        One by one where the file takes one image at a time.
 
         Raises:
             ModelError: the images do not fit the model's input, or the model fails while running.
         """
+        if self.input_shape[:1] == (1,) and len(images) > 1:
+            return _stacked([self.run(images[place : place + 1]) for place in range(len(images))])
         return self._run(self._output_names[:1], images)[0]
 
     def run_all(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -97,13 +101,26 @@ class Session:
         return dict(zip(self._output_names, self._run(self._output_names, images), strict=True))
 
     def _run(self, names: list[str], images: np.ndarray) -> list[np.ndarray]:
+        half = self._input.type == "tensor(float16)"
         try:
-            return list(self._session.run(names, {self._input.name: images}))
+            found = self._session.run(names, {self._input.name: images.astype(np.float16) if half else images})
+            return [one.astype(np.float32) if half and one.dtype == np.float16 else one for one in found]
         except Exception as error:
             raise ModelError(
                 f"{self._name}: onnxruntime fails on {images.dtype} images of shape {list(images.shape)} "
                 f"(the input is {self._input.type} {self._input.shape}): {_first_line(error)}"
             ) from error
+
+
+def _stacked(results: Sequence[np.ndarray]) -> np.ndarray:
+    """Results of single images as one of all: along the first dimension, or the second of [T, 1, K].
+
+    >>> _stacked([np.zeros((1, 5)), np.ones((1, 5))]).shape, _stacked([np.zeros((9, 1, 5))] * 3).shape
+    ((2, 5), (9, 3, 5))
+    """
+    shape = results[0].shape
+    axis = 1 if len(shape) == 3 and shape[0] != 1 and shape[1] == 1 else 0
+    return np.concatenate(results, axis=axis)
 
 
 def value_shapes(model: onnx.ModelProto, names: Sequence[str], images: np.ndarray) -> dict[str, tuple[int, ...]]:

@@ -1,15 +1,16 @@
 """The stages on files, and the whole run: what the command line calls."""
 
+from compress.pipeline.guessing import guess_task
 from compress.pipeline.inputs import (
     examine_in,
     examine_model,
-    inspect_model,
     make_task,
     open_any,
     open_model,
     score_in,
     score_model,
 )
+from compress.pipeline.inspecting import inspect_model
 from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.pictures import score_with_pictures
 from compress.pipeline.planned import run_plan
@@ -21,6 +22,7 @@ from compress.pipeline.training import run_finetune, run_quantize
 __all__ = [
     "examine_in",
     "examine_model",
+    "guess_task",
     "inspect_model",
     "label_unlabelled",
     "make_task",

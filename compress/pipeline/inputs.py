@@ -1,6 +1,5 @@
 """What a stage starts from: the model, however it is named, and the task with its data."""
 
-import collections
 import importlib
 import os
 import sys
@@ -15,16 +14,10 @@ from torch import nn
 from compress.artifacts import Score
 from compress.data.labels import ListRules
 from compress.errors import CompressError, DataError, ModelError
-from compress.graph import from_torch, load_model, read_model, to_torch
-from compress.graph.constants import free_constants
-from compress.graph.load import type_name
-from compress.measure.cost import layer_positions, model_cost, module_cost
+from compress.graph import from_torch, load_model, read_model
 from compress.measure.runtime import Session
 from compress.measure.runtimes import open_runner
-from compress.prune.groups import survey_channels
-from compress.prune.sensitivity import group_macs
 from compress.recipe import CHANNELS, KEYS_OF, Recipe
-from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Examination, Examiner, Predict, Task
 from compress.tasks.classification import DirectionTask
 from compress.tasks.db_boxes import BoxSettings
@@ -38,7 +31,10 @@ LABELS = "labels"
 
 
 def open_model(
-    spec: str, weights: Path | None = None, input_shape: tuple[int, int, int] | None = None
+    spec: str,
+    weights: Path | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> onnx.ModelProto:
     """The canonical model that a user names: an .onnx file, or `package.module:factory` for a PyTorch module.
 
@@ -46,14 +42,15 @@ def open_model(
         spec: path, or factory that is called without arguments.
         weights: state dict for the factory's module, .safetensors, or .pt (read without unpickling objects).
         input_shape: (C, H, W) of the example a PyTorch module is exported with.
+        on_note: receives what was changed of a file so that it can be trained (see `compress.graph.load_model`).
 
     Raises:
         ModelError: nothing usable is there.
     """
-    if not _is_factory(spec):
+    if not is_factory(spec):
         if weights is not None:
             raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
-        return load_model(Path(spec))
+        return load_model(Path(spec), on_note)
     module = call_factory(spec)
     if not isinstance(module, nn.Module):
         raise ModelError(f"{spec}: returned {type(module).__name__}. Must return a torch.nn.Module.")
@@ -68,14 +65,15 @@ def open_any(spec: str, weights: Path | None = None, input_shape: tuple[int, int
     Raises:
         ModelError: nothing usable is there.
     """
-    if _is_factory(spec):
+    if is_factory(spec):
         return open_model(spec, weights, input_shape).SerializeToString()
     if weights is not None:
         raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
     return read_model(Path(spec)).SerializeToString()
 
 
-def _is_factory(spec: str) -> bool:
+def is_factory(spec: str) -> bool:
+    """Whether a model is named as `package.module:factory`."""
     return ":" in spec and not spec.endswith(".onnx") and not Path(spec).exists()
 
 
@@ -369,55 +367,3 @@ def _checked_session(model: Path | bytes | onnx.ModelProto, task: Task, threads:
 def default_threads() -> int:
     """Every core this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def inspect_model(
-    model: onnx.ModelProto, size_bytes: int, input_shape: tuple[int, int, int] | None = None
-) -> Inspection:
-    """What is in a canonical model, what it costs, and what can be pruned.
-
-    Raises:
-        UnsupportedOpError: the graph holds operators that cannot be imported.
-    """
-    shape = input_shape or static_shape(model) or DEFAULT_SHAPE
-    module = to_torch(model)
-    survey = survey_channels(module, shape)
-    positions = layer_positions(module, shape)
-    _, total = module_cost(module, shape)
-    groups = [
-        GroupSummary(group.name, group.channels, group_macs(module, group, positions) / max(1, total))
-        for group in survey.groups
-    ]
-    protected = [
-        GroupSummary(name, _out_channels(module, name), 0.0, reason) for name, reason in survey.protected.items()
-    ]
-    return Inspection(
-        inputs=tuple(_describe(value) for value in model.graph.input),
-        outputs=tuple(_describe(value) for value in model.graph.output),
-        ops=dict(collections.Counter(node.op_type for node in model.graph.node).most_common()),
-        cost=model_cost(model, shape, size_bytes),
-        groups=(*groups, *protected),
-        untrained=free_constants(model.graph).fixed,
-    )
-
-
-def static_shape(model: onnx.ModelProto) -> tuple[int, int, int] | None:
-    """(C, H, W) of the image input where the file fixes all three."""
-    dims = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
-    return (dims[1], dims[2], dims[3]) if len(dims) == 4 and all(size > 0 for size in dims[1:]) else None
-
-
-def _out_channels(module: nn.Module, name: str) -> int:
-    layer = module.get_submodule(name)
-    for attribute in ("out_channels", "out_features", "num_features", "hidden_size"):
-        if hasattr(layer, attribute):
-            return int(getattr(layer, attribute))
-    return 0
-
-
-def _describe(value: onnx.ValueInfoProto) -> str:
-    tensor = value.type.tensor_type
-    kind = type_name(tensor.elem_type)
-    kind = {"float": "float32"}.get(kind, kind)
-    dims = ", ".join(dim.dim_param or str(dim.dim_value) for dim in tensor.shape.dim)
-    return f"{value.name} {kind} [{dims}]"

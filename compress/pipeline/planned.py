@@ -10,7 +10,7 @@ from compress.artifacts import GroupPlan, PruningPlan
 from compress.errors import ArtifactError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.measure.cost import module_cost, parameter_count
-from compress.pipeline.inputs import DEFAULT_SHAPE, static_shape
+from compress.pipeline.guessing import shape_for
 from compress.pipeline.stages import PLAN_FILE, _check_unedited, model_identity
 from compress.pipeline.timing import as_graph_module
 from compress.prune.apply import apply_plan
@@ -41,8 +41,7 @@ def run_plan(
         _check_unedited(stored)
     plan, edited = artifacts.load_edited(PruningPlan, plan_file)
     _check_model(plan, plan_file, model_identity(model))
-    channels, height, width = input_shape or plan.input_shape or static_shape(model) or DEFAULT_SHAPE
-    shape = (channels, height, width)
+    shape = shape_for(model, input_shape, plan.input_shape)
     module = to_torch(model)
     pruned = apply_plan(module, plan, shape)
     if edited:

@@ -1,27 +1,22 @@
-"""What `compress shrink` decides: the kind of a model, and a recipe for it and a folder of images without labels."""
+"""What `compress shrink` decides: a recipe for a model of a known kind and a folder of images without labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compress.artifacts import write_atomic
 from compress.data.charset import Charset, check_classes, read_charset
 from compress.data.unlabelled import list_images
-from compress.errors import CompressError, ModelError, RecipeError
-from compress.measure.runtime import Session
+from compress.errors import CompressError, RecipeError
 from compress.pipeline.code import recipe_settings
+from compress.pipeline.guessing import ModelFacts, Shape, image_shape, shape_text, takes_several
 from compress.pipeline.stages import Progress
 from compress.recipe import Recipe, load_recipe
-from compress.recipe.schema import CHANNELS, INPUTS
 from compress.recipe.write import recipe_text
 
 RECIPE_FILE = "recipe.yaml"
 """In the run's folder."""
-Shape = tuple[int, int, int]
-"""(C, H, W) of an image."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +80,6 @@ FAMILIES = {
 
 
 @dataclass(frozen=True)
-class ModelFacts:
-    """A deployed file, as far as a recipe depends on it; None is a size that the file leaves open."""
-
-    path: Path
-    input: tuple[int | None, ...]
-    """[N, C, H, W]."""
-    output: tuple[int | None, ...]
-    """Of the first output."""
-
-
-@dataclass(frozen=True)
 class Wishes:
     """What the user may say; None is the family's default."""
 
@@ -110,74 +94,6 @@ class Wishes:
     seed: int = 0
     max_drop: float | None = None
     tests: Mapping[str, Path] = field(default_factory=dict)
-
-
-def look_at(path: Path, shape: Shape | None = None) -> ModelFacts:
-    """Read the shapes of a file; where it does not say enough of its output, run it once on a black image.
-
-    Raises:
-        ModelError: onnxruntime rejects it, or it has several inputs.
-    """
-    session = Session(path)
-    if len(session.input_shape) != 4:
-        raise ModelError(
-            f"{path}: input shape {_shown(session.input_shape)}. Expected [N, {CHANNELS}, H, W]: images. Use a model "
-            "of images."
-        )
-    output = session.output_shape
-    if guess_kind(output) is None or (len(output) < 4 and output[-1] is None):
-        output = _seen_output(session, shape) or output
-    return ModelFacts(path, session.input_shape, output)
-
-
-def _seen_output(session: Session, shape: Shape | None) -> tuple[int | None, ...] | None:
-    """The output's shape for an image of the first size that the model takes; None where it takes none of them."""
-    for candidate in (shape,) if shape else INPUTS.values():
-        sizes = [given or size for given, size in zip(session.input_shape[1:], candidate, strict=True)]
-        try:
-            return tuple(session.run(np.zeros((1, *sizes), np.float32)).shape)
-        except ModelError:
-            continue  # of another size, perhaps
-    return None
-
-
-def guess_kind(output: Sequence[int | None]) -> str | None:
-    """The kind of task by the output's shape, or None where it is none of the three.
-
-    >>> guess_kind((None, 2)), guess_kind((None, None, 97)), guess_kind((None, 1, None, None)), guess_kind((1, 9, 9, 9))
-    ('classification', 'recognition', 'detection', None)
-    """
-    if len(output) == 4:
-        return "detection" if output[1] == 1 else None
-    kind = {2: "classification", 3: "recognition"}.get(len(output))
-    return None if kind and output[-1] == 1 else kind
-
-
-def choose_kind(facts: ModelFacts, task: str | None) -> tuple[str, str]:
-    """The kind of task, and what to say of a guess.
-
-    Raises:
-        CompressError: `task` is no kind, or nothing is given and the shape does not tell.
-    """
-    if task is not None:
-        if task not in FAMILIES:
-            raise CompressError(f"--task: got {task!r}. Must be {', '.join(FAMILIES)}. Use --task classification, e.g.")
-        return task, ""
-    kind = guess_kind(facts.output)
-    if kind is None:
-        raise CompressError(
-            f"--task: cannot be told from {facts.path}'s output {_shown(facts.output)}. Must be {', '.join(FAMILIES)}. "
-            f"Use: compress shrink {facts.path} --task detection ..."
-        )
-    return kind, f"{facts.path}: output {_shown(facts.output)}, taken for {kind}. If it is not: --task KIND."
-
-
-def _shown(shape: Sequence[int | None]) -> str:
-    """
-    >>> _shown((None, 1, None, 640))
-    '[?, 1, ?, 640]'
-    """
-    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
 def fits_charset(facts: ModelFacts, charset: Path | None) -> tuple[Path, bool]:
@@ -213,14 +129,6 @@ def list_files(folder: Path) -> list[Path]:
     if not folder.exists():
         raise CompressError(f"--images: {folder}: no such folder. Give a folder of images like those that are read.")
     return list(list_images(folder).files)
-
-
-def image_shape(facts: ModelFacts, kind: str, given: Shape | None) -> Shape:
-    """(C, H, W) that the model is fed: as given, else what the file fixes, else the kind's own."""
-    if given is not None:
-        return given
-    channels, height, width = (size or own for size, own in zip(facts.input[1:], INPUTS[kind], strict=True))
-    return channels, height, width
 
 
 def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) -> dict[str, Any]:
@@ -261,19 +169,19 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
 
 
 def _check_sizes(facts: ModelFacts, kind: str) -> None:
-    shown = f"{facts.path}: input {_shown(facts.input)}"
-    if facts.input[0] is not None:
+    where = f"{facts.path}: input {shape_text(facts.input)}"
+    if facts.input[0] is not None and not (facts.input[0] == 1 and takes_several(facts.path)):
         raise CompressError(
-            f"{shown} has a fixed number of images, and training and scoring take several. Export it with any number."
+            f"{where} has a fixed number of images, and training and scoring take several. Export it with any number."
         )
     if kind == "classification" and facts.output[-1] == 1:
         raise CompressError(
-            f"{facts.path}: output {_shown(facts.output)} is one number an image, and classification compares two or "
-            "more. Export the model with a probability for each class."
+            f"{facts.path}: output {shape_text(facts.output)} is one number an image, and classification compares two "
+            "or more. Export the model with a probability for each class."
         )
     if kind == "detection" and any(facts.input[2:]):
         raise CompressError(
-            f"{shown} has a fixed size, and scenes are scored at their own. Export the detector with any height and "
+            f"{where} has a fixed size, and scenes are scored at their own. Export the detector with any height and "
             "width."
         )
 

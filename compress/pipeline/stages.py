@@ -17,7 +17,8 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.measure.runtime import Session
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
-from compress.pipeline.inputs import DEFAULT_SHAPE, score_model, static_shape
+from compress.pipeline.guessing import shape_for
+from compress.pipeline.inputs import score_model
 from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
 from compress.prune.allocation import Allocation
@@ -162,7 +163,7 @@ def run_prune(
     if sensitivity is not None:
         _check_scan(sensitivity, model, identity, scanned, input_shape)
     criterion = _criterion(criterion, sensitivity)
-    shape = input_shape or _shape_of(sensitivity) or static_shape(model) or DEFAULT_SHAPE
+    shape = shape_for(model, input_shape, _shape_of(sensitivity))
     module = to_torch(model)
     groups = find_groups(module, shape, expand_names(module, protect, "protect"), recurrent)
     curves = {name: curve.metric for name, curve in sensitivity.curves.items()} if sensitivity else {}

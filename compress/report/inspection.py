@@ -24,7 +24,15 @@ class Inspection:
     outputs: tuple[str, ...]
     ops: dict[str, int]
     """Operator -> how many."""
-    cost: Cost
+    cost: Cost | None
+    """None where it cannot be counted, for the reason in `cost_problem`."""
     groups: tuple[GroupSummary, ...]
     untrained: dict[str, str] = field(default_factory=dict)
     """Constants of the arithmetic between layers that training leaves as they are -> why."""
+    size_bytes: int = 0
+    """Of the file, with its external weights."""
+    cost_problem: str = ""
+    obstacles: tuple[str, ...] = ()
+    """What stands in the way of training it, one each; empty where nothing does."""
+    notes: tuple[str, ...] = ()
+    """What was guessed, and what was changed so that it can be trained."""

@@ -49,21 +49,33 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     """Print what a model holds, what it costs and what of it can be pruned."""
     for name, values in (("inputs", inspection.inputs), ("outputs", inspection.outputs)):
         console.print(Text(f"{name}: {', '.join(values)}"))
+    for note in inspection.notes:
+        console.print(Text(f"Note: {note}"))
     cost = inspection.cost
-    shape = "x".join(map(str, cost.input_shape))
-    console.print(
-        Text(
-            f"cost: {tables.count(cost.params)} params, {tables.count(cost.macs)} MACs at {shape}, "
-            f"{tables.kilobytes(cost.size_bytes)} KB"
+    if cost is None:
+        console.print(
+            Text(f"cost: {tables.kilobytes(inspection.size_bytes)} KB; MACs not known: {inspection.cost_problem}")
         )
-    )
+    else:
+        shape = "x".join(map(str, cost.input_shape))
+        console.print(
+            Text(
+                f"cost: {tables.count(cost.params)} params, {tables.count(cost.macs)} MACs at {shape}, "
+                f"{tables.kilobytes(cost.size_bytes)} KB"
+            )
+        )
     ops = ", ".join(f"{name} {number}" for name, number in sorted(inspection.ops.items(), key=lambda op: (-op[1], op)))
     console.print(Text(f"operators: {ops}"))
-    if cost.uncounted:
+    if cost is not None and cost.uncounted:
         console.print(Text(f"not counted in MACs: {', '.join(cost.uncounted)}"))
     for reason in sorted(set(inspection.untrained.values())):
         names = ", ".join(name for name, why in inspection.untrained.items() if why == reason)
         console.print(Text(f"constants that are not trained ({reason}): {names}"))
+    if inspection.obstacles:
+        for obstacle in inspection.obstacles:
+            console.print(Text(f"importable: no - {obstacle}"))
+    else:
+        console.print(Text("importable: yes"))
     rows = tuple((g.name, str(g.channels), f"{g.macs_share:.1%}", g.protected or "") for g in inspection.groups)
     print_table(Table("Channel groups", ("group", "channels", "share of MACs", "not pruned because"), rows), console)
 

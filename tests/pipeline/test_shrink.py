@@ -12,9 +12,10 @@ from compress.data.headers import Header
 from compress.errors import CompressError, DataError, ModelError, RecipeError
 from compress.graph import from_torch, save_model
 from compress.pipeline import shrink_cost, shrinking
+from compress.pipeline.guessing import ModelFacts, choose_kind, guess_kind, look_at
 from compress.pipeline.labelling import TRAIN_SIDE
 from compress.pipeline.shrink_cost import Pace, Work, count_work, plan_lines, stage_seconds
-from compress.pipeline.shrinking import STAGES, ModelFacts, Wishes, choose_kind, look_at, shrink_recipe
+from compress.pipeline.shrinking import STAGES, Wishes, shrink_recipe
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep, load_recipe
 from tests.pipeline import tiny
 
@@ -59,10 +60,10 @@ def model_of(path: Path, text: str) -> Path:
 def test_a_file_that_does_not_say_its_output_is_run_once(tmp_path: Path) -> None:
     kept = "c = Constant<value = bool[3] {1, 0, 0}>() y = Compress<axis = 1>(x, c)"
     facts = look_at(model_of(tmp_path / "m.onnx", f"(float[N, 3, 64, W] x) => (float[A, B, C, D] y) {{ {kept} }}"))
-    assert facts == ModelFacts(tmp_path / "m.onnx", (None, 3, 64, None), (1, 1, 64, 192))
+    assert facts == ModelFacts(tmp_path / "m.onnx", (None, 3, 64, None), (1, 1, 64, 640), (3, 64, 640))
     assert choose_kind(facts, None) == (
         "detection",
-        f"{tmp_path / 'm.onnx'}: output [1, 1, 64, 192], taken for detection. If it is not: --task KIND.",
+        f"{tmp_path / 'm.onnx'}: output [1, 1, 64, 640], taken for detection. If it is not: --task KIND.",
     )
 
 
@@ -159,12 +160,21 @@ def test_sizes_that_a_file_fixes(tmp_path: Path) -> None:
     with pytest.raises(CompressError, match=r"text_detector\.onnx: input \[\?, 3, 640, 640\] has a fixed size"):
         written(tmp_path, "detection", facts=fixed)
     number = ModelFacts(ZOO / "direction_classifier.onnx", OPEN, (None, 1))
-    assert shrinking.guess_kind(number.output) is None
+    assert guess_kind(number.output) is None
     with pytest.raises(CompressError, match=r"output \[\?, 1\] is one number an image"):
         written(tmp_path, "classification", facts=number)
-    single = ModelFacts(ZOO / "text_detector.onnx", (1, 3, None, None), (1, 1, None, None))
-    with pytest.raises(CompressError, match=r"input \[1, 3, \?, \?\] has a fixed number of images"):
-        written(tmp_path, "detection", facts=single)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_a_file_for_one_image_at_a_time(tmp_path: Path, free: bool) -> None:
+    """Fine where its graph takes several all the same."""
+    body = "p = GlobalAveragePool(x) y = Flatten(p)" if free else "m = ReduceMean<axes = [0, 2, 3]>(x) y = Flatten(m)"
+    model = model_of(tmp_path / "m.onnx", f"(float[1, 3, 48, 192] x) => (float[1, 3] y) {{ {body} }}")
+    if free:
+        assert written(tmp_path, "classification", facts=look_at(model)).task.input_shape == (3, 48, 192)
+        return
+    with pytest.raises(CompressError, match=r"input \[1, 3, 48, 192\] has a fixed number of images"):
+        written(tmp_path, "classification", facts=look_at(model))
 
 
 def test_another_recipe_in_the_same_folder(tmp_path: Path) -> None:

@@ -1,0 +1,245 @@
+"""What a deployed file tells of its use: the kind of task, by its output, and the size of the images it is fed.
+
+What was guessed is said in one line, with the option that overrides it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from compress.errors import CompressError, ModelError
+from compress.graph import load_model
+from compress.measure.runtime import Model, Session
+from compress.pipeline.inputs import DEFAULT_SHAPE, is_factory
+from compress.recipe.schema import CHANNELS, INPUTS
+
+Shape = tuple[int, int, int]
+"""(C, H, W) of an image."""
+OTHER_SIZES = ((3, 48, 320), (3, 64, 256), (3, 224, 224), (3, 32, 100), (3, 32, 128), (3, 512, 512))
+"""(C, H, W) that are tried after those of the three kinds, where a file leaves its size open and takes none of them."""
+GREY = 1
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A deployed file, as far as its use depends on it; None is a size that the file leaves open."""
+
+    path: Path
+    input: tuple[int | None, ...]
+    """[N, C, H, W], or [N, H, W, C] where `channels_last`."""
+    output: tuple[int | None, ...]
+    """Of the first output."""
+    fed: tuple[int, ...] | None = None
+    """(C, H, W), in the file's own order, of an image that it was seen to run on; None if it ran on none."""
+    problem: str = ""
+    """Why it ran on none."""
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images are [N, H, W, C]."""
+        return is_channels_last(self.input)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a command does with a model if nobody says otherwise."""
+
+    kind: str
+    input_shape: Shape | None = None
+    """(C, H, W) where the file has another than the kind's own; None leaves it to the task."""
+    said: str = ""
+    """What was guessed, and the options that override it; empty where nothing was."""
+
+
+def look_at(model: Model, shape: Shape | None = None, *, path: Path | None = None) -> ModelFacts:
+    """Read a file's shapes, and run it once on a black image of a size that it takes.
+
+    Args:
+        model: the file, its bytes, or the parsed model.
+        shape: (C, H, W) to run it on; default the kind's own, then other usual ones.
+        path: what messages call it; default the file.
+
+    Raises:
+        ModelError: onnxruntime rejects it, it has several inputs, or its input is no image.
+    """
+    name = path or (model if isinstance(model, Path) else Path("model"))
+    session = Session(model, name=str(name))
+    if len(session.input_shape) != 4:
+        raise ModelError(
+            f"{name}: input shape {shape_text(session.input_shape)}. Expected [N, {CHANNELS}, H, W]: images. Use a "
+            "model of images."
+        )
+    given, declared = session.input_shape, session.output_shape
+    fed, output, problem = _run(session, _candidates(given, shape, guess_kind(declared)))
+    kind = guess_kind(output)
+    if shape is None and kind is not None and guess_kind(declared) is None:  # not known before: now its own size
+        fed, output, problem = _run(session, _candidates(given, None, kind))
+    if guess_kind(declared) is not None and (len(declared) == 4 or declared[-1] is not None):
+        output = declared
+    return ModelFacts(Path(name), given, output or declared, fed, problem)
+
+
+def declared_input(model: onnx.ModelProto) -> tuple[int | None, ...]:
+    """The first input's shape as the file says it; None is a size that it leaves open."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    value = next(value for value in model.graph.input if value.name not in weights)
+    return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim)
+
+
+def is_channels_last(given: Sequence[int | None]) -> bool:
+    """Whether an input's shape is [N, H, W, C].
+
+    >>> is_channels_last((None, 48, 192, 3)), is_channels_last((1, 3, 48, 3)), is_channels_last((None,) * 4)
+    (True, False, False)
+    """
+    colours = (GREY, CHANNELS)
+    return len(given) == 4 and given[3] in colours and given[1] not in colours
+
+
+def in_own_order(given: Sequence[int | None], shape: Shape) -> tuple[int, int, int]:
+    """(C, H, W) as the file has it: (H, W, C) where its images are channels last."""
+    channels, height, width = shape
+    return (height, width, channels) if is_channels_last(given) else shape
+
+
+def _candidates(given: Sequence[int | None], shape: Shape | None, kind: str | None) -> Iterator[tuple[int, ...]]:
+    """Sizes of an image to try, in the file's own order: what it leaves open is filled in."""
+    own = [INPUTS[kind]] if kind is not None else []
+    sizes = [shape] if shape is not None else [*own, *INPUTS.values(), *OTHER_SIZES]
+    filled: dict[tuple[int, ...], None] = {}
+    for channels in (CHANNELS, GREY):
+        for size in sizes:
+            wanted = in_own_order(given, (channels if shape is None else size[0], *size[1:]))
+            filled[tuple(fixed or open_ for fixed, open_ in zip(given[1:], wanted, strict=True))] = None
+    yield from filled
+
+
+def _run(
+    session: Session, candidates: Iterator[tuple[int, ...]]
+) -> tuple[tuple[int, ...] | None, tuple[int | None, ...], str]:
+    """The first size that the model takes, its output's shape there, and why it took the first of all not."""
+    problem = ""
+    for size in candidates:
+        try:
+            return size, tuple(session.run(np.zeros((1, *size), np.float32)).shape), ""
+        except ModelError as error:
+            problem = problem or str(error)  # of another size, perhaps
+    return None, (), problem
+
+
+def guess_kind(output: Sequence[int | None]) -> str | None:
+    """The kind of task by the output's shape, or None where it is none of the three.
+
+    Of three dimensions it is a recogniser's, [N, T, K] or [T, N, K].
+
+    >>> guess_kind((None, 2)), guess_kind((None, None, 97)), guess_kind((None, 1, None, None)), guess_kind((1, 9, 9, 9))
+    ('classification', 'recognition', 'detection', None)
+    """
+    if len(output) == 4:
+        return "detection" if output[1] == 1 else None
+    kind = {2: "classification", 3: "recognition"}.get(len(output))
+    return None if kind and output[-1] == 1 else kind
+
+
+def choose_kind(facts: ModelFacts, task: str | None, command: str = "shrink") -> tuple[str, str]:
+    """The kind of task, and what to say of a guess.
+
+    Raises:
+        CompressError: `task` is no kind, or nothing is given and the shape does not tell.
+    """
+    if task is not None:
+        if task not in INPUTS:
+            raise CompressError(f"--task: got {task!r}. Must be {', '.join(INPUTS)}. Use --task classification, e.g.")
+        return task, ""
+    kind = guess_kind(facts.output)
+    if kind is None:
+        raise CompressError(
+            f"--task: cannot be told from {facts.path}'s output {shape_text(facts.output)}. Must be "
+            f"{', '.join(INPUTS)}. Use: compress {command} {facts.path} --task detection ..."
+        )
+    return kind, f"{facts.path}: output {shape_text(facts.output)}, taken for {kind}. If it is not: --task KIND."
+
+
+def guess_task(spec: str, task: str | None, shape: Shape | None, command: str) -> Guess:
+    """The kind of task of a file, and the size of its images, where the user does not name them.
+
+    Args:
+        spec: an .onnx file; of a `package.module:factory` nothing is guessed, it is taken for a classifier.
+        task: what the user said; a task of their own is left as it is.
+        shape: (C, H, W) that the user said.
+        command: for messages.
+
+    Raises:
+        CompressError: it cannot be told.
+    """
+    if is_factory(spec):
+        return Guess(task or next(iter(INPUTS)), shape)
+    if task is not None and (task not in INPUTS or shape is not None):
+        return Guess(task, shape)
+    facts = look_at(Path(spec), shape)
+    kind, said = choose_kind(facts, task, command)
+    size = image_shape(facts, kind, shape)
+    return Guess(kind, None if shape is None and size == INPUTS[kind] else size, said)
+
+
+def image_shape(facts: ModelFacts, kind: str, given: Shape | None) -> Shape:
+    """(C, H, W) that the model is fed: as given, else what the file fixes, else the kind's own if it takes that."""
+    if given is not None:
+        return given
+    if facts.fed is not None and (guess_kind(facts.output) or "") == kind:
+        first, second, third = facts.fed
+        return (third, first, second) if facts.channels_last else (first, second, third)
+    channels, height, width = (size or own for size, own in zip(facts.input[1:], INPUTS[kind], strict=True))
+    return channels, height, width
+
+
+def shape_for(model: onnx.ModelProto, given: Shape | None, otherwise: Sequence[int] | None = None) -> Shape:
+    """The size of image to look at a model with, in its own order.
+
+    Args:
+        model: of images.
+        given: (C, H, W) that the user said.
+        otherwise: what an earlier stage used, in the model's own order; default what the model is seen to run on.
+    """
+    if given is not None:
+        return in_own_order(declared_input(model), given)
+    if otherwise:
+        first, second, third = otherwise
+        return first, second, third
+    try:
+        fed = look_at(model).fed
+    except ModelError:  # not of images
+        fed = None
+    return DEFAULT_SHAPE if fed is None else (fed[0], fed[1], fed[2])
+
+
+def size_said(facts: ModelFacts) -> str:
+    """What to say of a size that the file does not fix; empty where it fixes all of it."""
+    if facts.fed is None or all(facts.input[1:]):
+        return ""
+    kind = guess_kind(facts.output)
+    channels, height, width = image_shape(facts, kind or "", None)
+    what = f"is that of {kind}" if kind else "is of no kind known here"
+    order = ", channels last" if facts.channels_last else ""
+    return (
+        f"{facts.path}: input {shape_text(facts.input)}{order}, looked at with {channels} x {height} x {width}: its "
+        f"output {shape_text(facts.output)} {what}. For another size: --input C,H,W."
+    )
+
+
+def takes_several(path: Path) -> bool:
+    """Whether a file for one image at a time can be trained with several (see `compress.graph.batching`)."""
+    dims = load_model(path).graph.input[0].type.tensor_type.shape.dim
+    return bool(dims) and not dims[0].HasField("dim_value")
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """A shape as text.
+
+    >>> shape_text((None, 1, None, 640))
+    '[?, 1, ?, 640]'
+    """
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"

@@ -1,0 +1,118 @@
+"""What is told by a file alone: its kind, and the size of its images."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from compress.errors import CompressError, ModelError
+from compress.pipeline.guessing import (
+    Guess,
+    ModelFacts,
+    guess_kind,
+    guess_task,
+    image_shape,
+    look_at,
+    shape_for,
+    size_said,
+    takes_several,
+)
+
+
+def model_of(path: Path, text: str) -> Path:
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> tiny {text}'), path)
+    return path
+
+
+POOLED = "p = GlobalAveragePool(x) y = Flatten(p)"
+SUM_OF_LEVELS = """s = Constant<value = float[4] {1.0, 1.0, 2.0, 2.0}>()
+    a = MaxPool<kernel_shape = [32, 32], strides = [32, 32]>(x)
+    b = MaxPool<kernel_shape = [16, 16], strides = [16, 16]>(x) u = Resize<mode = "nearest", nearest_mode = "floor",
+    coordinate_transformation_mode = "asymmetric">(a, , s) d = Add(u, b) y = ReduceMean<axes = [1]>(d)"""
+
+
+class TestSize:
+    @pytest.mark.parametrize(
+        ("given", "fed"),
+        [
+            ("N, 3, 40, 120", (3, 40, 120)),
+            ("N, 3, 48, W", (3, 48, 192)),
+            ("N, 1, H, W", (1, 48, 192)),
+            ("N, 40, 120, 3", (40, 120, 3)),
+            ("N, H, W, 1", (48, 192, 1)),
+            ("N, C, H, W", (3, 48, 192)),
+        ],
+    )
+    def test_what_the_file_leaves_open_is_the_kinds_own(self, given: str, fed: tuple[int, ...], tmp_path: Path) -> None:
+        last = given.endswith((" 3", " 1")) and not given.startswith(("N, 3", "N, 1"))
+        body = f"t = Transpose<perm = [0, 3, 1, 2]>(x) {POOLED.replace('(x)', '(t)')}" if last else POOLED
+        facts = look_at(model_of(tmp_path / "m.onnx", f"(float[{given}] x) => (float[N, 2] y) {{ {body} }}"))
+        assert (facts.fed, facts.channels_last) == (fed, last)
+        assert bool(size_said(facts)) == (None in facts.input[1:])
+
+    def test_a_detector_gets_multiples_of_32(self, tmp_path: Path) -> None:
+        """Its kind is not known before it has run, and it does not run on the classifier's 48 x 192."""
+        body = f"{SUM_OF_LEVELS}"
+        facts = look_at(model_of(tmp_path / "m.onnx", f"(float[N, 3, H, W] x) => (float[N, 1, h, w] y) {{ {body} }}"))
+        assert (guess_kind(facts.output), facts.fed) == ("detection", (3, 640, 640))
+        assert size_said(facts) == (
+            f"{tmp_path / 'm.onnx'}: input [?, 3, ?, ?], looked at with 3 x 640 x 640: its output [?, 1, ?, ?] is that "
+            "of detection. For another size: --input C,H,W."
+        )
+
+    def test_another_usual_size_where_its_own_does_not_fit(self, tmp_path: Path) -> None:
+        """Rows of 48 pixels are joined into one step."""
+        body = """s = Constant<value = int64[3] {0, 144, -1}>() r = Reshape(x, s) y = Transpose<perm = [0, 2, 1]>(r)"""
+        facts = look_at(model_of(tmp_path / "m.onnx", f"(float[N, 3, 48, W] x) => (float[N, T, 144] y) {{ {body} }}"))
+        assert facts.fed == (3, 48, 320)
+        assert image_shape(facts, "recognition", None) == (3, 48, 320)
+        assert image_shape(facts, "recognition", (3, 48, 100)) == (3, 48, 100)
+
+    def test_no_size_fits(self, tmp_path: Path) -> None:
+        body = "s = Constant<value = int64[2] {7, 11}>() y = Reshape(x, s)"
+        facts = look_at(model_of(tmp_path / "m.onnx", f"(float[N, 3, H, W] x) => (float[7, 11] y) {{ {body} }}"))
+        assert facts.fed is None
+        assert "onnxruntime fails on float32 images of shape [1, 3, 48, 192]" in facts.problem
+
+    def test_for_a_stage(self, tmp_path: Path) -> None:
+        text = "(float[N, 48, W, 3] x) => (float[N, 2] y) { t = Transpose<perm = [0, 3, 1, 2]>(x) "
+        model = onnx.load(model_of(tmp_path / "m.onnx", f"{text}{POOLED.replace('(x)', '(t)')} }}"))
+        assert shape_for(model, (3, 48, 64)) == (48, 64, 3)
+        assert shape_for(model, None, (48, 64, 3)) == (48, 64, 3)
+        assert shape_for(model, None) == (48, 192, 3)
+
+
+class TestTask:
+    def test_by_the_file(self, tmp_path: Path) -> None:
+        model = model_of(tmp_path / "m.onnx", f"(float[N, 3, 40, W] x) => (float[N, 2] y) {{ {POOLED} }}")
+        guess = guess_task(str(model), None, None, "sensitivity")
+        assert (guess.kind, guess.input_shape) == ("classification", (3, 40, 192))
+        assert guess.said.endswith("taken for classification. If it is not: --task KIND.")
+        assert guess_task(str(model), "classification", None, "sensitivity") == Guess("classification", (3, 40, 192))
+        assert guess_task(str(model), "recognition", None, "sensitivity").input_shape == (3, 40, 320)
+
+    def test_its_own_size_is_left_to_the_task(self, tmp_path: Path) -> None:
+        model = model_of(tmp_path / "m.onnx", f"(float[N, 3, H, W] x) => (float[N, 2] y) {{ {POOLED} }}")
+        assert guess_task(str(model), None, None, "sensitivity").input_shape is None
+
+    def test_what_the_user_says_holds(self) -> None:
+        assert guess_task("none.onnx", "detection", (3, 64, 64), "prune") == Guess("detection", (3, 64, 64))
+        assert guess_task("none.onnx", "mine:Task", None, "prune") == Guess("mine:Task")
+        assert guess_task("mine:factory", None, None, "prune") == Guess("classification")
+
+    def test_what_cannot_be_told_is_asked_for_with_the_command(self, tmp_path: Path) -> None:
+        model = model_of(tmp_path / "m.onnx", "(float[N, 3, H, W] x) => (float[N, 3, H, W] y) { y = Relu(x) }")
+        with pytest.raises(CompressError, match=r"Use: compress quantize .*m\.onnx --task detection \.\.\.$"):
+            guess_task(str(model), None, None, "quantize")
+
+    def test_no_images(self, tmp_path: Path) -> None:
+        model = model_of(tmp_path / "m.onnx", "(float[N, 9] x) => (float[N, 9] y) { y = Relu(x) }")
+        with pytest.raises(ModelError, match=r"input shape \[\?, 9\]. Expected \[N, 3, H, W\]"):
+            guess_task(str(model), None, None, "quantize")
+
+
+def test_facts_of_a_single_image(tmp_path: Path) -> None:
+    model = model_of(tmp_path / "m.onnx", f"(float[1, 3, H, W] x) => (float[1, 2] y) {{ {POOLED} }}")
+    assert look_at(model).input[0] == 1
+    assert takes_several(model)
+    assert not ModelFacts(model, (1, 3, None, None), (1, 2)).channels_last
