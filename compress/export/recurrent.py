@@ -23,7 +23,7 @@ dynamic: int8 and computed in integers, for LSTM only (a GRU gets `weights`)."""
 CONTRIB = "com.microsoft"
 WEIGHT_BITS = 8
 """Of the form `weights`: no integer product, so nothing can saturate."""
-FORM_OPS = {"weights": ("LSTM", "GRU"), "dynamic": ("LSTM",)}
+FORM_OPS = {"weights": ("LSTM", "GRU", "RNN"), "dynamic": ("LSTM",)}
 """The operators that each form exists for."""
 
 

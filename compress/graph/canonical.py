@@ -26,7 +26,10 @@ IR_VERSION = 8
 ROUNDS = 5
 """Most rounds of folding and rewriting; two do for every model seen."""
 PARAMETRIC = frozenset(
-    ("Conv", "ConvTranspose", "BatchNormalization", "Gemm", "MatMul", "LSTM", "GRU", "LayerNormalization")
+    (
+        *("Conv", "ConvTranspose", "BatchNormalization", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "LayerNormalization"),
+        *("InstanceNormalization", "GroupNormalization", "PRelu"),
+    )
 )
 """Operators whose constant inputs are trained weights."""
 

@@ -11,11 +11,16 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-_ARITHMETIC = frozenset(("Add", "Sub", "Mul", "Div", "MatMul", "Concat"))
+_ARITHMETIC = frozenset(("Add", "Sub", "Mul", "Div", "MatMul", "Concat", "Einsum"))
 _MOVES = frozenset(("Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"))
 """Operators whose result holds nothing but elements of their first input."""
 _SIZES = frozenset(("Shape", "Size"))
-_WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "LayerNormalization", "LSTM", "GRU"))
+_WEIGHTED = frozenset(
+    (
+        *("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "LayerNormalization", "LSTM", "GRU", "RNN"),
+        *("InstanceNormalization", "GroupNormalization", "PRelu"),
+    )
+)
 
 BEFORE_LAYERS = "meets the image before the first layer: its normalisation"
 SINGLE = "a single number"

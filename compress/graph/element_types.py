@@ -18,12 +18,13 @@ def type_name(kind: int) -> str:
 
 
 def half_types(model: onnx.ModelProto) -> list[str]:
-    """The half-precision types of a model's constants, by name; none of a model in float32."""
+    """The half-precision types of a model's constants and conversions, by name; none of a model in float32."""
     kinds: set[int] = set()
     for graph in _graphs(model.graph):
         kinds |= {tensor.data_type for tensor in graph.initializer}
         for node in graph.node:
             kinds |= {entry.t.data_type for entry in node.attribute if entry.HasField("t")}
+            kinds |= {entry.i for entry in node.attribute if entry.name in _TYPE_ATTRIBUTES}
     return sorted(type_name(kind) for kind in kinds & set(HALF))
 
 

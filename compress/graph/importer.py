@@ -42,6 +42,7 @@ class Importer:
         """First outputs of the nodes that another one has taken in (the Add of a MatMul's bias)."""
         self.root = nn.Module()
         self.graph = fx.Graph()
+        self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         self._ranks = _ranks_of(model)
         self._taken: set[str] = set()
 
@@ -92,11 +93,11 @@ class Importer:
             return float(array.reshape(-1)[0])
         return self.value(name)
 
-    def module(self, node: onnx.NodeProto, module: nn.Module, *inputs: Any) -> fx.Node:
+    def module(self, node: onnx.NodeProto, module: nn.Module, *inputs: Any, output: int = 0) -> fx.Node:
         """Add a submodule, named after what the node computes, and its call."""
-        target = self._free_name(node.output[0])
+        target = self._free_name(node.output[output])
         self.root.add_module(target, module)
-        return _mark(self.graph.call_module(target, inputs), node, 0)
+        return _mark(self.graph.call_module(target, inputs), node, output)
 
     def call(
         self, node: onnx.NodeProto, function: Callable[..., Any], *inputs: Any, output: int = 0, **options: Any

@@ -4,7 +4,8 @@ Each operator's two directions stand side by side, so that reading and writing c
 ONNX orders LSTM gates i, o, f, c and PyTorch i, f, g (= c), o; GRU gates z, r, h and r, z, n (= h).
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,25 +15,48 @@ from torch import Tensor, fx, nn
 
 from compress.graph import modules
 from compress.graph.importer import Attributes, Handler, Importer, Unsupported
+from compress.graph.indexing import pad_same, same_sides
+from compress.graph.recurrent_cells import ResetBeforeGRU
 
+SAME = (b"SAME_UPPER", b"SAME_LOWER")
+"""Values of auto_pad that depend on the image."""
 Weights = dict[int, np.ndarray]
 """ONNX input position -> array."""
-GATES_TO_TORCH = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2)}
-GATES_TO_ONNX = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
-ACTIVATIONS = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"]}
+GATES_TO_TORCH = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
+GATES_TO_ONNX = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+PER_CHANNEL_GROUP_NORM = 21
+"""Opset since which GroupNormalization has a scale for each channel."""
+ACTIVATIONS = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}
 """The activations of each direction that PyTorch's layers (and ONNX's by default) have."""
 
 
-def split_padding(at: Attributes, dims: int) -> tuple[tuple[int, ...], list[int] | None]:
-    """Padding as (even padding for the layer, PyTorch-ordered uneven padding to do before it or None)."""
+Same = tuple[list[int], list[int], list[int], bool]
+"""Kernel, strides, dilations, and whether the odd pixel goes behind: what `pad_same` takes."""
+
+
+def split_padding(at: Attributes, kernel: Sequence[int]) -> tuple[tuple[int, ...], list[int] | None, Same | None]:
+    """Padding as one of three: even padding for the layer, PyTorch-ordered uneven padding to do before it, or SAME.
+
+    With stride 1 SAME is a number of pixels like any other; else it depends on the image's size.
+    """
+    dims = len(kernel)
     mode = at.get("auto_pad", b"NOTSET")
-    if mode not in (b"NOTSET", b"VALID", b""):
+    strides, dilations = (list(at.get(name, [1] * dims)) for name in ("strides", "dilations"))
+    pads = list(at.get("pads", [0] * 2 * dims))
+    if mode in SAME:
+        upper = mode == b"SAME_UPPER"
+        if set(strides) != {1}:
+            return (0,) * dims, None, (list(kernel), strides, dilations, upper)
+        sides = [same_sides(0, size, 1, step, upper) for size, step in zip(kernel, dilations, strict=True)]
+        pads = [begin for begin, _ in sides] + [end for _, end in sides]
+    elif mode == b"VALID":
+        pads = [0] * 2 * dims
+    elif mode not in (b"NOTSET", b""):
         raise Unsupported(f"auto_pad {mode.decode()}")
-    pads = list(at.get("pads", [0] * 2 * dims)) if mode != b"VALID" else [0] * 2 * dims
     begin, end = pads[:dims], pads[dims:]
     if begin == end:
-        return tuple(begin), None
-    return (0,) * dims, [side for axis in reversed(range(dims)) for side in (begin[axis], end[axis])]
+        return tuple(begin), None, None
+    return (0,) * dims, [side for axis in reversed(range(dims)) for side in (begin[axis], end[axis])], None
 
 
 def _set(parameter: Tensor | None, value: Tensor) -> None:
@@ -58,8 +82,10 @@ def _conv(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
     dims = weight.ndim - 2
     if dims not in (1, 2):
         raise Unsupported(f"{dims}-dimensional kernel")
-    even, uneven = split_padding(at, dims)
+    even, uneven, same = split_padding(at, weight.shape[2:])
     x = g.value(node.input[0])
+    if same is not None:
+        x = g.graph.call_function(pad_same, (x, *same))
     if uneven is not None:
         x = g.graph.call_function(modules.pad_image, (x, uneven))
     make: Any = nn.Conv2d if dims == 2 else nn.Conv1d
@@ -81,8 +107,8 @@ def _conv_transpose(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Nod
     weight, bias, groups = g.weight(node.input[1]), _optional(g, node, 2), at.get("group", 1)
     if weight.ndim != 4:
         raise Unsupported(f"{weight.ndim - 2}-dimensional kernel")
-    even, uneven = split_padding(at, 2)
-    if uneven is not None or "output_shape" in at:
+    even, uneven, same = split_padding(at, weight.shape[2:])
+    if uneven is not None or same is not None or "output_shape" in at:
         raise Unsupported("uneven padding or output_shape")
     conv = nn.ConvTranspose2d(
         weight.shape[0],
@@ -131,11 +157,64 @@ def norm_weights(module: nn.Module, node: onnx.NodeProto) -> Weights:
 
 def _layer_norm(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
     scale, offset = g.weight(node.input[1]), _optional(g, node, 2)
-    if at.get("axis", -1) != -1 or scale.ndim != 1:
-        raise Unsupported("axis other than the last")
-    norm = nn.LayerNorm(scale.numel(), eps=at.get("epsilon", 1e-5), bias=offset is not None)
+    axis, rank = at.get("axis", -1), g.rank(node.input[0])
+    normalised = -axis if axis < 0 else (rank or 0) - axis
+    if len([name for name in node.output if name]) > 1 or scale.ndim != normalised:
+        raise Unsupported("several outputs, or a scale that does not have the shape of what is normalised")
+    norm = nn.LayerNorm(tuple(scale.shape), eps=at.get("epsilon", 1e-5), bias=offset is not None)
     _set_weights(norm, scale, offset)
     return g.module(node, norm, g.value(node.input[0]))
+
+
+def _instance_norm(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
+    scale, offset = g.weight(node.input[1]), g.weight(node.input[2])
+    make = nn.InstanceNorm1d if g.rank(node.input[0]) == 3 else nn.InstanceNorm2d
+    norm = make(scale.numel(), eps=at.get("epsilon", 1e-5), affine=True)
+    _set_weights(norm, scale, offset)
+    return g.module(node, norm, g.value(node.input[0]))
+
+
+def _group_norm(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
+    scale, offset = g.weight(node.input[1]), g.weight(node.input[2])
+    if g.opset < PER_CHANNEL_GROUP_NORM and scale.numel() != 1:
+        raise Unsupported(f"one scale for each group, as before opset {PER_CHANNEL_GROUP_NORM}")
+    norm = nn.GroupNorm(at["num_groups"], scale.numel(), eps=at.get("epsilon", 1e-5))
+    _set_weights(norm, scale, offset)
+    return g.module(node, norm, g.value(node.input[0]))
+
+
+def affine_weights(module: nn.Module, node: onnx.NodeProto) -> Weights:
+    """Scale and offset of a normalisation without statistics."""
+    assert isinstance(module, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.GroupNorm)
+    return {1: _numpy(module.weight), 2: _numpy(module.bias)}
+
+
+def prelu(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
+    """A slope for each channel, or one for all, is a PReLU; any other shape is spelled out."""
+    slope = g.weight(node.input[1])
+    x, rank = g.value(node.input[0]), g.rank(node.input[0])
+    per_channel = rank is not None and slope.ndim >= rank - 1 >= 1 and slope.numel() == slope.shape[1 - rank]
+    if not per_channel and slope.numel() > 1:
+        return g.call(node, modules.leaky, x, g.value(node.input[1]))
+    layer = nn.PReLU(slope.numel())
+    _set(layer.weight, slope.reshape(-1))
+    layer.onnx_rank = slope.ndim  # type: ignore[assignment]
+    return g.module(node, layer, x)
+
+
+def prelu_weights(module: nn.Module, node: onnx.NodeProto) -> Weights:
+    """The slopes, [C, 1, 1] behind as many dimensions as they had."""
+    assert isinstance(module, nn.PReLU)
+    slope, rank = _numpy(module.weight), int(module.onnx_rank)  # type: ignore[arg-type]
+    shape = [1] * rank
+    if slope.size > 1 or rank:
+        shape[_channel_axis(rank)] = slope.size
+    return {1: slope.reshape(shape)}
+
+
+def _channel_axis(rank: int) -> int:
+    """Where the channels are in a slope: [C], [C, 1], [C, 1, 1] or [1, C, 1, 1]."""
+    return 1 if rank == 4 else 0
 
 
 def layer_norm_weights(module: nn.Module, node: onnx.NodeProto) -> Weights:
@@ -152,9 +231,14 @@ def _linear_module(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def _gemm(g: Importer, node: onnx.NodeProto, at: Attributes) -> fx.Node:
-    if at.get("transA", 0) or at.get("alpha", 1.0) != 1.0 or at.get("beta", 1.0) != 1.0:
-        raise Unsupported("transA, alpha or beta")
+    if g.constant(node.input[1]) is None:
+        options = {name: at[name] for name in ("alpha", "beta", "transA", "transB") if name in at}
+        return g.call(node, modules.onnx_gemm, *(g.value(name) for name in node.input if name), **options)
+    if at.get("transA", 0):
+        raise Unsupported("transA, with a weight")
     weight, bias = g.weight(node.input[1]), _optional(g, node, 2)
+    weight = weight * at["alpha"] if at.get("alpha", 1.0) != 1.0 else weight  # written back with factors of 1
+    bias = bias * at["beta"] if bias is not None and at.get("beta", 1.0) != 1.0 else bias
     weight = weight if at.get("transB", 0) else weight.T
     if bias is not None:
         if bias.numel() not in (1, weight.shape[0]):
@@ -208,37 +292,48 @@ def linear_weights(module: nn.Module, node: onnx.NodeProto) -> Weights:
 
 def _recurrent(g: Importer, node: onnx.NodeProto, at: Attributes) -> tuple[Any, ...]:
     kind = node.op_type
-    directions = {b"forward": 1, b"bidirectional": 2}.get(at.get("direction", b"forward"))
-    if directions is None:
-        raise Unsupported("direction reverse alone")
+    direction = at.get("direction", b"forward")
+    directions = 2 if direction == b"bidirectional" else 1
     _check_recurrent(node, at, directions)
     inputs, recurrent, bias = g.weight(node.input[1]), g.weight(node.input[2]), _optional(g, node, 3)
-    make = nn.LSTM if kind == "LSTM" else nn.GRU
+    make = _recurrent_kind(kind, at)
     layer = make(inputs.shape[2], recurrent.shape[2], bias=bias is not None, bidirectional=directions == 2)
     order = GATES_TO_TORCH[kind]
-    for direction, suffix in enumerate(("", "_reverse")[:directions]):
-        _set(getattr(layer, f"weight_ih_l0{suffix}"), _reorder(inputs[direction], order))
-        _set(getattr(layer, f"weight_hh_l0{suffix}"), _reorder(recurrent[direction], order))
+    for place, suffix in enumerate(("", "_reverse")[:directions]):
+        _set(getattr(layer, f"weight_ih_l0{suffix}"), _reorder(inputs[place], order))
+        _set(getattr(layer, f"weight_hh_l0{suffix}"), _reorder(recurrent[place], order))
         if bias is not None:
-            first, second = bias[direction].chunk(2)
+            first, second = bias[place].chunk(2)
             _set(getattr(layer, f"bias_ih_l0{suffix}"), _reorder(first, order))
             _set(getattr(layer, f"bias_hh_l0{suffix}"), _reorder(second, order))
-    result = g.module(node, layer, g.value(node.input[0]))
-    outputs: list[Any] = [g.call(node, modules.recurrent_output, result, directions)]
+    backwards = direction == b"reverse"  # a forward layer of the steps from the last to the first
+    x = g.value(node.input[0])
+    result = g.module(node, layer, g.graph.call_function(torch.flip, (x, [0])) if backwards else x)
+    output = g.call(node, modules.recurrent_output, result, directions)
+    outputs: list[Any] = [g.call(node, torch.flip, output, [0]) if backwards else output]
     for position in range(1, len(node.output)):
         outputs.append(g.call(node, modules.recurrent_state, result, position - 1, output=position))
     return tuple(outputs)
 
 
+def _recurrent_kind(kind: str, at: Attributes) -> Callable[..., nn.RNNBase]:
+    """What makes the PyTorch layer."""
+    if kind == "RNN":
+        names = [name.decode().lower() for name in at.get("activations", [b"tanh"])]
+        return functools.partial(nn.RNN, nonlinearity=names[0])
+    if kind == "GRU":
+        return nn.GRU if at.get("linear_before_reset", 0) else ResetBeforeGRU
+    return nn.LSTM
+
+
 def _check_recurrent(node: onnx.NodeProto, at: Attributes, directions: int) -> None:
     """Raise for what PyTorch's layers do not compute."""
     activations = [name.decode().lower() for name in at.get("activations", [])]
-    if activations and activations != ACTIVATIONS[node.op_type] * directions:
+    known = [ACTIVATIONS[node.op_type], ["relu"]] if node.op_type == "RNN" else [ACTIVATIONS[node.op_type]]
+    if activations and activations not in [names * directions for names in known]:
         raise Unsupported(f"activations {', '.join(activations)}")
     if at.get("layout", 0) or "clip" in at or at.get("input_forget", 0):
         raise Unsupported("layout, clip or input_forget")
-    if node.op_type == "GRU" and not at.get("linear_before_reset", 0):
-        raise Unsupported("linear_before_reset=0, which PyTorch's GRU does not compute")
     if any(node.input[4:]):
         raise Unsupported("sequence lengths, initial states or peepholes")
 
@@ -250,8 +345,8 @@ def _reorder(gates: Tensor, order: Sequence[int]) -> Tensor:
 
 
 def recurrent_weights(module: nn.Module, node: onnx.NodeProto) -> Weights:
-    """W [D, gates*H, I], R [D, gates*H, H] and B [D, 2*gates*H] of an LSTM or GRU."""
-    assert isinstance(module, nn.LSTM | nn.GRU)
+    """W [D, gates*H, I], R [D, gates*H, H] and B [D, 2*gates*H] of an LSTM, GRU or RNN."""
+    assert isinstance(module, nn.LSTM | nn.GRU | nn.RNN)
     order = GATES_TO_ONNX[node.op_type]
     suffixes = ("", "_reverse") if module.bidirectional else ("",)
 
@@ -277,6 +372,10 @@ LAYERS: dict[str, Handler] = {
     "MatMul": _matmul,
     "LSTM": _recurrent,
     "GRU": _recurrent,
+    "RNN": _recurrent,
+    "InstanceNormalization": _instance_norm,
+    "GroupNormalization": _group_norm,
+    "PRelu": prelu,
 }
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "Conv": (nn.Conv1d, nn.Conv2d),
@@ -287,6 +386,10 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "MatMul": (nn.Linear,),
     "LSTM": (nn.LSTM,),
     "GRU": (nn.GRU,),
+    "RNN": (nn.RNN,),
+    "InstanceNormalization": (nn.InstanceNorm1d, nn.InstanceNorm2d),
+    "GroupNormalization": (nn.GroupNorm,),
+    "PRelu": (nn.PReLU,),
 }
 """Operator -> the PyTorch layers it is imported as."""
 WRITERS = {
@@ -298,5 +401,9 @@ WRITERS = {
     "MatMul": linear_weights,
     "LSTM": recurrent_weights,
     "GRU": recurrent_weights,
+    "RNN": recurrent_weights,
+    "InstanceNormalization": affine_weights,
+    "GroupNormalization": affine_weights,
+    "PRelu": prelu_weights,
 }
 """Operator -> the weights of such a layer, by input position."""

@@ -43,7 +43,7 @@ def load_model(path: Path, on_note: Note | None = None) -> onnx.ModelProto:
     half = half_types(model)
     if half:
         model = to_float32(model)
-        say(f"{path}: holds {' and '.join(half)} weights, taken up to float32: the result is a float32 or int8 file.")
+        say(f"{path}: holds {' and '.join(half)} numbers, taken up to float32: the result is a float32 or int8 file.")
     try:
         canonical = canonicalise(model)
     except ModelError as error:

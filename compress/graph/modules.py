@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.graph.indexing import step_slice
+
 
 class HardSigmoid(nn.Module):
     """min(1, max(0, alpha * x + beta)); PyTorch's own fixes alpha at 1/6, PaddlePaddle uses 0.2.
@@ -58,10 +60,13 @@ def onnx_unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
 def onnx_slice(
     x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
 ) -> Tensor:
-    """Slice with ONNX's clamped bounds; positive steps."""
+    """Slice with ONNX's clamped bounds; steps may be negative."""
     for position, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         axis = position if axes is None else int(axes[position])
         step = 1 if steps is None else int(steps[position])
+        if step < 0:
+            x = step_slice(x, axis, start, end, step)
+            continue
         size = x.shape[axis]
         index = [slice(None)] * x.ndim
         index[axis] = slice(start, min(end, size), step)
@@ -83,6 +88,25 @@ def onnx_div(a: Tensor, b: Tensor | float) -> Tensor:
     tensors = [value for value in (a, b) if isinstance(value, Tensor)]
     whole = len(tensors) == 2 and not any(value.is_floating_point() for value in tensors)
     return torch.div(a, b, rounding_mode="trunc") if whole else a / b
+
+
+def onnx_gemm(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Tensor:
+    """alpha * A B + beta * C, of matrices, transposed or not."""
+    product = alpha * ((a.T if transA else a) @ (b.T if transB else b))
+    return product if c is None else product + beta * c
+
+
+def leaky(x: Tensor, slope: Tensor) -> Tensor:
+    """x above zero, slope * x below; the slope has any shape that broadcasts."""
+    return torch.where(x < 0, x * slope, x)
 
 
 def shape_of(x: Tensor, start: int = 0, end: int | None = None) -> Tensor:

@@ -4,7 +4,7 @@ A rule is a function of one node that either rewrites the graph around it and re
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -161,6 +161,79 @@ def _names_features(before: tuple[int | str, ...], target: np.ndarray) -> bool:
     )
 
 
+def einsum_to_matmul(graph: ir.Graph, node: ir.Node) -> bool:
+    """Einsum("...i,ij->...j") of a value and a constant matrix -> MatMul, a linear layer."""
+    if node.op_type != "Einsum" or len(node.inputs) != 2 or array_of(node.inputs[0]) is not None:
+        return False
+    equation = attribute(node, "equation", "")
+    given, _, result = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "").partition("->")
+    left, _, right = given.partition(",")
+    weight = array_of(node.inputs[1])
+    if weight is None or weight.ndim != 2 or len(right) != 2 or "." in given or len(set(left)) != len(left):
+        return False
+    inner, outer = right[0], right[1]
+    if inner == outer or not left.endswith(inner) or outer in left or result != left[:-1] + outer:
+        return False
+    replace_node(graph, node, "MatMul", list(node.inputs))
+    return True
+
+
+def even_transposed_padding(graph: ir.Graph, node: ir.Node) -> bool:
+    """A ConvTranspose whose result is cropped unevenly -> the same result, cropped evenly.
+
+    Cropped more in front: some rows of the end stay that are cropped there (output_padding). Cropped more behind: the
+    filter gets rows of zeros in front, which move its result by as many.
+    """
+    if node.op_type != "ConvTranspose" or attribute(node, "output_shape") is not None:
+        return False
+    weight = array_of(node.inputs[1])
+    if weight is None or weight.ndim != 4:
+        return False
+    strides, dilations, extra = (
+        list(attribute(node, name, [default] * 2))
+        for name, default in (("strides", 1), ("dilations", 1), ("output_padding", 0))
+    )
+    pads = _transposed_pads(node, weight.shape[2:], strides, dilations, extra)
+    if pads is None or (pads[:2] == pads[2:] and attribute(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID")):
+        return False
+    zeros = []
+    for axis in range(2):
+        begin, end = pads[axis], pads[2 + axis]
+        short = max(0, end - begin)
+        extra[axis] += max(0, begin - end)
+        if (dilations[axis] != 1 and short) or extra[axis] >= max(strides[axis], dilations[axis], 1 + (begin <= end)):
+            return False
+        zeros.append((short, 0))
+        pads[axis] = pads[2 + axis] = max(begin, end)
+    wider = np.pad(weight, [(0, 0), (0, 0), *zeros])
+    made = constant(graph, f"{node.outputs[0].name}.even", np.ascontiguousarray(wider))
+    kept = {name: found.value for name, found in node.attributes.items() if name not in ("auto_pad", "kernel_shape")}
+    kept |= {"pads": pads, "output_padding": extra, "strides": strides}
+    replace_node(graph, node, "ConvTranspose", [node.inputs[0], made, *node.inputs[2:]], **kept)
+    return True
+
+
+def _transposed_pads(
+    node: ir.Node, kernel: Sequence[int], strides: list[int], dilations: list[int], extra: list[int]
+) -> list[int] | None:
+    """What a ConvTranspose crops: top, left, bottom, right; None where it cannot be said so.
+
+    With SAME the result is `stride` times as large as the input.
+    """
+    mode = attribute(node, "auto_pad", "NOTSET")
+    mode = mode.decode() if isinstance(mode, bytes) else mode
+    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+        return list(attribute(node, "pads", [0] * 4))
+    total = [
+        (size - 1) * dilation + 1 + more - stride
+        for size, dilation, more, stride in zip(kernel, dilations, extra, strides, strict=True)
+    ]
+    if min(total) < 0:
+        return None
+    small, large = [crop // 2 for crop in total], [crop - crop // 2 for crop in total]
+    return small + large if mode == "SAME_UPPER" else large + small
+
+
 def drop_no_op(graph: ir.Graph, node: ir.Node) -> bool:
     """Identity, inference-time Dropout, and reshaping to the same shape are nothing."""
     if node.op_type not in ("Identity", "Dropout", "Reshape", "Flatten") or node.inputs[0] is None:
@@ -201,4 +274,6 @@ RULES: tuple[Rule, ...] = (
     zero_state,
     mean_to_pool,
     reshape_to_flatten,
+    even_transposed_padding,
+    einsum_to_matmul,
 )

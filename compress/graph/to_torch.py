@@ -5,13 +5,16 @@ that value's name in `meta["onnx"]` (and the operator in `meta["op_type"]`), whi
 finds the ONNX node again.
 """
 
+import operator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 from torch import fx
 
 from compress.errors import CompressError, UnsupportedOpError, reason
-from compress.graph.importer import Importer, Unsupported
+from compress.graph.importer import Attributes, Importer, Unsupported
+from compress.graph.kept import KeptNode, why_not_kept
 from compress.graph.ops import OPS
 
 
@@ -59,6 +62,30 @@ def to_torch(model: onnx.ModelProto) -> fx.GraphModule:
     return fx.GraphModule(importer.root, importer.graph).eval()
 
 
+def _made(importer: Importer, node: onnx.NodeProto, attributes: Attributes) -> Any:
+    """What stands for a node: its PyTorch form, or, where it has none but may be kept, the node itself."""
+    try:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
+            raise Unsupported("")
+        return OPS[node.op_type](importer, node, attributes)
+    except Unsupported as error:
+        why = why_not_kept(node, importer.constants, importer.opset)
+        if why:
+            raise Unsupported(", ".join(filter(None, (str(error), why)))) from error
+    given = [importer.value(name) for name in dict.fromkeys(node.input) if name]
+    kept = KeptNode(node, importer.opset)
+    outputs = [place for place, name in enumerate(node.output) if name]
+    if len(outputs) == 1:
+        found = [importer.module(node, kept, *given, output=outputs[0])]
+    else:
+        result = importer.module(node, kept, *given, output=outputs[0])
+        found = [
+            importer.call(node, operator.getitem, result, index, output=place) for index, place in enumerate(outputs)
+        ]
+    by_place = dict(zip(outputs, found, strict=True))
+    return tuple(by_place.get(place) for place in range(len(node.output)))
+
+
 def _add(importer: Importer, node: onnx.NodeProto) -> _Problem | None:
     """Add one node to the importer's graph; what is wrong with it if that cannot be done, else nothing."""
     if node.output[0] in importer.taken_in:
@@ -66,9 +93,7 @@ def _add(importer: Importer, node: onnx.NodeProto) -> _Problem | None:
     attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
     problem = None
     try:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
-            raise Unsupported("")
-        made = OPS[node.op_type](importer, node, attributes)
+        made = _made(importer, node, attributes)
     except (CompressError, MemoryError):
         raise
     except Exception as error:  # beside Unsupported: attributes or weights that make no sense, in many kinds

@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from compress.errors import ModelError
 from compress.graph import layers
+from compress.graph.kept import KeptNode
 
 ADVICE = "Write a module back into the model it was imported from."
 
@@ -37,6 +38,8 @@ def to_onnx(module: fx.GraphModule, template: onnx.ModelProto) -> onnx.ModelProt
             _replace(tensors, name, getattr(module, target).detach().cpu().numpy())
         elif made.op == "call_module" and "op_type" in made.meta:  # quantisers have no node of their own
             layer, node = module.get_submodule(target), nodes.get(name)
+            if isinstance(layer, KeptNode):
+                continue
             if node is None or node.op_type != made.meta["op_type"]:
                 raise ModelError(f"layer {target!r} has no node in the graph. {ADVICE}")
             if node.op_type in layers.WRITERS:
@@ -75,13 +78,16 @@ def _write_layer(
         _replace(tensors, layers.bias_input(add, node), layer.bias.detach().cpu().numpy())
     for name, value in _sizes(layer).items():
         _set_attribute(node, name, value)
+    for entry in node.attribute:
+        if node.op_type == "Gemm" and entry.name in ("alpha", "beta"):
+            entry.f = 1.0  # the layer's weight and bias hold them
 
 
 def _sizes(layer: nn.Module) -> dict[str, int]:
     """Attributes that follow from the layer's sizes."""
     if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
         return {"group": layer.groups}  # also 1: a depthwise convolution may be pruned to a single channel
-    if isinstance(layer, nn.LSTM | nn.GRU):
+    if isinstance(layer, nn.RNNBase):
         return {"hidden_size": layer.hidden_size}
     return {}
 

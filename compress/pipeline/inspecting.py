@@ -13,6 +13,7 @@ from compress.errors import CompressError, ModelError, UnsupportedOpError, reaso
 from compress.graph import check_runs, deployed_bytes, is_quantised, load_model, read_model, to_torch
 from compress.graph.constants import free_constants
 from compress.graph.element_types import type_name
+from compress.graph.kept import kept_nodes
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.pipeline.guessing import Shape, declared_input, in_own_order, look_at, size_said
 from compress.pipeline.inputs import DEFAULT_SHAPE, is_factory, open_model
@@ -101,6 +102,8 @@ def _inspection(
             module = to_torch(model)
         except UnsupportedOpError as error:
             obstacles = error.nodes or (str(error),)
+    if module is not None:
+        notes = (*notes, *(_kept_said(name, needed) for name, needed in kept_nodes(module).items()))
     shape = _three(size.shape)
     if module is not None and shape is None:
         obstacles = (size.problem,)
@@ -124,6 +127,14 @@ def _inspection(
         obstacles=obstacles,
         notes=(*notes, *([size.said] if size.said else [])),
     )
+
+
+def _kept_said(name: str, needed: bool) -> str:
+    """What to say of a node that the reference implementation computes."""
+    trained = (
+        "pruning and int8 with epochs: 0 work, and training is refused" if needed else "no gradient goes through it"
+    )
+    return f"{name}: has no trainable form, and is computed by ONNX's reference implementation, slowly; {trained}."
 
 
 def _cost(model: onnx.ModelProto, shape: Shape | None, size_bytes: int, problem: str) -> tuple[Cost | None, str]:

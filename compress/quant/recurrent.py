@@ -8,11 +8,11 @@ from torch import Tensor, fx, nn
 
 from compress.quant import functional
 
-Recurrent = nn.LSTM | nn.GRU
+Recurrent = nn.LSTM | nn.GRU | nn.RNN
 
 
 def recurrent_layers(module: nn.Module) -> dict[str, Recurrent]:
-    """The LSTM and GRU layers of a network, by name."""
+    """The LSTM, GRU and RNN layers of a network, by name."""
     return {name: child for name, child in module.named_modules() if isinstance(child, Recurrent)}
 
 
@@ -29,9 +29,14 @@ def round_recurrent(module: fx.GraphModule, bits: Mapping[str, int]) -> fx.Graph
     with torch.no_grad():
         for layer in recurrent_layers(module).values():
             for name, parameter in layer.named_parameters():
-                if name.startswith("weight") and type(layer).__name__ in bits:
-                    parameter.copy_(round_rows(parameter, bits[type(layer).__name__]))
+                if name.startswith("weight") and kind_of(layer) in bits:
+                    parameter.copy_(round_rows(parameter, bits[kind_of(layer)]))
     return module
+
+
+def kind_of(layer: Recurrent) -> str:
+    """The ONNX operator of a layer: LSTM, GRU or RNN."""
+    return layer.mode.partition("_")[0]  # RNN_TANH or RNN_RELU
 
 
 def lstm_in_integers(layer: nn.LSTM, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -57,7 +57,7 @@ def test_forms_follow_the_layers() -> None:
 
 def test_bits_of_each_form() -> None:
     assert bits_of("float", 7) == {}
-    assert bits_of("weights", 7) == {"LSTM": 8, "GRU": 8}  # computed in float: nothing can saturate
+    assert bits_of("weights", 7) == {"LSTM": 8, "GRU": 8, "RNN": 8}  # computed in float: nothing can saturate
     assert bits_of("dynamic", 7) == {"LSTM": 7, "GRU": 8}
 
 
@@ -83,7 +83,7 @@ def test_weights_compute_what_the_network_of_rounded_weights_does(name: str, opt
     module, exported = crnn.prepared(name), crnn.export(name, "weights")
     found = Session(exported.model, optimise=optimise).run(images())
     with torch.no_grad():
-        expected = round_recurrent(module, {"LSTM": 8, "GRU": 8})(torch.from_numpy(images())).numpy()
+        expected = round_recurrent(module, {"LSTM": 8, "GRU": 8, "RNN": 8})(torch.from_numpy(images())).numpy()
         trained = module(torch.from_numpy(images())).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.abs(found - trained).max() > 1e-5

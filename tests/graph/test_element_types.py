@@ -41,7 +41,7 @@ def test_numbers_stay_as_they_are(kind: int, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     said: list[str] = []
     np.testing.assert_allclose(Session(load_model(tmp_path / "m.onnx", said.append)).run(x), wanted, atol=1e-5)
-    expected = f"holds {type_name(kind)} weights, taken up to float32: the result is a float32 or int8 file."
+    expected = f"holds {type_name(kind)} numbers, taken up to float32: the result is a float32 or int8 file."
     assert said == [f"{tmp_path / 'm.onnx'}: {expected}"]
 
 

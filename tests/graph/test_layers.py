@@ -5,13 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from compress.errors import UnsupportedOpError
 from compress.graph import to_onnx, to_torch
 from compress.graph.canonical import canonicalise
 from compress.graph.layers import GATES_TO_ONNX, GATES_TO_TORCH, KINDS, LAYERS, WRITERS
-from tests.graph.graphs import canonical, image_graph, images, imported, initialiser, literal, number, weights
+from tests.graph.graphs import SHAPES, canonical, image_graph, images, imported, initialiser, literal, number, weights
 
 IMAGE_CONV = {"w": weights(6, 4, 3, 3), "b": weights(6)}
 CONVOLUTIONS: dict[str, tuple[str, Mapping[str, np.ndarray]]] = {
@@ -34,6 +35,12 @@ CONVOLUTIONS: dict[str, tuple[str, Mapping[str, np.ndarray]]] = {
         "r = ReduceMean <axes = [2], keepdims = 0> (x) y = Conv <pads = [1, 2]> (r, w, b)",
         {"w": weights(6, 4, 3), "b": weights(6)},
     ),
+    "auto_pad SAME_UPPER": ('y = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (x, w)', IMAGE_CONV),
+    "auto_pad SAME_LOWER": ('y = Conv <auto_pad = "SAME_LOWER", strides = [1, 2]> (x, w)', IMAGE_CONV),
+    "auto_pad SAME, stride 1": (
+        'y = Conv <auto_pad = "SAME_LOWER"> (x, w)',
+        {"w": weights(6, 4, 2, 3)},
+    ),
     "padded before": ("p = Pad (x, n) y = Conv (p, w)", IMAGE_CONV | {"n": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
 }
 TRANSPOSED = {
@@ -48,6 +55,17 @@ TRANSPOSED = {
     ),
     "depthwise": ("y = ConvTranspose <group = 4, strides = [2, 2]> (x, w)", {"w": weights(4, 1, 2, 2)}),
     "dilations": ("y = ConvTranspose <dilations = [2, 1]> (x, w)", {"w": weights(4, 3, 2, 2)}),
+    "uneven behind": (
+        "y = ConvTranspose <strides = [2, 2], pads = [0, 0, 1, 1]> (x, w, b)",
+        {"w": weights(4, 3, 3, 3), "b": weights(3)},
+    ),
+    "uneven before": ("y = ConvTranspose <strides = [2, 2], pads = [1, 1, 0, 0]> (x, w)", {"w": weights(4, 3, 3, 3)}),
+    "SAME_UPPER": ('y = ConvTranspose <strides = [2, 2], auto_pad = "SAME_UPPER"> (x, w)', {"w": weights(4, 3, 3, 3)}),
+    "SAME_LOWER": ('y = ConvTranspose <strides = [2, 2], auto_pad = "SAME_LOWER"> (x, w)', {"w": weights(4, 3, 4, 3)}),
+    "SAME, grouped": (
+        'y = ConvTranspose <group = 2, strides = [2, 2], auto_pad = "SAME_UPPER"> (x, w)',
+        {"w": weights(4, 3, 3, 3)},
+    ),
 }
 
 
@@ -155,19 +173,33 @@ def recurrent(gates: int, directions: int, hidden: int = 3, given: int = 4, seed
     }
 
 
-ALL_OUTPUTS = {"LSTM": ("y", "y_h", "y_c"), "GRU": ("y", "y_h")}
+ALL_OUTPUTS = {"LSTM": ("y", "y_h", "y_c"), "GRU": ("y", "y_h"), "RNN": ("y", "y_h")}
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 class TestRecurrent:
-    @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
-    @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+    @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+    @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
     @pytest.mark.parametrize("bias", ["b", ""])
     def test_all_outputs(self, kind: str, direction: str, bias: str) -> None:
         made, more = ALL_OUTPUTS[kind], ", linear_before_reset = 1" if kind == "GRU" else ""
         node = f'{", ".join(made)} = {kind} <hidden_size = 3, direction = "{direction}"{more}> (t, w, r, {bias})'
-        constants = recurrent({"LSTM": 4, "GRU": 3}[kind], 2 if direction == "bidirectional" else 1)
+        constants = recurrent(GATES[kind], 2 if direction == "bidirectional" else 1)
         module = imported(image_graph(f"{STEPS} {node}", constants, outputs=made))
-        assert [type(layer) for layer in module.children()] == [nn.LSTM if kind == "LSTM" else nn.GRU]
+        assert [type(layer) for layer in module.children()] == [getattr(nn, kind)]
+
+    @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+    @pytest.mark.parametrize("bias", ["b", ""])
+    def test_reset_before_the_product(self, direction: str, bias: str) -> None:
+        node = f'y, y_h = GRU <hidden_size = 3, direction = "{direction}"> (t, w, r, {bias})'
+        constants = recurrent(3, 2 if direction == "bidirectional" else 1)
+        imported(image_graph(f"{STEPS} {node}", constants, outputs=("y", "y_h")))
+
+    @pytest.mark.parametrize("directions", [1, 2])
+    def test_other_activation_of_a_plain_one(self, directions: int) -> None:
+        names = ", ".join(['"Relu"'] * directions)
+        node = f'direction = "{["forward", "bidirectional"][directions - 1]}", activations = [{names}]'
+        imported(image_graph(f"{STEPS} y = RNN <hidden_size = 3, {node}> (t, w, r, b)", recurrent(1, directions)))
 
     @pytest.mark.parametrize("opset", [11, 20])
     def test_of_any_opset(self, opset: int) -> None:
@@ -201,10 +233,7 @@ class TestRecurrent:
 
 STATE = recurrent(4, 1) | {"length": np.array([3, 3], np.int32), "state": weights(1, 2, 3), "peep": weights(1, 9)}
 UNSUPPORTED = [
-    ('y = Conv <auto_pad = "SAME_LOWER"> (x, w)', IMAGE_CONV, "auto_pad SAME_LOWER"),
     ("u = Unsqueeze (x, a) y = Conv (u, w)", {"w": weights(5, 4, 1, 3, 3), "a": np.array([2])}, "3-dimensional kernel"),
-    ("c = Sigmoid (x) w = Slice (c, s, e) y = Conv (x, w)", {"s": np.array([0]), "e": np.array([1])}, "not a constant"),
-    ("y = ConvTranspose <pads = [0, 0, 1, 1]> (x, w)", {"w": weights(4, 3, 2, 2)}, "uneven padding or output_shape"),
     ("y = ConvTranspose <output_shape = [9, 9]> (x, w)", {"w": weights(4, 3, 2, 2)}, "uneven padding or output_shape"),
     (
         "r = ReduceMean <axes = [2], keepdims = 0> (x) y = ConvTranspose (r, w)",
@@ -212,11 +241,15 @@ UNSUPPORTED = [
         "1-dimensional kernel",
     ),
     ("y, a, c = BatchNormalization <training_mode = 1> (x, s, o, m, v)", NORM, "training_mode"),
-    ("y = LayerNormalization <axis = 2> (x, s)", {"s": weights(5, 7)}, "axis other than the last"),
-    (f"{FLAT} y = Gemm <alpha = 0.5> (f, w)", {"w": weights(4, 3)}, "transA, alpha or beta"),
+    ("y = LayerNormalization <axis = 2> (x, s)", {"s": weights(7)}, "the shape of what is normalised"),
+    (f"{FLAT} y = Gemm <transA = 1> (f, w)", {"w": weights(4, 3)}, "transA, with a weight"),
+    (
+        "g = GroupNormalization <num_groups = 2> (x, s, s) y = Reshape (g, n)",
+        {"s": weights(2), "n": np.array([0, 4, -1])},
+        "one scale for each group",
+    ),
     (f"{FLAT} y = Gemm (f, w, b)", {"w": weights(4, 3), "b": weights(2, 3)}, "bias of shape [2, 3]"),
     (f"{FLAT} c = Cast <to = 11> (f) y = MatMul (c, w)", {"w": weights(4, 3).astype(float)}, "is float64, not float32"),
-    (f'{STEPS} y = LSTM <hidden_size = 3, direction = "reverse"> (t, w, r, b)', STATE, "direction reverse alone"),
     (f"{STEPS} y = LSTM <hidden_size = 3, clip = 1.0> (t, w, r, b)", STATE, "layout, clip or input_forget"),
     (
         f'{STEPS} y = LSTM <hidden_size = 3, activations = ["Relu", "Tanh", "Tanh"]> (t, w, r, b)',
@@ -230,7 +263,6 @@ UNSUPPORTED = [
         "sequence lengths, initial states or peephole",
     ),
     (f"{STEPS} y = LSTM <hidden_size = 3> (t, w, r, b, , , , peep)", STATE, "sequence lengths, initial states or peep"),
-    (f"{STEPS} y = GRU <hidden_size = 3> (t, w, r, b)", recurrent(3, 1), "linear_before_reset=0"),
 ]
 
 
@@ -239,6 +271,51 @@ def test_unsupported_form_is_named(body: str, constants: dict[str, np.ndarray], 
     template = canonicalise(image_graph(body, constants))
     with pytest.raises(UnsupportedOpError, match=literal(message)):
         to_torch(template)
+
+
+NORMALISED: dict[str, tuple[str, Mapping[str, np.ndarray], int, type[nn.Module]]] = {
+    "LayerNorm of two axes": (
+        "q = Resize (x, , , n) y = LayerNormalization <axis = -2> (q, s, o)",
+        {"n": np.array([1, 4, 5, 7]), "s": weights(5, 7), "o": weights(5, 7, seed=1)}, 17, nn.LayerNorm),
+    "LayerNorm counted from the front": (
+        "q = Transpose <perm = [0, 2, 3, 1]> (x) y = LayerNormalization <axis = 3> (q, s)",
+        {"s": weights(4)}, 17, nn.LayerNorm),
+    "InstanceNorm": ("y = InstanceNormalization (x, s, o)", NORM, 17, nn.InstanceNorm2d),
+    "InstanceNorm of rows": (
+        "q = Reshape (x, n) y = InstanceNormalization <epsilon = 0.1> (q, s, o)",
+        NORM | {"n": np.array([0, 0, -1])}, 17, nn.InstanceNorm1d),
+    "PReLU of channels": ("y = PRelu (x, s)", {"s": weights(4, 1, 1)}, 17, nn.PReLU),
+    "PReLU of channels, four dimensions": ("y = PRelu (x, s)", {"s": weights(1, 4, 1, 1)}, 17, nn.PReLU),
+    "PReLU of one": ("y = PRelu (x, s)", {"s": weights(1)}, 17, nn.PReLU),
+    "PReLU of one number": ("y = PRelu (x, s)", {"s": number(0.3)}, 17, nn.PReLU),
+    "PReLU of a vector": (f"{FLAT} y = PRelu (f, s)", {"s": weights(4)}, 17, nn.PReLU),
+    "alpha and beta": (
+        f"{FLAT} y = Gemm <alpha = 0.5, beta = 2.0> (f, w, b)", {"w": weights(4, 3), "b": weights(3)}, 17, nn.Linear),
+    "alpha, transposed": (f"{FLAT} y = Gemm <alpha = 0.5, transB = 1> (f, w)", {"w": weights(3, 4)}, 17, nn.Linear),
+    "Einsum of a matrix": (
+        'q = Transpose <perm = [0, 2, 3, 1]> (x) y = Einsum <equation = "nhwc,cd->nhwd"> (q, w)',
+        {"w": weights(4, 3)}, 17, nn.Linear),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_other_layers(name: str) -> None:
+    body, constants, opset, kind = NORMALISED[name]
+    module = imported(image_graph(body, constants, opset=opset), ((1, 4, 5, 7),) if "two axes" in name else SHAPES)
+    assert kind in [type(layer) for layer in module.children()]
+
+
+def test_group_norm() -> None:
+    """Inference knows nothing of its shape, hence not by text."""
+    model = image_graph("y = InstanceNormalization (x, s, o)", NORM, opset=21)
+    node = model.graph.node[0]
+    node.op_type = "GroupNormalization"
+    node.attribute.append(helper.make_attribute("num_groups", 2))
+    assert [type(layer) for layer in imported(model).children()] == [nn.GroupNorm]
+
+
+def test_a_slope_of_another_shape_is_spelled_out() -> None:
+    imported(image_graph("y = PRelu (x, s)", {"s": weights(4, 8, 12)}), ((2, 4, 8, 12),))
 
 
 def test_every_layer_is_read_and_written() -> None:

@@ -328,7 +328,7 @@ class TestKindsOfWeights:
         said: list[str] = []
         loaded = load_model(path, said.append)
         assert {tensor.data_type for tensor in loaded.graph.initializer} == {onnx.TensorProto.FLOAT}
-        assert said[0].startswith(f"{path}: holds {kind.name} weights, taken up to float32")
+        assert said[0].startswith(f"{path}: holds {kind.name} numbers, taken up to float32")
 
 
 class TestSave:

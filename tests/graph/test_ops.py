@@ -1,28 +1,14 @@
 """Every operator of the table against onnxruntime, at two batch sizes and two image sizes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 
-from compress.errors import UnsupportedOpError
-from compress.graph import to_torch
-from compress.graph.canonical import canonicalise
+from compress.graph.kept import KeptNode
 from compress.graph.ops import OPS
-from tests.graph.graphs import image_graph, imported, ints, literal, number, weights
+from tests.graph.graphs import image_graph, imported, ints, number, weights
+from tests.graph.operator_cases import MORE_CASES, Case
 
 FLOAT32 = 1
-
-
-@dataclass(frozen=True)
-class Case:
-    """One node, or a few, that compute y from x [N, 4, H, W]."""
-
-    body: str
-    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
-    opset: int = 17
-    outputs: tuple[str, ...] = ("y",)
 
 
 POSITIVE = "p = Exp (x)"
@@ -145,8 +131,10 @@ CASES = {
     # products of two computed values; with constants see test_layers.py
     "MatMul": Case("t = Transpose <perm = [0, 1, 3, 2]> (x) y = MatMul (x, t)"),
     "MatMul first constant": Case("f = Flatten <axis = 1> (x) g = Transpose <perm = [1, 0]> (f) y = MatMul (f, g)"),
+    **MORE_CASES,
 }
-LAYERS = {"Conv", "ConvTranspose", "BatchNormalization", "LayerNormalization", "Gemm", "MatMul", "LSTM", "GRU"}
+LAYERS = {"Conv", "ConvTranspose", "BatchNormalization", "LayerNormalization", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}
+LAYERS |= {"InstanceNormalization", "GroupNormalization", "PRelu"}
 RESIZE = {"Resize"}
 """These have tests of their own, below or in test_layers.py."""
 
@@ -158,7 +146,7 @@ def test_equals_onnxruntime(name: str) -> None:
 
 
 def test_every_operator_has_a_case() -> None:
-    assert {name.split()[0] for name in CASES} | LAYERS | RESIZE == set(OPS)
+    assert {name.split()[0] for name in CASES} - {"If"} | LAYERS | RESIZE == set(OPS)
 
 
 SAME_FOR_ANY_SCALE = [
@@ -208,67 +196,76 @@ def test_upsample_of_opset_9() -> None:
     imported(image_graph('y = Upsample <mode = "nearest"> (x, s)', {"s": np.array([1, 1, 2, 3], np.float32)}, opset=9))
 
 
-FOUR = {"s": np.array([1, 1, 2, 2], np.float32)}
-UNSUPPORTED = [
-    ("y = Resize (x, , s)", {"s": np.array([1, 1, 1.5, 2], np.float32)}, 17, "nearest with half_pixel, round_prefer"),
-    ('y = Resize <nearest_mode = "floor"> (x, , s)', FOUR, 17, "nearest with half_pixel, floor"),
-    ('y = Resize <mode = "cubic"> (x, , s)', FOUR, 17, "cubic with half_pixel"),
+COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+@pytest.mark.parametrize("mode", ["linear", "cubic", *(f"nearest {rounding}" for rounding in ROUNDINGS)])
+@pytest.mark.parametrize("factors", [(2.0, 3.0), (1.5, 0.5), (0.75, 2.5)])
+def test_resize_in_every_mode(coordinates: str, mode: str, factors: tuple[float, float]) -> None:
+    kind, _, rounding = mode.partition(" ")
+    attributes = f'mode = "{kind}", coordinate_transformation_mode = "{coordinates}"'
+    attributes += f', nearest_mode = "{rounding}"' if rounding else ""
+    constants = {"s": np.array([1, 1, *factors], np.float32)}
+    imported(image_graph(f"y = Resize <{attributes}> (x, , s)", constants))
+
+
+RESIZED = [
+    ("y = Resize (x, , , s)", {"s": ints(2, 4, 5, 5)}, 17),
+    ('y = Resize <mode = "cubic", cubic_coeff_a = -0.5, exclude_outside = 1> (x, , s)', {"s": [1, 1, 2, 1.5]}, 17),
+    ('y = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel_symmetric"> (x, , s)',
+     {"s": [1, 1, 1.3, 2]}, 19),
+    ('y = Resize <keep_aspect_ratio_policy = "not_larger", axes = [2, 3]> (x, , , s)', {"s": ints(9, 9)}, 18),
+    ('y = Resize <keep_aspect_ratio_policy = "not_smaller", axes = [3, 2]> (x, , , s)', {"s": ints(9, 15)}, 18),
+    ('p = Transpose <perm = [0, 2, 3, 1]> (x) y = Resize <coordinate_transformation_mode = "asymmetric"> (p, , s)',
+     {"s": [1, 2, 2, 1]}, 17),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "constants", "opset"), RESIZED)
+def test_resize_of_other_axes_and_sizes(body: str, constants: dict[str, object], opset: int) -> None:
+    arrays = {
+        name: np.asarray(value, None if isinstance(value, np.ndarray) else np.float32)
+        for name, value in constants.items()
+    }
+    imported(
+        image_graph(body, arrays, opset=opset), ((2, 4, 8, 12),) if "s = " in body else ((2, 4, 8, 12), (2, 4, 6, 7))
+    )
+
+
+def test_resize_by_computed_scales() -> None:
+    body = "s = Shape (x) t = Div (s, s) m = Mul (t, k) f = Cast <to = 1> (m) y = Resize (x, , f)"
+    imported(image_graph(body, {"k": ints(1, 1, 2, 3)}))
+
+
+KEPT = [
     (
-        'y = Resize <mode = "linear", coordinate_transformation_mode = "asymmetric"> (x, , s)',
-        FOUR,
-        17,
-        "linear with asymmetric",
-    ),
-    (
-        'y = Resize <mode = "linear"> (x, , s)',
-        {"s": np.array([1, 2, 2, 2], np.float32)},
-        17,
-        "scales [1.0, 2.0, 2.0, 2.0]",
-    ),
-    ('y = Resize <mode = "linear", antialias = 1> (x, , s)', FOUR, 18, "axes, antialias or keep_aspect_ratio_policy"),
-    (
-        'y = Resize <keep_aspect_ratio_policy = "not_larger", axes = [2, 3]> (x, , , s)',
-        {"s": ints(9, 9)},
+        'y = Resize <mode = "linear", antialias = 1> (x, , s)',
+        {"s": np.array([1, 1, 0.5, 0.5], np.float32)},
         18,
-        "axes, antialias or keep_aspect_ratio_policy",
+        "Resize",
     ),
-    ("y = Resize (x, , , s)", {"s": ints(1, 4, 5, 5)}, 17, "nearest with half_pixel"),
-    ("y = AveragePool <kernel_shape = [2, 2], pads = [0, 0, 1, 1]> (x)", {}, 17, "uneven padding left out"),
-    ("y = AveragePool <kernel_shape = [2, 2], dilations = [2, 2]> (x)", {}, 19, "dilations"),
-    ('y = MaxPool <kernel_shape = [2, 2], auto_pad = "SAME_UPPER"> (x)', {}, 17, "auto_pad SAME_UPPER"),
-    ("y, i = MaxPool <kernel_shape = [2, 2]> (x) z = Cast <to = 1> (i)", {}, 17, "its indices are used"),
-    ("y = MaxPool <kernel_shape = [2, 3], pads = [1, 2, 1, 2]> (x)", {}, 17, "padding of more than half the kernel"),
-    ("y = Flatten <axis = 2> (x)", {}, 17, "axis other than 1"),
-    ("y = Slice (x, s, e, a, t)", {"s": ints(9), "e": ints(0), "a": ints(3), "t": ints(-1)}, 17, "negative steps"),
-    ("y = Gather <axis = 1> (x, i)", {"i": ints(0, 2)}, 17, "other than one constant index"),
-    ("y = Gather <axis = 1> (x, i)", {"i": np.array([[0]])}, 17, "other than one constant index"),
-    ("h = Cast <to = 10> (x) y = Cast <to = 1> (h)", {}, 17, "to float16"),
-    ('y = Pad <mode = "reflect"> (x, p)', {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)}, 17, "mode other than constant"),
-    ("y = Pad (x, p, , a)", {"p": ints(1, 1), "a": ints(3)}, 18, "mode other than constant over all axes"),
-    ("y = ReduceMean <noop_with_empty_axes = 1> (x)", {}, 18, "noop_with_empty_axes"),
-    ("s = Shape <start = 0, end = 1> (x) y = ReduceMean (x, s)", {}, 18, "axes is computed at run time"),
-    ("s = Shape (x) f = Cast <to = 1> (s) y = Resize (x, , f)", {}, 17, "scales computed at run time"),
+    ("y = AveragePool <kernel_shape = [2, 2], dilations = [2, 2]> (x)", {}, 19, "AveragePool"),
+    ("y = MaxPool <kernel_shape = [3, 3], pads = [2, 2, 2, 2]> (x)", {}, 17, "MaxPool"),
+    ("h = Cast <to = 10> (x) y = Cast <to = 1> (h)", {}, 17, "Cast"),
     (
-        "v = ReduceMean <keepdims = 0> (x) y = Pad (x, p, v)",
-        {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)},
-        17,
-        "a fill that is not one constant number",
+        "s = Shape <start = 0, end = 1> (x) o = Div (s, s) r = ReduceMean (x, o) y = Reshape (r, n)",
+        {"n": ints(-1, 4)},
+        18,
+        "ReduceMean",
     ),
-    (
-        "r = ReduceMean <axes = [2], keepdims = 0> (x) y = MaxPool <kernel_shape = [2]> (r)",
-        {},
-        17,
-        "1-dimensional kernel",
-    ),
+    ("r = ReduceMean <axes = [2], keepdims = 0> (x) y = MaxPool <kernel_shape = [2]> (r)", {}, 17, "MaxPool"),
+    ("y = Det (x)", {}, 17, "Det"),
+    ("y = Hardmax <axis = 1> (x)", {}, 17, "Hardmax"),
 ]
 
 
-@pytest.mark.parametrize(("body", "constants", "opset", "message"), UNSUPPORTED)
-def test_unsupported_form_is_named(body: str, constants: dict[str, np.ndarray], opset: int, message: str) -> None:
-    outputs = ("y", "z") if "z =" in body else ("y",)
-    template = canonicalise(image_graph(body, constants, opset=opset, outputs=outputs))
-    with pytest.raises(UnsupportedOpError, match=literal(message)):
-        to_torch(template)
+@pytest.mark.parametrize(("body", "constants", "opset", "kept"), KEPT)
+def test_what_has_no_trainable_form_is_kept(body: str, constants: dict[str, np.ndarray], opset: int, kept: str) -> None:
+    shapes = ((1, 4, 6, 6), (3, 4, 8, 8))
+    module = imported(image_graph(body, constants, opset=opset), shapes)
+    assert {layer.node.op_type for layer in module.modules() if isinstance(layer, KeptNode)} == {kept}
 
 
 @pytest.mark.parametrize("kernel", [2, 3])

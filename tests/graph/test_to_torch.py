@@ -177,36 +177,59 @@ class TestTraining:
 class TestUnsupported:
     def test_every_operator_and_node_is_named_at_once(self) -> None:
         """Two operators that are not in the table, one of them twice, and a form of one that is."""
-        body = """a = Einsum <equation = "nchw->nchw"> (x) b = Relu (a) d = Det (b) e = Det (x)
-            f = Flatten <axis = 2> (b) s = Sum (d, e) y = Neg (f)"""
-        model = image_graph(body, outputs=("y", "s"))
+        body = """b = Relu (x) d = DeformConv (b, w, o) e = DeformConv (x, w, o)
+            f = GroupNormalization <num_groups = 2> (b, g, g) s = Sum (d, e) y = Reshape (f, n)
+            r = RandomNormalLike (b)"""
+        constants = {
+            "w": weights(4, 4, 1, 1), "o": weights(1, 2, 8, 12), "g": weights(2), "n": np.array([0, 4, 8, 12]),
+        }  # fmt: skip
+        model = image_graph(body, constants, outputs=("y", "s", "r"), opset=19)
         with pytest.raises(UnsupportedOpError) as caught:
             to_torch(canonicalise(model))
         problems = re.search(r"cannot import (\d+) node\(s\): (.*)\. Supported operators: (.*)\.$", str(caught.value))
         assert problems is not None
-        assert problems[1] == "5"
-        assert problems[2] == "Einsum (a), Det (d), Det (e), Flatten (f: axis other than 1), Sum (s)"
+        assert problems[1] == "4"
+        untrained = "that cannot be trained)"
+        assert problems[2] == ", ".join(
+            (
+                f"DeformConv (d: weights ('w.d.1') {untrained}",
+                f"DeformConv (e: weights ('w') {untrained}",
+                f"GroupNormalization (f: one scale for each group, as before opset 21, weights ('g.f.1') {untrained}",
+                "RandomNormalLike (r: not a function of tensors)",
+            )
+        )
+        assert caught.value.nodes[3] == "node 'r' (RandomNormalLike): not a function of tensors"
         assert problems[3].split(", ") == sorted(OPS)
 
     def test_node_with_several_outputs_hides_no_other(self) -> None:
         body = """q = ReduceMean <axes = [2], keepdims = 0> (x) t = Transpose <perm = [2, 0, 1]> (q)
-            a, h, c = LSTM <hidden_size = 3, direction = "reverse"> (t, w, r) v, i = TopK (c, k) z = Cast <to = 10> (a)
-            y = Neg (v) u = Cast <to = 1> (z) p = Cast <to = 1> (i)"""
-        constants = {"w": weights(1, 12, 4), "r": weights(1, 12, 3), "k": np.array([1])}
-        model = image_graph(body, constants, outputs=("y", "u", "h", "p"))
-        with pytest.raises(UnsupportedOpError, match=r"^cannot import 3 node\(s\): LSTM .*TopK .*Cast"):
+            a, h, c = LSTM <hidden_size = 3, clip = 1.0> (t, w, r) v = RandomNormalLike (c)
+            b = Bernoulli (a) y = Neg (v) u = Neg (b)"""
+        constants = {
+            "w": weights(1, 12, 4),
+            "r": weights(1, 12, 3),
+        }
+        model = image_graph(body, constants, outputs=("y", "u", "h"))
+        with pytest.raises(
+            UnsupportedOpError, match=r"^cannot import 3 node\(s\): LSTM .*RandomNormalLike .*Bernoulli"
+        ):
             to_torch(canonicalise(model))
 
     def test_operator_of_another_domain_is_named_with_it(self) -> None:
         model = image_graph("y = com.microsoft.Gelu (x)")
-        with pytest.raises(UnsupportedOpError, match=literal("cannot import 1 node(s): com.microsoft.Gelu (y).")):
+        with pytest.raises(
+            UnsupportedOpError,
+            match=literal("cannot import 1 node(s): com.microsoft.Gelu (y: an operator of another domain)."),
+        ):
             to_torch(model)
 
     def test_subgraphs_are_named(self) -> None:
         text = """c = Cast <to = 9> (m) y = If (c) <then_branch = t () => (float[N, 4, H, W] o) { o = Relu (x) },
             else_branch = e () => (float[N, 4, H, W] p) { p = Neg (x) }>"""
         model = image_graph(f"m = ReduceMean <keepdims = 0> (x) {text}")
-        with pytest.raises(UnsupportedOpError, match=literal("If (y)")):
+        with pytest.raises(
+            UnsupportedOpError, match=literal("If (y: a graph of its own, which depends on what is computed")
+        ):
             to_torch(canonicalise(model))
 
     def test_value_used_before_it_is_computed(self) -> None:

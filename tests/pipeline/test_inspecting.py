@@ -58,7 +58,9 @@ def test_every_node_that_cannot_be_imported_has_its_line(tmp_path: Path) -> None
         image_graph(f"v = Conv (x, w) m = ReduceMean <keepdims = 0> (v) {text}", {"w": weights(4, 4, 1, 1)}), tmp_path
     )
     found = inspect_model(file)
-    assert found.obstacles == ("node 'y' (If): this operator cannot be imported",)
+    assert found.obstacles == (
+        "node 'y' (If): a graph of its own, which depends on what is computed: export the model without it",
+    )
     assert found.ops["Relu"] == 1
     assert found.cost is not None
     assert found.cost.macs == 4 * 4 * 48 * 192
@@ -74,7 +76,7 @@ def test_an_operator_that_nobody_knows(tmp_path: Path) -> None:
     assert (found.cost, found.ops) == (None, {"my.own.Magic": 1})
     assert "my.own" in found.cost_problem
     assert "KB; MACs not known: onnxruntime cannot load it" in shown(file)
-    assert found.obstacles == ("node 'y' (my.own.Magic): this operator cannot be imported",)
+    assert found.obstacles == ("node 'y' (my.own.Magic): an operator of another domain",)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_half_precision_is_taken_up_and_said(tmp_path: Path) -> None:
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT16, ("N", 4, 8, 8)))
     file = saved(model, tmp_path)
     assert inspect_model(file).obstacles == ()
-    assert "holds float16 weights, taken up to float32" in shown(file)
+    assert "holds float16 numbers, taken up to float32" in shown(file)
 
 
 def test_one_image_at_a_time_is_said(tmp_path: Path) -> None:
@@ -129,6 +131,15 @@ def test_channels_last(tmp_path: Path) -> None:
     assert found.cost is not None
     assert found.cost.macs == 18 * 20 * (8 * 27 + 16)
     assert [group.channels for group in found.groups if not group.protected] == [8]
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_node_without_a_trainable_form_is_said(needed: bool, tmp_path: Path) -> None:
+    body = "c = Conv (x, w) y = Hardmax <axis = 1> (c)" if needed else "h = Hardmax <axis = 1> (x) y = Conv (h, w)"
+    text = shown(saved(image_graph(body, {"w": weights(4, 4, 1, 1)}, given="float[N, 4, 8, 8] x"), tmp_path))
+    assert "(Hardmax): has no trainable form, and is computed by ONNX's reference implementation, slowly;" in text
+    assert ("training is refused" in text) == needed
+    assert "importable: yes" in text
 
 
 def test_nan_is_an_obstacle_and_no_error(tmp_path: Path) -> None:
