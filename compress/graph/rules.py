@@ -89,8 +89,8 @@ def matmul_add_to_gemm(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def zero_state(graph: ir.Graph, node: ir.Node) -> bool:
-    """An LSTM or GRU whose initial states are built as zeros of the right size -> the same without them."""
-    if node.op_type not in ("LSTM", "GRU"):
+    """A recurrent layer whose initial states are built as zeros of the right size -> the same without them."""
+    if node.op_type not in ("LSTM", "GRU", "RNN"):
         return False
     zero = [index for index, value in enumerate(node.inputs) if index in (5, 6) and _is_zero(value)]
     for index in zero:

@@ -26,6 +26,7 @@ from compress.prune.exactness import exact_groups
 from compress.prune.recurrent import find_units
 
 _WEIGHTED = (_ConvNd, nn.Linear)
+NO_GRADIENT = "reaches the output through operators without a gradient, as ArgMax, where channels cannot be followed"
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class _Traced:
                         raise
                     self._broken = _number_channels(self._graph)  # the last step, which fails as a whole
             self.output_layers = self._layers_before_output()
+            self.unfollowed = self._without_gradient()
         except Exception as error:  # on networks that it does not know it fails in any way
             self._graph.module2node = {}
             layers = (layer for layer in self.module.modules() if isinstance(layer, _WEIGHTED))
@@ -176,6 +178,12 @@ class _Traced:
     def is_output_channel_fn(self, handler: Any) -> bool:
         """Whether a pruning function of torch-pruning takes output channels."""
         return bool(self._graph.is_out_channel_pruning_fn(handler))
+
+    def _without_gradient(self) -> dict[str, str]:
+        """Layers that torch-pruning cannot see, as no gradient leads to them from an output."""
+        layers = (layer for layer in self.module.modules() if isinstance(layer, _WEIGHTED))
+        unseen = (self._names[id(layer)] for layer in layers if layer not in self._graph.module2node)
+        return {name: NO_GRADIENT for name in unseen if name in self._order}
 
     def _layers_before_output(self) -> set[str]:
         """The weighted layers that reach the output through no other one.

@@ -58,7 +58,7 @@ def test_forms_follow_the_layers() -> None:
 def test_bits_of_each_form() -> None:
     assert bits_of("float", 7) == {}
     assert bits_of("weights", 7) == {"LSTM": 8, "GRU": 8, "RNN": 8}  # computed in float: nothing can saturate
-    assert bits_of("dynamic", 7) == {"LSTM": 7, "GRU": 8}
+    assert bits_of("dynamic", 7) == {"LSTM": 7, "GRU": 8, "RNN": 8}
 
 
 # --- it computes what was trained -------------------------------------------------------------------------------
