@@ -7,7 +7,7 @@ lies, so that removing them needs no graph: the weights named by the members are
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,8 +82,10 @@ def silence_channels(
         for (layer, side, _), indices in _by_layer(groups, removed).items():
             target = dict(silent.named_modules()).get(layer)
             if side == "in":
-                for tensor, dim in _tensors(silent.get_submodule(layer), side):
-                    tensor.index_fill_(dim, torch.tensor(indices, device=tensor.device), 0.0)
+                for name, dim in _tensor_axes(silent.get_submodule(layer), side).items():
+                    tensor = getattr(silent.get_submodule(layer), name)
+                    places = _places(silent.get_submodule(layer), name, dim, indices)
+                    tensor.index_fill_(dim, torch.tensor(places, device=tensor.device), 0.0)
             elif isinstance(target, nn.RNNBase):  # its units read each other
                 silence_units(target, indices)
     return silent
@@ -101,7 +103,7 @@ def shrink_layer(module: nn.Module, layer: str, side: str, removed: Sequence[int
         shrink_units(target, removed)
         return
     for name, axis in _tensor_axes(target, side).items():
-        _set_tensor(target, name, _without(getattr(target, name), axis, removed))
+        _set_tensor(target, name, _without(getattr(target, name), axis, _places(target, name, axis, removed)))
     for name in _size_attributes(target, side):
         setattr(target, name, getattr(target, name) - len(removed))
 
@@ -123,6 +125,25 @@ def channel_blocks(group: ChannelGroup) -> list[range]:
 def is_depthwise(layer: nn.Module) -> bool:
     """Whether a convolution treats each channel by itself, so that its outputs are its inputs' channels."""
     return isinstance(layer, _ConvNd) and 1 < layer.groups == layer.in_channels == layer.out_channels
+
+
+def is_grouped(layer: nn.Module | None) -> bool:
+    """Whether a convolution works in groups of several channels each."""
+    return isinstance(layer, _ConvNd) and layer.groups > 1 and not is_depthwise(layer)
+
+
+def group_width(layer: _ConvNd, side: str) -> int:
+    """Channels of one of a convolution's groups, on that side."""
+    return (layer.in_channels if side == "in" else layer.out_channels) // layer.groups
+
+
+def is_even(layer: _ConvNd, member: Member) -> bool:
+    """Whether each channel of a group is the same places in all of a convolution's groups, so that these stay alike."""
+    width = group_width(layer, member.side)
+    return width > 1 and all(
+        {index % width + width * place for index in indices for place in range(layer.groups)} == set(indices)
+        for indices in member.indices
+    )
 
 
 def unsupported_reason(layer: nn.Module, side: str) -> str:
@@ -202,9 +223,13 @@ def _size_attributes(layer: nn.Module, side: str) -> tuple[str, ...]:
     return ("num_parameters",) if isinstance(layer, nn.PReLU) and layer.num_parameters > 1 else ()
 
 
-def _tensors(layer: nn.Module, side: str) -> Iterator[tuple[Tensor, int]]:
-    for name, axis in _tensor_axes(layer, side).items():
-        yield getattr(layer, name), axis
+def _places(layer: nn.Module, name: str, dim: int, indices: Sequence[int]) -> list[int]:
+    """Where channels lie along a tensor's dimension; a convolution in groups has one of them in its weight's second."""
+    if name == "weight" and dim == 1 and is_grouped(layer):
+        assert isinstance(layer, _ConvNd)
+        width = group_width(layer, "out" if layer.transposed else "in")
+        return sorted({index % width for index in indices})
+    return list(indices)
 
 
 def _without(tensor: Tensor, dim: int, removed: Sequence[int]) -> Tensor:

@@ -10,8 +10,8 @@ import copy
 import difflib
 import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 import torch_pruning
@@ -21,7 +21,15 @@ from torch_pruning.dependency import index_mapping
 
 from compress.errors import PlanError, reason
 from compress.graph import check_runs, run_quietly
-from compress.prune.channels import ChannelGroup, Member, is_depthwise, unsupported_reason
+from compress.prune.channels import (
+    ChannelGroup,
+    Member,
+    group_width,
+    is_depthwise,
+    is_even,
+    is_grouped,
+    unsupported_reason,
+)
 from compress.prune.exactness import exact_groups
 from compress.prune.recurrent import find_units
 
@@ -156,7 +164,7 @@ class _Traced:
                 for node in (node for item in found for node in (item.dep.source, item.dep.target)):
                     if id(node) in self._broken:
                         raise self._broken[id(node)]
-                group = _as_group(_members_of(found, self), self)
+                group = _alike_in_groups(_as_group(_members_of(found, self), self), self)
             except Exception as error:  # e.g. ZeroDivisionError where channels are shuffled
                 self.unfollowed[self._names[id(layer)]] = _cannot_follow(error)
                 continue
@@ -336,6 +344,39 @@ def _as_group(members: list[Member], traced: _Traced) -> ChannelGroup:
     return ChannelGroup(root.layer, count, layers, tuple(ranked))
 
 
+def _alike_in_groups(group: ChannelGroup, traced: _Traced) -> ChannelGroup:
+    """The same channels put together so that convolutions in groups lose the same places in each of theirs.
+
+    As it was where that cannot be: a layer's groups hold a channel each, or places are mixed on the way.
+    """
+    grouped = [
+        (member, cast(_ConvNd, traced.original(member.layer)))
+        for member in group.members
+        if is_grouped(traced.original(member.layer))
+    ]
+    if not grouped:
+        return group
+    sets: dict[int, set[int]] = {channel: {channel} for channel in range(group.channels)}
+    for member, layer in grouped:
+        width = group_width(layer, member.side)
+        first: dict[int, int] = {}
+        for channel, indices in enumerate(member.indices):
+            for index in indices:
+                joined = sets[first.setdefault(index % width, channel)] | sets[channel]
+                sets.update(dict.fromkeys(joined, joined))
+    classes = sorted({min(joined): sorted(joined) for joined in sets.values()}.values())
+    members = tuple(
+        replace(
+            member, indices=tuple(tuple(sorted(i for c in joined for i in member.indices[c])) for joined in classes)
+        )
+        for member in group.members
+    )
+    merged = replace(group, channels=len(classes), members=members)
+    layers = [(traced.original(member.layer), member) for member in members]
+    even = all(is_even(cast(_ConvNd, layer), member) for layer, member in layers if is_grouped(layer))
+    return merged if even and merged.channels > 1 else group
+
+
 def _is_root(member: Member, count: int, traced: _Traced) -> bool:
     layer = traced.original(member.layer)
     covered = sorted(index for indices in member.indices for index in indices)
@@ -358,6 +399,8 @@ def _reason_to_protect(group: ChannelGroup, traced: _Traced, protect: Collection
         return "has a single channel"
     for member in group.members:
         layer = traced.original(member.layer)
+        if is_grouped(layer) and is_even(cast(_ConvNd, layer), member):
+            continue
         why = unsupported_reason(layer, member.side) if layer is not None else ""
         if why:
             return f"{member.layer} {why}"

@@ -75,6 +75,14 @@ NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Coupled]]] = {
         },
     ),
     "recurrent": (nets.Recurrent, {"conv": Coupled(7, {"conv"}, {"rnn": same})}),
+    "grouped": (
+        nets.Grouped,
+        {
+            "conv1": Coupled(4, {"conv1"}, {"grouped": lambda channel: [channel, 4 + channel]}),
+            "grouped": Coupled(4, {"grouped"}, {"conv2": lambda channel: [channel, 4 + channel]}),
+            "conv2": Coupled(6, {"conv2"}, {"head": same}),
+        },
+    ),
     "constants": (nets.WithConstants, {"conv": Coupled(6, {"conv", "prelu"}, {"head": same})}),
 }
 
@@ -253,11 +261,31 @@ def test_protecting_an_unknown_layer_names_the_nearest() -> None:
         find_groups(nets.Residual(), SHAPE, protect=["blok1"])
 
 
-def test_convolutions_in_groups_stay_with_the_reason() -> None:
-    survey = survey_channels(nets.initialise(nets.Grouped()), SHAPE)
-    assert [group.name for group in survey.groups] == ["conv2"]
-    assert "grouped is a convolution in 2 groups" in survey.protected["conv1"]
-    assert "grouped is a convolution in 2 groups" in survey.protected["grouped"]
+def test_the_groups_of_a_convolution_stay_equal() -> None:
+    module = nets.initialise(nets.Grouped())
+    pruned = remove_channels(module, find_groups(module, SHAPE), {"conv1": [1], "grouped": [0, 3]})
+    layer = pruned.get_submodule("grouped")
+    assert (layer.in_channels, layer.out_channels, layer.groups) == (6, 4, 2)
+    assert layer.weight.shape == (4, 3, 3, 3)
+
+
+def test_groups_of_a_channel_each_stay_with_the_reason() -> None:
+    """Two filters for each channel: a channel could only go with its whole group."""
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 2, 1)
+    survey = survey_channels(nets.initialise(nn.Sequential(*layers)), SHAPE)
+    assert [group.name for group in survey.groups] == ["2"]
+    assert "2 is a convolution in 4 groups" in survey.protected["0"]
+
+
+def test_channels_that_lead_to_nothing_but_numbers_are_protected() -> None:
+    class Numbered(nets.Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).argmax(1)
+
+    survey = survey_channels(nets.initialise(Numbered()), SHAPE)
+    assert survey.groups == []
+    assert set(survey.protected) == {"conv1", "conv2", "fc"}
+    assert "operators without a gradient" in survey.protected["conv1"]
 
 
 def test_channels_that_cannot_be_followed_are_protected_not_pruned_wrongly() -> None:
