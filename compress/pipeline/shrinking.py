@@ -327,6 +327,7 @@ def _steps(family: Family, epochs: int, wishes: Wishes, shape: Shape) -> list[di
     return [
         {"sensitivity": scan},
         {"prune": {"target": target, "align": 8, **family.prune}},
+        {"reconstruct": {}},
         {"finetune": finetune},
         {"quantize": quantize},
     ]
@@ -370,7 +371,7 @@ def _check_same(file: Path, recipe: Recipe) -> None:
         )
 
 
-STAGES = ("label", "scan", "prune", "fine-tune", "quantise", "report")
+STAGES = ("label", "scan", "prune", "reconstruct", "fine-tune", "quantise", "report")
 
 
 def stage_now(folder: Path) -> int:
@@ -379,6 +380,7 @@ def stage_now(folder: Path) -> int:
         ("labels/labels.json",),
         ("pruned.json", "pruned.code.json"),  # the next stage was begun
         ("pruned.json",),
+        ("reconstructed.json",),
         ("finetuned.json",),
         ("int8.json",),
     )

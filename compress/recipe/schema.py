@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from compress.recipe.reconstruct_step import ReconstructStep
 from compress.recipe.replace_step import ReplaceStep
 from compress.recipe.values import (
     ByName,
@@ -214,12 +215,22 @@ AnyStep = Annotated[
     | Annotated[SensitivityStep, BeforeValidator(_step_settings), Tag("sensitivity")]
     | Annotated[ReplaceStep, BeforeValidator(_step_settings), Tag("replace")]
     | Annotated[PruneStep, BeforeValidator(_step_settings), Tag("prune")]
+    | Annotated[ReconstructStep, BeforeValidator(_step_settings), Tag("reconstruct")]
     | Annotated[FinetuneStep, BeforeValidator(_step_settings), Tag("finetune")]
     | Annotated[QuantizeStep, BeforeValidator(_step_settings), Tag("quantize")],
     Discriminator(_step_name),
 ]
 STEPS: dict[str, type[Step]] = {
-    kind.name: kind for kind in (TeacherStep, SensitivityStep, ReplaceStep, PruneStep, FinetuneStep, QuantizeStep)
+    kind.name: kind
+    for kind in (
+        TeacherStep,
+        SensitivityStep,
+        ReplaceStep,
+        PruneStep,
+        ReconstructStep,
+        FinetuneStep,
+        QuantizeStep,
+    )
 }
 """The steps by name, in the order they must come in."""
 
@@ -448,8 +459,8 @@ class Recipe(_Settings):
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
         _rule(lambda v: len(v) > 0, "Must hold at least one step. Use e.g. [{quantize: {epochs: 0}}]."),
     ] = Field(
-        description="what to do, in order: `teacher`, `sensitivity`, `replace`, `prune`, `finetune`, `quantize`, each "
-        "at most once"
+        description="what to do, in order: `teacher`, `sensitivity`, `replace`, `prune`, `reconstruct`, "
+        "`finetune`, `quantize`, each at most once"
     )
     compare: CompareSettings = Field(default_factory=CompareSettings, description="further figures; keys below")
     gates: GateSettings = Field(default_factory=GateSettings, description="requirements; keys below")

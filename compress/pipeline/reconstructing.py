@@ -1,0 +1,132 @@
+"""The stage that solves a pruned network's weights anew, without labels (see `compress.prune.reconstruct`)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx
+import torch
+from torch import fx
+
+from compress.artifacts import PruningPlan, fingerprint, lock
+from compress.errors import DataError
+from compress.graph import save_model, to_onnx, to_torch
+from compress.pipeline.inputs import default_threads, score_model
+from compress.pipeline.stages import Progress, as_graph_module, check_fits, model_identity
+from compress.prune.channels import kept_outputs
+from compress.prune.groups import find_groups
+from compress.prune.reconstruct import bytes_per_pixel, reconstruct
+from compress.recipe import ReconstructStep
+from compress.tasks.base import Task
+
+BATCH = 32
+"""Images that run together."""
+MEMORY = 2 << 30
+"""Bytes that the activations of both networks may take: of large images fewer are used."""
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What reconstruction brought."""
+
+    notes: tuple[str, ...]
+
+
+def run_reconstruct(
+    original: onnx.ModelProto,
+    pruned: onnx.ModelProto,
+    plan: PruningPlan,
+    task: Task,
+    out_file: Path,
+    step: ReconstructStep,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> Reconstructed:
+    """Solve the pruned network's weights so that its layers compute what the original's did, and write the result.
+
+    Images are drawn from the training data; no label is looked at. Where the result does not score better on the
+    validation data than the pruned network did, that one is written as it is, and a note says so.
+
+    Args:
+        original: what was pruned, in canonical form.
+        pruned: what the plan made of it.
+        plan: which channels went.
+        task: images and metric.
+        out_file: the .onnx file to write.
+        step: how many images, rows and how firm a ridge.
+        seed: of what is drawn.
+        threads: default every core.
+        on_progress: called as (layers done, in all, message).
+
+    Raises:
+        DataError: there are no images to train on, or the model does not fit the task.
+        ModelError: the two models differ in more than the plan's channels.
+        OutputError: another process is writing the file.
+    """
+    check_fits(original, task)
+    if task.train_steps(1) == 0:
+        raise DataError("no training images. Name label lists with --train (data.train in a recipe).")
+    torch.set_num_threads(threads or default_threads())
+    with lock(out_file):
+        before, after = to_torch(original), to_torch(pruned)
+        groups = find_groups(before, _shape(plan, task))
+        kept = kept_outputs(before, groups, {name: group.removed for name, group in plan.groups.items()})
+        images = list(_fitting(before, task, step.images))
+        solved = reconstruct(
+            before,
+            after,
+            kept,
+            images,
+            positions=step.positions,
+            ridge=step.ridge,
+            seed=seed,
+            on_progress=on_progress,
+        )
+        made = to_onnx(as_graph_module(after), pruned)
+        scores = [score_model(model, task, threads) for model in (pruned, made)]
+        better = scores[1].metric > scores[0].metric
+        save_model(made if better else pruned, out_file)
+    errors = [median(values) for values in zip(*((one.before, one.after) for one in solved), strict=True)]
+    what = f"{task.metric_name} {scores[0].metric:.4f} -> {scores[1].metric:.4f} on the validation data"
+    if not better:
+        return Reconstructed((f"reconstruction did not help ({what}) and was left out",))
+    count = sum(len(batch) for batch in images)
+    return Reconstructed(
+        (
+            f"reconstructed {len({one.name for one in solved})} layers on {count} images without labels: {what}; "
+            f"a layer's median squared error {errors[0]:.3g} -> {errors[1]:.3g} of its output's square",
+        )
+    )
+
+
+def reconstruct_identity(
+    original: onnx.ModelProto, pruned: onnx.ModelProto, task: Task, step: ReconstructStep, seed: int
+) -> str:
+    """Fingerprint of everything that the stage's file depends on."""
+    return fingerprint(model_identity(original), model_identity(pruned), task.fingerprint(), step.model_dump(), seed)
+
+
+def _shape(plan: PruningPlan, task: Task) -> tuple[int, int, int]:
+    if len(plan.input_shape) != 3:
+        return task.input_shape
+    channels, height, width = plan.input_shape
+    return channels, height, width
+
+
+def _fitting(module: fx.GraphModule, task: Task, count: int) -> Iterator[np.ndarray]:
+    """Batches of at most `count` training images, as many as `MEMORY` holds the activations of, at least one."""
+    per_pixel = 0.0
+    used = 0.0
+    for batch in task.calibration_batches(count, BATCH):
+        per_pixel = per_pixel or bytes_per_pixel(module, torch.from_numpy(batch[:1].copy()))
+        needed = per_pixel * batch.shape[-1] * batch.shape[-2]
+        room = int((MEMORY - used) / needed)
+        if used and room < 1:
+            return
+        part = batch[: max(1, room)]
+        used += needed * len(part)
+        yield part
