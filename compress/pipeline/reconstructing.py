@@ -14,9 +14,7 @@ from compress.artifacts import PruningPlan, fingerprint, lock
 from compress.errors import DataError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.inputs import default_threads, score_model
-from compress.pipeline.stages import Progress, as_graph_module, check_fits, model_identity
-from compress.prune.channels import kept_outputs
-from compress.prune.groups import find_groups
+from compress.pipeline.stages import Progress, as_graph_module, check_fits, kept_channels, model_identity
 from compress.prune.reconstruct import bytes_per_pixel, reconstruct
 from compress.recipe import ReconstructStep
 from compress.tasks.base import Task
@@ -73,8 +71,7 @@ def run_reconstruct(
     torch.set_num_threads(threads or default_threads())
     with lock(out_file):
         before, after = to_torch(original), to_torch(pruned)
-        groups = find_groups(before, _shape(plan, task))
-        kept = kept_outputs(before, groups, {name: group.removed for name, group in plan.groups.items()})
+        kept = kept_channels(original, plan, task.input_shape)
         images = list(_fitting(before, task, step.images))
         solved = reconstruct(
             before,
@@ -108,13 +105,6 @@ def reconstruct_identity(
 ) -> str:
     """Fingerprint of everything that the stage's file depends on."""
     return fingerprint(model_identity(original), model_identity(pruned), task.fingerprint(), step.model_dump(), seed)
-
-
-def _shape(plan: PruningPlan, task: Task) -> tuple[int, int, int]:
-    if len(plan.input_shape) != 3:
-        return task.input_shape
-    channels, height, width = plan.input_shape
-    return channels, height, width
 
 
 def _fitting(module: fx.GraphModule, task: Task, count: int) -> Iterator[np.ndarray]:

@@ -84,7 +84,7 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
             model = _reconstruct(run, whole, model, plan, solve)
             files["reconstructed"] = recipe.out / "reconstructed.onnx"
     if (finetune := recipe.find_step(FinetuneStep)) is not None:
-        model = _finetune(run, "finetuned", model, finetune)
+        model = _finetune(run, "finetuned", model, finetune, plan)
         files["finetuned"] = recipe.out / "finetuned.onnx"
     if (quantize := recipe.find_step(QuantizeStep)) is not None:
         _quantize(run, model, quantize)
@@ -181,10 +181,13 @@ def timed_kernels(recipe: Recipe) -> Kernels:
     return "int8" if quantize.optimize == "size" else "mixed"
 
 
-def _finetune(run: Run, stage: str, model: onnx.ModelProto, step: FinetuneStep) -> onnx.ModelProto:
+def _finetune(
+    run: Run, stage: str, model: onnx.ModelProto, step: FinetuneStep, plan: PruningPlan | None = None
+) -> onnx.ModelProto:
     recipe, teacher = run.recipe, run.teacher
 
     def compute(file: Path) -> None:
+        kept = stages.kept_channels(run.original, plan, run.task.input_shape) if plan and step.features else None
         training.run_finetune(
             model,
             teacher,
@@ -193,6 +196,7 @@ def _finetune(run: Run, stage: str, model: onnx.ModelProto, step: FinetuneStep) 
             step,
             seed=recipe.seed,
             threads=run.threads,
+            kept=kept,
             checkpoint=recipe.out / f"{stage}{CHECKPOINT}",
             on_progress=run.on_progress,
         )

@@ -22,6 +22,7 @@ from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
+from compress.prune.channels import kept_outputs
 from compress.prune.groups import find_groups
 from compress.prune.plan import plan_latency, plan_macs, plan_metric_drop, plan_ratio
 from compress.prune.ranking import Network
@@ -252,6 +253,32 @@ def _make_plan(
     if sensitivity is None:
         raise PlanError("prune.target.metric_drop: needs a sensitivity scan. Run `compress sensitivity` first.")
     return plan_metric_drop(network, sensitivity, value)
+
+
+def kept_channels(
+    model: onnx.ModelProto, plan: PruningPlan, input_shape: tuple[int, int, int]
+) -> dict[str, list[int]]:
+    """Layer -> its output channels that a plan leaves, of layers that lose some.
+
+    Args:
+        model: what the plan is for.
+        plan: which channels go.
+        input_shape: (C, H, W), where the plan does not say.
+
+    Raises:
+        PlanError: it names channel groups that the model lacks.
+    """
+    module = to_torch(model)
+    groups = find_groups(module, plan_shape(plan) or input_shape)
+    return kept_outputs(module, groups, {name: group.removed for name, group in plan.groups.items()})
+
+
+def plan_shape(plan: PruningPlan) -> tuple[int, int, int] | None:
+    """(C, H, W) that a plan's multiply-adds refer to; None in plans of earlier versions."""
+    if len(plan.input_shape) != 3:
+        return None
+    channels, height, width = plan.input_shape
+    return channels, height, width
 
 
 def model_identity(model: onnx.ModelProto) -> str:

@@ -144,6 +144,9 @@ class FinetuneStep(_TrainStep):
     epochs: Positive = Field(10, description="passes over the training data")
     lr: PositiveFloat = Field(1e-3, description="highest learning rate")
     freeze_bn: Flag = Field(False, description="keep BatchNorm's running statistics as they are")
+    features: NotNegativeFloat = Field(
+        0.0, description="weight of the loss that keeps the layers inside near the teacher's; 0 for none"
+    )
 
 
 class TeacherStep(_TrainStep):
