@@ -95,9 +95,10 @@ class PruneStep(Step):
     criterion: Criterion | None = Field(
         None, description="as for `sensitivity`; default that of the recipe's `sensitivity`, else `fpgm`"
     )
-    allocation: Literal["price", "threshold"] = Field(
+    allocation: Literal["price", "threshold", "product"] = Field(
         "price",
-        description="with `macs` or `latency` and a scan: `price` spends the least metric for what is saved; "
+        description="with `macs` or `latency` and a scan: `price` spends the least metric for what is saved, drops of "
+        "groups added; `product` the same, shares of the metric that groups leave multiplied, for large drops; "
         "`threshold` lets every group drop as much, as PaddleSlim does",
     )
     precision: Literal["float32", "int8", "mixed"] | None = Field(

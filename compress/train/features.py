@@ -18,6 +18,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from compress.errors import TrainingError
 
+SAME = 1e-4
+"""A layer's variance over its mean square, at or below which it says the same of every image and place."""
+
 
 class FeatureLoss:
     """Mean relative squared distance of a student's features from its teacher's."""
@@ -82,13 +85,14 @@ class Watched:
 
     def loss(self, images: Tensor) -> Tensor:
         """`weight` times the mean over layers of |student - teacher|^2 / |teacher - its mean|^2, on the images of the
-        pass."""
+        pass. A layer that says the same of everything is left out: it has nothing to teach, and no scale."""
         wanted = self._features.wanted(images)
-        terms = [
-            (self._seen[name] - target).square().mean() / target.var().clamp_min(1e-12)
-            for name, target in wanted.items()
-        ]
-        return self._features.weight * torch.stack(terms).mean()
+        total, count = images.new_zeros(()), 0
+        for name, target in wanted.items():
+            spread = target.var()
+            if spread > SAME * target.square().mean():
+                total, count = total + (self._seen[name] - target).square().mean() / spread, count + 1
+        return self._features.weight * total / max(1, count)
 
 
 def feature_layers(module: fx.GraphModule) -> dict[str, str]:
