@@ -67,6 +67,7 @@ def finetune(
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
     dilate_teacher: options.DilateTeacher = None,
+    decouple: options.Decouple = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -118,6 +119,7 @@ def finetune(
         augment=augment,
         unlabelled=unlabelled,
         dilate_teacher=dilate_teacher,
+        decouple=decouple,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
@@ -213,6 +215,7 @@ def quantize(
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
     dilate_teacher: options.DilateTeacher = None,
+    decouple: options.Decouple = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -272,6 +275,7 @@ def quantize(
         augment=augment,
         unlabelled=unlabelled,
         dilate_teacher=dilate_teacher,
+        decouple=decouple,
     )
     proto = pipeline.open_model(model, weights, made.input_shape)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None

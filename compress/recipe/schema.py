@@ -245,7 +245,7 @@ CHANNELS = 3
 """Of the images that the tasks feed: blue, green and red."""
 KEYS_OF = {
     "classification": ("directions", "labels"),
-    "recognition": ("charset", "use_space", "widths"),
+    "recognition": ("charset", "use_space", "widths", "decouple"),
     "detection": (
         "side",
         "crop",
@@ -301,6 +301,11 @@ class TaskSettings(_Settings):
         (),
         description="for recognition: pad each crop to the smallest of these that holds it; the last may be wider than "
         "the input, for lines; default the input's",
+    )
+    decouple: Annotated[Float, _rule(lambda v: 0 <= v <= 1, "Must be in [0, 1]. Use e.g. 0.1.")] = Field(
+        0.0,
+        description="for recognition: in distillation, the least weight of the teacher's characters at each step, also "
+        "where it says blank; 0 is plain KL",
     )
     side: Side = Field(1280, description="for detection: images are scored with their longest side at most this")
     crop: Annotated[
