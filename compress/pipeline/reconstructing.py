@@ -1,28 +1,26 @@
 """The stage that solves a pruned network's weights anew, without labels (see `compress.prune.reconstruct`)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import onnx
 import torch
-from torch import fx
 
 from compress.artifacts import PruningPlan, fingerprint, lock
-from compress.errors import DataError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.inputs import default_threads, score_model
-from compress.pipeline.stages import Progress, as_graph_module, check_fits, kept_channels, model_identity
-from compress.prune.reconstruct import bytes_per_pixel, reconstruct
+from compress.pipeline.stages import (
+    Progress,
+    as_graph_module,
+    check_fits,
+    fitting_batches,
+    kept_channels,
+    model_identity,
+)
+from compress.prune.reconstruct import reconstruct
 from compress.recipe import ReconstructStep
 from compress.tasks.base import Task
-
-BATCH = 32
-"""Images that run together."""
-MEMORY = 2 << 30
-"""Bytes that the activations of both networks may take: of large images fewer are used."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,11 @@ def run_reconstruct(
         OutputError: another process is writing the file.
     """
     check_fits(original, task)
-    if task.train_steps(1) == 0:
-        raise DataError("no training images. Name label lists with --train (data.train in a recipe).")
     torch.set_num_threads(threads or default_threads())
     with lock(out_file):
         before, after = to_torch(original), to_torch(pruned)
         kept = kept_channels(original, plan, task.input_shape)
-        images = list(_fitting(before, task, step.images))
+        images = list(fitting_batches(before, task, step.images))
         solved = reconstruct(
             before,
             after,
@@ -105,18 +101,3 @@ def reconstruct_identity(
 ) -> str:
     """Fingerprint of everything that the stage's file depends on."""
     return fingerprint(model_identity(original), model_identity(pruned), task.fingerprint(), step.model_dump(), seed)
-
-
-def _fitting(module: fx.GraphModule, task: Task, count: int) -> Iterator[np.ndarray]:
-    """Batches of at most `count` training images, as many as `MEMORY` holds the activations of, at least one."""
-    per_pixel = 0.0
-    used = 0.0
-    for batch in task.calibration_batches(count, BATCH):
-        per_pixel = per_pixel or bytes_per_pixel(module, torch.from_numpy(batch[:1].copy()))
-        needed = per_pixel * batch.shape[-1] * batch.shape[-2]
-        room = int((MEMORY - used) / needed)
-        if used and room < 1:
-            return
-        part = batch[: max(1, room)]
-        used += needed * len(part)
-        yield part

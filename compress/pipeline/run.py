@@ -111,6 +111,7 @@ def _scan(run: Run, task: Task) -> Sensitivity | None:
         side=step.side,
         protect=prune.protect if prune else (),
         recurrent=prune.recurrent if prune else True,
+        recover=step.recover,
         threads=run.threads,
         on_progress=run.on_progress,
         on_note=run.on_note,

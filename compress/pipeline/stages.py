@@ -1,12 +1,15 @@
 """Each stage that shapes a network, from ONNX to ONNX and usable alone: scan, plan and prune."""
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import onnx
-from torch import nn
+import torch
+from torch import fx, nn
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Score, Sensitivity, fingerprint
@@ -17,20 +20,30 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.measure.runtime import Session
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
-from compress.pipeline.inputs import DEFAULT_SHAPE, score_model, static_shape
+from compress.pipeline.inputs import DEFAULT_SHAPE, default_threads, score_model, static_shape
 from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
 from compress.prune.channels import kept_outputs
+from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
 from compress.prune.plan import plan_latency, plan_macs, plan_metric_drop, plan_ratio
 from compress.prune.ranking import Network
+from compress.prune.reconstruct import bytes_per_pixel
 from compress.prune.sensitivity import check_scan, count_cells, scan_sensitivity
 from compress.tasks.base import Task
 
 Progress = Callable[[int, int, str], None]
 
+Recover = Literal["none", "reconstruct"]
+"""What happens to a pruned network before it is scored."""
+RECONSTRUCTED = 256
+"""Images that layers are solved anew by, where nobody says how many."""
+BATCH = 32
+"""Images that run together there."""
+MEMORY = 2 << 30
+"""Bytes that activations may take there: of large images fewer are used."""
 PLAN_FILE = "plan.json"
 """Beside a pruned model: exactly which channels were removed."""
 
@@ -46,26 +59,29 @@ def run_sensitivity(
     side: int | None = None,
     protect: Sequence[str] = (),
     recurrent: bool = True,
+    recover: Recover = "none",
     threads: int | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
 ) -> Sensitivity:
     """Scan a model group by group; out/sensitivity.json holds every finished cell, and a stopped scan goes on from it.
 
-    `on_note` is told what the scan will cost as soon as one evaluation was timed: the original's, or, of a scan that
-    goes on, its first cell.
+    With `recover` "reconstruct" the layers that read a pruned group make up for it before it is scored, on training
+    images whose labels are not looked at. `on_note` is told what the scan will cost once one evaluation was timed:
+    the original's, or, of a scan that goes on, its first cell.
 
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
         OutputError: another process is writing it.
         CompressError: `side` is given, but the task has none.
     """
-    task = at_side(task, side)
+    training, task = task, at_side(task, side)
     path = out / "sensitivity.json"
     module = to_torch(model)
     check_fits(model, task)
     scanned = model_identity(model)
-    identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent)
+    recovered = [] if recover == "none" else [recover]
+    identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent, *recovered)
     now = stage_code("sensitivity", task_modules(task))
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
 
@@ -76,9 +92,14 @@ def run_sensitivity(
         previous = _earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
         cells = count_cells(groups, ratios, previous)
+        compensate = None
+        if recover == "reconstruct" and cells:
+            torch.set_num_threads(threads or default_threads())
+            compensate = Compensation(module, groups, fitting_batches(module, training), on_progress=on_progress)
         scan = scan_sensitivity(
             module,
             groups,
+            compensate=compensate,
             evaluate=announce_cost(score, cells, side_of(task), on_note, resumed=previous is not None),
             ratios=ratios,
             criterion=criterion,
@@ -253,6 +274,26 @@ def _make_plan(
     if sensitivity is None:
         raise PlanError("prune.target.metric_drop: needs a sensitivity scan. Run `compress sensitivity` first.")
     return plan_metric_drop(network, sensitivity, value)
+
+
+def fitting_batches(module: fx.GraphModule, task: Task, count: int = RECONSTRUCTED) -> Iterator[np.ndarray]:
+    """Batches of at most `count` training images, as many as `MEMORY` holds the activations of, at least one.
+
+    Raises:
+        DataError: there are no images to train on.
+    """
+    if task.train_steps(1) == 0:
+        raise DataError("no training images. Name label lists with --train (data.train in a recipe).")
+    per_pixel, used = 0.0, 0.0
+    for batch in task.calibration_batches(count, BATCH):
+        per_pixel = per_pixel or bytes_per_pixel(module, torch.from_numpy(batch[:1].copy()))
+        needed = per_pixel * batch.shape[-1] * batch.shape[-2]
+        room = int((MEMORY - used) / needed)
+        if used and room < 1:
+            return
+        part = batch[: max(1, room)]
+        used += needed * len(part)
+        yield part
 
 
 def kept_channels(

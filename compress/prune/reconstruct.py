@@ -11,7 +11,7 @@ matrix's mean diagonal, measured).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,44 @@ def reconstruct(
             walk.run(1, second)
             walk.forget(first, second)
     return tuple(solved)
+
+
+def layer_equations(
+    module: fx.GraphModule,
+    layers: Collection[str],
+    batches: Iterable[np.ndarray],
+    positions: int = POSITIONS,
+    seed: int = 0,
+    widest: int | None = None,
+    on_progress: Progress | None = None,
+) -> dict[str, list[tuple[Regression, Normal]]]:
+    """The normal equations of some of a network's layers, of their own inputs and outputs.
+
+    Args:
+        module: the network.
+        layers: names of the layers.
+        batches: images [N, C, H, W] float32.
+        positions: rows drawn from each image, at most.
+        seed: of what is drawn.
+        widest: leave out layers of more inputs.
+        on_progress: called as (layers done, in all, message).
+    """
+    walk = _Walk(module, module, [torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches])
+    found: dict[str, list[tuple[Regression, Normal]]] = {}
+    with torch.no_grad():
+        for node in module.graph.nodes:
+            walk.run(0, node)
+            name = str(node.target)
+            if node.op == "call_module" and name in layers:
+                layer, made = module.get_submodule(name), walk.values(0, node)
+                solvable = regressions(layer, layer, range(output_count(layer)), norm_behind(module, name))
+                if all(widest is None or each.start().shape[1] <= widest for each in solvable):
+                    seen = walk.values(0, _input(node))
+                    found[name] = [(each, _summed(each, seen, seen, made, positions, seed)) for each in solvable]
+                if on_progress:
+                    on_progress(len(found), len(layers), f"equations of {name}")
+            walk.forget(node)
+    return found
 
 
 def bytes_per_pixel(module: fx.GraphModule, image: Tensor) -> float:
@@ -176,8 +214,9 @@ def _solve(
     made = walk.values(0, first)
     left = kept.get(name, range(output_count(before)))
     solved: list[SolvedLayer] = []
-    for regression in regressions(after, before, left, _norm_behind(walk.modules[1], second)):
-        normal = _summed(walk, regression, first, second, made, positions, seed)
+    seen, given = walk.values(0, _input(first)), walk.values(1, _input(second))
+    for regression in regressions(after, before, left, norm_behind(walk.modules[1], name)):
+        normal = _summed(regression, given, seen, made, positions, seed)
         start = regression.start()
         weights = normal.solve(start, ridge, has_bias=regression.has_bias)
         errors = normal.error(start), normal.error(weights)
@@ -188,10 +227,9 @@ def _solve(
 
 
 def _summed(
-    walk: _Walk,
     regression: Regression,
-    first: fx.Node,
-    second: fx.Node,
+    given: Sequence[Tensor],
+    seen: Sequence[Tensor],
     made: Sequence[Any],
     positions: int,
     seed: int,
@@ -199,9 +237,8 @@ def _summed(
     """The normal equations over all batches."""
     generator = torch.Generator().manual_seed(seed)
     total: Normal | None = None
-    seen, given = walk.values(0, _input(first)), walk.values(1, _input(second))
-    for one, other, wanted in zip(seen, given, made, strict=True):
-        part = Normal.of(regression.rows(other, one, wanted, positions, generator))
+    for one, other, wanted in zip(given, seen, made, strict=True):
+        part = Normal.of(regression.rows(one, other, wanted, positions, generator))
         if total is None:
             total = part
         else:
@@ -214,10 +251,12 @@ def _input(node: fx.Node) -> fx.Node:
     return node.all_input_nodes[0]
 
 
-def _norm_behind(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """The BatchNorm that alone reads a node."""
-    if len(node.users) != 1:
+def norm_behind(module: fx.GraphModule, name: str) -> nn.Module | None:
+    """The BatchNorm that alone reads a layer, which is used once."""
+    nodes = [node for node in module.graph.nodes if node.op == "call_module" and node.target == name]
+    users = [user for node in nodes for user in node.users]
+    if len(users) != 1:
         return None
-    reader = next(iter(node.users))
+    reader = users[0]
     layer = module.get_submodule(str(reader.target)) if reader.op == "call_module" else None
     return layer if isinstance(layer, _BatchNorm) else None

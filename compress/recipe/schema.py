@@ -53,6 +53,11 @@ class SensitivityStep(Step):
     side: Side | None = Field(
         None, description="for detection: score each cell at this smaller side, which is quicker; default `task.side`"
     )
+    recover: Literal["none", "reconstruct"] = Field(
+        "none",
+        description="`reconstruct`: the layers that read a pruned group make up for it by least squares before its "
+        "cell is scored, on training images without labels; for plans that a `reconstruct` step follows",
+    )
 
 
 class PruneTarget(_Settings):

@@ -20,6 +20,8 @@ from compress.errors import TrainingError
 
 SAME = 1e-4
 """A layer's variance over its mean square, at or below which it says the same of every image and place."""
+DEAD = 1e-6
+"""Its variance over that of the layer with the most, at or below which it is dead."""
 
 
 class FeatureLoss:
@@ -87,12 +89,14 @@ class Watched:
         """`weight` times the mean over layers of |student - teacher|^2 / |teacher - its mean|^2, on the images of the
         pass. A layer that says the same of everything is left out: it has nothing to teach, and no scale."""
         wanted = self._features.wanted(images)
-        total, count = images.new_zeros(()), 0
-        for name, target in wanted.items():
-            spread = target.var()
-            if spread > SAME * target.square().mean():
-                total, count = total + (self._seen[name] - target).square().mean() / spread, count + 1
-        return self._features.weight * total / max(1, count)
+        spreads = {name: float(target.var()) for name, target in wanted.items()}
+        least = DEAD * max(spreads.values(), default=0.0)
+        terms = [
+            (self._seen[name] - target).square().mean() / spreads[name]
+            for name, target in wanted.items()
+            if spreads[name] > max(least, SAME * float(target.square().mean()))
+        ]
+        return self._features.weight * torch.stack(terms).mean() if terms else images.new_zeros(())
 
 
 def feature_layers(module: fx.GraphModule) -> dict[str, str]:

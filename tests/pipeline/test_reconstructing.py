@@ -14,9 +14,9 @@ from compress import artifacts
 from compress.artifacts import PruningPlan
 from compress.cli import app
 from compress.errors import ArtifactError, ModelError, PlanError, RecipeError
-from compress.graph import from_torch, load_model, read_model
+from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.runtime import Session
-from compress.pipeline import make_task, reconstructing, run_prune, run_recipe, run_reconstruct
+from compress.pipeline import make_task, reconstructing, run_prune, run_recipe, run_reconstruct, run_sensitivity, stages
 from compress.recipe import Recipe, ReconstructStep
 from compress.tasks.base import Task
 from tests.pipeline import tiny
@@ -87,13 +87,10 @@ def test_what_does_not_help_is_left_out(
 def test_memory_decides_how_many_images_are_used(
     folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconstructing, "MEMORY", 1)
+    monkeypatch.setattr(stages, "MEMORY", 1)
     notes = reconstructed(folder, task, tmp_path / "out.onnx")
     assert "1 images" in notes[0] or "did not help" in notes[0]
-    count = [
-        len(batch)
-        for batch in reconstructing._fitting(reconstructing.to_torch(load_model(folder / "model.onnx")), task, 24)
-    ]
+    count = [len(batch) for batch in stages.fitting_batches(to_torch(load_model(folder / "model.onnx")), task, 24)]
     assert count == [1]
 
 
@@ -167,3 +164,15 @@ def test_models_that_do_not_belong_together(folder: Path, task: Task, tmp_path: 
     with pytest.raises(ModelError, match=r"^reconstruct: the models differ in their operators"):
         run_reconstruct(whole, other, plan, task, tmp_path / "out.onnx", STEP, threads=1)
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_scan_of_what_stays_after_reconstruction(folder: Path, task: Task, tmp_path: Path) -> None:
+    """Readers that make up for a group leave its cells at least as good on the whole; the two scans are not mixed."""
+    model = load_model(folder / "model.onnx")
+    settings = {"criterion": "fpgm", "ratios": (0.5,), "threads": 1}
+    plain = run_sensitivity(model, task, tmp_path / "plain", **settings)
+    scan = run_sensitivity(model, task, tmp_path / "made up", recover="reconstruct", **settings)
+    assert scan.curves.keys() == plain.curves.keys()
+    assert scan.fingerprint != plain.fingerprint
+    with pytest.raises(ArtifactError, match="stale"):
+        run_sensitivity(model, task, tmp_path / "plain", recover="reconstruct", **settings)
