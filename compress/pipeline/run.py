@@ -112,6 +112,8 @@ def _scan(run: Run, task: Task) -> Sensitivity | None:
         protect=prune.protect if prune else (),
         recurrent=prune.recurrent if prune else True,
         recover=step.recover,
+        measure=step.measure,
+        training=run.task,
         threads=run.threads,
         on_progress=run.on_progress,
         on_note=run.on_note,

@@ -1,6 +1,7 @@
 """Each stage that shapes a network, from ONNX to ONNX and usable alone: scan, plan and prune."""
 
 import fnmatch
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,10 @@ Progress = Callable[[int, int, str], None]
 
 Recover = Literal["none", "reconstruct"]
 """What happens to a pruned network before it is scored."""
+Measure = Literal["metric", "fidelity"]
+"""Of a scan's cells."""
+FIDELITY_IMAGES = 128
+"""Images that fidelity is measured on, where nobody says how many."""
 RECONSTRUCTED = 256
 """Images that layers are solved anew by, where nobody says how many."""
 BATCH = 32
@@ -60,33 +65,45 @@ def run_sensitivity(
     protect: Sequence[str] = (),
     recurrent: bool = True,
     recover: Recover = "none",
+    measure: Measure = "metric",
+    training: Task | None = None,
     threads: int | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
 ) -> Sensitivity:
     """Scan a model group by group; out/sensitivity.json holds every finished cell, and a stopped scan goes on from it.
 
-    With `recover` "reconstruct" the layers that read a pruned group make up for it before it is scored, on training
-    images whose labels are not looked at. `on_note` is told what the scan will cost once one evaluation was timed:
-    the original's, or, of a scan that goes on, its first cell.
+    With `measure` "fidelity" a cell's figure is exp(-d), d the mean distance of the network's outputs from the
+    original's on training images (the task's distillation loss), instead of the metric on validation images. With
+    `recover` "reconstruct" the layers that read a pruned group make up for it before it is scored, on training images.
+    No label of these is looked at; `training` is the task that has them, if not `task`. `on_note` is told what the scan
+    will cost once one evaluation was timed: the original's, or, of a scan that goes on, its first cell.
 
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
         OutputError: another process is writing it.
         CompressError: `side` is given, but the task has none.
     """
-    training, task = task, at_side(task, side)
+    training, task = training or task, at_side(task, side)
     path = out / "sensitivity.json"
     module = to_torch(model)
     check_fits(model, task)
     scanned = model_identity(model)
-    recovered = [] if recover == "none" else [recover]
-    identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent, *recovered)
+    more: list[str] = [value for value in (recover, measure) if value not in ("none", "metric")]
+    if more:  # what else decides, and the images that it is seen on
+        more.append(training.fingerprint())
+    identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent, *more)
     now = stage_code("sensitivity", task_modules(task))
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
 
+    score_made = (
+        (lambda made: score_model(made, task, threads, images))
+        if measure == "metric"
+        else _fidelity(model, training, images or FIDELITY_IMAGES, threads)
+    )
+
     def score(pruned: nn.Module) -> Score:
-        return score_model(to_onnx(as_graph_module(pruned), model), task, threads, images)
+        return score_made(to_onnx(as_graph_module(pruned), model))
 
     with artifacts.lock(path):
         previous = _earlier_scan(path, identity, scanned, task.input_shape)
@@ -104,7 +121,7 @@ def run_sensitivity(
             ratios=ratios,
             criterion=criterion,
             fingerprint=identity,
-            metric_name=task.metric_name,
+            metric_name=task.metric_name if measure == "metric" else measure,
             input_shape=task.input_shape,
             previous=previous,
             on_cell=lambda scan: artifacts.save(replace(scan, code=code), path),
@@ -114,6 +131,35 @@ def run_sensitivity(
         if not path.exists():  # a model without a single group to prune
             artifacts.save(replace(scan, code=code), path)
         return replace(scan, code=artifacts.load(Sensitivity, path).code)
+
+
+def _fidelity(
+    original: onnx.ModelProto, task: Task, images: int, threads: int | None
+) -> Callable[[onnx.ModelProto], Score]:
+    """Scores models by exp(-distance from the original's outputs), 1 for the original itself, on training images.
+
+    Raises:
+        DataError: there are no images to train on.
+    """
+    _check_training(task)
+    batches = list(task.calibration_batches(images, BATCH))
+    wanted = [Session(original, threads=threads or default_threads(), spin=False).run(batch) for batch in batches]
+
+    def score(made: onnx.ModelProto) -> Score:
+        session = Session(made, threads=threads or default_threads(), spin=False)
+        total = 0.0
+        for batch, target in zip(batches, wanted, strict=True):
+            found = torch.from_numpy(session.run(batch))
+            total += len(batch) * float(task.distillation_loss(found, torch.from_numpy(target)))
+        count = sum(map(len, batches))
+        return Score(math.exp(-total / count), "fidelity", count)
+
+    return score
+
+
+def _check_training(task: Task) -> None:
+    if task.train_steps(1) == 0:
+        raise DataError("no training images. Name label lists with --train (data.train in a recipe).")
 
 
 def _earlier_scan(path: Path, identity: str, model: str, input_shape: Sequence[int]) -> Sensitivity | None:
@@ -282,8 +328,7 @@ def fitting_batches(module: fx.GraphModule, task: Task, count: int = RECONSTRUCT
     Raises:
         DataError: there are no images to train on.
     """
-    if task.train_steps(1) == 0:
-        raise DataError("no training images. Name label lists with --train (data.train in a recipe).")
+    _check_training(task)
     per_pixel, used = 0.0, 0.0
     for batch in task.calibration_batches(count, BATCH):
         per_pixel = per_pixel or bytes_per_pixel(module, torch.from_numpy(batch[:1].copy()))

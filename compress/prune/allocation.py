@@ -24,8 +24,8 @@ Drops = Mapping[float, float]
 """Metric drop by ratio, of one group pruned alone."""
 
 
-LEAST_LEFT = 0.005
-"""Share of the metric below which all is lost: a count of few images cannot tell 0 from it."""
+LEAST_LEFT = 1e-30
+"""Share of the metric that is left where nothing is, so that its logarithm is finite."""
 
 
 def log_costs(drops: Drops, baseline: float) -> dict[float, float]:
@@ -33,7 +33,7 @@ def log_costs(drops: Drops, baseline: float) -> dict[float, float]:
 
     >>> costs = log_costs({0.25: 0.0, 0.5: 0.4, 0.75: 0.8}, 0.8)
     >>> {ratio: round(math.exp(-cost), 3) for ratio, cost in costs.items()}
-    {0.25: 1.0, 0.5: 0.5, 0.75: 0.005}
+    {0.25: 1.0, 0.5: 0.5, 0.75: 0.0}
     """
     if not baseline > 0:  # a metric of nothing has no shares
         return dict(drops)

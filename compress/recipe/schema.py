@@ -53,6 +53,11 @@ class SensitivityStep(Step):
     side: Side | None = Field(
         None, description="for detection: score each cell at this smaller side, which is quicker; default `task.side`"
     )
+    measure: Literal["metric", "fidelity"] = Field(
+        "metric",
+        description="figure of a cell: the metric on validation images; or `fidelity`, exp(-distance of the outputs "
+        "from the original's) on `images` (default 128) training images without labels, smoother and quicker",
+    )
     recover: Literal["none", "reconstruct"] = Field(
         "none",
         description="`reconstruct`: the layers that read a pruned group make up for it by least squares before its "
