@@ -52,12 +52,20 @@ CROP = 320
 FAMILIES = {
     "classification": Family(
         macs=0.65,
-        seen=8000,
+        seen=16000,
         most_held_back=400,
         batch_size=32,
         scan={"images": 128},
         prune={"allocation": "threshold"},
-        finetune={"lr": 1.0e-3, "warmup_epochs": 1, "weight_decay": 1.0e-5, "distill": 1.0},
+        finetune={
+            "lr": 1.0e-3,
+            "warmup_epochs": 1,
+            "weight_decay": 1.0e-5,
+            "freeze_bn": True,
+            "distill": 1.0,
+            "features": 3.0,
+            "average": 50,
+        },
         quantize={"lr": 2.0e-4, "pact": {"l2": 0.001}},
     ),
     "recognition": Family(
