@@ -44,6 +44,7 @@ FILES = {
     "sensitivity": ("sensitivity.json",),
     "replace": ("activations.json", "replaced.onnx", "replaced.json"),
     "prune": ("plan.json", "pruned.onnx", "pruned.json"),
+    "reconstruct": ("reconstructed.onnx", "reconstructed.json"),
     "finetune": ("finetuned.onnx", "finetuned.json"),
     "quantize": ("int8.onnx", "int8.json"),
 }

@@ -23,7 +23,8 @@ BUILDS_ON: dict[str, set[str]] = {
     "sensitivity": set(),
     "replace": set(),
     "prune": {"sensitivity", "replace"},
-    "finetune": {"teacher", "replace", "prune"},
+    "reconstruct": {"prune"},
+    "finetune": {"teacher", "replace", "prune", "reconstruct"},
     "quantize": {"teacher", "replace", "finetune"},
 }
 MACS = (0.8, 0.65, 0.54, 0.4)

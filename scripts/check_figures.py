@@ -66,7 +66,7 @@ END, STATUS, HISTORY = "<!-- /figures -->", "<!-- status -->", "history"
 METRIC = re.compile(r"(?<![\w.])[01]?\.\d{4}(?![\d.])")
 """What looks like a metric; outside of blocks there is none."""
 STAGE_OF = {"teacher": "teacher", "sensitivity": "sensitivity", "replace": "replaced", "prune": "pruned",
-            "finetune": "finetuned", "quantize": "int8"}  # fmt: skip
+            "reconstruct": "reconstructed", "finetune": "finetuned", "quantize": "int8"}  # fmt: skip
 """A recipe's step -> the stage that it computes."""
 NAMED = 4
 """So many changes are named, the rest is counted."""

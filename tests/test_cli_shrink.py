@@ -50,9 +50,9 @@ def test_from_a_file_and_a_folder_to_a_small_file(folder: Path, monkeypatch: pyt
     result = shrink(folder, "--max-drop", "1.0")
     assert result.exit_code == 0, result.output
     assert "model.onnx: output [?, 2], taken for classification. If it is not: --task KIND." in result.stderr
-    assert "stage 1 of 6, label: 10 images by the original model, done" in result.stderr
-    assert "stage 3 of 6, prune: to 0.65x of the multiply-adds, done" in result.stderr
-    assert "stage 4 of 6, fine-tune: epoch 1/1" in result.stderr
+    assert "stage 1 of 7, label: 10 images by the original model, done" in result.stderr
+    assert "stage 3 of 7, prune: to 0.65x of the multiply-adds, done" in result.stderr
+    assert "stage 5 of 7, fine-tune: epoch 1/1" in result.stderr
     assert (folder / "small_run" / "pruned.onnx").stat().st_mtime_ns == pruned
     assert "agreement (class)" in result.stdout
     assert f"Written: {folder / 'small.onnx'}" in result.stdout

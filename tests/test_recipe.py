@@ -179,7 +179,7 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (
             make_recipe(steps=[{"quantize": {}}, {"finetune": {}}]),
             "steps: got the order quantize, finetune. "
-            "Must be in the order teacher, sensitivity, replace, prune, finetune, quantize.",
+            "Must be in the order teacher, sensitivity, replace, prune, reconstruct, finetune, quantize.",
         ),
         (make_recipe(steps=[{"finetune": {}}] * 2), "steps: `finetune` comes 2 times. Each step may come once."),
         (make_recipe(modle="x"), "modle: unknown key. Did you mean `model`?"),

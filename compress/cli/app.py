@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from compress.cli import cropping, files, pruning, replacing, running, shrinking, training
+from compress.cli import cropping, files, pruning, reconstructing, replacing, running, shrinking, training
 from compress.errors import CompressError, reason
 
 BAD_INPUT = 2
@@ -111,6 +111,7 @@ for command in (
     pruning.sensitivity,
     replacing.replace,
     pruning.prune,
+    reconstructing.reconstruct,
     training.finetune,
     training.quantize,
     files.evaluate,

@@ -174,6 +174,7 @@ Unlabelled = Annotated[
 ]
 Augment = Annotated[str | None, setting(TaskSettings, "augment")]
 Crop = Annotated[int | None, setting(TaskSettings, "crop")]
+Decouple = Annotated[float | None, setting(TaskSettings, "decouple")]
 DilateTeacher = Annotated[bool | None, setting(TaskSettings, "dilate_teacher", "--dilate-teacher/--plain-teacher")]
 Protect = Annotated[
     list[str] | None,

@@ -23,6 +23,16 @@ def sensitivity(
     criterion: Annotated[str | None, setting(SensitivityStep, "criterion")] = None,
     ratios: Annotated[str | None, setting(SensitivityStep, "ratios")] = None,
     images: Annotated[int | None, setting(SensitivityStep, "images")] = None,
+    measure: Annotated[str | None, setting(SensitivityStep, "measure")] = None,
+    recover: Annotated[str | None, setting(SensitivityStep, "recover")] = None,
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="label list or folder of training images, for --measure fidelity and --recover reconstruct, which do "
+            "not look at labels; may be repeated.",
+            metavar="FILE",
+        ),
+    ] = None,
     protect: options.Protect = None,
     recurrent: options.Recurrent = None,
     weights: options.Weights = None,
@@ -46,18 +56,29 @@ def sensitivity(
     What it will cost is said first. Every figure is saved at once: stopped, the same command goes on where it was.
 
     \b
-    Example:
+    Examples:
       compress sensitivity model.onnx --task classification --data val/labels.txt --out runs/cls
+      compress sensitivity model.onnx --data val/labels.txt --train train/labels.txt --measure fidelity \\
+          --recover reconstruct --out runs/cls
     """
     step = options.build(
-        SensitivityStep, {"criterion": criterion, "ratios": options.parse_list(ratios), "images": images}
+        SensitivityStep,
+        {
+            "criterion": criterion,
+            "ratios": options.parse_list(ratios),
+            "images": images,
+            "measure": measure,
+            "recover": recover,
+        },
     )
+    if (step.measure != "metric" or step.recover != "none") and not train:
+        raise CompressError("--train: missing. --measure fidelity and --recover reconstruct need training images.")
     from compress import pipeline
     from compress.report import tables, terminal
 
     made = make_task(
         task,
-        (),
+        train or (),
         data,
         input_size,
         model=model,
@@ -87,6 +108,8 @@ def sensitivity(
             criterion=step.criterion,
             ratios=step.ratios,
             images=step.images,
+            measure=step.measure,
+            recover=step.recover,
             protect=tuple(protect or ()),
             recurrent=recurrent is not False,
             on_progress=on_progress,

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compress.artifacts import Score
+from compress import artifacts
+from compress.artifacts import PruningPlan, Score
 from compress.cli import options
 from compress.cli.options import setting
 from compress.cli.progress import progress, say
@@ -15,6 +16,8 @@ from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
 from compress.recipe.schema import CompareSettings
 
 if TYPE_CHECKING:
+    import onnx
+
     from compress.tasks.base import Task
 
 
@@ -36,6 +39,15 @@ def finetune(
     average: Annotated[int | None, setting(FinetuneStep, "average")] = None,
     distill: Annotated[float | None, setting(FinetuneStep, "distill")] = None,
     freeze_bn: Annotated[bool | None, setting(FinetuneStep, "freeze_bn", "--freeze-bn/--live-bn")] = None,
+    features: Annotated[float | None, setting(FinetuneStep, "features")] = None,
+    plan_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan",
+            help="with --features: the plan that MODEL was pruned by; default plan.json beside it, if there is one.",
+            metavar="FILE",
+        ),
+    ] = None,
     input_size: options.Input = None,
     directions: options.Directions = None,
     labels: options.Labels = None,
@@ -55,6 +67,7 @@ def finetune(
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
     dilate_teacher: options.DilateTeacher = None,
+    decouple: options.Decouple = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -76,6 +89,7 @@ def finetune(
         "average": average,
         "distill": _distill(distill, teacher),
         "freeze_bn": freeze_bn,
+        "features": features,
     }
     step = options.build(FinetuneStep, values)
     options.check_out(out, model, teacher or model)
@@ -107,9 +121,11 @@ def finetune(
         augment=augment,
         unlabelled=unlabelled,
         dilate_teacher=dilate_teacher,
+        decouple=decouple,
     )
     proto = pipeline.open_model(model, weights, made.input_shape, say)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
+    kept = _kept_channels(original, plan_file, model, made.input_shape) if step.features else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
         if unlabelled and original is not None:
@@ -122,12 +138,31 @@ def finetune(
             step,
             seed=seed,
             threads=threads,
+            kept=kept,
             checkpoint=checkpoint,
             on_progress=on_progress,
             on_note=say,
         )
     checkpoint.unlink(missing_ok=True)
     _print_score(score, out, made)
+
+
+def _kept_channels(
+    original: "onnx.ModelProto | None", plan_file: Path | None, model: str, shape: options.Shape
+) -> dict[str, list[int]] | None:
+    """The original's channels that a pruned model has; None where there is no plan, as of a model that was not pruned.
+
+    Raises:
+        CompressError: there is no teacher, or the plan is not of that model.
+    """
+    if original is None:
+        raise CompressError("--features: needs --teacher, whose layers the model's are compared with.")
+    beside = Path(model).with_name("plan.json")
+    if plan_file is None and not beside.is_file():
+        return None
+    from compress.pipeline.stages import kept_channels
+
+    return kept_channels(original, artifacts.load(PruningPlan, plan_file or beside), shape)
 
 
 def quantize(
@@ -182,6 +217,7 @@ def quantize(
     augment: options.Augment = None,
     unlabelled: options.Unlabelled = None,
     dilate_teacher: options.DilateTeacher = None,
+    decouple: options.Decouple = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -243,6 +279,7 @@ def quantize(
         augment=augment,
         unlabelled=unlabelled,
         dilate_teacher=dilate_teacher,
+        decouple=decouple,
     )
     proto = pipeline.open_model(model, weights, made.input_shape, say)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None

@@ -14,6 +14,7 @@ from compress.pipeline.inspecting import inspect_model
 from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.pictures import score_with_pictures
 from compress.pipeline.planned import run_plan
+from compress.pipeline.reconstructing import run_reconstruct
 from compress.pipeline.replacing import run_replace
 from compress.pipeline.run import run_recipe
 from compress.pipeline.stages import run_prune, run_sensitivity
@@ -33,6 +34,7 @@ __all__ = [
     "run_prune",
     "run_quantize",
     "run_recipe",
+    "run_reconstruct",
     "run_replace",
     "run_sensitivity",
     "score_in",

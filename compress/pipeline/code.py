@@ -33,6 +33,7 @@ STAGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "sensitivity": ("compress.pipeline.stages", ()),
     "replaced": ("compress.pipeline.replacing", ()),
     "pruned": ("compress.pipeline.stages", ()),
+    "reconstructed": ("compress.pipeline.reconstructing", ()),
     "teacher": ("compress.pipeline.training", _INTEGERS + _PRUNING),
     "finetuned": ("compress.pipeline.training", _INTEGERS + _PRUNING),
     "int8": ("compress.pipeline.training", _PRUNING),

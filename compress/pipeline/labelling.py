@@ -27,7 +27,7 @@ from compress.tasks.base import Case, Examiner, Predict, Resizable, Task, Unlabe
 
 TRAIN_SIDE = 640
 """Side at which text is looked for in scenes to train on, at most: there it only says where crops are taken."""
-UNSEEN = ("charset", "processes", "augment", "crop", "dilate_teacher")
+UNSEEN = ("charset", "processes", "augment", "crop", "dilate_teacher", "decouple")
 """Settings of a task that its labels do not depend on, and the charset's path, whose content counts."""
 
 

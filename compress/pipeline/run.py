@@ -1,4 +1,5 @@
-"""A whole recipe, as one story: (teach ->) scan (-> replace) -> plan -> prune -> fine-tune -> quantise -> report.
+"""A whole recipe, as one story: (teach ->) scan (-> replace) -> plan -> prune (-> reconstruct) -> fine-tune -> quantise
+-> report.
 
 Every stage leaves its file and a record of what it was computed from in the output folder, so a run that was stopped
 anywhere, even killed, goes on where it was, and ends with the same files as a run in one go.
@@ -16,13 +17,23 @@ from compress.measure.network_operators import Kernels
 from compress.pipeline import stages, training
 from compress.pipeline.inputs import default_threads, open_model, recipe_task
 from compress.pipeline.labelling import label_unlabelled, with_labels
+from compress.pipeline.reconstructing import Reconstructed, reconstruct_identity, run_reconstruct
 from compress.pipeline.replacing import replace_identity, run_replace
 from compress.pipeline.results import make_report, measure_files
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.scoring import check_test_sets
 from compress.pipeline.stages import Progress
 from compress.pipeline.state import CHECKPOINT, Run
-from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReplaceStep, SensitivityStep, TeacherStep
+from compress.recipe import (
+    FinetuneStep,
+    PruneStep,
+    QuantizeStep,
+    Recipe,
+    ReconstructStep,
+    ReplaceStep,
+    SensitivityStep,
+    TeacherStep,
+)
 from compress.report import write_report
 from compress.tasks.base import Task
 
@@ -66,11 +77,14 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
         files["replaced"] = recipe.out / "replaced.onnx"
     plan: PruningPlan | None = None
     if (prune := recipe.find_step(PruneStep)) is not None:
-        model = _prune(run, model, prune, scan)
+        whole, model = model, _prune(run, model, prune, scan)
         plan = artifacts.load(PruningPlan, recipe.out / stages.PLAN_FILE)
         files["pruned"] = recipe.out / "pruned.onnx"
+        if (solve := recipe.find_step(ReconstructStep)) is not None:
+            model = _reconstruct(run, whole, model, plan, solve)
+            files["reconstructed"] = recipe.out / "reconstructed.onnx"
     if (finetune := recipe.find_step(FinetuneStep)) is not None:
-        model = _finetune(run, "finetuned", model, finetune)
+        model = _finetune(run, "finetuned", model, finetune, plan)
         files["finetuned"] = recipe.out / "finetuned.onnx"
     if (quantize := recipe.find_step(QuantizeStep)) is not None:
         _quantize(run, model, quantize)
@@ -97,6 +111,9 @@ def _scan(run: Run, task: Task) -> Sensitivity | None:
         side=step.side,
         protect=prune.protect if prune else (),
         recurrent=prune.recurrent if prune else True,
+        recover=step.recover,
+        measure=step.measure,
+        training=run.task,
         threads=run.threads,
         on_progress=run.on_progress,
         on_note=run.on_note,
@@ -144,6 +161,19 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
     return run.stage("pruned", identity, compute, beside=(stages.PLAN_FILE,))
 
 
+def _reconstruct(
+    run: Run, whole: onnx.ModelProto, pruned: onnx.ModelProto, plan: PruningPlan, step: ReconstructStep
+) -> onnx.ModelProto:
+    seed = run.recipe.seed
+
+    def compute(file: Path) -> Reconstructed:
+        return run_reconstruct(
+            whole, pruned, plan, run.task, file, step, seed=seed, threads=run.threads, on_progress=run.on_progress
+        )
+
+    return run.stage("reconstructed", reconstruct_identity(whole, pruned, run.task, step, seed), compute)
+
+
 def timed_kernels(recipe: Recipe) -> Kernels:
     """What predicts the time of a pruned network: the kernels that the recipe names, or that its last file will use."""
     prune, quantize = recipe.find_step(PruneStep), recipe.find_step(QuantizeStep)
@@ -154,10 +184,13 @@ def timed_kernels(recipe: Recipe) -> Kernels:
     return "int8" if quantize.optimize == "size" else "mixed"
 
 
-def _finetune(run: Run, stage: str, model: onnx.ModelProto, step: FinetuneStep) -> onnx.ModelProto:
+def _finetune(
+    run: Run, stage: str, model: onnx.ModelProto, step: FinetuneStep, plan: PruningPlan | None = None
+) -> onnx.ModelProto:
     recipe, teacher = run.recipe, run.teacher
 
     def compute(file: Path) -> None:
+        kept = stages.kept_channels(run.original, plan, run.task.input_shape) if plan and step.features else None
         training.run_finetune(
             model,
             teacher,
@@ -166,6 +199,7 @@ def _finetune(run: Run, stage: str, model: onnx.ModelProto, step: FinetuneStep) 
             step,
             seed=recipe.seed,
             threads=run.threads,
+            kept=kept,
             checkpoint=recipe.out / f"{stage}{CHECKPOINT}",
             on_progress=run.on_progress,
         )

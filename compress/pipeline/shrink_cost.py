@@ -21,7 +21,7 @@ from compress.pipeline.scan_cost import duration
 from compress.pipeline.shrinking import STAGES
 from compress.prune.groups import find_groups
 from compress.prune.sensitivity import count_cells
-from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep
+from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReconstructStep, SensitivityStep
 
 SAMPLE = 64
 """Images whose headers are read for their sizes, and a few of which are decoded."""
@@ -65,6 +65,8 @@ class Work:
     scan_images: int
     epochs: int
     qat_epochs: int
+    reconstructed: int
+    """Images that reconstruction uses, at most."""
     area: float
     """Of a scored image."""
     scan_area: float
@@ -80,9 +82,9 @@ class Work:
 def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
     """Seconds of each of `STAGES`. Augmentation, losses, post-processing and given test sets are not counted.
 
-    >>> work = Work(80, 20, 100, 9, 10, 5, 2, 1.0, 0.5, 1.0, 1.0, False)
+    >>> work = Work(80, 20, 100, 9, 10, 5, 2, 256, 1.0, 0.5, 1.0, 1.0, False)
     >>> [round(seconds, 3) for seconds in stage_seconds(work, Pace(0.01, 0.1, 0.5, 0.2))]
-    [11.0, 7.0, 30.0, 210.0, 210.0, 8.0]
+    [11.0, 7.0, 30.0, 40.0, 210.0, 210.0, 8.0]
     """
     score = work.val * work.area * pace.forward
     epoch = work.train * work.train_area * pace.train
@@ -91,6 +93,7 @@ def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
         work.files * pace.load + (work.train * work.label_area + work.val * work.area) * pace.forward,
         (work.cells + 1) * (pace.make + work.scan_images * work.scan_area * pace.forward),
         TIMING_S,
+        min(work.train, work.reconstructed) * work.train_area * pace.train,
         work.epochs * (epoch + load + score),
         TIMING_S + work.qat_epochs * (QAT_FACTOR * epoch + load + score),
         FILES * score,
@@ -107,8 +110,9 @@ def count_work(recipe: Recipe, files: int, sizes: Sequence[Header], cells: int) 
         cells: of the scan.
     """
     scan, finetune = recipe.find_step(SensitivityStep), recipe.find_step(FinetuneStep)
-    quantize = recipe.find_step(QuantizeStep)
+    quantize, solve = recipe.find_step(QuantizeStep), recipe.find_step(ReconstructStep)
     assert scan
+    assert solve
     assert finetune
     assert quantize
     kind = recipe.task.kind
@@ -126,6 +130,7 @@ def count_work(recipe: Recipe, files: int, sizes: Sequence[Header], cells: int) 
         scan_images=min(scan.images or uses * held, uses * held),
         epochs=finetune.epochs,
         qat_epochs=quantize.epochs,
+        reconstructed=solve.images,
         area=area,
         scan_area=scan_area,
         label_area=label_area,
@@ -220,6 +225,7 @@ def plan_lines(recipe: Recipe, work: Work, pace: Pace, done: int = 0) -> tuple[s
         f"{work.files} images by the original model",
         f"{work.cells} networks on {work.scan_images} images each",
         f"to {prune.target.macs:g}x of the multiply-adds",
+        f"{min(kept, work.reconstructed)} images, layer by layer, without training",
         f"{work.epochs} epochs of {kept} images, near the original's outputs",
         f"{work.qat_epochs} epochs, and a check of the file",
         f"{FILES} files on {held} images that nothing was trained on",

@@ -47,12 +47,20 @@ CROP = 320
 FAMILIES = {
     "classification": Family(
         macs=0.65,
-        seen=8000,
+        seen=16000,
         most_held_back=400,
         batch_size=32,
         scan={"images": 128},
         prune={"allocation": "threshold"},
-        finetune={"lr": 1.0e-3, "warmup_epochs": 1, "weight_decay": 1.0e-5, "distill": 1.0},
+        finetune={
+            "lr": 1.0e-3,
+            "warmup_epochs": 1,
+            "weight_decay": 1.0e-5,
+            "freeze_bn": True,
+            "distill": 1.0,
+            "features": 3.0,
+            "average": 50,
+        },
         quantize={"lr": 2.0e-4, "pact": {"l2": 0.001}},
     ),
     "recognition": Family(
@@ -235,6 +243,7 @@ def _steps(family: Family, epochs: int, wishes: Wishes, shape: Shape) -> list[di
     return [
         {"sensitivity": scan},
         {"prune": {"target": target, "align": 8, **family.prune}},
+        {"reconstruct": {}},
         {"finetune": finetune},
         {"quantize": quantize},
     ]
@@ -278,7 +287,7 @@ def _check_same(file: Path, recipe: Recipe) -> None:
         )
 
 
-STAGES = ("label", "scan", "prune", "fine-tune", "quantise", "report")
+STAGES = ("label", "scan", "prune", "reconstruct", "fine-tune", "quantise", "report")
 
 
 def stage_now(folder: Path) -> int:
@@ -287,6 +296,7 @@ def stage_now(folder: Path) -> int:
         ("labels/labels.json",),
         ("pruned.json", "pruned.code.json"),  # the next stage was begun
         ("pruned.json",),
+        ("reconstructed.json",),
         ("finetuned.json",),
         ("int8.json",),
     )

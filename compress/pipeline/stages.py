@@ -1,12 +1,16 @@
 """Each stage that shapes a network, from ONNX to ONNX and usable alone: scan, plan and prune."""
 
 import fnmatch
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import onnx
-from torch import nn
+import torch
+from torch import fx, nn
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Score, Sensitivity, fingerprint
@@ -18,19 +22,34 @@ from compress.measure.network_operators import Kernels
 from compress.measure.runtime import Session
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.guessing import shape_for
-from compress.pipeline.inputs import score_model
+from compress.pipeline.inputs import default_threads, score_model
 from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
+from compress.prune.channels import kept_outputs
+from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
 from compress.prune.plan import plan_latency, plan_macs, plan_metric_drop, plan_ratio
 from compress.prune.ranking import Network
+from compress.prune.reconstruct import bytes_per_pixel
 from compress.prune.sensitivity import check_scan, count_cells, scan_sensitivity
 from compress.tasks.base import Task
 
 Progress = Callable[[int, int, str], None]
 
+Recover = Literal["none", "reconstruct"]
+"""What happens to a pruned network before it is scored."""
+Measure = Literal["metric", "fidelity"]
+"""Of a scan's cells."""
+FIDELITY_IMAGES = 128
+"""Images that fidelity is measured on, where nobody says how many."""
+RECONSTRUCTED = 256
+"""Images that layers are solved anew by, where nobody says how many."""
+BATCH = 32
+"""Images that run together there."""
+MEMORY = 2 << 30
+"""Bytes that activations may take there: of large images fewer are used."""
 PLAN_FILE = "plan.json"
 """Beside a pruned model: exactly which channels were removed."""
 
@@ -46,44 +65,64 @@ def run_sensitivity(
     side: int | None = None,
     protect: Sequence[str] = (),
     recurrent: bool = True,
+    recover: Recover = "none",
+    measure: Measure = "metric",
+    training: Task | None = None,
     threads: int | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
 ) -> Sensitivity:
     """Scan a model group by group; out/sensitivity.json holds every finished cell, and a stopped scan goes on from it.
 
-    `on_note` is told what the scan will cost as soon as one evaluation was timed: the original's, or, of a scan that
-    goes on, its first cell.
+    With `measure` "fidelity" a cell's figure is exp(-d), d the mean distance of the network's outputs from the
+    original's on training images (the task's distillation loss), instead of the metric on validation images. With
+    `recover` "reconstruct" the layers that read a pruned group make up for it before it is scored, on training images.
+    No label of these is looked at; `training` is the task that has them, if not `task`. `on_note` is told what the scan
+    will cost once one evaluation was timed: the original's, or, of a scan that goes on, its first cell.
 
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
         OutputError: another process is writing it.
         CompressError: `side` is given, but the task has none.
     """
-    task = at_side(task, side)
+    training, task = training or task, at_side(task, side)
     path = out / "sensitivity.json"
     module = to_torch(model)
     check_fits(model, task)
     scanned = model_identity(model)
-    identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent)
+    more: list[str] = [value for value in (recover, measure) if value not in ("none", "metric")]
+    if more:  # what else decides, and the images that it is seen on
+        more.append(training.fingerprint())
+    identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent, *more)
     now = stage_code("sensitivity", task_modules(task))
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
 
+    score_made = (
+        (lambda made: score_model(made, task, threads, images))
+        if measure == "metric"
+        else _fidelity(model, training, images or FIDELITY_IMAGES, threads)
+    )
+
     def score(pruned: nn.Module) -> Score:
-        return score_model(to_onnx(as_graph_module(pruned), model), task, threads, images)
+        return score_made(to_onnx(as_graph_module(pruned), model))
 
     with artifacts.lock(path):
         previous = _earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
         cells = count_cells(groups, ratios, previous)
+        compensate = None
+        if recover == "reconstruct" and cells:
+            torch.set_num_threads(threads or default_threads())
+            compensate = Compensation(module, groups, fitting_batches(module, training), on_progress=on_progress)
         scan = scan_sensitivity(
             module,
             groups,
+            compensate=compensate,
             evaluate=announce_cost(score, cells, side_of(task), on_note, resumed=previous is not None),
             ratios=ratios,
             criterion=criterion,
             fingerprint=identity,
-            metric_name=task.metric_name,
+            metric_name=task.metric_name if measure == "metric" else measure,
             input_shape=task.input_shape,
             previous=previous,
             on_cell=lambda scan: artifacts.save(replace(scan, code=code), path),
@@ -93,6 +132,35 @@ def run_sensitivity(
         if not path.exists():  # a model without a single group to prune
             artifacts.save(replace(scan, code=code), path)
         return replace(scan, code=artifacts.load(Sensitivity, path).code)
+
+
+def _fidelity(
+    original: onnx.ModelProto, task: Task, images: int, threads: int | None
+) -> Callable[[onnx.ModelProto], Score]:
+    """Scores models by exp(-distance from the original's outputs), 1 for the original itself, on training images.
+
+    Raises:
+        DataError: there are no images to train on.
+    """
+    _check_training(task)
+    batches = list(task.calibration_batches(images, BATCH))
+    wanted = [Session(original, threads=threads or default_threads(), spin=False).run(batch) for batch in batches]
+
+    def score(made: onnx.ModelProto) -> Score:
+        session = Session(made, threads=threads or default_threads(), spin=False)
+        total = 0.0
+        for batch, target in zip(batches, wanted, strict=True):
+            found = torch.from_numpy(session.run(batch))
+            total += len(batch) * float(task.distillation_loss(found, torch.from_numpy(target)))
+        count = sum(map(len, batches))
+        return Score(math.exp(-total / count), "fidelity", count)
+
+    return score
+
+
+def _check_training(task: Task) -> None:
+    if task.train_steps(1) == 0:
+        raise DataError("no training images. Name label lists with --train (data.train in a recipe).")
 
 
 def _earlier_scan(path: Path, identity: str, model: str, input_shape: Sequence[int]) -> Sensitivity | None:
@@ -253,6 +321,51 @@ def _make_plan(
     if sensitivity is None:
         raise PlanError("prune.target.metric_drop: needs a sensitivity scan. Run `compress sensitivity` first.")
     return plan_metric_drop(network, sensitivity, value)
+
+
+def fitting_batches(module: fx.GraphModule, task: Task, count: int = RECONSTRUCTED) -> Iterator[np.ndarray]:
+    """Batches of at most `count` training images, as many as `MEMORY` holds the activations of, at least one.
+
+    Raises:
+        DataError: there are no images to train on.
+    """
+    _check_training(task)
+    per_pixel, used = 0.0, 0.0
+    for batch in task.calibration_batches(count, BATCH):
+        per_pixel = per_pixel or bytes_per_pixel(module, torch.from_numpy(batch[:1].copy()))
+        needed = per_pixel * batch.shape[-1] * batch.shape[-2]
+        room = int((MEMORY - used) / needed)
+        if used and room < 1:
+            return
+        part = batch[: max(1, room)]
+        used += needed * len(part)
+        yield part
+
+
+def kept_channels(
+    model: onnx.ModelProto, plan: PruningPlan, input_shape: tuple[int, int, int]
+) -> dict[str, list[int]]:
+    """Layer -> its output channels that a plan leaves, of layers that lose some.
+
+    Args:
+        model: what the plan is for.
+        plan: which channels go.
+        input_shape: (C, H, W), where the plan does not say.
+
+    Raises:
+        PlanError: it names channel groups that the model lacks.
+    """
+    module = to_torch(model)
+    groups = find_groups(module, plan_shape(plan) or input_shape)
+    return kept_outputs(module, groups, {name: group.removed for name, group in plan.groups.items()})
+
+
+def plan_shape(plan: PruningPlan) -> tuple[int, int, int] | None:
+    """(C, H, W) that a plan's multiply-adds refer to; None in plans of earlier versions."""
+    if len(plan.input_shape) != 3:
+        return None
+    channels, height, width = plan.input_shape
+    return channels, height, width
 
 
 def model_identity(model: onnx.ModelProto) -> str:

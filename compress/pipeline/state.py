@@ -13,6 +13,7 @@ from compress.artifacts import Parity, Placement, Quantized, Replaced
 from compress.errors import ArtifactError
 from compress.graph import read_model
 from compress.pipeline.code import begin, stage_code, task_modules
+from compress.pipeline.reconstructing import Reconstructed
 from compress.pipeline.replacing import SCAN_FILE
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.stages import Progress
@@ -64,7 +65,7 @@ class Run:
         self,
         name: str,
         identity: str,
-        compute: Callable[[Path], Quantized | Replaced | None],
+        compute: Callable[[Path], Quantized | Reconstructed | Replaced | None],
         beside: Sequence[str] = (),
     ) -> onnx.ModelProto:
         """Compute a stage's file, and others `beside` it, or take them as they are if the same things made them.

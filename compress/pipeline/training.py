@@ -1,7 +1,7 @@
 """The stages that train: fine-tuning a float model, and quantisation-aware training up to the int8 file."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.artifacts import Quantized, Score, fingerprint, lock
-from compress.errors import DataError, PlanError
+from compress.errors import DataError, PlanError, TrainingError
 from compress.export.parity import THRESHOLD
 from compress.graph import check_runs, save_model, to_onnx, to_torch
 from compress.measure.runtime import Session
@@ -24,7 +24,7 @@ from compress.pipeline.stages import Progress, as_graph_module, check_fits, expa
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
 from compress.tasks.base import PostProcessing, Task
-from compress.train import fit
+from compress.train import FeatureLoss, fit
 
 PARITY_IMAGES, PARITY_PIXELS = 32, 4 * 640 * 640
 """Images that an exported file is checked on, fewer if they are large: every integer tensor of each is compared, and
@@ -41,11 +41,15 @@ def run_finetune(
     *,
     seed: int = 0,
     threads: int | None = None,
+    kept: Mapping[str, Sequence[int]] | None = None,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
 ) -> Score:
     """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
+
+    With `step.features` its layers learn what the teacher's compute, too; `kept` names the teacher's channels that
+    they have, where some were pruned (see `compress.prune.channels.kept_outputs`).
 
     `on_note` is told where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
     the finished file again. Whoever keeps the result removes it.
@@ -59,6 +63,7 @@ def run_finetune(
             step,
             evaluate=lambda trained: score_model(to_onnx(as_graph_module(trained), model), task, threads).metric,
             teacher=_teacher(teacher, threads, step.distill),
+            features=_features(teacher, module, step, kept),
             seed=seed,
             checkpoint=checkpoint,
             identity=train_identity(model, teacher, task, step, seed),
@@ -246,6 +251,7 @@ def _train(
     *,
     evaluate: Callable[[nn.Module], float],
     teacher: Callable[[Tensor], Tensor] | None,
+    features: FeatureLoss | None = None,
     parameter_groups: list[dict[str, Any]] | None = None,
     seed: int,
     checkpoint: Path | None,
@@ -269,6 +275,7 @@ def _train(
         teacher=teacher,
         distillation_loss=task.distillation_loss,
         distill=step.distill,
+        features=features,
         average=step.average,
         freeze_batch_norm=isinstance(step, FinetuneStep) and step.freeze_bn,
         seed=seed,
@@ -335,6 +342,26 @@ def _teacher(model: onnx.ModelProto | None, threads: int | None, weight: float) 
         return None
     session = Session(model, threads=threads or default_threads(), spin=False)
     return lambda images: torch.from_numpy(session.run(np.ascontiguousarray(images.numpy())))
+
+
+def _features(
+    teacher: onnx.ModelProto | None,
+    student: fx.GraphModule,
+    step: FinetuneStep,
+    kept: Mapping[str, Sequence[int]] | None,
+) -> FeatureLoss | None:
+    """The loss on features, where the step has one.
+
+    Raises:
+        TrainingError: there is no teacher, or its layers are not the student's.
+    """
+    if step.features == 0:
+        return None
+    if teacher is None:
+        raise TrainingError("features: needs a teacher to compare the layers with. Name one, or use 0.")
+    loss = FeatureLoss(to_torch(teacher), step.features, kept)
+    loss.check(student)
+    return loss
 
 
 def _padding(lowered: Lowered) -> dict[str, int]:

@@ -7,8 +7,11 @@ Two rules, each a family of answers in one number, which the caller turns until 
   and what all groups lose together is more than needed.
 - *price*: the least sum of drops for the multiply-adds saved, or the milliseconds. With a price p on each, a group
   takes the ratio of least drop - p x saved, the Lagrangian of that problem; the sum treats drops as independent.
+- *product*: the same of what is left of the metric, multiplied over groups: a group's cost is -log(metric left). Where
+  drops are large, sums mislead: a metric cannot fall below zero, so of a group that has lost nearly all of it the rest
+  looks free, and one wide group is ruined to spare many others. Two groups that keep 0.7 and 0.6 keep 0.42 together.
 
-Measured on PP-OCR's recogniser at 0.6x multiply-adds: docs/training.md.
+Measured on PP-OCR's models: docs/training.md.
 """
 
 import math
@@ -16,9 +19,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Allocation = Literal["price", "threshold"]
+Allocation = Literal["price", "threshold", "product"]
 Drops = Mapping[float, float]
 """Metric drop by ratio, of one group pruned alone."""
+
+
+LEAST_LEFT = 1e-30
+"""Share of the metric that is left where nothing is, so that its logarithm is finite."""
+
+
+def log_costs(drops: Drops, baseline: float) -> dict[float, float]:
+    """Drops as -log(what is left of the metric), which add up where the shares that are left multiply.
+
+    >>> costs = log_costs({0.25: 0.0, 0.5: 0.4, 0.75: 0.8}, 0.8)
+    >>> {ratio: round(math.exp(-cost), 3) for ratio, cost in costs.items()}
+    {0.25: 1.0, 0.5: 0.5, 0.75: 0.0}
+    """
+    if not baseline > 0:  # a metric of nothing has no shares
+        return dict(drops)
+    return {ratio: -math.log(max(LEAST_LEFT, 1 - drop / baseline)) if math.isfinite(drop) else drop
+            for ratio, drop in drops.items()}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from compress.errors import PlanError
-from compress.prune.units import shrink_units, silence_units
+from compress.prune.units import shrink_units, silence_units, unit_blocks
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,34 @@ def silence_channels(
             elif isinstance(target, nn.RNNBase):  # its units read each other
                 silence_units(target, indices)
     return silent
+
+
+def kept_outputs(
+    module: nn.Module, groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]
+) -> dict[str, list[int]]:
+    """Layer -> the output channels that are left of it (a recurrent layer's hidden units, directions one by one).
+
+    Args:
+        module: the network before channels are removed.
+        groups: from `find_groups`.
+        removed: group name -> channel indices to take out.
+    """
+    layers = dict(module.named_modules())
+    kept: dict[str, list[int]] = {}
+    for (layer, side, _), indices in _by_layer(groups, removed).items():
+        if side == "out" and layer in layers:
+            gone = set(indices)
+            kept[layer] = [channel for channel in range(output_count(layers[layer])) if channel not in gone]
+    return kept
+
+
+def output_count(layer: nn.Module) -> int:
+    """Channels that a layer makes or carries; of a recurrent layer the hidden units of all its blocks."""
+    if isinstance(layer, nn.RNNBase):
+        return len(unit_blocks(layer)) * layer.hidden_size
+    if isinstance(layer, nn.Linear):
+        return layer.out_features
+    return layer.out_channels if isinstance(layer, _ConvNd) else int(getattr(layer, "num_features", 0))
 
 
 def shrink_layer(module: nn.Module, layer: str, side: str, removed: Sequence[int], *, dim: int = 0) -> None:

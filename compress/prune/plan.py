@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from compress.artifacts import Curve, GroupPlan, PruningPlan, Sensitivity
 from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import module_cost, parameter_count
-from compress.prune.allocation import Allocation, Choice, cheapest, choices, highest_price, largest_ratio
+from compress.prune.allocation import Allocation, Choice, cheapest, choices, highest_price, largest_ratio, log_costs
 from compress.prune.channels import remove_channels
 from compress.prune.ranking import Kind, Network, Ranking, uniform
 from compress.prune.search import bisect, give_back, step_by_step, total_drop
@@ -202,7 +202,9 @@ def _ratio_family(ranking: Ranking, kind: Kind, sensitivity: Sensitivity | None,
     if sensitivity is None:
         return _Family(lambda ratio: uniform(network, ratio), 0.0, _LARGEST_UNIFORM_RATIO)
     drops = _drops(network, sensitivity)
-    if allocation == "price":
+    if allocation == "product":
+        drops = {name: log_costs(curve, sensitivity.baseline) for name, curve in drops.items()}
+    if allocation != "threshold":
         options = _choices(ranking, kind, sensitivity, drops)
         return _Family(lambda price: _bought(options, price), 0.0, highest_price(options), options)
     cells = [drop for curve in drops.values() for drop in curve.values() if math.isfinite(drop)] or [0.0]

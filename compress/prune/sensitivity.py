@@ -13,6 +13,8 @@ from compress.prune.importance import CRITERIA
 from compress.prune.scoring import group_removal_count, lowest_channels, score_group
 
 Progress = Callable[[int, int, str], None]
+Compensate = Callable[[nn.Module, ChannelGroup, Sequence[int]], None]
+"""(the network without these channels, their group, the channels)"""
 
 
 def scan_sensitivity(
@@ -30,6 +32,7 @@ def scan_sensitivity(
     on_cell: Callable[[Sensitivity], None] | None = None,
     on_progress: Progress | None = None,
     model: str = "",
+    compensate: Compensate | None = None,
 ) -> Sensitivity:
     """Measure the metric with one group pruned at a time, at each ratio; the module is left as it was.
 
@@ -50,6 +53,7 @@ def scan_sensitivity(
         on_cell: called with the scan so far after each new cell; the caller stores it.
         on_progress: called as (cells done, cells, message).
         model: fingerprint of the model alone, for `check_scan`.
+        compensate: what readers of a pruned group do before it is measured (see `compress.prune.compensation`).
 
     Raises:
         PlanError: a ratio is out of range or the criterion unknown.
@@ -70,7 +74,7 @@ def scan_sensitivity(
         scores = score_group(module, group, CRITERIA[criterion]) if missing else None
         for ratio in missing:
             assert scores is not None
-            metric = _cell(module, group, ratio, scores, scan, evaluate)
+            metric = _cell(module, group, ratio, scores, scan, evaluate, compensate)
             scan = _with_cell(scan, group.name, ratio, metric)
             done += 1
             if on_cell is not None:
@@ -176,6 +180,7 @@ def _cell(
     scores: Tensor,
     scan: Sensitivity,
     evaluate: Callable[[nn.Module], float],
+    compensate: Compensate | None,
 ) -> float:
     count = group_removal_count(group, ratio)
     if count == 0:
@@ -183,7 +188,11 @@ def _cell(
     for key, metric in scan.curves[group.name].metric.items():
         if group_removal_count(group, float(key)) == count:
             return metric
-    return float(evaluate(remove_channels(module, [group], {group.name: lowest_channels(group, scores, count)})))
+    removed = lowest_channels(group, scores, count)
+    pruned = remove_channels(module, [group], {group.name: removed})
+    if compensate is not None:
+        compensate(pruned, group, removed)
+    return float(evaluate(pruned))
 
 
 def _with_cell(scan: Sensitivity, group: str, ratio: float, metric: float) -> Sensitivity:

@@ -1,6 +1,7 @@
 """Recipes: what to do to a model, in one YAML file that is checked whole before anything is loaded."""
 
 from compress.recipe.load import load_recipe
+from compress.recipe.reconstruct_step import ReconstructStep
 from compress.recipe.replace_step import ReplaceStep
 from compress.recipe.schema import (
     CHANNELS,
@@ -32,6 +33,7 @@ __all__ = [
     "PruneTarget",
     "QuantizeStep",
     "Recipe",
+    "ReconstructStep",
     "ReplaceStep",
     "SensitivityStep",
     "Step",

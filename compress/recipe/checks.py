@@ -20,7 +20,7 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _check_order(names)
     yield from _check_prune(dict(steps_of(data)))
     if isinstance(data.get("data"), dict) and not at(data, "data", "train") and not at(data, "data", "images"):
-        if {"teacher", "finetune", "quantize"} & set(names):
+        if {"teacher", "reconstruct", "finetune", "quantize"} & set(names):
             yield "data.train", "missing. `finetune` and `quantize` train on it. Add a label list."
         elif at(data, "compare", "onnxruntime") is True:
             yield "data.train", "missing. `compare.onnxruntime` calibrates on it. Add a label list."
@@ -86,6 +86,8 @@ def _check_prune(steps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     target = prune.get("target")
     if isinstance(target, dict) and {"macs", "latency", "metric_drop"} & set(target) and "sensitivity" not in steps:
         yield "prune.target", f"got {show(target)}, which needs a `sensitivity` step before it. Add one, or use ratio."
+    if "reconstruct" in steps and "prune" not in steps:
+        yield "reconstruct", "needs a `prune` step before it: it solves for what pruning left. Add one, or remove it."
     asked, ranked = prune.get("criterion"), steps.get("sensitivity", {}).get("criterion") or "fpgm"
     if asked and "sensitivity" in steps and asked != ranked:
         yield "prune.criterion", f"got {show(asked)}, but `sensitivity` ranks by {ranked}. Must be the same."

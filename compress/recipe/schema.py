@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from compress.recipe.reconstruct_step import ReconstructStep
 from compress.recipe.replace_step import ReplaceStep
 from compress.recipe.values import (
     ByName,
@@ -52,6 +53,16 @@ class SensitivityStep(Step):
     side: Side | None = Field(
         None, description="for detection: score each cell at this smaller side, which is quicker; default `task.side`"
     )
+    measure: Literal["metric", "fidelity"] = Field(
+        "metric",
+        description="figure of a cell: the metric on validation images; or `fidelity`, exp(-distance of the outputs "
+        "from the original's) on `images` (default 128) training images without labels, smoother and quicker",
+    )
+    recover: Literal["none", "reconstruct"] = Field(
+        "none",
+        description="`reconstruct`: the layers that read a pruned group make up for it by least squares before its "
+        "cell is scored, on training images without labels; for plans that a `reconstruct` step follows",
+    )
 
 
 class PruneTarget(_Settings):
@@ -94,9 +105,10 @@ class PruneStep(Step):
     criterion: Criterion | None = Field(
         None, description="as for `sensitivity`; default that of the recipe's `sensitivity`, else `fpgm`"
     )
-    allocation: Literal["price", "threshold"] = Field(
+    allocation: Literal["price", "threshold", "product"] = Field(
         "price",
-        description="with `macs` or `latency` and a scan: `price` spends the least metric for what is saved; "
+        description="with `macs` or `latency` and a scan: `price` spends the least metric for what is saved, drops of "
+        "groups added; `product` the same, shares of the metric that groups leave multiplied, for large drops; "
         "`threshold` lets every group drop as much, as PaddleSlim does",
     )
     precision: Literal["float32", "int8", "mixed"] | None = Field(
@@ -143,6 +155,9 @@ class FinetuneStep(_TrainStep):
     epochs: Positive = Field(10, description="passes over the training data")
     lr: PositiveFloat = Field(1e-3, description="highest learning rate")
     freeze_bn: Flag = Field(False, description="keep BatchNorm's running statistics as they are")
+    features: NotNegativeFloat = Field(
+        0.0, description="weight of the loss that keeps the layers inside near the teacher's; 0 for none"
+    )
 
 
 class TeacherStep(_TrainStep):
@@ -214,12 +229,22 @@ AnyStep = Annotated[
     | Annotated[SensitivityStep, BeforeValidator(_step_settings), Tag("sensitivity")]
     | Annotated[ReplaceStep, BeforeValidator(_step_settings), Tag("replace")]
     | Annotated[PruneStep, BeforeValidator(_step_settings), Tag("prune")]
+    | Annotated[ReconstructStep, BeforeValidator(_step_settings), Tag("reconstruct")]
     | Annotated[FinetuneStep, BeforeValidator(_step_settings), Tag("finetune")]
     | Annotated[QuantizeStep, BeforeValidator(_step_settings), Tag("quantize")],
     Discriminator(_step_name),
 ]
 STEPS: dict[str, type[Step]] = {
-    kind.name: kind for kind in (TeacherStep, SensitivityStep, ReplaceStep, PruneStep, FinetuneStep, QuantizeStep)
+    kind.name: kind
+    for kind in (
+        TeacherStep,
+        SensitivityStep,
+        ReplaceStep,
+        PruneStep,
+        ReconstructStep,
+        FinetuneStep,
+        QuantizeStep,
+    )
 }
 """The steps by name, in the order they must come in."""
 
@@ -230,7 +255,7 @@ CHANNELS = 3
 """Of the images that the tasks feed: blue, green and red."""
 KEYS_OF = {
     "classification": ("directions", "labels"),
-    "recognition": ("charset", "use_space", "widths"),
+    "recognition": ("charset", "use_space", "widths", "decouple"),
     "detection": (
         "side",
         "crop",
@@ -286,6 +311,11 @@ class TaskSettings(_Settings):
         (),
         description="for recognition: pad each crop to the smallest of these that holds it; the last may be wider than "
         "the input, for lines; default the input's",
+    )
+    decouple: Annotated[Float, _rule(lambda v: 0 <= v <= 1, "Must be in [0, 1]. Use e.g. 0.1.")] = Field(
+        0.0,
+        description="for recognition: in distillation, the least weight of the teacher's characters at each step, also "
+        "where it says blank; 0 is plain KL",
     )
     side: Side = Field(1280, description="for detection: images are scored with their longest side at most this")
     crop: Annotated[
@@ -448,8 +478,8 @@ class Recipe(_Settings):
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
         _rule(lambda v: len(v) > 0, "Must hold at least one step. Use e.g. [{quantize: {epochs: 0}}]."),
     ] = Field(
-        description="what to do, in order: `teacher`, `sensitivity`, `replace`, `prune`, `finetune`, `quantize`, each "
-        "at most once"
+        description="what to do, in order: `teacher`, `sensitivity`, `replace`, `prune`, `reconstruct`, "
+        "`finetune`, `quantize`, each at most once"
     )
     compare: CompareSettings = Field(default_factory=CompareSettings, description="further figures; keys below")
     gates: GateSettings = Field(default_factory=GateSettings, description="requirements; keys below")

@@ -24,6 +24,25 @@ def kl_divergence(outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
     return (teacher * (teacher.log() - log_probabilities(outputs))).sum(dim=-1).mean()
 
 
+def decoupled_kl(outputs: Tensor, teacher_outputs: Tensor, blank: int, least: float) -> Tensor:
+    """KL(teacher || student) as its two parts, the second with a weight of its own; mean over rows of [..., K], nats.
+
+    KL is that of "blank or not", and (1 - teacher's blank) times that of the characters among themselves. CTC networks
+    say blank at most steps, where the second part has next to no weight: what the teacher then takes for the second
+    best is not learned. Here its weight is at least `least`. With 0 this is KL.
+
+    Source: Zhao et al. 2022, "Decoupled Knowledge Distillation" (arXiv 2203.08679), with the blank as the target class.
+    """
+    teacher, student = (each.clamp_min(MIN_PROBABILITY) for each in (teacher_outputs, outputs))
+    others = [index for index in range(outputs.shape[-1]) if index != blank]
+    blanks = teacher[..., blank], student[..., blank]
+    rest = [each[..., others].sum(dim=-1) for each in (teacher, student)]
+    binary = blanks[0] * (blanks[0] / blanks[1]).log() + rest[0] * (rest[0] / rest[1]).log()
+    shares = [each[..., others] / sum_[..., None] for each, sum_ in zip((teacher, student), rest, strict=True)]
+    characters = (shares[0] * (shares[0].log() - shares[1].log())).sum(dim=-1)
+    return (binary + rest[0].clamp_min(least) * characters).mean()
+
+
 def check_probabilities(outputs: Tensor) -> None:
     """Raise ModelError unless the rows [..., K] are probabilities; NaN passes: the training loop names it better."""
     values = outputs.detach()

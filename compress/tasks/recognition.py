@@ -21,7 +21,7 @@ from compress.data.transforms import resize_crop, resized_width, stack_resized
 from compress.data.unlabelled import load_unlabelled
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict, Progress
-from compress.tasks.probabilities import check_probabilities, kl_divergence, log_probabilities
+from compress.tasks.probabilities import check_probabilities, decoupled_kl, kl_divergence, log_probabilities
 from compress.tasks.sampling import (
     bucket_batches,
     count_steps,
@@ -76,6 +76,7 @@ class RecognitionTask:
         widths: rising widths to pad to; the last must be W or more. Default W alone.
         augment: augment training images.
         unlabelled: folders, label lists or LMDB folders of crops of any kind, whose labels are not looked at.
+        decouple: least weight of the teacher's characters at each step (see `decoupled_kl`); 0 is plain KL.
         agreement: the labels are what a model read: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
         rules: what is asked of the lists (see `ListRules`).
@@ -99,12 +100,14 @@ class RecognitionTask:
         augment: bool = True,
         unlabelled: Sequence[Path] = (),
         agreement: bool = False,
+        decouple: float = 0.0,
         eval_batch_size: int = 64,
         rules: ListRules = DEFAULT_RULES,
     ) -> None:
         self.input_shape = input_shape
         self.widths = _checked_widths(widths, input_shape[2])
         self.augment = augment
+        self.decouple = decouple
         self.eval_batch_size = eval_batch_size
         self.metric_name = "agreement (text)" if agreement else METRIC
         self._charset_path, self._use_space = Path(charset), use_space
@@ -142,6 +145,7 @@ class RecognitionTask:
             "widths": self.widths,
             "charset": self.charset.characters,
             "augment": augment,
+            **({"decouple": decouple} if decouple else {}),
         }
         if agreement:
             settings["metric"] = self.metric_name
@@ -293,7 +297,9 @@ class RecognitionTask:
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
         """Kullback-Leibler divergence KL(teacher || student) of [N, T, K] in nats, summed over an image's steps as the
-        CTC loss is, so that a weight of 1 weighs both alike; averaged over images."""
+        CTC loss is, so that a weight of 1 weighs both alike; averaged over images. See `decouple`, too."""
+        if self.decouple:
+            return outputs.shape[1] * decoupled_kl(outputs, teacher_outputs, BLANK, self.decouple)
         return outputs.shape[1] * kl_divergence(outputs, teacher_outputs)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:

@@ -5,6 +5,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from compress.artifacts import check_fresh, write_atomic
 from compress.errors import ArtifactError, TrainingError
+from compress.train.features import FeatureLoss
 from compress.train.schedule import cosine_with_warmup
 
 Progress = Callable[[int, int, str], None]
@@ -65,6 +67,7 @@ def fit(
     teacher: Callable[[Tensor], Tensor] | None = None,
     distillation_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     distill: float = 0.0,
+    features: FeatureLoss | None = None,
     freeze_batch_norm: bool = False,
     average: int = 0,
     keep_best: bool = True,
@@ -93,6 +96,7 @@ def fit(
         teacher: images -> the teacher's outputs, for distillation.
         distillation_loss: (outputs, teacher's outputs) -> mean distance.
         distill: weight of the distillation loss beside the task's own.
+        features: what keeps the layers inside near a teacher's, beside the outputs.
         freeze_batch_norm: keep BatchNorm's running statistics and use them in training.
         average: score and keep weights averaged over about this many steps instead of each epoch's last ones; 0 for
             none. See `average_weights`.
@@ -129,7 +133,7 @@ def fit(
             factor = cosine_with_warmup(step, total, round(warmup_epochs * steps_per_epoch))
             for group, peak in zip(tuner.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-            value = _step(module, batch, tuner, loss, teacher, distillation_loss, distill)
+            value = _step(module, batch, tuner, loss, teacher, distillation_loss, distill, features)
             if not math.isfinite(value):
                 raise TrainingError(
                     f"loss is {value} in epoch {epoch}, step {index + 1} "
@@ -186,12 +190,16 @@ def _step(
     teacher: Callable[[Tensor], Tensor] | None,
     distillation_loss: Callable[[Tensor, Tensor], Tensor] | None,
     distill: float,
+    features: FeatureLoss | None = None,
 ) -> float:
     """One update; returns the loss. Nothing is updated when it is not finite."""
     images = batch.images.contiguous(memory_format=torch.channels_last)
-    made = module(images)
+    with nullcontext() if features is None else features.watch(module) as watched:
+        made = module(images)
     outputs = made[0] if isinstance(made, tuple) else made
     value = loss(outputs, batch)
+    if watched is not None:
+        value = value + watched.loss(images)
     if teacher is not None and distillation_loss is not None and distill > 0:
         with torch.no_grad():
             wanted = teacher(batch.images)

@@ -16,7 +16,7 @@ from compress.pipeline.guessing import ModelFacts, choose_kind, guess_kind, look
 from compress.pipeline.labelling import TRAIN_SIDE
 from compress.pipeline.shrink_cost import Pace, Work, count_work, plan_lines, stage_seconds
 from compress.pipeline.shrinking import STAGES, Wishes, shrink_recipe
-from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep, load_recipe
+from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReconstructStep, SensitivityStep, load_recipe
 from tests.pipeline import tiny
 
 ZOO = Path(__file__).parents[2] / "compress" / "zoo" / "models"
@@ -105,7 +105,13 @@ def test_folders_without_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "macs"), [("classification", 0.65), ("recognition", 0.75), ("detection", 0.6)])
 def test_defaults(tmp_path: Path, kind: str, macs: float) -> None:
     recipe = written(tmp_path, kind)
-    assert [type(step) for step in recipe.steps] == [SensitivityStep, PruneStep, FinetuneStep, QuantizeStep]
+    assert [type(step) for step in recipe.steps] == [
+        SensitivityStep,
+        PruneStep,
+        ReconstructStep,
+        FinetuneStep,
+        QuantizeStep,
+    ]
     prune, finetune = recipe.find_step(PruneStep), recipe.find_step(FinetuneStep)
     assert prune is not None
     assert finetune is not None
@@ -202,6 +208,7 @@ WORK = Work(
     scan_images=10,
     epochs=5,
     qat_epochs=2,
+    reconstructed=256,
     area=2.0,
     scan_area=0.5,
     label_area=1.5,
@@ -219,6 +226,7 @@ def test_seconds_are_counts_times_pace() -> None:
             100 * 0.01 + 80 * 1.5 * 0.1 + 20 * 2.0 * 0.1,  # read; label to train; label to score
             10 * (0.2 + 10 * 0.5 * 0.1),  # nine cells and the network as it is
             timing,
+            80 * 0.5 * 0.5,
             5 * (epoch + load + score),
             timing + 2 * (shrink_cost.QAT_FACTOR * epoch + load + score),
             4 * score,
@@ -252,10 +260,11 @@ def test_plan_lines(tmp_path: Path) -> None:
     recipe = written(tmp_path, "classification")
     lines = plan_lines(recipe, WORK, PACE, done=2)
     assert len(lines) == len(STAGES) + 1
-    assert lines[0] == "stage 1 of 6, label: 100 images by the original model, done"
-    assert lines[1] == "stage 2 of 6, scan: 9 networks on 10 images each, done"
-    assert lines[3] == "stage 4 of 6, fine-tune: 5 epochs of 80 images, near the original's outputs, about 2 min"
-    # 30 + 124 + (30 + 2 x 44.8) + 16 = 289.6 s
+    assert lines[0] == "stage 1 of 7, label: 100 images by the original model, done"
+    assert lines[1] == "stage 2 of 7, scan: 9 networks on 10 images each, done"
+    assert lines[3] == "stage 4 of 7, reconstruct: 80 images, layer by layer, without training, about 20 s"
+    assert lines[4] == "stage 5 of 7, fine-tune: 5 epochs of 80 images, near the original's outputs, about 2 min"
+    # 30 + 20 + 124 + (30 + 2 x 44.8) + 16 = 309.6 s
     assert lines[-1] == "about 5 min in all, at 1e+02 ms an image and 5e+02 ms to train on it"
 
 
@@ -281,11 +290,12 @@ def test_stages_by_what_they_leave(tmp_path: Path) -> None:
     told: list[str] = []
     on_progress = shrinking.with_stages(lambda done, total, message: told.append(message), tmp_path)
     (tmp_path / "labels").mkdir()
-    for name in ("labels/labels.json", "pruned.code.json", "pruned.json", "finetuned.json", "int8.json"):
+    stages = ("pruned.code.json", "pruned.json", "reconstructed.json", "finetuned.json", "int8.json")
+    for name in ("labels/labels.json", *stages):
         on_progress(1, 2, "x")
         (tmp_path / name).touch()
     on_progress(1, 2, "x")
-    names = [f"stage {number} of 6, {name}: x" for number, name in enumerate(STAGES, start=1)]
+    names = [f"stage {number} of 7, {name}: x" for number, name in enumerate(STAGES, start=1)]
     assert told == names
     on_progress(1, 2, "judging images without labels with the original")
-    assert told[-1].startswith("stage 1 of 6, label: judging")
+    assert told[-1].startswith("stage 1 of 7, label: judging")

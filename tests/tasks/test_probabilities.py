@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
 
-from compress.tasks.probabilities import MIN_PROBABILITY, kl_divergence, log_probabilities
+from compress.tasks.probabilities import MIN_PROBABILITY, decoupled_kl, kl_divergence, log_probabilities
 
 WRONG = [[40.0, 0.0], [0.0, 28.0], [60.0, 0.0], [65.0, 3.0], [0.3, 0.1]]
 """Logits of two classes; 1, 0, 1, 1, 1 are right."""
@@ -63,3 +65,31 @@ def test_ordinary_probabilities_are_what_they_were():
     """Bit for bit, down to 1e-12."""
     values = torch.logspace(-12, 0, 200)
     assert torch.equal(log_probabilities(values), values.log())
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_decoupled_with_no_least_weight_is_kl(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    outputs, teacher = (torch.randn(2, 3, 5, generator=generator).mul(3).softmax(-1) for _ in range(2))
+    torch.testing.assert_close(
+        decoupled_kl(outputs, teacher, 0, 0.0), kl_divergence(outputs, teacher), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_decoupled_by_hand() -> None:
+    """Blank .9 against .5 and characters .08 : .02 against .25 : .25, of which the characters weigh .3 and not .1."""
+    binary = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
+    characters = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
+    outputs, teacher = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[0.9, 0.08, 0.02]])
+    assert float(decoupled_kl(outputs, teacher, 0, 0.3)) == pytest.approx(binary + 0.3 * characters, rel=1e-5)
+    # The same with the blank last.
+    turned = outputs[:, [1, 2, 0]], teacher[:, [1, 2, 0]]
+    assert float(decoupled_kl(*turned, 2, 0.3)) == pytest.approx(binary + 0.3 * characters, rel=1e-5)
+
+
+def test_decoupled_is_finite_where_a_side_says_nothing() -> None:
+    sure = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).requires_grad_()
+    value = decoupled_kl(sure, torch.tensor([[0.0, 0.5, 0.5], [1.0, 0.0, 0.0]]), 0, 0.1)
+    value.backward()
+    assert math.isfinite(float(value.detach()))
+    assert bool(torch.isfinite(sure.grad).all())

@@ -1,0 +1,94 @@
+"""The command that solves a pruned model's weights anew."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress import artifacts
+from compress.artifacts import PruningPlan
+from compress.cli import options
+from compress.cli.options import setting
+from compress.cli.progress import progress
+from compress.cli.tasks import make_task
+from compress.recipe import ReconstructStep
+
+
+def reconstruct(
+    model: Annotated[Path, typer.Argument(help="the pruned .onnx file.", metavar="PRUNED")],
+    original: Annotated[str, typer.Option(help="the model that was pruned.", metavar="MODEL", show_default=False)],
+    train: options.Train,
+    data: options.Val,
+    out: Annotated[Path, typer.Option(help="the .onnx file to write.", metavar="FILE")],
+    plan_file: Annotated[
+        Path | None,
+        typer.Option("--plan", help="the plan that it was pruned by; default plan.json beside it.", metavar="FILE"),
+    ] = None,
+    weights: options.Weights = None,
+    task: options.TaskName = None,
+    images: Annotated[int | None, setting(ReconstructStep, "images")] = None,
+    positions: Annotated[int | None, setting(ReconstructStep, "positions")] = None,
+    ridge: Annotated[float | None, setting(ReconstructStep, "ridge")] = None,
+    input_size: options.Input = None,
+    directions: options.Directions = None,
+    labels: options.Labels = None,
+    charset: options.Charset = None,
+    use_space: options.UseSpace = None,
+    widths: options.Widths = None,
+    side: options.Side = None,
+    processes: options.Processes = None,
+    threshold: options.Threshold = None,
+    box_threshold: options.BoxThreshold = None,
+    unclip_ratio: options.UnclipRatio = None,
+    max_candidates: options.MaxCandidates = None,
+    max_skipped: options.MaxSkipped = None,
+    data_root: options.DataRoot = None,
+    allow_overlap: options.AllowOverlap = None,
+    seed: options.Seed = 0,
+    threads: options.Threads = None,
+) -> None:
+    """Solve the weights that pruning left, so that its layers compute what they did: no training, no labels.
+
+    Each layer's weights are the least-squares solution on a few training images: inputs as the pruned model computes
+    them, targets as the original did. Labels only score the result. Where it scores no better, it is left out.
+
+    \b
+    Example:
+      compress prune model.onnx --ratio 0.3 --out runs/pruned.onnx
+      compress reconstruct runs/pruned.onnx --original model.onnx --train train/labels.txt \\
+          --data val/labels.txt --out runs/reconstructed.onnx
+    """
+    step = options.build(ReconstructStep, {"images": images, "positions": positions, "ridge": ridge})
+    options.check_out(out, model, original)
+    plan = artifacts.load(PruningPlan, plan_file or model.with_name("plan.json"))
+    from compress import pipeline
+
+    made = make_task(
+        task,
+        train,
+        data,
+        input_size,
+        model=model,
+        command="reconstruct",
+        directions=directions,
+        labels=labels,
+        charset=charset,
+        use_space=use_space,
+        widths=widths,
+        side=side,
+        processes=processes,
+        threshold=threshold,
+        box_threshold=box_threshold,
+        unclip_ratio=unclip_ratio,
+        max_candidates=max_candidates,
+        max_skipped=max_skipped,
+        data_root=data_root,
+        allow_overlap=allow_overlap,
+    )
+    whole = pipeline.open_model(original, weights, made.input_shape)
+    pruned = pipeline.open_model(str(model), None, made.input_shape)
+    with progress("Nothing is kept: the same command starts anew.") as on_progress:
+        done = pipeline.run_reconstruct(
+            whole, pruned, plan, made, out, step, seed=seed, threads=threads, on_progress=on_progress
+        )
+    typer.echo(f"{'. '.join(done.notes)}. Written: {out}")

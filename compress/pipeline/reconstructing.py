@@ -1,0 +1,103 @@
+"""The stage that solves a pruned network's weights anew, without labels (see `compress.prune.reconstruct`)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import onnx
+import torch
+
+from compress.artifacts import PruningPlan, fingerprint, lock
+from compress.graph import save_model, to_onnx, to_torch
+from compress.pipeline.inputs import default_threads, score_model
+from compress.pipeline.stages import (
+    Progress,
+    as_graph_module,
+    check_fits,
+    fitting_batches,
+    kept_channels,
+    model_identity,
+)
+from compress.prune.reconstruct import reconstruct
+from compress.recipe import ReconstructStep
+from compress.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What reconstruction brought."""
+
+    notes: tuple[str, ...]
+
+
+def run_reconstruct(
+    original: onnx.ModelProto,
+    pruned: onnx.ModelProto,
+    plan: PruningPlan,
+    task: Task,
+    out_file: Path,
+    step: ReconstructStep,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> Reconstructed:
+    """Solve the pruned network's weights so that its layers compute what the original's did, and write the result.
+
+    Images are drawn from the training data; no label is looked at. Where the result does not score better on the
+    validation data than the pruned network did, that one is written as it is, and a note says so.
+
+    Args:
+        original: what was pruned, in canonical form.
+        pruned: what the plan made of it.
+        plan: which channels went.
+        task: images and metric.
+        out_file: the .onnx file to write.
+        step: how many images, rows and how firm a ridge.
+        seed: of what is drawn.
+        threads: default every core.
+        on_progress: called as (layers done, in all, message).
+
+    Raises:
+        DataError: there are no images to train on, or the model does not fit the task.
+        ModelError: the two models differ in more than the plan's channels.
+        OutputError: another process is writing the file.
+    """
+    check_fits(original, task)
+    torch.set_num_threads(threads or default_threads())
+    with lock(out_file):
+        before, after = to_torch(original), to_torch(pruned)
+        kept = kept_channels(original, plan, task.input_shape)
+        images = list(fitting_batches(before, task, step.images))
+        solved = reconstruct(
+            before,
+            after,
+            kept,
+            images,
+            positions=step.positions,
+            ridge=step.ridge,
+            seed=seed,
+            on_progress=on_progress,
+        )
+        made = to_onnx(as_graph_module(after), pruned)
+        scores = [score_model(model, task, threads) for model in (pruned, made)]
+        better = scores[1].metric > scores[0].metric
+        save_model(made if better else pruned, out_file)
+    errors = [median(values) for values in zip(*((one.before, one.after) for one in solved), strict=True)]
+    what = f"{task.metric_name} {scores[0].metric:.4f} -> {scores[1].metric:.4f} on the validation data"
+    if not better:
+        return Reconstructed((f"reconstruction did not help ({what}) and was left out",))
+    count = sum(len(batch) for batch in images)
+    return Reconstructed(
+        (
+            f"reconstructed {len({one.name for one in solved})} layers on {count} images without labels: {what}; "
+            f"a layer's median squared error {errors[0]:.3g} -> {errors[1]:.3g} of its output's square",
+        )
+    )
+
+
+def reconstruct_identity(
+    original: onnx.ModelProto, pruned: onnx.ModelProto, task: Task, step: ReconstructStep, seed: int
+) -> str:
+    """Fingerprint of everything that the stage's file depends on."""
+    return fingerprint(model_identity(original), model_identity(pruned), task.fingerprint(), step.model_dump(), seed)

@@ -1,0 +1,118 @@
+"""What a group of channels is worth once the layers that read it have made the best of the rest.
+
+A layer that loses inputs can put weights on those that are left: often they say nearly the same. The least-squares
+weights need no data for each choice of channels: with the Gram matrix G of all of a layer's inputs, those of a subset S
+are (G_SS + lambda)^-1 of the same rows of X'Y. So the network runs once over a few images, and every cell of a scan is
+compensated by solving a small system. Without this a scan measures the shock of pruning, which reconstruction or
+training takes away; with it, what stays.
+
+Source: channel pruning by least squares (He, Zhang and Sun 2017), of one layer at a time.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from compress.prune.channels import ChannelGroup, output_count
+from compress.prune.reconstruct import POSITIONS, RIDGE, Progress, layer_equations, norm_behind
+from compress.prune.regression import GateRegression, Normal, Regression, regressions
+
+WIDEST = 4096
+"""Inputs of a layer, above which it is not compensated: its Gram matrix would take 134 MB and its solution seconds."""
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A layer that reads some group's channels: its regressions in the whole network, with their sums over images."""
+
+    layer: nn.Module
+    equations: list[tuple[Regression, Normal]]
+
+
+class Compensation:
+    """Solves the readers of pruned channels anew, from sums over images that were run through the network once."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        groups: Sequence[ChannelGroup],
+        batches: Iterable[np.ndarray],
+        *,
+        positions: int = POSITIONS,
+        ridge: float = RIDGE,
+        seed: int = 0,
+        on_progress: Progress | None = None,
+    ) -> None:
+        """Run the network over images [N, C, H, W] and sum up the equations of every layer that reads a group.
+
+        Args:
+            module: the whole network.
+            groups: from `find_groups`.
+            batches: images; kept in memory, with the activations that later layers read.
+            positions: rows drawn from each image, at most.
+            ridge: how firmly weights are held where they were.
+            seed: of what is drawn.
+            on_progress: called as (layers done, in all, message).
+        """
+        self._ridge = ridge
+        wanted = {member.layer for group in groups for member in group.members if member.side == "in"}
+        wanted |= {group.name for group in groups if isinstance(module.get_submodule(group.name), nn.RNNBase)}
+        found = layer_equations(module, wanted, batches, positions, seed, WIDEST, on_progress)
+        self._readers = {name: _Reader(module.get_submodule(name), made) for name, made in found.items()}
+
+    def __call__(self, pruned: nn.Module, group: ChannelGroup, removed: Sequence[int]) -> None:
+        """Give the layers that read a group the weights that make up best for the channels that were removed.
+
+        Args:
+            pruned: the network without these channels of this group, and of no other; changed.
+            group: what was pruned.
+            removed: channels of it.
+        """
+        lost: dict[tuple[str, str], set[int]] = {}
+        for member in group.members:
+            indices = {index for channel in removed for index in member.indices[channel]}
+            lost.setdefault((member.layer, member.side), set()).update(indices)
+        with torch.no_grad():
+            for name, reader in self._readers.items():
+                inputs, outputs = (lost.get((name, side), set()) for side in ("in", "out"))
+                if inputs or (outputs and isinstance(reader.layer, nn.RNNBase)):  # whose units read each other
+                    self._solve(pruned, name, inputs, outputs)
+
+    def _solve(self, pruned: nn.Module, name: str, inputs: set[int], outputs: set[int]) -> None:
+        reader = self._readers[name]
+        layer = pruned.get_submodule(name)
+        kept = [channel for channel in range(output_count(reader.layer)) if channel not in outputs]
+        norm = norm_behind(pruned, name) if isinstance(pruned, fx.GraphModule) else None
+        targets = regressions(layer, reader.layer, kept, norm)
+        for target, (source, normal) in zip(targets, reader.equations, strict=True):
+            rows, columns = _left(source, reader.layer, inputs, outputs)
+            part = Normal(
+                normal.gram[:, rows][:, :, rows], normal.cross[:, rows][:, :, columns], normal.squares[:, columns]
+            )
+            weights = part.solve(source.start()[:, rows][:, :, columns], self._ridge, has_bias=source.has_bias)
+            if bool(torch.isfinite(weights).all()):
+                target.assign(weights.to(target.start().dtype))
+
+
+def _left(source: Regression, layer: nn.Module, inputs: set[int], lost: set[int]) -> tuple[Tensor, Tensor]:
+    """What is left of a regression's inputs and outputs when its layer loses some of both."""
+    _, count, outputs = source.start().shape
+    if isinstance(source, GateRegression):
+        size = source.original.hidden_size
+        own = {unit - (size if source.reverse else 0) for unit in lost}
+        rows: list[int] = []
+        for read in source.reads:
+            width, gone = (source.original.input_size, inputs) if read == "ih" else (size, own)
+            first = len(rows) if read == "ih" else (source.original.input_size if "ih" in source.reads else 0)
+            rows += [first + index for index in range(width) if index not in gone]
+        rows += [count - 1] if source.has_bias else []
+        return torch.tensor(rows), torch.tensor([column for column in range(outputs) if column % size not in own])
+    channels = int(getattr(layer, "in_channels", 0) or getattr(layer, "in_features", count))
+    each = (count - source.has_bias) // channels
+    rows = [channel * each + place for channel in range(channels) if channel not in inputs for place in range(each)]
+    return torch.tensor([*rows, count - 1] if source.has_bias else rows), torch.tensor(
+        [column for column in range(outputs) if column not in lost]
+    )
