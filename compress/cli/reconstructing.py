@@ -68,7 +68,7 @@ def reconstruct(
         train,
         data,
         input_size,
-        model=model,
+        model=str(model),
         command="reconstruct",
         directions=directions,
         labels=labels,
