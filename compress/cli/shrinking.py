@@ -44,6 +44,14 @@ def shrink(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="passes of fine-tuning over the images; default by their number.")
     ] = None,
+    rendered: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="crops to draw and learn from beside the folder's, which the original reads, too; default 1500 for "
+            "recognition, 0 otherwise; not for detection.",
+        ),
+    ] = None,
     side: Annotated[
         int | None,
         typer.Option(help="for detection: score images with their longest side at most this; default 960."),
@@ -93,7 +101,7 @@ def shrink(
     kind, guess = guessing.choose_kind(facts, task)
     if guess:
         say(guess)
-    _check_options(kind, charset, side)
+    _check_options(kind, charset, side, rendered)
     use_space = True
     if kind == "recognition":
         charset, use_space = shrinking.fits_charset(facts, charset)
@@ -107,12 +115,15 @@ def shrink(
         side=side,
         threads=threads,
         seed=seed,
+        rendered=rendered,
         max_drop=max_drop,
         tests=tests,
     )
     content = shrinking.shrink_recipe(facts, images, len(files), wishes)
     artifacts.check_writable(folder)
     command = shlex.join(["compress", *sys.argv[1:]])
+    with progress("The same command goes on from there.") as on_progress:
+        shrinking.render(folder, wishes, on_progress)
     recipe = shrinking.write_recipe(content, folder, command)
     pace, cells = shrink_cost.measure(recipe, files)
     work = shrink_cost.count_work(recipe, len(files), shrink_cost.sample_sizes(files), cells)
@@ -148,7 +159,7 @@ def _check_apart(folder: Path, images: Path) -> None:
         )
 
 
-def _check_options(kind: str, charset: Path | None, side: int | None) -> None:
+def _check_options(kind: str, charset: Path | None, side: int | None, rendered: int | None) -> None:
     """Refuse what would be ignored.
 
     Raises:
@@ -156,6 +167,8 @@ def _check_options(kind: str, charset: Path | None, side: int | None) -> None:
     """
     if charset is not None and kind != "recognition":
         raise CompressError(f"--charset: not for {kind}. Remove it, or use --task recognition.")
+    if rendered and kind == "detection":
+        raise CompressError("--rendered: not for detection, crops of words are no scenes. Remove it.")
     if side is not None and kind != "detection":
         raise CompressError(f"--side: not for {kind}. Remove it, or use --task detection.")
 

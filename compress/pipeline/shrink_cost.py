@@ -56,7 +56,7 @@ class Work:
     """How often each stage looks at an image; areas are of a mean image, over the input's."""
 
     train: int
-    """Images that an epoch trains on; a direction classifier's are used twice."""
+    """Images that an epoch trains on, drawn ones included; a direction classifier's are used twice."""
     val: int
     """Images that are scored, counted so, too."""
     files: int
@@ -118,12 +118,13 @@ def count_work(recipe: Recipe, files: int, sizes: Sequence[Header], cells: int) 
     kind = recipe.task.kind
     uses = 2 if kind == "classification" and len(recipe.task.labels) == 2 else 1
     held = min(max(1, round(recipe.data.held_back * files)), files - 1)
+    drawn = files - held if recipe.data.unlabelled else 0
     side = recipe.task.side
     area, scan_area, label_area = (
         mean_area(recipe, sizes, each) for each in (side, scan.side or side, min(side, TRAIN_SIDE))
     )
     return Work(
-        train=uses * (files - held),
+        train=uses * (files - held) + drawn,
         val=uses * held,
         files=files,
         cells=cells,

@@ -7,6 +7,7 @@ from typing import Any
 
 from compress.artifacts import write_atomic
 from compress.data.charset import Charset, check_classes, read_charset
+from compress.data.synthetic import write_dataset
 from compress.data.unlabelled import list_images
 from compress.errors import CompressError, RecipeError
 from compress.pipeline.code import recipe_settings
@@ -15,6 +16,8 @@ from compress.pipeline.stages import Progress
 from compress.recipe import Recipe, load_recipe
 from compress.recipe.write import recipe_text
 
+RENDERED = "rendered"
+"""Folder of drawn crops, in the run's."""
 RECIPE_FILE = "recipe.yaml"
 """In the run's folder."""
 
@@ -34,6 +37,8 @@ class Family:
     prune: Mapping[str, Any]
     finetune: Mapping[str, Any]
     quantize: Mapping[str, Any]
+    rendered: int = 0
+    """Crops with other text that are drawn and learned from, as many in an epoch as images of the folder."""
 
 
 RATIOS = [0.25, 0.5, 0.75]
@@ -65,12 +70,20 @@ FAMILIES = {
     ),
     "recognition": Family(
         macs=0.75,
-        seen=6000,
+        seen=6400,
         most_held_back=400,
         batch_size=32,
         scan={"images": 128},
-        prune={},
-        finetune={"lr": 6.0e-3, "warmup_epochs": 0.5, "weight_decay": 1.0e-5, "freeze_bn": True, "distill": 1.0},
+        prune={"allocation": "threshold"},
+        finetune={
+            "lr": 4.0e-3,
+            "warmup_epochs": 0.5,
+            "weight_decay": 1.0e-5,
+            "freeze_bn": True,
+            "distill": 1.0,
+            "features": 80.0,
+        },
+        rendered=1500,
         quantize={"lr": 2.0e-4, "weight_decay": 1.0e-5, "pact": {"l2": 0.001}},
     ),
     "detection": Family(
@@ -100,6 +113,7 @@ class Wishes:
     side: int | None = None
     threads: int | None = None
     seed: int = 0
+    rendered: int | None = None
     max_drop: float | None = None
     tests: Mapping[str, Path] = field(default_factory=dict)
 
@@ -167,6 +181,8 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
         "seed": wishes.seed,
         "steps": _steps(family, epochs, wishes, shape),
     }
+    if rendered_count(wishes):
+        recipe["data"]["unlabelled"] = f"{RENDERED}/labels.txt"
     if wishes.tests:
         recipe["data"]["test"] = {name: str(path.absolute()) for name, path in wishes.tests.items()}
     if wishes.threads is not None:
@@ -174,6 +190,22 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
     if wishes.max_drop is not None:
         recipe["gates"] = {"metric_drop": wishes.max_drop}
     return recipe
+
+
+def rendered_count(wishes: Wishes) -> int:
+    """How many crops are drawn beside the folder's images."""
+    return FAMILIES[wishes.kind].rendered if wishes.rendered is None else wishes.rendered
+
+
+def render(folder: Path, wishes: Wishes, on_progress: Progress | None = None) -> None:
+    """Draw the crops that are learned from beside the user's into a run's folder, unless they are there.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    count, listed = rendered_count(wishes), folder / RENDERED / "labels.txt"
+    if count and not listed.exists():
+        write_dataset(folder / RENDERED, count, wishes.seed, on_progress=on_progress)
 
 
 def _check_sizes(facts: ModelFacts, kind: str) -> None:

@@ -17,6 +17,10 @@ from compress.errors import ArtifactError, ModelError, PlanError, RecipeError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.runtime import Session
 from compress.pipeline import make_task, reconstructing, run_prune, run_recipe, run_reconstruct, run_sensitivity, stages
+from compress.prune.channels import remove_channels
+from compress.prune.groups import find_groups
+from compress.prune.importance import CRITERIA
+from compress.prune.scoring import lowest_channels, score_group
 from compress.recipe import Recipe, ReconstructStep
 from compress.tasks.base import Task
 from tests.pipeline import tiny
@@ -176,3 +180,23 @@ def test_a_scan_of_what_stays_after_reconstruction(folder: Path, task: Task, tmp
     assert scan.fingerprint != plain.fingerprint
     with pytest.raises(ArtifactError, match="stale"):
         run_sensitivity(model, task, tmp_path / "plain", recover="reconstruct", **settings)
+
+
+def test_a_scan_by_fidelity_reads_no_label(folder: Path, task: Task, tmp_path: Path) -> None:
+    """exp(-KL) on training images, by the formula; the original itself has 1."""
+    model = load_model(folder / "model.onnx")
+    scan = run_sensitivity(
+        model, task, tmp_path, criterion="fpgm", ratios=(0.5,), images=24, measure="fidelity", threads=1
+    )
+    assert (scan.metric_name, scan.baseline) == ("fidelity", pytest.approx(1.0))
+    module = to_torch(model)
+    groups = find_groups(module, tiny.SHAPE)
+    group = groups[0]
+    removed = lowest_channels(group, score_group(module, group, CRITERIA["fpgm"]), group.channels // 2)
+    pruned = remove_channels(module, groups, {group.name: removed})
+    distances = []
+    for batch in task.calibration_batches(24, 32):
+        with torch.no_grad():
+            wanted, found = (each(torch.from_numpy(batch)).double() for each in (module, pruned))
+        distances += (wanted * (wanted / found).log()).sum(dim=1).tolist()
+    assert scan.curves[group.name].metric["0.5"] == pytest.approx(np.exp(-np.mean(distances)), rel=1e-4)

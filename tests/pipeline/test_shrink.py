@@ -33,8 +33,10 @@ def written(folder: Path, kind: str, images: int = 500, facts: ModelFacts | None
     facts = facts or ModelFacts(ZOO / "direction_classifier.onnx", OPEN, OUTPUTS[kind])
     if kind == "recognition":
         wishes.setdefault("charset", ZOO / "latin.txt")
+    wishes.setdefault("rendered", 0)
     (folder / "crops").mkdir(exist_ok=True)
     content = shrink_recipe(facts, folder / "crops", images, Wishes(kind, **wishes))
+    shrinking.render(folder / "run", Wishes(kind, **wishes))
     return shrinking.write_recipe(content, folder / "run", "compress shrink ...")
 
 
@@ -132,7 +134,7 @@ def test_epochs_and_images_held_back_follow_the_folder(tmp_path: Path) -> None:
         assert finetune is not None
         assert quantize is not None
         epochs[images] = (finetune.epochs, quantize.epochs, recipe.data.held_back)
-    assert epochs == {10: (60, 12, 0.2), 500: (15, 3, 0.2), 20000: (4, 2, 0.02)}
+    assert epochs == {10: (60, 12, 0.2), 500: (16, 3, 0.2), 20000: (4, 2, 0.02)}
 
 
 def test_wishes(tmp_path: Path) -> None:
@@ -237,8 +239,21 @@ def test_seconds_are_counts_times_pace() -> None:
 def test_work_of_a_direction_classifier(tmp_path: Path) -> None:
     work = count_work(written(tmp_path, "classification", 500), 500, [Header(30, 90, "PNG")], 40)
     assert (work.train, work.val, work.scan_images) == (800, 200, 128), "each as it is and turned"
-    assert (work.cells, work.epochs, work.qat_epochs) == (40, 20, 4)
+    assert (work.cells, work.epochs, work.qat_epochs) == (40, 40, 8)
     assert (work.area, work.scan_area, work.train_area, work.loaded_each_time) == (1.0, 1.0, 1.0, False)
+
+
+def test_drawn_crops_are_learned_from_beside_the_folder_s(tmp_path: Path) -> None:
+    recipe = written(tmp_path, "recognition", rendered=3)
+    (listed,) = recipe.data.unlabelled
+    assert listed == tmp_path / "run" / "rendered" / "labels.txt"
+    assert len(listed.read_text().splitlines()) == 3
+    before = listed.stat().st_mtime_ns
+    shrinking.render(tmp_path / "run", Wishes("recognition", rendered=3))
+    assert listed.stat().st_mtime_ns == before, "they are drawn once"
+    assert count_work(recipe, 500, [Header(32, 100, "PNG")], 40).train == 2 * 400
+    assert shrinking.rendered_count(Wishes("recognition")) == 1500
+    assert shrinking.rendered_count(Wishes("detection")) == 0
 
 
 def test_work_of_a_recogniser(tmp_path: Path) -> None:
