@@ -51,7 +51,7 @@ TINY = onnx.parser.parse_model(
     '<ir_version: 8, opset_import: ["": 17]> tiny (float[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y) { y = Relu(x) }'
 )
 COMMANDS = [
-    *("inspect", "sensitivity", "replace", "prune", "finetune", "quantize"),
+    *("inspect", "sensitivity", "replace", "prune", "reconstruct", "finetune", "quantize"),
     *("evaluate", "crop", "bench", "report", "run", "shrink"),
 ]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
@@ -221,10 +221,22 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
     assert args[1].settings["val"] == (Path("v.txt"),)
     assert callable(keywords.pop("on_progress"))
     assert callable(keywords.pop("on_note"))
-    step = {"criterion": "fpgm", "ratios": (0.25, 0.5), "images": None}
+    step = {"criterion": "fpgm", "ratios": (0.25, 0.5), "images": None, "measure": "metric", "recover": "none"}
     assert keywords == {**step, "protect": ("fc",), "recurrent": False}
     assert "+0.1000" in result.output
     assert "accuracy of the model itself: 0.9000. Written: o/sensitivity.json" in result.output
+
+
+def test_sensitivity_on_training_images(pipeline: FakePipeline) -> None:
+    arguments = ["sensitivity", "m.onnx", "--data", "v.txt", "--out", "o", "--measure", "fidelity"]
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "--train: missing. --measure fidelity and --recover reconstruct need training images." in result.stderr
+    result = run(*arguments, "--train", "t.txt", "--recover", "reconstruct")
+    assert result.exit_code == 0, result.output
+    args, keywords = pipeline.calls["run_sensitivity"]
+    assert list(args[1].settings["train"]) == [Path("t.txt")]
+    assert (keywords["measure"], keywords["recover"]) == ("fidelity", "reconstruct")
 
 
 def test_replace(pipeline: FakePipeline) -> None:
