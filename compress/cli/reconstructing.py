@@ -54,7 +54,6 @@ def reconstruct(
 
     \b
     Example:
-      compress prune model.onnx --ratio 0.3 --out runs/pruned.onnx
       compress reconstruct runs/pruned.onnx --original model.onnx --train train/labels.txt \\
           --data val/labels.txt --out runs/reconstructed.onnx
     """
