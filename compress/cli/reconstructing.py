@@ -61,6 +61,8 @@ def reconstruct(
     options.check_out(out, model, original)
     plan = artifacts.load(PruningPlan, plan_file or model.with_name("plan.json"))
     from compress import pipeline
+    from compress.pipeline.planned import check_plan
+    from compress.pipeline.stages import model_identity
 
     made = make_task(
         task,
@@ -85,6 +87,7 @@ def reconstruct(
         allow_overlap=allow_overlap,
     )
     whole = pipeline.open_model(original, weights, made.input_shape)
+    check_plan(plan, plan_file or model.with_name("plan.json"), model_identity(whole))
     pruned = pipeline.open_model(str(model), None, made.input_shape)
     with progress("Nothing is kept: the same command starts anew.") as on_progress:
         done = pipeline.run_reconstruct(

@@ -122,9 +122,10 @@ def shrink(
     content = shrinking.shrink_recipe(facts, images, len(files), wishes)
     artifacts.check_writable(folder)
     command = shlex.join(["compress", *sys.argv[1:]])
-    with progress("The same command goes on from there.") as on_progress:
-        shrinking.render(folder, wishes, on_progress)
-    recipe = shrinking.write_recipe(content, folder, command)
+    with progress("Nothing is kept of it; the same command draws them again.") as on_progress:
+        recipe = shrinking.write_recipe(
+            content, folder, command, draw=lambda: shrinking.render(folder, wishes, on_progress)
+        )
     pace, cells = shrink_cost.measure(recipe, files)
     work = shrink_cost.count_work(recipe, len(files), shrink_cost.sample_sizes(files), cells)
     say("\n".join(shrink_cost.plan_lines(recipe, work, pace, shrinking.stage_now(folder))))

@@ -92,6 +92,8 @@ def finetune(
         "features": features,
     }
     step = options.build(FinetuneStep, values)
+    if plan_file is not None and not step.features:
+        raise CompressError("--plan: needs --features, which alone looks at it. Remove it.")
     options.check_out(out, model, teacher or model)
     _check_unlabelled(unlabelled, teacher)
     from compress import pipeline
@@ -125,7 +127,7 @@ def finetune(
     )
     proto = pipeline.open_model(model, weights, made.input_shape, say)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
-    kept = _kept_channels(original, plan_file, model, made.input_shape) if step.features else None
+    kept = _kept_channels(original, proto, plan_file, model, made.input_shape) if step.features else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
         if unlabelled and original is not None:
@@ -148,7 +150,11 @@ def finetune(
 
 
 def _kept_channels(
-    original: "onnx.ModelProto | None", plan_file: Path | None, model: str, shape: options.Shape
+    original: "onnx.ModelProto | None",
+    pruned: "onnx.ModelProto",
+    plan_file: Path | None,
+    model: str,
+    shape: options.Shape,
 ) -> dict[str, list[int]] | None:
     """The original's channels that a pruned model has; None where there is no plan, as of a model that was not pruned.
 
@@ -157,12 +163,13 @@ def _kept_channels(
     """
     if original is None:
         raise CompressError("--features: needs --teacher, whose layers the model's are compared with.")
-    beside = Path(model).with_name("plan.json")
-    if plan_file is None and not beside.is_file():
-        return None
-    from compress.pipeline.stages import kept_channels
+    from compress.pipeline.stages import kept_channels, same_sizes
 
-    return kept_channels(original, artifacts.load(PruningPlan, plan_file or beside), shape)
+    file = plan_file or Path(model).with_name("plan.json")
+    if plan_file is None and (not file.is_file() or same_sizes(pruned, original)):
+        return None
+    # The teacher may be the plan's model trained on, so that it is not known by its fingerprint.
+    return kept_channels(original, artifacts.load(PruningPlan, file), shape)
 
 
 def quantize(

@@ -40,7 +40,7 @@ def run_plan(
     if stored.resolve() != plan_file.resolve():
         _check_unedited(stored)
     plan, edited = artifacts.load_edited(PruningPlan, plan_file)
-    _check_model(plan, plan_file, model_identity(model))
+    check_plan(plan, plan_file, model_identity(model))
     shape = shape_for(model, input_shape, plan.input_shape)
     module = to_torch(model)
     pruned = apply_plan(module, plan, shape)
@@ -64,7 +64,7 @@ def run_plan(
     return plan
 
 
-def _check_model(plan: PruningPlan, file: Path, identity: str) -> None:
+def check_plan(plan: PruningPlan, file: Path, identity: str) -> None:
     """Refuse a plan of another model.
 
     Raises:

@@ -1,13 +1,17 @@
 """The stage that solves a pruned network's weights anew, without labels (see `compress.prune.reconstruct`)."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import onnx
 import torch
+from torch import fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from compress.artifacts import PruningPlan, fingerprint, lock
+from compress.errors import ModelError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.inputs import default_threads, score_model
 from compress.pipeline.stages import (
@@ -18,9 +22,12 @@ from compress.pipeline.stages import (
     kept_channels,
     model_identity,
 )
-from compress.prune.reconstruct import reconstruct
+from compress.prune.channels import output_count
+from compress.prune.reconstruct import WIDEST, check_graphs, left_out, reconstruct
 from compress.recipe import ReconstructStep
 from compress.tasks.base import Task
+
+WEIGHTED = (_ConvNd, nn.Linear, nn.RNNBase)
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ def run_reconstruct(
 ) -> Reconstructed:
     """Solve the pruned network's weights so that its layers compute what the original's did, and write the result.
 
-    Images are drawn from the training data; no label is looked at. Where the result does not score better on the
+    Images are drawn from the training data; no label is looked at. Where the result scores worse on the
     validation data than the pruned network did, that one is written as it is, and a note says so.
 
     Args:
@@ -68,6 +75,7 @@ def run_reconstruct(
     with lock(out_file):
         before, after = to_torch(original), to_torch(pruned)
         kept = kept_channels(original, plan, task.input_shape)
+        _check_pruned(before, after, kept)
         images = list(fitting_batches(before, task, step.images))
         solved = reconstruct(
             before,
@@ -81,19 +89,39 @@ def run_reconstruct(
         )
         made = to_onnx(as_graph_module(after), pruned)
         scores = [score_model(model, task, threads) for model in (pruned, made)]
-        better = scores[1].metric > scores[0].metric
+        better = scores[1].metric >= scores[0].metric  # a metric of 0 may well stay there, and training starts nearer
         save_model(made if better else pruned, out_file)
     errors = [median(values) for values in zip(*((one.before, one.after) for one in solved), strict=True)]
     what = f"{task.metric_name} {scores[0].metric:.4f} -> {scores[1].metric:.4f} on the validation data"
     if not better:
         return Reconstructed((f"reconstruction did not help ({what}) and was left out",))
     count = sum(len(batch) for batch in images)
+    wide = sorted({layer for layer in left_out(before, WIDEST) if layer in dict(after.named_modules())})
+    skipped = [f"left as they were, as their inputs are more than {WIDEST}: {', '.join(wide)}"] if wide else []
     return Reconstructed(
         (
             f"reconstructed {len({one.name for one in solved})} layers on {count} images without labels: {what}; "
             f"a layer's median squared error {errors[0]:.3g} -> {errors[1]:.3g} of its output's square",
+            *skipped,
         )
     )
+
+
+def _check_pruned(original: fx.GraphModule, pruned: fx.GraphModule, kept: Mapping[str, Sequence[int]]) -> None:
+    """Refuse a pruned model that the plan does not make of the original.
+
+    Raises:
+        ModelError: the two differ in their operators, or in what pruning leaves as it is.
+    """
+    check_graphs(original, pruned)
+    for name, layer in original.named_modules():
+        if isinstance(layer, WEIGHTED) and (found := output_count(pruned.get_submodule(name))) != (
+            left := len(kept.get(name, range(output_count(layer))))
+        ):
+            raise ModelError(
+                f"reconstruct: layer {name!r} of the pruned model has {found} channels, and the plan leaves it {left}. "
+                "Give the plan that it was pruned by."
+            )
 
 
 def reconstruct_identity(

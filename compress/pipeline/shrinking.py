@@ -1,6 +1,6 @@
 """What `compress shrink` decides: a recipe for a model of a known kind and a folder of images without labels."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from compress.pipeline.stages import Progress
 from compress.recipe import Recipe, load_recipe
 from compress.recipe.write import recipe_text
 
-RENDERED = "rendered"
-"""Folder of drawn crops, in the run's."""
 RECIPE_FILE = "recipe.yaml"
 """In the run's folder."""
 
@@ -182,7 +180,7 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
         "steps": _steps(family, epochs, wishes, shape),
     }
     if rendered_count(wishes):
-        recipe["data"]["unlabelled"] = f"{RENDERED}/labels.txt"
+        recipe["data"]["unlabelled"] = f"{rendered_folder(wishes)}/labels.txt"
     if wishes.tests:
         recipe["data"]["test"] = {name: str(path.absolute()) for name, path in wishes.tests.items()}
     if wishes.threads is not None:
@@ -197,15 +195,20 @@ def rendered_count(wishes: Wishes) -> int:
     return FAMILIES[wishes.kind].rendered if wishes.rendered is None else wishes.rendered
 
 
+def rendered_folder(wishes: Wishes) -> str:
+    """Name of the folder of drawn crops in the run's: another number of them is another folder, and another recipe."""
+    return f"rendered-{rendered_count(wishes)}-{wishes.seed}"
+
+
 def render(folder: Path, wishes: Wishes, on_progress: Progress | None = None) -> None:
     """Draw the crops that are learned from beside the user's into a run's folder, unless they are there.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    count, listed = rendered_count(wishes), folder / RENDERED / "labels.txt"
-    if count and not listed.exists():
-        write_dataset(folder / RENDERED, count, wishes.seed, on_progress=on_progress)
+    drawn = folder / rendered_folder(wishes)
+    if rendered_count(wishes) and not (drawn / "labels.txt").exists():
+        write_dataset(drawn, rendered_count(wishes), wishes.seed, on_progress=on_progress)
 
 
 def _check_sizes(facts: ModelFacts, kind: str) -> None:
@@ -281,10 +284,13 @@ def _steps(family: Family, epochs: int, wishes: Wishes, shape: Shape) -> list[di
     ]
 
 
-def write_recipe(content: Mapping[str, Any], folder: Path, command: str) -> Recipe:
+def write_recipe(
+    content: Mapping[str, Any], folder: Path, command: str, draw: Callable[[], None] = lambda: None
+) -> Recipe:
     """Write the recipe into the run's folder, and read it back.
 
-    Gates, threads and test sets may be others than before; the rest decides what is computed and may not.
+    Gates, threads and test sets may be others than before; the rest decides what is computed and may not. `draw` makes
+    what the recipe names and is not there yet (see `render`); it is called once the recipe is no other one.
 
     Raises:
         RecipeError: a wish cannot be fulfilled, or the recipe that is there cannot be read.
@@ -296,12 +302,13 @@ def write_recipe(content: Mapping[str, Any], folder: Path, command: str) -> Reci
     text = recipe_text(content, comment).encode()
     write_atomic(probe, text)
     try:
+        wanted = load_recipe(probe, check_files=False)
+        if file.exists():
+            _check_same(file, wanted)
+        draw()
         recipe = load_recipe(probe)
     except RecipeError as error:
         raise RecipeError(str(error).replace(f"{probe}: ", "")) from None
-    else:
-        if file.exists():
-            _check_same(file, recipe)
     finally:
         probe.unlink()
     write_atomic(file, text)

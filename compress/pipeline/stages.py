@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Score, Sensitivity, fingerprint
-from compress.errors import ArtifactError, DataError, PlanError
+from compress.errors import ArtifactError, CompressError, DataError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.graph.activations import is_replacement
 from compress.measure.latency_table import LatencyTable
@@ -85,6 +85,8 @@ def run_sensitivity(
         OutputError: another process is writing it.
         CompressError: `side` is given, but the task has none.
     """
+    if measure == "fidelity" and side is not None:
+        raise CompressError("sensitivity.side: not with measure: fidelity, which scores training images. Remove it.")
     training, task = training or task, at_side(task, side)
     path = out / "sensitivity.json"
     module = to_torch(model)
@@ -146,14 +148,16 @@ def _fidelity(
     batches = list(task.calibration_batches(images, BATCH))
     wanted = [Session(original, threads=threads or default_threads(), spin=False).run(batch) for batch in batches]
 
+    def distance(found: np.ndarray, target: np.ndarray) -> float:
+        return len(target) * float(task.distillation_loss(torch.from_numpy(found), torch.from_numpy(target)))
+
+    own = sum(distance(target, target) for target in wanted)  # Dice of soft maps is not 0
+
     def score(made: onnx.ModelProto) -> Score:
         session = Session(made, threads=threads or default_threads(), spin=False)
-        total = 0.0
-        for batch, target in zip(batches, wanted, strict=True):
-            found = torch.from_numpy(session.run(batch))
-            total += len(batch) * float(task.distillation_loss(found, torch.from_numpy(target)))
+        total = sum(distance(session.run(batch), target) for batch, target in zip(batches, wanted, strict=True))
         count = sum(map(len, batches))
-        return Score(math.exp(-total / count), "fidelity", count)
+        return Score(math.exp(-max(0.0, total - own) / count), "fidelity", count)
 
     return score
 
@@ -358,6 +362,12 @@ def kept_channels(
     module = to_torch(model)
     groups = find_groups(module, plan_shape(plan) or input_shape)
     return kept_outputs(module, groups, {name: group.removed for name, group in plan.groups.items()})
+
+
+def same_sizes(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
+    """Whether two models' weights have the same shapes, as of a model that was trained and not pruned."""
+    shapes = [sorted(tuple(value.dims) for value in model.graph.initializer) for model in (one, other)]
+    return shapes[0] == shapes[1]
 
 
 def plan_shape(plan: PruningPlan) -> tuple[int, int, int] | None:

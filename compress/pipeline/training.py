@@ -66,7 +66,7 @@ def run_finetune(
             features=_features(teacher, module, step, kept),
             seed=seed,
             checkpoint=checkpoint,
-            identity=train_identity(model, teacher, task, step, seed),
+            identity=train_identity(model, teacher, task, step, seed, kept),
             on_progress=on_progress,
         )
         save_model(to_onnx(module, model), out_file)
@@ -286,12 +286,21 @@ def _train(
 
 
 def train_identity(
-    model: onnx.ModelProto, teacher: onnx.ModelProto | None, task: Task, step: FinetuneStep | QuantizeStep, seed: int
+    model: onnx.ModelProto,
+    teacher: onnx.ModelProto | None,
+    task: Task,
+    step: FinetuneStep | QuantizeStep,
+    seed: int,
+    kept: Mapping[str, Sequence[int]] | None = None,
 ) -> str:
     """Fingerprint of a training stage: where it starts, what it learns from, and every setting."""
     settings = json.loads(step.model_dump_json())
+    if not settings.get("features"):  # a run of an earlier version goes on
+        settings.pop("features", None)
+        kept = None
+    more = [] if kept is None else [{name: list(channels) for name, channels in kept.items()}]
     return fingerprint(
-        model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed
+        model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed, *more
     )
 
 

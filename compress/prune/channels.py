@@ -119,6 +119,13 @@ def output_count(layer: nn.Module) -> int:
     return layer.out_channels if isinstance(layer, _ConvNd) else int(getattr(layer, "num_features", 0))
 
 
+def swap_channels(weight: Tensor, groups: int) -> Tensor:
+    """[I, O / groups, ...] of a transposed convolution as [O, I / groups, ...] of a plain one, and back."""
+    first, second, *kernel = weight.shape
+    parts = weight.reshape(groups, first // groups, second, *kernel).transpose(1, 2)
+    return parts.reshape(groups * second, first // groups, *kernel)
+
+
 def shrink_layer(module: nn.Module, layer: str, side: str, removed: Sequence[int], *, dim: int = 0) -> None:
     """Take channels out of one layer of a module, in place."""
     path, _, last = layer.rpartition(".")

@@ -20,8 +20,9 @@ from compress.prune.channels import ChannelGroup, output_count
 from compress.prune.reconstruct import POSITIONS, RIDGE, Progress, layer_equations, norm_behind
 from compress.prune.regression import GateRegression, Normal, Regression, regressions
 
-WIDEST = 4096
-"""Inputs of a layer, above which it is not compensated: its Gram matrix would take 134 MB and its solution seconds."""
+WIDEST = 2400
+"""Inputs of a layer above which it is not compensated: every cell of a scan that it reads would take seconds more. The
+Gram matrices of all readers are kept, of 46 MB each at most."""
 
 
 @dataclass(frozen=True)

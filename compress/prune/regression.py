@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from compress.prune.channels import swap_channels
+
 
 class Regression(Protocol):
     """One linear map of a layer, Y = X W, as G independent problems of F inputs and O outputs."""
@@ -129,7 +131,7 @@ class ConvolutionRegression:
         """[O, I / groups, kh, kw] of the plain convolution."""
         weight = self._layer.weight.detach()
         if self._layer.transposed:
-            weight = _swap_channels(weight, self._layer.groups).flip(*range(2, weight.ndim))
+            weight = swap_channels(weight, self._layer.groups).flip(*range(2, weight.ndim))
         return weight if weight.ndim == 4 else weight.unsqueeze(2)
 
     def start(self) -> Tensor:
@@ -156,7 +158,7 @@ class ConvolutionRegression:
             if self._layer.weight.ndim == 3:
                 kernel = kernel.squeeze(2)
             if self._layer.transposed:
-                kernel = _swap_channels(kernel.flip(*range(2, kernel.ndim)), groups)
+                kernel = swap_channels(kernel.flip(*range(2, kernel.ndim)), groups)
             self._layer.weight.copy_(kernel)
 
     def rows(self, given: Tensor, seen: Tensor, made: Any, most: int, generator: torch.Generator) -> Rows:
@@ -196,13 +198,6 @@ class ConvolutionRegression:
         sides = [d * (k - 1) - p for d, k, p in zip(dilation, layer.kernel_size, padding, strict=True)]
         ends = [side + int(extra) for side, extra in zip(sides, layer.output_padding, strict=True)]
         return (1, 1), dilation, F.pad(spread, (sides[1], ends[1], sides[0], ends[0]))
-
-
-def _swap_channels(weight: Tensor, groups: int) -> Tensor:
-    """[I, O / groups, ...] of a transposed convolution as [O, I / groups, ...] of a plain one, and back."""
-    first, second, *kernel = weight.shape
-    parts = weight.reshape(groups, first // groups, second, *kernel).transpose(1, 2)
-    return parts.reshape(groups * second, first // groups, *kernel)
 
 
 class LinearRegression:
@@ -335,6 +330,8 @@ def recurrent_regressions(layer: nn.RNNBase, original: nn.RNNBase, kept: Sequenc
         units = [unit - direction * size for unit in kept if direction * size <= unit < (direction + 1) * size]
         if layer.mode == "GRU":
             parts = [((0, 1), ("ih", "hh")), ((2,), ("ih",)), ((2,), ("hh",))]
+            if type(layer) is not nn.GRU:  # one whose third gate reads the state otherwise
+                parts = parts[:2]
         else:
             parts = [(tuple(range(4 if layer.mode == "LSTM" else 1)), ("ih", "hh"))]
         found += [GateRegression(layer, original, units, gates, reads, direction == 1) for gates, reads in parts]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from compress.prune.channels import ChannelGroup, Member, parts_to_keep
+from compress.prune.channels import ChannelGroup, Member, is_depthwise, parts_to_keep, swap_channels
 from compress.prune.importance import Criterion
 from compress.prune.units import block_filters, unit_blocks
 
@@ -84,8 +84,8 @@ def _unit_scores(layer: nn.RNNBase, criterion: Criterion) -> Tensor:
 def _filters(layer: nn.Module, member: Member, held: list[int]) -> Tensor:
     """The layer's filters by group channel, [held, ...]; several filters of one channel count as one long one."""
     weight: Tensor = layer.get_parameter("weight")
-    if isinstance(layer, _ConvNd) and layer.transposed and layer.groups == 1:
-        weight = weight.transpose(0, 1)
+    if isinstance(layer, _ConvNd) and layer.transposed and not is_depthwise(layer):
+        weight = swap_channels(weight, layer.groups)
     return torch.stack([weight[list(member.indices[channel])].flatten() for channel in held])
 
 

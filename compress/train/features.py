@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from compress.errors import TrainingError
 
 SAME = 1e-4
-"""A layer's variance over its mean square, at or below which it says the same of every image and place."""
+"""A layer's variance over its mean square, at or below which its outputs are all alike."""
 DEAD = 1e-6
 """Its variance over that of the layer with the most, at or below which it is dead."""
 
@@ -87,7 +87,7 @@ class Watched:
 
     def loss(self, images: Tensor) -> Tensor:
         """`weight` times the mean over layers of |student - teacher|^2 / |teacher - its mean|^2, on the images of the
-        pass. A layer that says the same of everything is left out: it has nothing to teach, and no scale."""
+        pass. A layer whose outputs are all alike is left out: it has nothing to teach, and no scale."""
         wanted = self._features.wanted(images)
         spreads = {name: float(target.var()) for name, target in wanted.items()}
         least = DEAD * max(spreads.values(), default=0.0)
@@ -103,7 +103,8 @@ def feature_layers(module: fx.GraphModule) -> dict[str, str]:
     """Layer with weights -> the module whose output is its feature: itself, or the BatchNorm that alone reads it.
 
     Chosen are layers that make no more channels than they read, in networks of bottlenecks the blocks' outputs, in
-    others most layers; not convolutions in groups, and not the layer that makes the output.
+    others most layers; not convolutions in groups. The last layer is among them where it narrows: its logits before the
+    softmax or sigmoid.
     """
     found: dict[str, str] = {}
     for node in module.graph.nodes:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+import compress.prune.reconstruct as reconstruct_module
 from compress import artifacts
 from compress.artifacts import PruningPlan
 from compress.cli import app
@@ -82,9 +83,10 @@ def test_the_outputs_come_nearer_to_the_original(
 def test_what_does_not_help_is_left_out(
     folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconstructing, "score_model", lambda *_: artifacts.Score(0.5, "accuracy", 24))
+    scores = iter([artifacts.Score(0.5, "accuracy", 24), artifacts.Score(0.4, "accuracy", 24)])
+    monkeypatch.setattr(reconstructing, "score_model", lambda *_: next(scores))
     (note,) = reconstructed(folder, task, tmp_path / "out.onnx")
-    assert note == ("reconstruction did not help (accuracy 0.5000 -> 0.5000 on the validation data) and was left out")
+    assert note == "reconstruction did not help (accuracy 0.5000 -> 0.4000 on the validation data) and was left out"
     np.testing.assert_array_equal(outputs(tmp_path / "out.onnx", task), outputs(folder / "pruned.onnx", task))
 
 
@@ -200,3 +202,23 @@ def test_a_scan_by_fidelity_reads_no_label(folder: Path, task: Task, tmp_path: P
             wanted, found = (each(torch.from_numpy(batch)).double() for each in (module, pruned))
         distances += (wanted * (wanted / found).log()).sum(dim=1).tolist()
     assert scan.curves[group.name].metric["0.5"] == pytest.approx(np.exp(-np.mean(distances)), rel=1e-4)
+
+
+def test_a_plan_of_another_pruning(folder: Path, task: Task, tmp_path: Path) -> None:
+    """The same model pruned otherwise: its plan would put targets of other channels into the layers."""
+    model = load_model(folder / "model.onnx")
+    run_prune(model, tmp_path / "pruned.onnx", target={"ratio": 0.25}, align=1, input_shape=tiny.SHAPE)
+    plan = artifacts.load(PruningPlan, tmp_path / "plan.json")
+    with pytest.raises(
+        ModelError, match=r"^reconstruct: layer '\S+' of the pruned model has \d+ channels, and"
+    ):
+        run_reconstruct(model, load_model(folder / "pruned.onnx"), plan, task, tmp_path / "out.onnx", STEP, threads=1)
+
+
+def test_layers_of_very_many_inputs_stay_and_are_named(
+    folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (reconstruct_module, reconstructing):
+        monkeypatch.setattr(place, "WIDEST", 60)
+    notes = reconstructed(folder, task, tmp_path / "out.onnx")
+    assert "as their inputs are more than 60: fc_Gemm_output_0, first_first_0" in notes[-1]

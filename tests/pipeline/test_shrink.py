@@ -36,8 +36,12 @@ def written(folder: Path, kind: str, images: int = 500, facts: ModelFacts | None
     wishes.setdefault("rendered", 0)
     (folder / "crops").mkdir(exist_ok=True)
     content = shrink_recipe(facts, folder / "crops", images, Wishes(kind, **wishes))
-    shrinking.render(folder / "run", Wishes(kind, **wishes))
-    return shrinking.write_recipe(content, folder / "run", "compress shrink ...")
+    return shrinking.write_recipe(
+        content,
+        folder / "run",
+        "compress shrink ...",
+        draw=lambda: shrinking.render(folder / "run", Wishes(kind, **wishes)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,12 +250,15 @@ def test_work_of_a_direction_classifier(tmp_path: Path) -> None:
 def test_drawn_crops_are_learned_from_beside_the_folder_s(tmp_path: Path) -> None:
     recipe = written(tmp_path, "recognition", rendered=3)
     (listed,) = recipe.data.unlabelled
-    assert listed == tmp_path / "run" / "rendered" / "labels.txt"
+    assert listed == tmp_path / "run" / "rendered-3-0" / "labels.txt"
     assert len(listed.read_text().splitlines()) == 3
     before = listed.stat().st_mtime_ns
     shrinking.render(tmp_path / "run", Wishes("recognition", rendered=3))
     assert listed.stat().st_mtime_ns == before, "they are drawn once"
     assert count_work(recipe, 500, [Header(32, 100, "PNG")], 40).train == 2 * 400
+    with pytest.raises(CompressError, match=r"of a run with another data\.unlabelled"):
+        written(tmp_path, "recognition", rendered=4)
+    assert not (tmp_path / "run" / "rendered-4-0").exists(), "nothing is drawn for a run that is refused"
     assert shrinking.rendered_count(Wishes("recognition")) == 1500
     assert shrinking.rendered_count(Wishes("detection")) == 0
 

@@ -1,17 +1,19 @@
 """Fine-tuning and quantisation on files, with a handful of crops."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from compress.artifacts import Parity, Quantized, Score
+from compress.artifacts import Parity, Quantized, Score, fingerprint
 from compress.errors import ArtifactError, DataError, ParityError, PlanError
 from compress.graph import from_torch, is_quantised, load_model, read_model, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.pipeline import exporting, make_task, open_model, run_finetune, run_quantize, score_model, training
+from compress.pipeline.stages import model_identity
 from compress.pipeline.training import train_identity
 from compress.quant import integer_nodes
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
@@ -328,3 +330,16 @@ def test_the_teacher_is_the_original(model: onnx.ModelProto) -> None:
     images = torch.rand(2, *tiny.SHAPE).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         np.testing.assert_allclose(teacher(images), to_torch(model)(images), atol=1e-5)
+
+
+def test_a_step_without_features_has_the_identity_that_it_always_had() -> None:
+    """So that runs of earlier versions go on; with features the channels that are compared are part of it."""
+    model, task = onnx.ModelProto(), SimpleNamespace(fingerprint=lambda: "t")
+    plain, with_features = FinetuneStep(epochs=2), FinetuneStep(epochs=2, features=1.0)
+    settings = plain.model_dump(mode="json")
+    del settings["features"]
+    expected = fingerprint(model_identity(model), "", "t", settings, 0)
+    assert train_identity(model, None, task, plain, 0) == expected  # type: ignore[arg-type]
+    assert train_identity(model, None, task, plain, 0, {"a": [1]}) == expected  # type: ignore[arg-type]
+    others = [train_identity(model, None, task, with_features, 0, kept) for kept in (None, {"a": [1]}, {"a": [2]})]  # type: ignore[arg-type]
+    assert len({expected, *others}) == 4

@@ -6,7 +6,7 @@ from torch import nn
 from compress.prune.channels import ChannelGroup, Member
 from compress.prune.groups import find_groups
 from compress.prune.importance import fpgm, l1
-from compress.prune.scoring import lowest_channels, removal_count, score_group
+from compress.prune.scoring import _filters, lowest_channels, removal_count, score_group
 from tests.prune import nets
 
 SHAPE = (3, 8, 8)
@@ -77,3 +77,12 @@ def test_a_layer_that_holds_a_part_of_a_group_keeps_its_best_channel() -> None:
 def test_counts_round_as_paddleslim_and_leave_one() -> None:
     assert [removal_count(10, ratio) for ratio in (0.0, 0.04, 0.06, 0.99)] == [0, 0, 1, 9]
     assert removal_count(1, 0.9) == 0
+
+
+def test_filters_of_a_transposed_convolution_in_groups() -> None:
+    """Its weight is [inputs, outputs / groups]: channel 5 of 8 in two groups is the second of the second group."""
+    layer = nn.ConvTranspose2d(6, 8, 2, groups=2)
+    member = Member("layer", "out", tuple((channel,) for channel in range(8)))
+    filters = _filters(layer, member, list(range(8)))
+    assert torch.equal(filters[5], layer.weight[3:6, 1].flatten())
+    assert torch.equal(filters[2], layer.weight[0:3, 2].flatten())
