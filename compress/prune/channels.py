@@ -6,6 +6,7 @@ lies, so that removing them needs no graph: the weights named by the members are
 """
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,19 @@ def channel_blocks(group: ChannelGroup) -> list[range]:
     """The runs of channels from which as many must be removed; mostly one, of all channels."""
     size = group.channels // group.blocks
     return [range(start, start + size) for start in range(0, group.channels, size)]
+
+
+def group_align(group: ChannelGroup, align: int) -> int:
+    """The multiple that a group's count keeps so that its layers keep a multiple of `align` channels.
+
+    In grouped convolutions one channel of a group is the same place in each of them: 32 channels, for 32 groups.
+
+    >>> group_align(ChannelGroup("a", 4, ("a",), (Member("a", "out", ((0, 4, 8, 12),) * 4),)), 8)
+    2
+    """
+    own = [member for member in group.members if (member.layer, member.side) == (group.name, "out")]
+    width = max((len(indices) for member in own for indices in member.indices), default=1)
+    return align // math.gcd(align, max(1, width))
 
 
 def is_depthwise(layer: nn.Module) -> bool:

@@ -8,7 +8,7 @@ from compress.artifacts import Curve, GroupPlan, PruningPlan, Sensitivity
 from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import module_cost, parameter_count
 from compress.prune.allocation import Allocation, Choice, cheapest, choices, highest_price, largest_ratio, log_costs
-from compress.prune.channels import remove_channels
+from compress.prune.channels import group_align, remove_channels
 from compress.prune.ranking import Kind, Network, Ranking, uniform
 from compress.prune.search import bisect, give_back, step_by_step, total_drop
 
@@ -224,7 +224,7 @@ def _choices(
     for place, group in enumerate(network.groups):
         name, units = group.name, group.channels // group.blocks
         saved = _macs_saved(sensitivity.curves[name].macs) if kind == "macs" else _time_saved(ranking, name)
-        found[name] = choices(drops[name], units, network.align, saved)
+        found[name] = choices(drops[name], units, group_align(group, network.align), saved)
         if progress is not None:
             progress(place + 1, len(network.groups), "timing operators")
     return found

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compress.artifacts import GroupPlan
 from compress.errors import PlanError
 from compress.measure.cost import layer_positions, macs_at
-from compress.prune.channels import ChannelGroup, remove_channels
+from compress.prune.channels import ChannelGroup, group_align, remove_channels
 from compress.prune.importance import CRITERIA
 from compress.prune.latency import PrunedTime, Timing
 from compress.prune.scoring import group_removal_count, lowest_channels, removal_count, score_group
@@ -71,7 +71,7 @@ class Ranking:
         self._time: PrunedTime | None = None
 
     def group_plan(self, group: ChannelGroup, ratio: float) -> GroupPlan:
-        align = self.network.align
+        align = group_align(group, self.network.align)
         kept = group.blocks * kept_channels(group.channels // group.blocks, ratio, align)
         removed = lowest_channels(group, self._scores[group.name], group.channels - kept)
         whole = kept == group.channels and group_removal_count(group, ratio) > 0
@@ -103,7 +103,10 @@ class Ranking:
         assert network.timing is not None
         if self._time is None:
             # One step of `align` each: a network that lost much may be lowered in another form.
-            least = {group.name: network.align / (group.channels // group.blocks) for group in network.groups}
+            least = {
+                group.name: group_align(group, network.align) / (group.channels // group.blocks)
+                for group in network.groups
+            }
             trial = self.removed({name: ratio for name, ratio in least.items() if ratio < 1})
             self._time = PrunedTime(network.module, network.groups, trial, network.timing)
         return self._time.ms({name: len(channels) for name, channels in self.removed(ratios).items()})

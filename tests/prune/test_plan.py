@@ -313,3 +313,16 @@ def test_a_price_that_jumps_over_the_target_is_followed_by_small_steps(monkeypat
         ratios[jump] = {name: group.pruning_ratio for name, group in made.groups.items() if group.removed}
     assert list(ratios[1.0]) == list(ratios[0.05]) == ["expand"]
     assert ratios[0.05]["expand"] < ratios[1.0]["expand"] == 0.75
+
+
+def test_alignment_counts_channels_and_not_places_in_groups() -> None:
+    """A grouped convolution of 32 groups of 4: half of the places are 64 of 128 channels, a multiple of 8."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 128, 1), nn.ReLU(), nn.Conv2d(128, 128, 3, groups=32), nn.ReLU(), nn.Conv2d(128, 5, 1)
+    ).eval()
+    shape = (3, 8, 8)
+    groups = find_groups(module, shape)
+    assert [group.channels for group in groups] == [4, 4]
+    plan = plan_ratio(Network(module, groups, shape, "l1", 8, ""), 0.5)
+    assert [len(group.removed) for group in plan.groups.values()] == [2, 2]
