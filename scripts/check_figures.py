@@ -344,7 +344,7 @@ def verify_run(run: Published, before: Path, after: Path, root: Path = ROOT) -> 
     earlier, now = (artifacts.load(Report, folder / "report.json") for folder in (before, after))
     recipe_file, changes = parse_command(now.command)
     recipe = load_recipe(root / recipe_file, changes, check_files=False)
-    if (recipe_file,) != run.recipes or earlier.settings != now.settings:
+    if (recipe_file,) != run.recipes or not _same_run(earlier, now):
         raise CompressError(f"{before}, {after}: not the same run of {run.recipes[0]}. Use the same recipe and --set.")
     if any(change.startswith("recipe's") for change in changes_since(run, root)):
         raise CompressError(f"{run.recipes[0]}: its settings have changed since. Run it again.")
@@ -360,6 +360,14 @@ def verify_run(run: Published, before: Path, after: Path, root: Path = ROOT) -> 
     check_committed([recipe_file], code, root)
     commit = git(root, "rev-parse", "--short", "HEAD")
     return dataclasses.replace(run, code=code, verified=commit, verified_by=now.command)
+
+
+def _same_run(earlier: Report, now: Report) -> bool:
+    """Whether two reports are of one recipe with the same settings. Between versions keys may have come, so that the
+    settings as a whole differ: then the same command tells, and what the recipe holds is compared on its own."""
+    if earlier.settings == now.settings:
+        return True
+    return parse_command(earlier.command) == parse_command(now.command)
 
 
 def _check_made_by(folder: Path, stage: str, code: Mapping[str, str]) -> None:

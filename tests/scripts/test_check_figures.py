@@ -266,6 +266,21 @@ def test_figures_stand_where_short_runs_before_and_after_a_change_are_the_same(
     assert verified.verified_by == "compress run recipe.yaml --set threads=1"
 
 
+def test_short_runs_of_versions_with_other_keys_are_known_by_their_command(
+    figures: Any, finished: Path, tmp_path: Path
+) -> None:
+    before, after = tmp_path / "before", finished / "out"
+    code = _made_by_other_code(after, before)
+    run = dataclasses.replace(figures.record_run(after, "", finished), code=dict(sorted(code.items())))
+    report = artifacts.load(Report, before / "report.json")
+    artifacts.save(dataclasses.replace(report, settings="of an earlier version"), before / "report.json")
+    assert figures.changes_since(figures.verify_run(run, before, after, finished), finished) == ()
+    other = dataclasses.replace(report, settings="other", command=f"{report.command} --set finetune.lr=0.5")
+    artifacts.save(other, before / "report.json")
+    with pytest.raises(CompressError, match="not the same run of recipe.yaml"):
+        figures.verify_run(run, before, after, finished)
+
+
 def test_figures_do_not_stand_where_a_file_differs_or_other_code_made_the_earlier_run(
     figures: Any, finished: Path, tmp_path: Path
 ) -> None:
