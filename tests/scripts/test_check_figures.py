@@ -277,7 +277,7 @@ def test_short_runs_of_versions_with_other_keys_are_known_by_their_command(
     assert figures.changes_since(figures.verify_run(run, before, after, finished), finished) == ()
     other = dataclasses.replace(report, settings="other", command=f"{report.command} --set finetune.lr=0.5")
     artifacts.save(other, before / "report.json")
-    with pytest.raises(CompressError, match="not the same run of recipe.yaml"):
+    with pytest.raises(CompressError, match=r"not the same run of recipe\.yaml"):
         figures.verify_run(run, before, after, finished)
 
 
