@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from compress.errors import ModelError, reason
+
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _TYPE_ATTRIBUTES = frozenset(("to", "dtype"))
 """Attributes that hold a type of elements: Cast's, and those of operators that make tensors."""
@@ -33,6 +35,9 @@ def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
 
     float16 and bfloat16 numbers are float32 numbers, too: nothing is rounded. What is computed between them no longer
     is rounded to half precision either.
+
+    Raises:
+        ModelError: a tensor's bytes are not as many as its shape needs.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -52,8 +57,16 @@ def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _raise_tensor(tensor: TensorProto) -> None:
-    if tensor.data_type in HALF:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    if tensor.data_type not in HALF:
+        return
+    try:
+        numbers = numpy_helper.to_array(tensor)
+    except Exception as error:  # onnx raises many kinds
+        raise ModelError(
+            f"weight {tensor.name!r}: its numbers cannot be read as {type_name(tensor.data_type)} ({reason(error)}). "
+            "The file is damaged; export it again."
+        ) from error
+    tensor.CopyFrom(numpy_helper.from_array(numbers.astype(np.float32), tensor.name))
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterable[onnx.GraphProto]:

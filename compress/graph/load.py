@@ -42,7 +42,10 @@ def load_model(path: Path, on_note: Note | None = None) -> onnx.ModelProto:
     say = on_note or (lambda line: None)
     half = half_types(model)
     if half:
-        model = to_float32(model)
+        try:
+            model = to_float32(model)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
         say(f"{path}: holds {' and '.join(half)} numbers, taken up to float32: the result is a float32 or int8 file.")
     try:
         canonical = canonicalise(model)

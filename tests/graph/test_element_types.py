@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.errors import ModelError
 from compress.graph import load_model
 from compress.graph.element_types import half_types, to_float32, type_name
 from compress.measure.runtime import Session
@@ -48,3 +49,15 @@ def test_numbers_stay_as_they_are(kind: int, tmp_path: Path) -> None:
 def test_float32_has_no_half_types() -> None:
     assert half_types(image_graph("y = Relu (x)")) == []
     assert type_name(999) == "type 999"
+
+
+def test_a_tensor_of_the_wrong_number_of_bytes_is_named() -> None:
+    """Float32 numbers that say they are float16: twice as many as the shape has."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[N, 2] x) => (float[N, 2] y) '
+        "<float[2] w = {1, 2}> { y = Add(x, w) }"
+    )
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones(2, np.float32), "w"))
+    model.graph.initializer[0].data_type = TensorProto.FLOAT16
+    with pytest.raises(ModelError, match=r"^weight 'w': its numbers cannot be read as float16 \(.*\)\. The file is"):
+        to_float32(model)
