@@ -9,7 +9,7 @@ from compress import artifacts
 from compress.artifacts import PruningPlan
 from compress.cli import options
 from compress.cli.options import setting
-from compress.cli.progress import progress
+from compress.cli.progress import progress, say
 from compress.cli.tasks import make_task
 from compress.recipe import ReconstructStep
 
@@ -50,7 +50,7 @@ def reconstruct(
     """Solve the weights that pruning left, so that its layers compute what they did: no training, no labels.
 
     Each layer's weights are the least-squares solution on a few training images: inputs as the pruned model computes
-    them, targets as the original did. Labels only score the result. Where it scores no better, it is left out.
+    them, targets as the original did. Labels only score the result. Where it scores worse, it is left out.
 
     \b
     Example:
@@ -59,7 +59,8 @@ def reconstruct(
     """
     step = options.build(ReconstructStep, {"images": images, "positions": positions, "ridge": ridge})
     options.check_out(out, model, original)
-    plan = artifacts.load(PruningPlan, plan_file or model.with_name("plan.json"))
+    plan_file = plan_file or model.with_name("plan.json")
+    plan = artifacts.load(PruningPlan, plan_file)
     from compress import pipeline
     from compress.pipeline.planned import check_plan
     from compress.pipeline.stages import model_identity
@@ -86,9 +87,9 @@ def reconstruct(
         data_root=data_root,
         allow_overlap=allow_overlap,
     )
-    whole = pipeline.open_model(original, weights, made.input_shape)
-    check_plan(plan, plan_file or model.with_name("plan.json"), model_identity(whole))
-    pruned = pipeline.open_model(str(model), None, made.input_shape)
+    whole = pipeline.open_model(original, weights, made.input_shape, say)
+    check_plan(plan, plan_file, model_identity(whole))
+    pruned = pipeline.open_model(str(model), None, made.input_shape, say)
     with progress("Nothing is kept: the same command starts anew.") as on_progress:
         done = pipeline.run_reconstruct(
             whole, pruned, plan, made, out, step, seed=seed, threads=threads, on_progress=on_progress

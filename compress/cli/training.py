@@ -163,13 +163,13 @@ def _kept_channels(
     """
     if original is None:
         raise CompressError("--features: needs --teacher, whose layers the model's are compared with.")
-    from compress.pipeline.stages import kept_channels, same_sizes
+    from compress.pipeline.stages import kept_by_plan, same_sizes
 
     file = plan_file or Path(model).with_name("plan.json")
     if plan_file is None and (not file.is_file() or same_sizes(pruned, original)):
         return None
     # The teacher may be the plan's model trained on, so that it is not known by its fingerprint.
-    return kept_channels(original, artifacts.load(PruningPlan, file), shape)
+    return kept_by_plan(original, artifacts.load(PruningPlan, file), shape)
 
 
 def quantize(

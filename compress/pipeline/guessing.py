@@ -84,9 +84,14 @@ def look_at(model: Model, shape: Shape | None = None, *, path: Path | None = Non
 
 def declared_input(model: onnx.ModelProto) -> tuple[int | None, ...]:
     """The first input's shape as the file says it; None is a size that it leaves open."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    value = next(value for value in model.graph.input if value.name not in weights)
+    value = real_inputs(model)[0]
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim)
+
+
+def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that are no weights."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
 
 
 def is_channels_last(given: Sequence[int | None]) -> bool:
@@ -196,17 +201,18 @@ def image_shape(facts: ModelFacts, kind: str, given: Shape | None) -> Shape:
     return channels, height, width
 
 
-def shape_for(model: onnx.ModelProto, given: Shape | None, otherwise: Sequence[int] | None = None) -> Shape:
+def shape_for(model: onnx.ModelProto, given: Shape | None, otherwise: Sequence[int] = ()) -> Shape:
     """The size of image to look at a model with, in its own order.
 
     Args:
         model: of images.
         given: (C, H, W) that the user said.
-        otherwise: what an earlier stage used, in the model's own order; default what the model is seen to run on.
+        otherwise: what an earlier stage used, in the model's own order; empty, as in artefacts of earlier versions, for
+            what the model is seen to run on.
     """
     if given is not None:
         return in_own_order(declared_input(model), given)
-    if otherwise:
+    if len(otherwise) == 3:
         first, second, third = otherwise
         return first, second, third
     try:

@@ -15,7 +15,7 @@ from compress.graph.constants import free_constants
 from compress.graph.element_types import type_name
 from compress.graph.kept import kept_nodes
 from compress.measure.cost import layer_positions, model_cost, module_cost
-from compress.pipeline.guessing import Shape, declared_input, in_own_order, look_at, size_said
+from compress.pipeline.guessing import Shape, declared_input, in_own_order, look_at, real_inputs, size_said
 from compress.pipeline.inputs import DEFAULT_SHAPE, is_factory, open_model
 from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
@@ -116,7 +116,7 @@ def _inspection(
     cost, problem = _cost(model or raw, shape, size_bytes, size.problem)
     described = raw if model is None else model
     return Inspection(
-        inputs=tuple(_describe(value) for value in _real_inputs(described)),
+        inputs=tuple(_describe(value) for value in real_inputs(described)),
         outputs=tuple(_describe(value) for value in described.graph.output),
         ops=_operators(described),
         cost=cost,
@@ -164,12 +164,6 @@ def _groups(module: nn.Module, shape: Shape) -> tuple[GroupSummary, ...]:
 
 def _three(shape: tuple[int, ...] | None) -> Shape | None:
     return None if shape is None else (shape[0], shape[1], shape[2])
-
-
-def _real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that are no weights."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in weights]
 
 
 def _operators(model: onnx.ModelProto) -> dict[str, int]:

@@ -1,17 +1,13 @@
 """The stage that solves a pruned network's weights anew, without labels (see `compress.prune.reconstruct`)."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import onnx
 import torch
-from torch import fx, nn
-from torch.nn.modules.conv import _ConvNd
 
 from compress.artifacts import PruningPlan, fingerprint, lock
-from compress.errors import ModelError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.inputs import default_threads, score_model
 from compress.pipeline.stages import (
@@ -19,15 +15,12 @@ from compress.pipeline.stages import (
     as_graph_module,
     check_fits,
     fitting_batches,
-    kept_channels,
+    kept_by_plan,
     model_identity,
 )
-from compress.prune.channels import output_count
-from compress.prune.reconstruct import WIDEST, check_graphs, left_out, reconstruct
+from compress.prune.reconstruct import WIDEST, left_out, reconstruct
 from compress.recipe import ReconstructStep
 from compress.tasks.base import Task
-
-WEIGHTED = (_ConvNd, nn.Linear, nn.RNNBase)
 
 
 @dataclass(frozen=True)
@@ -74,8 +67,7 @@ def run_reconstruct(
     torch.set_num_threads(threads or default_threads())
     with lock(out_file):
         before, after = to_torch(original), to_torch(pruned)
-        kept = kept_channels(original, plan, task.input_shape)
-        _check_pruned(before, after, kept)
+        kept = kept_by_plan(original, plan, task.input_shape)
         images = list(fitting_batches(before, task, step.images))
         solved = reconstruct(
             before,
@@ -96,7 +88,7 @@ def run_reconstruct(
     if not better:
         return Reconstructed((f"reconstruction did not help ({what}) and was left out",))
     count = sum(len(batch) for batch in images)
-    wide = sorted({layer for layer in left_out(before, WIDEST) if layer in dict(after.named_modules())})
+    wide = left_out(after)
     skipped = [f"left as they were, as their inputs are more than {WIDEST}: {', '.join(wide)}"] if wide else []
     return Reconstructed(
         (
@@ -105,23 +97,6 @@ def run_reconstruct(
             *skipped,
         )
     )
-
-
-def _check_pruned(original: fx.GraphModule, pruned: fx.GraphModule, kept: Mapping[str, Sequence[int]]) -> None:
-    """Refuse a pruned model that the plan does not make of the original.
-
-    Raises:
-        ModelError: the two differ in their operators, or in what pruning leaves as it is.
-    """
-    check_graphs(original, pruned)
-    for name, layer in original.named_modules():
-        if isinstance(layer, WEIGHTED) and (found := output_count(pruned.get_submodule(name))) != (
-            left := len(kept.get(name, range(output_count(layer))))
-        ):
-            raise ModelError(
-                f"reconstruct: layer {name!r} of the pruned model has {found} channels, and the plan leaves it {left}. "
-                "Give the plan that it was pruned by."
-            )
 
 
 def reconstruct_identity(

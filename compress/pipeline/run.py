@@ -190,7 +190,7 @@ def _finetune(
     recipe, teacher = run.recipe, run.teacher
 
     def compute(file: Path) -> None:
-        kept = stages.kept_channels(run.original, plan, run.task.input_shape) if plan and step.features else None
+        kept = stages.kept_by_plan(run.original, plan, run.task.input_shape) if plan and step.features else None
         training.run_finetune(
             model,
             teacher,

@@ -144,7 +144,7 @@ def _fidelity(
     Raises:
         DataError: there are no images to train on.
     """
-    _check_training(task)
+    check_train_images(task)
     batches = list(task.calibration_batches(images, BATCH))
     wanted = [Session(original, threads=threads or default_threads(), spin=False).run(batch) for batch in batches]
 
@@ -162,7 +162,8 @@ def _fidelity(
     return score
 
 
-def _check_training(task: Task) -> None:
+def check_train_images(task: Task) -> None:
+    """Raise DataError where a task has no images to train on."""
     if task.train_steps(1) == 0:
         raise DataError("no training images. Name label lists with --train (data.train in a recipe).")
 
@@ -235,7 +236,7 @@ def run_prune(
     if sensitivity is not None:
         _check_scan(sensitivity, model, identity, scanned, input_shape)
     criterion = _criterion(criterion, sensitivity)
-    shape = shape_for(model, input_shape, _shape_of(sensitivity))
+    shape = shape_for(model, input_shape, sensitivity.input_shape if sensitivity else ())
     module = to_torch(model)
     groups = find_groups(module, shape, expand_names(module, protect, "protect"), recurrent)
     curves = {name: curve.metric for name, curve in sensitivity.curves.items()} if sensitivity else {}
@@ -304,14 +305,6 @@ def _criterion(asked: str | None, scan: Sensitivity | None) -> str:
     return asked or (scan.criterion if scan is not None else "fpgm")
 
 
-def _shape_of(scan: Sensitivity | None) -> tuple[int, int, int] | None:
-    """(C, H, W) of the images that a scan is of."""
-    if scan is None or len(scan.input_shape) != 3:
-        return None
-    channels, height, width = scan.input_shape
-    return channels, height, width
-
-
 def _make_plan(
     network: Network, target: dict[str, float], sensitivity: Sensitivity | None, allocation: Allocation
 ) -> PruningPlan:
@@ -333,7 +326,7 @@ def fitting_batches(module: fx.GraphModule, task: Task, count: int = RECONSTRUCT
     Raises:
         DataError: there are no images to train on.
     """
-    _check_training(task)
+    check_train_images(task)
     per_pixel, used = 0.0, 0.0
     for batch in task.calibration_batches(count, BATCH):
         per_pixel = per_pixel or bytes_per_pixel(module, torch.from_numpy(batch[:1].copy()))
@@ -346,9 +339,7 @@ def fitting_batches(module: fx.GraphModule, task: Task, count: int = RECONSTRUCT
         yield part
 
 
-def kept_channels(
-    model: onnx.ModelProto, plan: PruningPlan, input_shape: tuple[int, int, int]
-) -> dict[str, list[int]]:
+def kept_by_plan(model: onnx.ModelProto, plan: PruningPlan, input_shape: tuple[int, int, int]) -> dict[str, list[int]]:
     """Layer -> its output channels that a plan leaves, of layers that lose some.
 
     Args:
@@ -360,7 +351,7 @@ def kept_channels(
         PlanError: it names channel groups that the model lacks.
     """
     module = to_torch(model)
-    groups = find_groups(module, plan_shape(plan) or input_shape)
+    groups = find_groups(module, shape_for(model, None, plan.input_shape or input_shape))
     return kept_outputs(module, groups, {name: group.removed for name, group in plan.groups.items()})
 
 
@@ -368,14 +359,6 @@ def same_sizes(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
     """Whether two models' weights have the same shapes, as of a model that was trained and not pruned."""
     shapes = [sorted(tuple(value.dims) for value in model.graph.initializer) for model in (one, other)]
     return shapes[0] == shapes[1]
-
-
-def plan_shape(plan: PruningPlan) -> tuple[int, int, int] | None:
-    """(C, H, W) that a plan's multiply-adds refer to; None in plans of earlier versions."""
-    if len(plan.input_shape) != 3:
-        return None
-    channels, height, width = plan.input_shape
-    return channels, height, width
 
 
 def model_identity(model: onnx.ModelProto) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.artifacts import Quantized, Score, fingerprint, lock
-from compress.errors import DataError, PlanError, TrainingError
+from compress.errors import PlanError, TrainingError
 from compress.export.parity import THRESHOLD
 from compress.graph import check_runs, save_model, to_onnx, to_torch
 from compress.measure.runtime import Session
@@ -20,7 +20,14 @@ from compress.pipeline.exporting import export_checked, export_form
 from compress.pipeline.inputs import default_threads, score_model
 from compress.pipeline.placing import Lowered, place, placement_lines
 from compress.pipeline.scan_cost import Note
-from compress.pipeline.stages import Progress, as_graph_module, check_fits, expand_names, model_identity
+from compress.pipeline.stages import (
+    Progress,
+    as_graph_module,
+    check_fits,
+    check_train_images,
+    expand_names,
+    model_identity,
+)
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
 from compress.tasks.base import PostProcessing, Task
@@ -332,8 +339,7 @@ def _float_layers(model: onnx.ModelProto, lowered: fx.GraphModule, patterns: Seq
 
 def _check_trainable(model: onnx.ModelProto, task: Task) -> None:
     check_fits(model, task)
-    if task.train_steps(1) == 0:
-        raise DataError("no training images. Name label lists with --train (data.train in a recipe).")
+    check_train_images(task)
 
 
 def _trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.GraphModule:

@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from compress.errors import PlanError
-from compress.prune.units import shrink_units, silence_units, unit_blocks
+from compress.graph.queries import output_count
+from compress.prune.units import shrink_units, silence_units
 
 
 @dataclass(frozen=True)
@@ -109,15 +110,6 @@ def kept_outputs(
             gone = set(indices)
             kept[layer] = [channel for channel in range(output_count(layers[layer])) if channel not in gone]
     return kept
-
-
-def output_count(layer: nn.Module) -> int:
-    """Channels that a layer makes or carries; of a recurrent layer the hidden units of all its blocks."""
-    if isinstance(layer, nn.RNNBase):
-        return len(unit_blocks(layer)) * layer.hidden_size
-    if isinstance(layer, nn.Linear):
-        return layer.out_features
-    return layer.out_channels if isinstance(layer, _ConvNd) else int(getattr(layer, "num_features", 0))
 
 
 def swap_channels(weight: Tensor, groups: int) -> Tensor:

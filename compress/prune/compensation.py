@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from compress.prune.channels import ChannelGroup, output_count
-from compress.prune.reconstruct import POSITIONS, RIDGE, Progress, layer_equations, norm_behind
+from compress.graph.queries import norm_behind, output_count
+from compress.prune.channels import ChannelGroup
+from compress.prune.reconstruct import POSITIONS, RIDGE, Progress, layer_equations
 from compress.prune.regression import GateRegression, Normal, Regression, regressions
 
 WIDEST = 2400
@@ -89,7 +90,7 @@ class Compensation:
         layer = pruned.get_submodule(name)
         kept = [channel for channel in range(output_count(reader.layer)) if channel not in outputs]
         norm = norm_behind(pruned, name) if isinstance(pruned, fx.GraphModule) else None
-        targets = regressions(layer, reader.layer, kept, norm)
+        targets = regressions(layer, reader.layer, kept, pruned.get_submodule(norm) if norm else None)
         for target, (source, normal) in zip(targets, reader.equations, strict=True):
             rows, columns = _left(source, reader.layer, inputs, outputs)
             part = Normal(

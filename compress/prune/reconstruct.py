@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.errors import ModelError
-from compress.prune.channels import output_count
+from compress.graph.queries import norm_behind, output_count
 from compress.prune.regression import Normal, Regression, regressions
 
 Progress = Callable[[int, int, str], None]
@@ -68,42 +68,46 @@ def reconstruct(
     Raises:
         ModelError: the two networks differ in more than their channels, or there are no images.
     """
-    check_graphs(original, pruned)
+    _check_pair(original, pruned, kept)
     images = [torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches]
     if not images:
         raise ModelError("reconstruct: no images. Give some of the kind that the network reads.")
-    walk = _Walk(original, pruned, images)
+    before, after = _Walk(original, images), _Walk(pruned, images)
     layers = [node for node in pruned.graph.nodes if node.op == "call_module" and _has_weights(pruned, node)]
     solved: list[SolvedLayer] = []
     with torch.no_grad():
         for first, second in zip(original.graph.nodes, pruned.graph.nodes, strict=True):
-            walk.run(0, first)
+            before.run(first)
             if second in layers:
-                solved += _solve(walk, first, second, kept, positions, ridge, seed + len(solved))
+                solved += _solve(before, after, first, second, kept, positions, ridge, seed + len(solved))
                 if on_progress:
                     on_progress(layers.index(second) + 1, len(layers), f"reconstructing {second.target}")
-            walk.run(1, second)
-            walk.forget(first, second)
+            after.run(second)
+            before.forget(first)
+            after.forget(second)
     return tuple(solved)
 
 
-def check_graphs(original: fx.GraphModule, pruned: fx.GraphModule) -> None:
-    """Raise ModelError where two networks differ in more than their channels."""
+def _check_pair(original: fx.GraphModule, pruned: fx.GraphModule, kept: Mapping[str, Sequence[int]]) -> None:
+    """Raise ModelError where two networks differ in more than the channels that are gone."""
     names = [[node.name for node in module.graph.nodes] for module in (original, pruned)]
     if names[0] != names[1]:
         raise ModelError("reconstruct: the models differ in their operators. Give the one that was pruned.")
+    for name, layer in original.named_modules():
+        count = output_count(layer)
+        left, found = len(kept.get(name, range(count))), output_count(pruned.get_submodule(name))
+        if found != left:
+            raise ModelError(
+                f"reconstruct: layer {name!r} of the pruned model has {found} channels, and the plan leaves it {left}. "
+                "Give the plan that it was pruned by."
+            )
 
 
-def left_out(module: nn.Module, widest: int) -> list[str]:
-    """Layers of more inputs than that, which are not solved: time grows with the cube of the inputs, memory with the
-    square."""
-    return [
-        name
-        for name, layer in module.named_modules()
-        if any(
-            each.start().shape[1] > widest for each in regressions(layer, layer, range(output_count(layer)), None)
-        )
-    ]
+def left_out(pruned: fx.GraphModule) -> list[str]:
+    """The layers with more than `WIDEST` inputs, which `reconstruct` leaves as they are: its time grows with the cube
+    of a layer's inputs, its memory with the square."""
+    layers = {name: _regressions(pruned, pruned, name) for name, _ in pruned.named_modules()}
+    return [name for name, found in layers.items() if any(each.start().shape[1] > WIDEST for each in found)]
 
 
 def layer_equations(
@@ -126,17 +130,16 @@ def layer_equations(
         widest: leave out layers of more inputs.
         on_progress: called as (layers done, in all, message).
     """
-    walk = _Walk(module, module, [torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches])
+    walk = _Walk(module, [torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches])
     found: dict[str, list[tuple[Regression, Normal]]] = {}
     with torch.no_grad():
         for node in module.graph.nodes:
-            walk.run(0, node)
+            walk.run(node)
             name = str(node.target)
             if node.op == "call_module" and name in layers:
-                layer, made = module.get_submodule(name), walk.values(0, node)
-                solvable = regressions(layer, layer, range(output_count(layer)), norm_behind(module, name))
+                solvable = _regressions(module, module, name)
                 if all(widest is None or each.start().shape[1] <= widest for each in solvable):
-                    seen = walk.values(0, _input(node))
+                    seen, made = walk.values(_input(node)), walk.values(node)
                     found[name] = [(each, _summed(each, seen, seen, made, positions, seed)) for each in solvable]
                 if on_progress:
                     on_progress(len(found), len(layers), f"equations of {name}")
@@ -151,48 +154,46 @@ def bytes_per_pixel(module: fx.GraphModule, image: Tensor) -> float:
         module: the original network.
         image: one image [1, C, H, W].
     """
-    walk = _Walk(module, module, [image])
+    walk = _Walk(module, [image])
     most = 0
     with torch.no_grad():
         for node in module.graph.nodes:
-            walk.run(0, node)
+            walk.run(node)
             most = max(most, walk.size())
-            walk.forget(node, node)
+            walk.forget(node)
     return 2 * most / (image.shape[-1] * image.shape[-2])
 
 
 class _Walk:
-    """Two networks of one graph, run node by node over all batches; values go when nothing reads them any more."""
+    """A network run node by node over all batches; values go when nothing reads them any more."""
 
-    def __init__(self, original: fx.GraphModule, pruned: fx.GraphModule, images: Sequence[Tensor]) -> None:
-        self.modules = (original.eval(), pruned.eval())
-        self.images = images
-        self._runners = tuple(fx.Interpreter(module) for module in self.modules)
-        self._values: tuple[list[dict[fx.Node, Any]], ...] = tuple([{} for _ in images] for _ in self.modules)
-        self._dying = [_last_reads(module) for module in self.modules]
+    def __init__(self, module: fx.GraphModule, images: Sequence[Tensor]) -> None:
+        self.module = module.eval()
+        self._images = images
+        self._runner = fx.Interpreter(module)
+        self._values: list[dict[fx.Node, Any]] = [{} for _ in images]
+        self._dying = _last_reads(module)
 
-    def run(self, which: int, node: fx.Node) -> None:
+    def run(self, node: fx.Node) -> None:
         """Compute a node for every batch."""
-        runner = self._runners[which]
-        for values, batch in zip(self._values[which], self.images, strict=True):
-            runner.env = values
-            runner.args_iter = iter([batch])
-            values[node] = runner.run_node(node)
+        for values, batch in zip(self._values, self._images, strict=True):
+            self._runner.env = values
+            self._runner.args_iter = iter([batch])
+            values[node] = self._runner.run_node(node)
 
-    def values(self, which: int, node: fx.Node) -> list[Any]:
+    def values(self, node: fx.Node) -> list[Any]:
         """A node's value of every batch."""
-        return [values[node] for values in self._values[which]]
+        return [values[node] for values in self._values]
 
-    def forget(self, *nodes: fx.Node) -> None:
-        """Drop what nothing behind these nodes reads."""
-        for which, node in enumerate(nodes):
-            for gone in self._dying[which][node]:
-                for values in self._values[which]:
-                    values.pop(gone, None)
+    def forget(self, node: fx.Node) -> None:
+        """Drop what nothing behind this node reads."""
+        for gone in self._dying[node]:
+            for values in self._values:
+                values.pop(gone, None)
 
     def size(self) -> int:
-        """Bytes of the first network's values."""
-        return sum(_bytes(value) for values in self._values[0] for value in values.values())
+        """Bytes of all values."""
+        return sum(_bytes(value) for values in self._values for value in values.values())
 
 
 def _last_reads(module: fx.GraphModule) -> Mapping[fx.Node, list[fx.Node]]:
@@ -219,8 +220,18 @@ def _has_weights(module: fx.GraphModule, node: fx.Node) -> bool:
     return not isinstance(layer, _BatchNorm) and next(layer.parameters(), None) is not None
 
 
+def _regressions(
+    module: fx.GraphModule, original: fx.GraphModule, name: str, kept: Sequence[int] | None = None
+) -> list[Regression]:
+    """What of a layer can be solved for, by its name; `kept` are the original's channels that are left, default all."""
+    whole, norm = original.get_submodule(name), norm_behind(module, name)
+    left = range(output_count(whole)) if kept is None else kept
+    return regressions(module.get_submodule(name), whole, left, module.get_submodule(norm) if norm else None)
+
+
 def _solve(
-    walk: _Walk,
+    before: _Walk,
+    after: _Walk,
     first: fx.Node,
     second: fx.Node,
     kept: Mapping[str, Sequence[int]],
@@ -230,16 +241,13 @@ def _solve(
 ) -> list[SolvedLayer]:
     """Solve one layer, and put the solution into the pruned network."""
     name = str(second.target)
-    before, after = (module.get_submodule(name) for module in walk.modules)
-    made = walk.values(0, first)
-    left = kept.get(name, range(output_count(before)))
+    seen, given, made = before.values(_input(first)), after.values(_input(second)), before.values(first)
     solved: list[SolvedLayer] = []
-    seen, given = walk.values(0, _input(first)), walk.values(1, _input(second))
-    for regression in regressions(after, before, left, norm_behind(walk.modules[1], name)):
-        if regression.start().shape[1] > WIDEST:
+    for regression in _regressions(after.module, before.module, name, kept.get(name)):
+        start = regression.start()
+        if start.shape[1] > WIDEST:
             continue
         normal = _summed(regression, given, seen, made, positions, seed)
-        start = regression.start()
         weights = normal.solve(start, ridge, has_bias=regression.has_bias)
         errors = normal.error(start), normal.error(weights)
         if bool(torch.isfinite(weights).all()) and errors[1] <= errors[0]:
@@ -271,14 +279,3 @@ def _summed(
 
 def _input(node: fx.Node) -> fx.Node:
     return node.all_input_nodes[0]
-
-
-def norm_behind(module: fx.GraphModule, name: str) -> nn.Module | None:
-    """The BatchNorm that alone reads a layer, which is used once."""
-    nodes = [node for node in module.graph.nodes if node.op == "call_module" and node.target == name]
-    users = [user for node in nodes for user in node.users]
-    if len(users) != 1:
-        return None
-    reader = users[0]
-    layer = module.get_submodule(str(reader.target)) if reader.op == "call_module" else None
-    return layer if isinstance(layer, _BatchNorm) else None

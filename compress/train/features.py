@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from compress.errors import TrainingError
+from compress.graph.queries import norm_behind, output_count
 
 SAME = 1e-4
 """A layer's variance over its mean square, at or below which its outputs are all alike."""
@@ -47,8 +47,8 @@ class FeatureLoss:
         """Raise TrainingError where the student lacks a layer, or has other channels than are compared."""
         layers = dict(student.named_modules())
         for name, kept in self.layers.items():
-            wanted = output_size(self.teacher.get_submodule(name)) if kept is None else len(kept)
-            found = output_size(layers[name]) if name in layers else 0
+            wanted = output_count(self.teacher.get_submodule(name)) if kept is None else len(kept)
+            found = output_count(layers[name]) if name in layers else 0
             if found != wanted:
                 raise TrainingError(
                     f"features: layer {name!r} has {found} channels, and {wanted} of the teacher's would be compared "
@@ -111,10 +111,7 @@ def feature_layers(module: fx.GraphModule) -> dict[str, str]:
         layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
         if layer is None or not _narrows(layer):
             continue
-        readers = list(node.users)
-        behind = readers[0] if len(readers) == 1 and readers[0].op == "call_module" else None
-        norm = behind is not None and isinstance(module.get_submodule(str(behind.target)), _BatchNorm)
-        found[str(node.target)] = str(behind.target) if norm and behind is not None else str(node.target)
+        found[str(node.target)] = norm_behind(module, str(node.target)) or str(node.target)
     return found
 
 
@@ -124,15 +121,6 @@ def _narrows(layer: nn.Module) -> bool:
     if isinstance(layer, nn.RNNBase):
         return True
     return isinstance(layer, nn.Linear) and layer.out_features <= layer.in_features
-
-
-def output_size(layer: nn.Module) -> int:
-    """Channels of a layer's output."""
-    if isinstance(layer, nn.RNNBase):
-        return layer.hidden_size * (2 if layer.bidirectional else 1)
-    if isinstance(layer, nn.Linear):
-        return layer.out_features
-    return layer.out_channels if isinstance(layer, _ConvNd) else int(getattr(layer, "num_features", 0))
 
 
 @contextmanager

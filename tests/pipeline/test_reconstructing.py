@@ -209,9 +209,7 @@ def test_a_plan_of_another_pruning(folder: Path, task: Task, tmp_path: Path) -> 
     model = load_model(folder / "model.onnx")
     run_prune(model, tmp_path / "pruned.onnx", target={"ratio": 0.25}, align=1, input_shape=tiny.SHAPE)
     plan = artifacts.load(PruningPlan, tmp_path / "plan.json")
-    with pytest.raises(
-        ModelError, match=r"^reconstruct: layer '\S+' of the pruned model has \d+ channels, and"
-    ):
+    with pytest.raises(ModelError, match=r"^reconstruct: layer '\S+' of the pruned model has \d+ channels, and"):
         run_reconstruct(model, load_model(folder / "pruned.onnx"), plan, task, tmp_path / "out.onnx", STEP, threads=1)
 
 
@@ -221,4 +219,4 @@ def test_layers_of_very_many_inputs_stay_and_are_named(
     for place in (reconstruct_module, reconstructing):
         monkeypatch.setattr(place, "WIDEST", 60)
     notes = reconstructed(folder, task, tmp_path / "out.onnx")
-    assert "as their inputs are more than 60: fc_Gemm_output_0, first_first_0" in notes[-1]
+    assert notes[-1].endswith("as their inputs are more than 60: fc_Gemm_output_0")  # first_first_0 has lost inputs
