@@ -12,7 +12,8 @@ from compress import artifacts
 from compress.artifacts import Gallery, Interval, Latency, Report, Sensitivity
 from compress.cli import options
 from compress.cli.progress import progress
-from compress.cli.tasks import make_task
+from compress.cli.spreading import spread
+from compress.cli.tasks import TaskOptions, make_task
 from compress.errors import ArtifactError, CompressError
 
 if TYPE_CHECKING:
@@ -45,27 +46,15 @@ def _size(model: str, otherwise: int) -> int:
     return deployed_bytes(Path(model)) if Path(model).is_file() else otherwise
 
 
+@spread
 def evaluate(
     model: Annotated[
         str, typer.Argument(help="an .onnx file, in float or int8, or package.module:factory.", metavar="MODEL")
     ],
     data: options.Val,
-    task: options.TaskName = None,
+    *,
     weights: options.Weights = None,
-    input_size: options.Input = None,
-    directions: options.Directions = None,
-    labels: options.Labels = None,
-    charset: options.Charset = None,
-    use_space: options.UseSpace = None,
-    widths: options.Widths = None,
-    side: options.Side = None,
-    processes: options.Processes = None,
-    threshold: options.Threshold = None,
-    box_threshold: options.BoxThreshold = None,
-    unclip_ratio: options.UnclipRatio = None,
-    max_candidates: options.MaxCandidates = None,
-    max_skipped: options.MaxSkipped = None,
-    data_root: options.DataRoot = None,
+    settings: TaskOptions,
     threads: options.Threads = None,
     runtime: Annotated[
         str,
@@ -100,27 +89,7 @@ def evaluate(
     other = runtime != runtimes.ONNXRUNTIME
     if save_images and other:
         raise CompressError(f"--runtime: got {runtime!r} with --save-images, whose pictures are of onnxruntime only.")
-    made = make_task(
-        task,
-        (),
-        data,
-        input_size,
-        model=model,
-        command="evaluate",
-        directions=directions,
-        labels=labels,
-        charset=charset,
-        use_space=use_space,
-        widths=widths,
-        side=side,
-        processes=processes,
-        threshold=threshold,
-        box_threshold=box_threshold,
-        unclip_ratio=unclip_ratio,
-        max_candidates=max_candidates,
-        max_skipped=max_skipped,
-        data_root=data_root,
-    )
+    made = make_task(settings, (), data, model=model, command="evaluate")
     opened = pipeline.open_any(model, weights, made.input_shape)
     if not save_images:
         examined = (

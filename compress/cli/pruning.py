@@ -10,16 +10,18 @@ from compress.artifacts import PruningPlan, Sensitivity
 from compress.cli import options
 from compress.cli.options import setting
 from compress.cli.progress import progress, say
-from compress.cli.tasks import make_task
+from compress.cli.spreading import spread
+from compress.cli.tasks import FittedTaskOptions, make_task
 from compress.errors import CompressError
 from compress.recipe import PruneStep, SensitivityStep
 
 
+@spread
 def sensitivity(
     model: options.Model,
     data: options.Val,
     out: Annotated[Path, typer.Option(help="folder for sensitivity.json.", metavar="FOLDER")],
-    task: options.TaskName = None,
+    *,
     criterion: Annotated[str | None, setting(SensitivityStep, "criterion")] = None,
     ratios: Annotated[str | None, setting(SensitivityStep, "ratios")] = None,
     images: Annotated[int | None, setting(SensitivityStep, "images")] = None,
@@ -36,20 +38,7 @@ def sensitivity(
     protect: options.Protect = None,
     recurrent: options.Recurrent = None,
     weights: options.Weights = None,
-    input_size: options.Input = None,
-    directions: options.Directions = None,
-    labels: options.Labels = None,
-    charset: options.Charset = None,
-    use_space: options.UseSpace = None,
-    widths: options.Widths = None,
-    side: options.Side = None,
-    processes: options.Processes = None,
-    threshold: options.Threshold = None,
-    box_threshold: options.BoxThreshold = None,
-    unclip_ratio: options.UnclipRatio = None,
-    max_candidates: options.MaxCandidates = None,
-    max_skipped: options.MaxSkipped = None,
-    data_root: options.DataRoot = None,
+    settings: FittedTaskOptions,
 ) -> None:
     """Measure how much the metric drops when each group of channels is pruned, others untouched.
 
@@ -76,27 +65,7 @@ def sensitivity(
     from compress import pipeline
     from compress.report import tables, terminal
 
-    made = make_task(
-        task,
-        train or (),
-        data,
-        input_size,
-        model=model,
-        command="sensitivity",
-        directions=directions,
-        labels=labels,
-        charset=charset,
-        use_space=use_space,
-        widths=widths,
-        side=side,
-        processes=processes,
-        threshold=threshold,
-        box_threshold=box_threshold,
-        unclip_ratio=unclip_ratio,
-        max_candidates=max_candidates,
-        max_skipped=max_skipped,
-        data_root=data_root,
-    )
+    made = make_task(settings, train or (), data, model=model, command="sensitivity")
     proto = pipeline.open_model(model, weights, made.input_shape, say)
     with progress(
         f"{out / 'sensitivity.json'} holds what is done; the same command goes on from there."

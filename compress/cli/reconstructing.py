@@ -10,40 +10,28 @@ from compress.artifacts import PruningPlan
 from compress.cli import options
 from compress.cli.options import setting
 from compress.cli.progress import progress, say
-from compress.cli.tasks import make_task
+from compress.cli.spreading import spread
+from compress.cli.tasks import FittedTaskOptions, make_task
 from compress.recipe import ReconstructStep
 
 
+@spread
 def reconstruct(
     model: Annotated[Path, typer.Argument(help="the pruned .onnx file.", metavar="PRUNED")],
     original: Annotated[str, typer.Option(help="the model that was pruned.", metavar="MODEL", show_default=False)],
     train: options.Train,
     data: options.Val,
     out: Annotated[Path, typer.Option(help="the .onnx file to write.", metavar="FILE")],
+    *,
     plan_file: Annotated[
         Path | None,
         typer.Option("--plan", help="the plan that it was pruned by; default plan.json beside it.", metavar="FILE"),
     ] = None,
     weights: options.Weights = None,
-    task: options.TaskName = None,
     images: Annotated[int | None, setting(ReconstructStep, "images")] = None,
     positions: Annotated[int | None, setting(ReconstructStep, "positions")] = None,
     ridge: Annotated[float | None, setting(ReconstructStep, "ridge")] = None,
-    input_size: options.Input = None,
-    directions: options.Directions = None,
-    labels: options.Labels = None,
-    charset: options.Charset = None,
-    use_space: options.UseSpace = None,
-    widths: options.Widths = None,
-    side: options.Side = None,
-    processes: options.Processes = None,
-    threshold: options.Threshold = None,
-    box_threshold: options.BoxThreshold = None,
-    unclip_ratio: options.UnclipRatio = None,
-    max_candidates: options.MaxCandidates = None,
-    max_skipped: options.MaxSkipped = None,
-    data_root: options.DataRoot = None,
-    allow_overlap: options.AllowOverlap = None,
+    settings: FittedTaskOptions,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -65,28 +53,7 @@ def reconstruct(
     from compress.pipeline.planned import check_plan
     from compress.pipeline.stages import model_identity
 
-    made = make_task(
-        task,
-        train,
-        data,
-        input_size,
-        model=str(model),
-        command="reconstruct",
-        directions=directions,
-        labels=labels,
-        charset=charset,
-        use_space=use_space,
-        widths=widths,
-        side=side,
-        processes=processes,
-        threshold=threshold,
-        box_threshold=box_threshold,
-        unclip_ratio=unclip_ratio,
-        max_candidates=max_candidates,
-        max_skipped=max_skipped,
-        data_root=data_root,
-        allow_overlap=allow_overlap,
-    )
+    made = make_task(settings, train, data, model=str(model), command="reconstruct")
     whole = pipeline.open_model(original, weights, made.input_shape, say)
     check_plan(plan, plan_file, model_identity(whole))
     pruned = pipeline.open_model(str(model), None, made.input_shape, say)

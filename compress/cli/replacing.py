@@ -10,11 +10,13 @@ from compress.artifacts import ActivationScan
 from compress.cli import options
 from compress.cli.options import setting
 from compress.cli.progress import progress, say
-from compress.cli.tasks import make_task
+from compress.cli.spreading import spread
+from compress.cli.tasks import TaskOptions, make_task
 from compress.errors import CompressError
 from compress.recipe import ReplaceStep
 
 
+@spread
 def replace(
     model: options.Model,
     activation: Annotated[
@@ -23,6 +25,7 @@ def replace(
     out: Annotated[
         Path, typer.Option(help="the .onnx file to write; activations.json goes beside it.", metavar="FILE")
     ],
+    *,
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,22 +45,8 @@ def replace(
         ),
     ] = None,
     images: Annotated[int | None, setting(ReplaceStep, "images")] = None,
-    task: options.TaskName = None,
     weights: options.Weights = None,
-    input_size: options.Input = None,
-    directions: options.Directions = None,
-    labels: options.Labels = None,
-    charset: options.Charset = None,
-    use_space: options.UseSpace = None,
-    widths: options.Widths = None,
-    side: options.Side = None,
-    processes: options.Processes = None,
-    threshold: options.Threshold = None,
-    box_threshold: options.BoxThreshold = None,
-    unclip_ratio: options.UnclipRatio = None,
-    max_candidates: options.MaxCandidates = None,
-    max_skipped: options.MaxSkipped = None,
-    data_root: options.DataRoot = None,
+    settings: TaskOptions,
     threads: options.Threads = None,
 ) -> None:
     """Put a cheaper activation in the place of another, everywhere or where it alone costs little metric.
@@ -79,32 +68,8 @@ def replace(
     from compress import pipeline
     from compress.report import tables, terminal
 
-    made = (
-        make_task(
-            task,
-            (),
-            data,
-            input_size,
-            model=model,
-            command="replace",
-            directions=directions,
-            labels=labels,
-            charset=charset,
-            use_space=use_space,
-            widths=widths,
-            side=side,
-            processes=processes,
-            threshold=threshold,
-            box_threshold=box_threshold,
-            unclip_ratio=unclip_ratio,
-            max_candidates=max_candidates,
-            max_skipped=max_skipped,
-            data_root=data_root,
-        )
-        if data
-        else None
-    )
-    shape = made.input_shape if made else options.parse_shape(input_size)
+    made = make_task(settings, (), data, model=model, command="replace") if data else None
+    shape = made.input_shape if made else options.parse_shape(settings.input_size)
     proto = pipeline.open_model(model, weights, shape, say)
     scan_file = out.with_name("activations.json")
     with progress(f"{scan_file} holds what is done; the same command goes on from there.") as on_progress:

@@ -1,8 +1,9 @@
-"""The task that a command's options name."""
+"""The options that name a task and its settings, and the task that they make."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.cli import options
 from compress.cli.progress import say
@@ -12,34 +13,55 @@ if TYPE_CHECKING:
     from compress.tasks.base import Task
 
 
-def make_task(
-    kind: str | None,
-    train: Sequence[Path],
-    val: Sequence[Path],
-    input_size: str | None,
-    *,
-    model: str,
-    command: str,
-    directions: bool | None,
-    labels: str | None,
-    charset: Path | None,
-    use_space: bool | None,
-    widths: str | None,
-    side: int | None,
-    crop: int | None = None,
-    augment: str | None = None,
-    unlabelled: Sequence[Path] | None = None,
-    dilate_teacher: bool | None = None,
-    decouple: float | None = None,
-    processes: int | None = None,
-    threshold: float | None = None,
-    box_threshold: float | None = None,
-    unclip_ratio: float | None = None,
-    max_candidates: int | None = None,
-    max_skipped: float | None = None,
-    data_root: Path | None = None,
-    allow_overlap: bool | None = None,
-) -> "Task":
+@dataclass(frozen=True)
+class TaskOptions:
+    """What every command that scores a model can be told of its task; named as `compress.pipeline.make_task` does."""
+
+    task: options.TaskName = None
+    input_size: options.Input = None
+    directions: options.Directions = None
+    labels: options.Labels = None
+    charset: options.Charset = None
+    use_space: options.UseSpace = None
+    widths: options.Widths = None
+    side: options.Side = None
+    processes: options.Processes = None
+    threshold: options.Threshold = None
+    box_threshold: options.BoxThreshold = None
+    unclip_ratio: options.UnclipRatio = None
+    max_candidates: options.MaxCandidates = None
+    max_skipped: options.MaxSkipped = None
+    data_root: options.DataRoot = None
+
+    def values(self) -> dict[str, Any]:
+        """The options that the task itself takes, by their names there; None where nothing was given."""
+        given = {key: value for key, value in vars(self).items() if key not in ("task", "input_size")}
+        return given | {
+            "labels": options.parse_list(self.labels),
+            "widths": _parse_widths(self.widths),
+            "data_root": None if self.data_root is None else (self.data_root,),
+        }
+
+
+@dataclass(frozen=True)
+class FittedTaskOptions(TaskOptions):
+    """The same for commands that look at training images, too."""
+
+    allow_overlap: options.AllowOverlap = None
+
+
+@dataclass(frozen=True)
+class TrainedTaskOptions(FittedTaskOptions):
+    """The same for commands that train."""
+
+    crop: options.Crop = None
+    augment: options.Augment = None
+    unlabelled: options.Unlabelled = None
+    dilate_teacher: options.DilateTeacher = None
+    decouple: options.Decouple = None
+
+
+def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path], *, model: str, command: str) -> "Task":
     """Read options as values and make the task.
 
     Its kind and the size of its images are the model's, where they are not given; what was guessed is said.
@@ -49,33 +71,11 @@ def make_task(
     """
     from compress import pipeline
 
-    guess = pipeline.guess_task(model, kind, options.parse_shape(input_size), command)
+    guess = pipeline.guess_task(model, settings.task, options.parse_shape(settings.input_size), command)
     if guess.said:
         say(guess.said)
     return pipeline.make_task(
-        guess.kind,
-        train=tuple(train),
-        val=tuple(val),
-        input_shape=guess.input_shape,
-        directions=directions,
-        labels=options.parse_list(labels),
-        charset=charset,
-        use_space=use_space,
-        widths=_parse_widths(widths),
-        side=side,
-        crop=crop,
-        augment=augment,
-        unlabelled=unlabelled,
-        dilate_teacher=dilate_teacher,
-        decouple=decouple,
-        processes=processes,
-        threshold=threshold,
-        box_threshold=box_threshold,
-        unclip_ratio=unclip_ratio,
-        max_candidates=max_candidates,
-        max_skipped=max_skipped,
-        data_root=None if data_root is None else (data_root,),
-        allow_overlap=allow_overlap,
+        guess.kind, train=tuple(train), val=tuple(val), input_shape=guess.input_shape, **settings.values()
     )
 
 

@@ -10,7 +10,8 @@ from compress.artifacts import PruningPlan, Score
 from compress.cli import options
 from compress.cli.options import setting
 from compress.cli.progress import progress, say
-from compress.cli.tasks import make_task
+from compress.cli.spreading import spread
+from compress.cli.tasks import TrainedTaskOptions, make_task
 from compress.errors import CompressError
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
 from compress.recipe.schema import CompareSettings
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
     from compress.tasks.base import Task
 
 
+@spread
 def finetune(
     model: options.Model,
     train: options.Train,
     data: options.Val,
     out: Annotated[Path, typer.Option(help="the .onnx file to write.", metavar="FILE")],
+    *,
     teacher: options.Teacher = None,
     weights: options.Weights = None,
-    task: options.TaskName = None,
     epochs: Annotated[int | None, setting(FinetuneStep, "epochs")] = None,
     lr: Annotated[float | None, setting(FinetuneStep, "lr")] = None,
     batch_size: Annotated[int | None, setting(FinetuneStep, "batch_size")] = None,
@@ -48,26 +50,7 @@ def finetune(
             metavar="FILE",
         ),
     ] = None,
-    input_size: options.Input = None,
-    directions: options.Directions = None,
-    labels: options.Labels = None,
-    charset: options.Charset = None,
-    use_space: options.UseSpace = None,
-    widths: options.Widths = None,
-    side: options.Side = None,
-    processes: options.Processes = None,
-    threshold: options.Threshold = None,
-    box_threshold: options.BoxThreshold = None,
-    unclip_ratio: options.UnclipRatio = None,
-    max_candidates: options.MaxCandidates = None,
-    max_skipped: options.MaxSkipped = None,
-    data_root: options.DataRoot = None,
-    allow_overlap: options.AllowOverlap = None,
-    crop: options.Crop = None,
-    augment: options.Augment = None,
-    unlabelled: options.Unlabelled = None,
-    dilate_teacher: options.DilateTeacher = None,
-    decouple: options.Decouple = None,
+    settings: TrainedTaskOptions,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -95,42 +78,16 @@ def finetune(
     if plan_file is not None and not step.features:
         raise CompressError("--plan: needs --features, which alone looks at it. Remove it.")
     options.check_out(out, model, teacher or model)
-    _check_unlabelled(unlabelled, teacher)
+    _check_unlabelled(settings.unlabelled, teacher)
     from compress import pipeline
 
-    made = make_task(
-        task,
-        train,
-        data,
-        input_size,
-        model=model,
-        command="finetune",
-        directions=directions,
-        labels=labels,
-        charset=charset,
-        use_space=use_space,
-        widths=widths,
-        side=side,
-        processes=processes,
-        threshold=threshold,
-        box_threshold=box_threshold,
-        unclip_ratio=unclip_ratio,
-        max_candidates=max_candidates,
-        max_skipped=max_skipped,
-        data_root=data_root,
-        allow_overlap=allow_overlap,
-        crop=crop,
-        augment=augment,
-        unlabelled=unlabelled,
-        dilate_teacher=dilate_teacher,
-        decouple=decouple,
-    )
+    made = make_task(settings, train, data, model=model, command="finetune")
     proto = pipeline.open_model(model, weights, made.input_shape, say)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     kept = _kept_channels(original, proto, plan_file, model, made.input_shape) if step.features else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
-        if unlabelled and original is not None:
+        if settings.unlabelled and original is not None:
             made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         score = pipeline.run_finetune(
             proto,
@@ -172,6 +129,7 @@ def _kept_channels(
     return kept_by_plan(original, artifacts.load(PruningPlan, file), shape)
 
 
+@spread
 def quantize(
     model: options.Model,
     train: options.Train,
@@ -180,9 +138,9 @@ def quantize(
         Path,
         typer.Option(help="the int8 .onnx file to write; its .placement.json goes beside it.", metavar="FILE"),
     ],
+    *,
     teacher: options.Teacher = None,
     weights: options.Weights = None,
-    task: options.TaskName = None,
     epochs: Annotated[int | None, setting(QuantizeStep, "epochs")] = None,
     lr: Annotated[float | None, setting(QuantizeStep, "lr")] = None,
     batch_size: Annotated[int | None, setting(QuantizeStep, "batch_size")] = None,
@@ -205,26 +163,7 @@ def quantize(
     optimize: Annotated[str | None, setting(QuantizeStep, "optimize")] = None,
     weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
     latency_threads: Annotated[int | None, setting(CompareSettings, "threads", "--latency-threads")] = None,
-    input_size: options.Input = None,
-    directions: options.Directions = None,
-    labels: options.Labels = None,
-    charset: options.Charset = None,
-    use_space: options.UseSpace = None,
-    widths: options.Widths = None,
-    side: options.Side = None,
-    processes: options.Processes = None,
-    threshold: options.Threshold = None,
-    box_threshold: options.BoxThreshold = None,
-    unclip_ratio: options.UnclipRatio = None,
-    max_candidates: options.MaxCandidates = None,
-    max_skipped: options.MaxSkipped = None,
-    data_root: options.DataRoot = None,
-    allow_overlap: options.AllowOverlap = None,
-    crop: options.Crop = None,
-    augment: options.Augment = None,
-    unlabelled: options.Unlabelled = None,
-    dilate_teacher: options.DilateTeacher = None,
-    decouple: options.Decouple = None,
+    settings: TrainedTaskOptions,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -257,42 +196,16 @@ def quantize(
     step = options.build(QuantizeStep, values)
     timed = options.build(CompareSettings, {"threads": latency_threads})
     options.check_out(out, model, teacher or model)
-    _check_unlabelled(unlabelled, teacher)
+    _check_unlabelled(settings.unlabelled, teacher)
     from compress import pipeline
     from compress.report import tables
 
-    made = make_task(
-        task,
-        train,
-        data,
-        input_size,
-        model=model,
-        command="quantize",
-        directions=directions,
-        labels=labels,
-        charset=charset,
-        use_space=use_space,
-        widths=widths,
-        side=side,
-        processes=processes,
-        threshold=threshold,
-        box_threshold=box_threshold,
-        unclip_ratio=unclip_ratio,
-        max_candidates=max_candidates,
-        max_skipped=max_skipped,
-        data_root=data_root,
-        allow_overlap=allow_overlap,
-        crop=crop,
-        augment=augment,
-        unlabelled=unlabelled,
-        dilate_teacher=dilate_teacher,
-        decouple=decouple,
-    )
+    made = make_task(settings, train, data, model=model, command="quantize")
     proto = pipeline.open_model(model, weights, made.input_shape, say)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
     checkpoint = out.with_suffix(".checkpoint")
     with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
-        if unlabelled and original is not None:
+        if settings.unlabelled and original is not None:
             made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
         result = pipeline.run_quantize(
             proto,

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import onnx
 import torch
@@ -125,66 +125,48 @@ def _load_weights(module: nn.Module, path: Path) -> None:
         ) from error
 
 
+class TaskOptions(TypedDict, total=False):
+    """What a task can be told beside its data and input shape (`TASK_OPTIONS` says which task what); None is the task's
+    own default."""
+
+    directions: bool | None
+    labels: Sequence[str] | None
+    charset: Path | None
+    use_space: bool | None
+    widths: Sequence[int] | None
+    side: int | None
+    crop: int | None
+    augment: str | None
+    unlabelled: Sequence[Path] | None
+    agreement: bool | None
+    dilate_teacher: bool | None
+    decouple: float | None
+    processes: int | None
+    threshold: float | None
+    box_threshold: float | None
+    unclip_ratio: float | None
+    max_candidates: int | None
+    max_skipped: float | None
+    data_root: Sequence[Path] | None
+    allow_overlap: bool | None
+    own_lists: Sequence[Path] | None
+
+
 def make_task(
     kind: str,
     *,
     train: Sequence[Path],
     val: Sequence[Path],
     input_shape: tuple[int, int, int] | None = None,
-    directions: bool | None = None,
-    labels: Sequence[str] | None = None,
-    charset: Path | None = None,
-    use_space: bool | None = None,
-    widths: Sequence[int] | None = None,
-    side: int | None = None,
-    crop: int | None = None,
-    augment: str | None = None,
-    unlabelled: Sequence[Path] | None = None,
-    agreement: bool | None = None,
-    dilate_teacher: bool | None = None,
-    decouple: float | None = None,
-    processes: int | None = None,
-    threshold: float | None = None,
-    box_threshold: float | None = None,
-    unclip_ratio: float | None = None,
-    max_candidates: int | None = None,
-    max_skipped: float | None = None,
-    data_root: Sequence[Path] | None = None,
-    allow_overlap: bool | None = None,
-    own_lists: Sequence[Path] | None = None,
+    **given: Unpack[TaskOptions],
 ) -> Task:
     """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels` and
     `unlabelled`.
-
-    What is None is left to the task's own default. Which options go with which kind: `TASK_OPTIONS`.
 
     Raises:
         DataError: the data cannot be read.
         CompressError: there is no such task, or an option is not for it.
     """
-    given = {
-        "directions": directions,
-        "labels": None if labels is None else tuple(labels),
-        "charset": charset,
-        "use_space": use_space,
-        "widths": widths,
-        "side": side,
-        "crop": crop,
-        "augment": augment,
-        "unlabelled": unlabelled,
-        "agreement": agreement,
-        "dilate_teacher": dilate_teacher,
-        "decouple": decouple,
-        "processes": processes,
-        "threshold": threshold,
-        "box_threshold": box_threshold,
-        "unclip_ratio": unclip_ratio,
-        "max_candidates": max_candidates,
-        "max_skipped": max_skipped,
-        "data_root": data_root,
-        "allow_overlap": allow_overlap,
-        "own_lists": None if own_lists is None else tuple(own_lists),
-    }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, options)
     if input_shape is not None:
