@@ -107,7 +107,7 @@ def test_recognition(tmp_path: Path) -> None:
     recipe = load(tmp_path, make_recipe(task=task, data={"train": ["t.txt", "db"], "val": "db"}))
     assert recipe.task.charset == tmp_path / "v.txt"
     assert recipe.data.train == (tmp_path / "t.txt", tmp_path / "db")
-    assert (recipe.task.input_shape, recipe.task.widths, recipe.task.use_space) == ((3, 32, 320), (160, 320), True)
+    assert (recipe.task.input_shape, recipe.task.widths, recipe.task.use_space) == ((3, 32, 320), (160, 320), None)
     assert load(tmp_path, make_recipe(task={"kind": "classification"})).task.input_shape == (3, 48, 192)
 
 
@@ -253,7 +253,7 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (make_recipe(seed=2**31), "seed: got 2147483648. Must be below 2147483648."),
         (
             make_recipe(task={"kind": "classification", "input": [1, 48, 192]}),
-            "task.input: got [1, 48, 192]. Must have 3 channels: images are fed in colour.",
+            "task: input: got 1 channels. Must be 3: images are fed as bgr. For such a model: preprocess.color gray.",
         ),
         (make_recipe(task={"kind": "classification", "input": [3, 48]}), "task.input: got [3, 48]. Must be [channels,"),
         (make_recipe(data={"val": "v.txt"}), "data.train: missing. `finetune` and `quantize` train on it."),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel, ValidationError
 
+from compress.data.processing import PREPROCESS_KEYS
 from compress.errors import CompressError
 from compress.recipe.problems import describe, key_of
 from compress.recipe.schema import DataSettings, PruneStep, TaskSettings
@@ -69,6 +70,39 @@ def parse_shape(text: str | None) -> Shape | None:
 def parse_list(text: str | None) -> list[str] | None:
     """Read `a,b,c`."""
     return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def parse_preprocess(given: list[str] | None) -> dict[str, Any] | None:
+    """Read `color=rgb` and `mean=0.5,0.5,0.5`; numbers become such, lists tuples.
+
+    Raises:
+        CompressError: there is no `=`, or no such key.
+    """
+    found: dict[str, Any] = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals or key not in PREPROCESS_KEYS:
+            raise CompressError(
+                f"--preprocess: got {text!r}. Must be KEY=VALUE, the key {', '.join(PREPROCESS_KEYS)}. Use e.g. "
+                "color=rgb."
+            )
+        values = [parse_number(part.strip()) for part in value.split(",")]
+        found[key] = tuple(values) if len(values) > 1 else values[0]
+    return found or None
+
+
+def parse_number(text: str | None) -> float | int | str | None:
+    """A number where the text is one.
+
+    >>> parse_number("3"), parse_number("0.5"), parse_number("last")
+    (3, 0.5, 'last')
+    """
+    for kind in (int, float):
+        try:
+            return None if text is None else kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def parse_target(text: str) -> dict[str, Any]:
@@ -154,6 +188,22 @@ Widths = Annotated[
         "--widths", help="for recognition: rising widths to pad crops to, the last the input's; default that alone."
     ),
 ]
+Preset = Annotated[str | None, setting(TaskSettings, "preset")]
+Preprocess = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preprocess",
+        help="a setting of task.preprocess: color, mean, std, resize, interpolation, pad_side or pad_value; may be "
+        "repeated. E.g. color=rgb, mean=0.694,0.695,0.693.",
+        metavar="KEY=VALUE",
+    ),
+]
+Outputs = Annotated[str | None, setting(TaskSettings, "outputs")]
+Layout = Annotated[str | None, setting(TaskSettings, "layout")]
+Blank = Annotated[
+    str | None, typer.Option("--blank", help="for recognition: CTC's blank, first, last or the number of its class.")
+]
+Lowercase = Annotated[bool | None, setting(TaskSettings, "lowercase", "--lowercase/--keep-case")]
 Side = Annotated[int | None, setting(TaskSettings, "side")]
 Processes = Annotated[int | None, setting(TaskSettings, "processes")]
 Threshold = Annotated[float | None, setting(TaskSettings, "threshold")]

@@ -12,10 +12,14 @@ from compress import artifacts
 from compress.cli import options
 from compress.cli.progress import progress, say
 from compress.cli.running import GATE_MISSED
+from compress.cli.spreading import spread
+from compress.cli.tasks import ModelOptions
+from compress.data.processing import DEFAULT_PRESET
 from compress.errors import CompressError
 from compress.recipe.values import TEST
 
 
+@spread
 def shrink(
     model: Annotated[Path, typer.Argument(help="the deployed .onnx file.", metavar="MODEL")],
     images: Annotated[
@@ -25,12 +29,9 @@ def shrink(
         Path,
         typer.Option(help="the .onnx file to write; a folder of its name with _run goes beside it.", metavar="FILE"),
     ],
-    task: Annotated[
-        str | None,
-        typer.Option(help="classification, recognition or detection; default by the shape of the model's output."),
-    ] = None,
+    *,
+    settings: ModelOptions,
     charset: options.Charset = None,
-    input_size: options.Input = None,
     macs: Annotated[
         float | None,
         typer.Option(
@@ -91,14 +92,14 @@ def shrink(
     folder = out.with_name(f"{out.stem}_run")
     _check_apart(folder, images)
     tests = _parse_tests(test or ())
-    shape = options.parse_shape(input_size)
+    shape, processing = options.parse_shape(settings.input_size), settings.processing()
     from compress import pipeline
     from compress.pipeline import guessing, shrink_cost, shrinking
     from compress.report import tables, terminal
 
     files = shrinking.list_files(images)
-    facts = guessing.look_at(model, shape)
-    kind, guess = guessing.choose_kind(facts, task)
+    facts = guessing.look_at(model, shape, preset=settings.preset or DEFAULT_PRESET)
+    kind, guess = guessing.choose_kind(facts, settings.task)
     if guess:
         say(guess)
     _check_options(kind, charset, side, rendered)
@@ -118,6 +119,7 @@ def shrink(
         rendered=rendered,
         max_drop=max_drop,
         tests=tests,
+        processing={key: value for key, value in processing.items() if value is not None},
     )
     content = shrinking.shrink_recipe(facts, images, len(files), wishes)
     artifacts.check_writable(folder)

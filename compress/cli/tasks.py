@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.cli import options
 from compress.cli.progress import say
+from compress.data.processing import DEFAULT_PRESET
 from compress.errors import CompressError
 
 if TYPE_CHECKING:
@@ -14,11 +15,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TaskOptions:
-    """What every command that scores a model can be told of its task; named as `compress.pipeline.make_task` does."""
+class ModelOptions:
+    """What kind of task a model is for, and how it is fed and read."""
 
     task: options.TaskName = None
     input_size: options.Input = None
+    preset: options.Preset = None
+    preprocess: options.Preprocess = None
+    outputs: options.Outputs = None
+    layout: options.Layout = None
+    blank: options.Blank = None
+    lowercase: options.Lowercase = None
+
+    def processing(self) -> dict[str, Any]:
+        """The options of feeding and reading, by their keys in a recipe; None where nothing was given.
+
+        Raises:
+            CompressError: one cannot be read.
+        """
+        keys = ("preset", "outputs", "layout", "lowercase")
+        return {
+            **{key: getattr(self, key) for key in keys},
+            "preprocess": options.parse_preprocess(self.preprocess),
+            "blank": options.parse_number(self.blank),
+        }
+
+
+@dataclass(frozen=True)
+class TaskOptions(ModelOptions):
+    """What every command that scores a model can be told of its task; named as `compress.pipeline.make_task` does."""
+
     directions: options.Directions = None
     labels: options.Labels = None
     charset: options.Charset = None
@@ -36,7 +62,9 @@ class TaskOptions:
     def values(self) -> dict[str, Any]:
         """The options that the task itself takes, by their names there; None where nothing was given."""
         given = {key: value for key, value in vars(self).items() if key not in ("task", "input_size")}
-        return given | {
+        return {
+            **given,
+            **self.processing(),
             "labels": options.parse_list(self.labels),
             "widths": _parse_widths(self.widths),
             "data_root": None if self.data_root is None else (self.data_root,),
@@ -71,7 +99,8 @@ def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path],
     """
     from compress import pipeline
 
-    guess = pipeline.guess_task(model, settings.task, options.parse_shape(settings.input_size), command)
+    shape = options.parse_shape(settings.input_size)
+    guess = pipeline.guess_task(model, settings.task, shape, command, settings.preset or DEFAULT_PRESET)
     if guess.said:
         say(guess.said)
     return pipeline.make_task(

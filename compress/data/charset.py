@@ -1,27 +1,31 @@
 """Charset files and what CTC does with them: texts to classes, and a network's best classes back to texts.
 
 Source: PaddleOCR, ppocr/postprocess/rec_postprocess.py (BaseRecLabelDecode, CTCLabelDecode): one character a line,
-class 0 is CTC's blank, the characters follow in the file's order, and then a space.
+class 0 is CTC's blank, the characters follow in the file's order, and then a space. Other projects have the blank last.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.data.processing import Blank
 from compress.errors import DataError
 
 BLANK = 0
+"""The class of CTC's blank, unless a model has another."""
 
 
 @dataclass(frozen=True)
 class Charset:
-    """The characters of classes 1, 2, ...; class 0 is the blank.
+    """The characters of all classes but `blank`, in their order.
 
     A character may stand twice: PaddleOCR's en_dict.txt ends with a space, and another follows the file.
     """
 
     characters: tuple[str, ...]
+    blank: int = BLANK
 
     @property
     def classes(self) -> int:
@@ -33,8 +37,10 @@ class Charset:
 
         >>> Charset(("a", "b", " ", " ")).encode("b a!")
         ([2, 4, 1], '!')
+        >>> Charset(("a", "b"), blank=2).encode("ab")
+        ([0, 1], '')
         """
-        index = {character: number for number, character in enumerate(self.characters, start=1)}
+        index = {character: number + (number >= self.blank) for number, character in enumerate(self.characters)}
         known = [index[character] for character in text if character in index]
         return known, "".join(character for character in text if character not in index)
 
@@ -44,12 +50,29 @@ class Charset:
         >>> Charset(("a", "b")).decode([0, 1, 1, 0, 1, 2, 2, 0])
         'aab'
         """
-        previous = [BLANK, *classes]
+        previous = [self.blank, *classes]
         return "".join(
-            self.characters[now - 1]
+            self.characters[now - (now > self.blank)]
             for before, now in zip(previous, classes, strict=False)
-            if now not in (before, BLANK)
+            if now not in (before, self.blank)
         )
+
+    def with_blank(self, blank: Blank) -> "Charset":
+        """The same characters with another blank.
+
+        Raises:
+            DataError: it is a class that the charset does not make.
+
+        >>> Charset(("a", "b")).with_blank("last").blank
+        2
+        """
+        index = {"first": 0, "last": len(self.characters)}[blank] if isinstance(blank, str) else blank
+        if not 0 <= index < self.classes:
+            raise DataError(
+                f"blank: got {blank}, but the charset's {len(self.characters)} characters and the blank make "
+                f"{self.classes} classes. Must be first, last, or from 0 to {self.classes - 1}."
+            )
+        return dataclasses.replace(self, blank=index)
 
 
 def steps_needed(classes: Sequence[int]) -> int:

@@ -1,4 +1,6 @@
-"""PaddleOCR's preprocessing: of text crops for the direction classifier and the recogniser, of scenes for the detector.
+"""Preprocessing of text crops for the direction classifier and the recogniser, and of scenes for the detector.
+
+How a model wants them, `compress.data.processing` says; the defaults are PaddleOCR's.
 
 Source: PaddleOCR, ppocr/data/imaug. Crops (resize_norm_img): BGR, ratio kept to the input's height, width capped,
 (x / 255 - 0.5) / 0.5, then zeros on the right. Scenes (DetResizeForTest, NormalizeImage): BGR, longest side limited,
@@ -7,12 +9,21 @@ both sides multiples of 32, (x / 255 - mean) / std with ImageNet's figures in th
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
-# float32 step by step, as PaddleOCR computes it, so that the table equals the formula bit for bit.
-_NORMALISED = (np.arange(256, dtype=np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
+from compress.data.processing import PRESETS, Processing
+
+_INTERPOLATIONS = {
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "nearest": cv2.INTER_NEAREST,
+}
+PPOCR = Processing()
 
 
 def resized_width(height: int, width: int, input_height: int, max_width: int) -> int:
@@ -24,35 +35,84 @@ def resized_width(height: int, width: int, input_height: int, max_width: int) ->
     return min(math.ceil(input_height * (width / height)), max_width)
 
 
-def resize_crop(image: np.ndarray, input_shape: tuple[int, int, int]) -> np.ndarray:
-    """Resize uint8 [h, w, 3] to [H, at most W, 3] for `input_shape` (3, H, W), bilinear."""
+def resize_crop(image: np.ndarray, input_shape: tuple[int, int, int], processing: Processing = PPOCR) -> np.ndarray:
+    """Resize uint8 [h, w, 3] to [H, at most W, 3] for `input_shape` (C, H, W), or to all of it if it is stretched."""
     _, input_height, max_width = input_shape
-    width = resized_width(image.shape[0], image.shape[1], input_height, max_width)
-    return cv2.resize(image, (width, input_height), interpolation=cv2.INTER_LINEAR)
+    width = max_width
+    if processing.resize != "stretch":
+        width = resized_width(image.shape[0], image.shape[1], input_height, max_width)
+    return cv2.resize(image, (width, input_height), interpolation=_INTERPOLATIONS[processing.interpolation])
 
 
-def stack_resized(images: Sequence[np.ndarray], input_shape: tuple[int, int, int]) -> np.ndarray:
-    """Normalise resized uint8 [H, w, 3] images and pad them with 0 on the right: float32 [N, 3, H, W].
+def stack_resized(
+    images: Sequence[np.ndarray], input_shape: tuple[int, int, int], processing: Processing = PPOCR
+) -> np.ndarray:
+    """Normalise resized uint8 BGR [H, w, 3] images and pad them to the input's width: float32 [N, C, H, W].
 
-    The padding comes after normalisation, so it is mid-grey, not black.
+    PP-OCR's padding is 0 after normalisation, which is mid-gray, not black.
     """
+    tables = crop_tables(processing.mean, processing.std)
     batch = np.zeros((len(images), *input_shape), dtype=np.float32)
     for row, image in zip(batch, images, strict=True):
-        row[:, :, : image.shape[1]] = _NORMALISED[image.transpose(2, 0, 1)]
+        left = _left(input_shape[2] - image.shape[1], processing.pad_side)
+        right = left + image.shape[1]
+        for plane, table, channel in zip(row, tables, channels_of(image, processing.color), strict=True):
+            plane[:, left:right] = cv2.LUT(channel, table)
+            _pad(plane, table, left, right, processing.pad_value)
     return batch
 
 
-def preprocess_crop(image: np.ndarray, input_shape: tuple[int, int, int]) -> np.ndarray:
-    """Prepare one uint8 BGR crop [h, w, 3] for a model: float32 [3, H, W]."""
-    return stack_resized([resize_crop(image, input_shape)], input_shape)[0]
+def _left(room: int, side: str) -> int:
+    """Of `room` columns to pad, those on the left."""
+    return {"right": 0, "left": room, "center": room // 2}[side]
+
+
+def _pad(plane: np.ndarray, table: np.ndarray, left: int, right: int, value: str | float) -> None:
+    """Fill a normalised plane [H, W] beside its columns from `left` to `right`."""
+    if value == "mean":
+        return
+    for place, edge in ((slice(0, left), left), (slice(right, None), right - 1)):
+        plane[:, place] = plane[:, edge : edge + 1] if value == "edge" else gray_value(table, value)
+
+
+def gray_value(table: np.ndarray, value: str | float) -> float:
+    """A gray from 0 to 255, which need not be whole, after normalisation by a table [256]; `mean` is 0."""
+    return 0.0 if isinstance(value, str) else float(np.interp(value, np.arange(256), table))
+
+
+def channels_of(image: np.ndarray, color: str) -> Sequence[np.ndarray]:
+    """The planes [H, W] of a uint8 BGR image [H, W, 3] as a model takes them."""
+    if color == "gray":
+        return (cv2.cvtColor(image, cv2.COLOR_BGR2GRAY),)
+    planes: Sequence[np.ndarray] = cv2.split(image)
+    return planes[::-1] if color == "rgb" else planes
+
+
+@lru_cache
+def crop_tables(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """What each pixel value becomes: [C, 256]; looking it up is quicker than computing it.
+
+    Float32 step by step, as PaddleOCR computes crops, so that the table equals the formula bit for bit.
+    """
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    return np.stack([(values - np.float32(one)) / np.float32(other) for one, other in zip(mean, std, strict=True)])
+
+
+def preprocess_crop(image: np.ndarray, input_shape: tuple[int, int, int], processing: Processing = PPOCR) -> np.ndarray:
+    """Prepare one uint8 BGR crop [h, w, 3] for a model: float32 [C, H, W]."""
+    return stack_resized([resize_crop(image, input_shape, processing)], input_shape, processing)[0]
 
 
 MULTIPLE = 32
 """Sides of a detector's input: its network halves them five times."""
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_STD = np.array([0.229, 0.224, 0.225], np.float32)
-_SCENE_TABLES = ((np.arange(256, dtype=np.float32)[:, None] * np.float32(1 / 255) - _MEAN) / _STD).T.copy()
-"""What each value of each channel becomes: looking it up is 2.5 times as fast as computing it, and the same."""
+PPOCR_SCENES = PRESETS["ppocr"]["detection"].processing
+
+
+@lru_cache
+def scene_tables(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """As `crop_tables`; PaddleOCR multiplies scenes by 1/255 where it divides crops by 255, which rounds otherwise."""
+    values = np.arange(256, dtype=np.float32)[:, None] * np.float32(1 / 255)
+    return ((values - np.array(mean, np.float32)) / np.array(std, np.float32)).T.copy()
 
 
 def fitted_size(height: int, width: int, side: int) -> tuple[int, int]:
@@ -68,16 +128,66 @@ def fitted_size(height: int, width: int, side: int) -> tuple[int, int]:
     return fitted_height, fitted_width
 
 
-def fit_scene(image: np.ndarray, side: int) -> np.ndarray:
-    """Resize uint8 [h, w, 3] to `fitted_size`, bilinear."""
-    height, width = fitted_size(image.shape[0], image.shape[1], side)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+@dataclass(frozen=True)
+class Placed:
+    """Where a scene lies in what a model is fed: the input's size, and the scene's place and size in it, in pixels."""
+
+    input: tuple[int, int]
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, plane: np.ndarray) -> np.ndarray:
+        """The scene's part of a map [..., H, W]."""
+        return plane[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-def normalise_scenes(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Uint8 [H, W, 3] of one size -> float32 [N, 3, H, W]."""
-    batch = np.empty((len(images), 3, *images[0].shape[:2]), np.float32)
+def place_scene(
+    height: int, width: int, side: int, input_shape: tuple[int, int, int], processing: Processing = PPOCR_SCENES
+) -> Placed:
+    """The size that a scene is brought to, and where it then lies.
+
+    Args:
+        height: of the scene.
+        width: of the scene.
+        side: longest side, where sizes are limited (see `fitted_size`).
+        input_shape: (C, H, W) to pad or stretch to.
+        processing: says which of the three.
+
+    >>> place_scene(500, 1000, 1280, (3, 64, 64), Processing(resize="pad", pad_side="center"))
+    Placed(input=(64, 64), top=16, left=0, height=32, width=64)
+    """
+    if processing.resize == "limit":
+        fitted = fitted_size(height, width, side)
+        return Placed(fitted, 0, 0, *fitted)
+    size = input_shape[1:]
+    if processing.resize == "stretch":
+        return Placed(size, 0, 0, *size)
+    factor = min(size[0] / height, size[1] / width)
+    fitted = max(1, round(height * factor)), max(1, round(width * factor))
+    side_ = processing.pad_side
+    return Placed(size, _left(size[0] - fitted[0], side_), _left(size[1] - fitted[1], side_), *fitted)
+
+
+def fit_scene(image: np.ndarray, place: Placed, processing: Processing = PPOCR_SCENES) -> np.ndarray:
+    """Resize uint8 [h, w, 3] to the size of its place."""
+    return cv2.resize(image, (place.width, place.height), interpolation=_INTERPOLATIONS[processing.interpolation])
+
+
+def normalise_scenes(
+    images: Sequence[np.ndarray], processing: Processing = PPOCR_SCENES, place: Placed | None = None
+) -> np.ndarray:
+    """Uint8 BGR [h, w, 3] of one size -> float32 [N, C, H, W], of another size if they have a place in it."""
+    height, width = images[0].shape[:2]
+    place = place or Placed((height, width), 0, 0, height, width)
+    batch = np.empty((len(images), processing.channels, *place.input), np.float32)
+    tables = scene_tables(processing.mean, processing.std)
     for planes, image in zip(batch, images, strict=True):
-        for plane, table, channel in zip(planes, _SCENE_TABLES, cv2.split(image), strict=True):
-            cv2.LUT(channel, table, dst=plane)
+        for plane, table, channel in zip(planes, tables, channels_of(image, processing.color), strict=True):
+            if place.input == (height, width):
+                cv2.LUT(channel, table, dst=plane)
+                continue
+            plane[:] = gray_value(table, processing.pad_value)
+            place.cut(plane)[:] = cv2.LUT(channel, table)
     return batch

@@ -11,7 +11,7 @@ deployed ones (PP-OCR's classifier, recogniser and detector) and all networks of
 both ways of running; which wrong files each limit catches stands in docs/parity.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,16 @@ THRESHOLD = BoxSettings.threshold
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a network's outputs mean: `probabilities` makes [N, T, K], [N, K] or maps [N, 1, H, W] of them; above
+    `threshold` a pixel of a map is text; `blank` is CTC's class."""
+
+    threshold: float = THRESHOLD
+    blank: int = BLANK
+    probabilities: Callable[[np.ndarray], np.ndarray] = lambda outputs: outputs
+
+
+@dataclass(frozen=True)
 class Difference:
     """One way in which a file is not its network."""
 
@@ -77,20 +87,21 @@ class Difference:
 
 
 def check_parity(
-    module: fx.GraphModule, exported: Exported, images: np.ndarray, *, threshold: float = THRESHOLD
+    module: fx.GraphModule, exported: Exported, images: np.ndarray, *, reading: Reading | None = None
 ) -> Parity:
     """Compare file and network on real images; end to end only the first output.
 
     Args:
         module: the trained network, recurrent weights rounded as they are in the file.
         exported: its file.
-        images: [N, 3, H, W].
-        threshold: above it a pixel of a map [N, 1, H, W] is text.
+        images: [N, C, H, W].
+        reading: what its outputs mean.
 
     Raises:
         ParityError: a tensor or output differs by more than rounding explains; the message names the first that does.
         ModelError: onnxruntime cannot load or run the file.
     """
+    reading = reading or Reading()
     replays: dict[bool, Replayed] = {}
     found: dict[bool, np.ndarray] = {}
     for optimise in (False, True):
@@ -101,7 +112,7 @@ def check_parity(
         results = module(torch.from_numpy(images))
     wanted = (results[0] if isinstance(results, tuple) else results).cpu().numpy()
     for optimise in (False, True):
-        _refuse(decided_otherwise(found[optimise], wanted, threshold), optimise)
+        _refuse(decided_otherwise(found[optimise], wanted, reading), optimise)
     steps = replays[False].steps + replays[True].steps
     off, on = np.abs(found[False] - wanted), np.abs(found[True] - wanted)
     return Parity(
@@ -109,7 +120,7 @@ def check_parity(
         mean_abs=float(off.mean()),
         max_abs_optimised=float(on.max()),
         mean_abs_optimised=float(on.mean()),
-        agreement=agreement(found[True], wanted, threshold),
+        agreement=agreement(found[True], wanted, reading),
         tolerance=MAX_STEPS,
         count=len(images),
         max_steps=max((step.worst for step in replays[False].steps), default=0.0),
@@ -186,9 +197,9 @@ def judge_step(step: Step) -> Iterator[Difference]:
         yield Difference("bias", step.name, abs(step.bias), bias, message)
 
 
-def decided_otherwise(found: np.ndarray, wanted: np.ndarray, threshold: float = THRESHOLD) -> Iterator[Difference]:
+def decided_otherwise(found: np.ndarray, wanted: np.ndarray, reading: Reading | None = None) -> Iterator[Difference]:
     """Whether outputs say something else than the network's, end to end."""
-    decisions = _decisions(found, wanted, threshold)
+    decisions = _decisions(found, wanted, reading or Reading())
     if decisions is None:
         figure, allowed = float(np.abs(found - wanted).sum() / max(float(np.abs(wanted).sum()), 1e-6)), MAX_MEAN_OUTPUT
         what = f"differ by {figure:.1%} of their mean size"
@@ -202,7 +213,7 @@ def decided_otherwise(found: np.ndarray, wanted: np.ndarray, threshold: float = 
         yield Difference("decisions", "output", figure, allowed, message)
 
 
-def agreement(found: np.ndarray, wanted: np.ndarray, threshold: float = THRESHOLD) -> float:
+def agreement(found: np.ndarray, wanted: np.ndarray, reading: Reading | None = None) -> float:
     """Share of what the network says that the file says, too.
 
     Of a map [N, 1, H, W] the text pixels of either; of probabilities [N, T, K] the steps that are not blank for both;
@@ -211,7 +222,7 @@ def agreement(found: np.ndarray, wanted: np.ndarray, threshold: float = THRESHOL
     >>> agreement(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([[0.8, 0.2], [0.6, 0.4]]))
     0.5
     """
-    decisions = _decisions(found, wanted, threshold)
+    decisions = _decisions(found, wanted, reading or Reading())
     if decisions is None:
         return max(0.0, 1.0 - float(np.abs(found - wanted).sum() / max(float(np.abs(wanted).sum()), 1e-6)))
     counted, differ, _ = decisions
@@ -219,9 +230,10 @@ def agreement(found: np.ndarray, wanted: np.ndarray, threshold: float = THRESHOL
 
 
 def _decisions(
-    found: np.ndarray, wanted: np.ndarray, threshold: float
+    found: np.ndarray, wanted: np.ndarray, reading: Reading
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Where outputs say something, where the two say different things, and where the network is sure; or None."""
+    found, wanted, threshold = reading.probabilities(found), reading.probabilities(wanted), reading.threshold
     if wanted.ndim == 4 and wanted.shape[1] == 1:
         theirs, ours = found > threshold, wanted > threshold
         return theirs | ours, theirs != ours, np.abs(wanted - threshold) > SURE
@@ -229,7 +241,7 @@ def _decisions(
         return None
     theirs, ours = found.argmax(-1), wanted.argmax(-1)
     chosen = np.take_along_axis(wanted, theirs[..., None], -1)[..., 0]
-    counted = np.ones(ours.shape, bool) if wanted.ndim == 2 else (theirs != BLANK) | (ours != BLANK)
+    counted = np.ones(ours.shape, bool) if wanted.ndim == 2 else (theirs != reading.blank) | (ours != reading.blank)
     return counted, theirs != ours, wanted.max(-1) - chosen > SURE
 
 

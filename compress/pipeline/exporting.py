@@ -10,7 +10,7 @@ from torch import fx
 from compress.artifacts import Parity, Quantized
 from compress.errors import ParityError
 from compress.export import Exported, check_parity, export_int8
-from compress.export.parity import THRESHOLD
+from compress.export.parity import Reading
 from compress.export.recurrent import RecurrentForm, forms_of
 from compress.measure.latency import measure_latency
 from compress.quant.recurrent import round_recurrent
@@ -63,7 +63,7 @@ def export_checked(
     score: Callable[[onnx.ModelProto], float],
     images: np.ndarray,
     latency_threads: int = 1,
-    threshold: float = THRESHOLD,
+    reading: Reading | None = None,
 ) -> tuple[onnx.ModelProto, Quantized]:
     """The int8 file of a trained network, its recurrent layers in the form that the step names or that measures best.
 
@@ -74,7 +74,7 @@ def export_checked(
         score: file -> metric on the validation data.
         images: [N, 3, H, W] to compare file and network on.
         latency_threads: of onnxruntime, to time forms with.
-        threshold: above it a pixel of a map [N, 1, H, W] is text.
+        reading: what the outputs mean.
 
     Raises:
         ParityError: the file does not compute what the network computes.
@@ -82,12 +82,12 @@ def export_checked(
     forms = forms_of(lowered)
     if step.recurrent != "auto" or len(forms) == 1:
         exported = export_form(module, lowered, step)
-        parity = check_export(module, exported, images, threshold)
+        parity = check_export(module, exported, images, reading)
         return exported.model, Quantized(parity, _as_asked(step.recurrent, forms))
     made = {form: export_form(module, lowered, step, form) for form in forms}
     times = {} if step.optimize == "size" else _times(made, images, latency_threads)
     candidates = [Candidate(form, one, score(one.model), times.get(form)) for form, one in made.items()]
-    return _best_that_agrees(candidates, module, images, threshold)
+    return _best_that_agrees(candidates, module, images, reading)
 
 
 def _times(made: Mapping[RecurrentForm, Exported], images: np.ndarray, threads: int) -> dict[str, float]:
@@ -110,7 +110,7 @@ def _as_asked(asked: str, forms: tuple[RecurrentForm, ...]) -> tuple[str, ...]:
 
 
 def _best_that_agrees(
-    candidates: list[Candidate], module: fx.GraphModule, images: np.ndarray, threshold: float
+    candidates: list[Candidate], module: fx.GraphModule, images: np.ndarray, reading: Reading | None
 ) -> tuple[onnx.ModelProto, Quantized]:
     """The best candidate; not one in integers whose rounding is too coarse for the network."""
     measured = ", ".join(one.describe() for one in candidates)
@@ -118,7 +118,7 @@ def _best_that_agrees(
     while True:
         best = best_candidate(candidates)
         try:
-            parity = check_export(module, best.exported, images, threshold)
+            parity = check_export(module, best.exported, images, reading)
         except ParityError as error:
             if best.form != "dynamic":
                 raise
@@ -144,11 +144,11 @@ def best_candidate(candidates: list[Candidate]) -> Candidate:
 
 
 def check_export(
-    module: fx.GraphModule, exported: Exported, images: np.ndarray, threshold: float = THRESHOLD
+    module: fx.GraphModule, exported: Exported, images: np.ndarray, reading: Reading | None = None
 ) -> Parity:
     """Compare the file with the network that it holds, recurrent weights rounded as they are in it.
 
     Raises:
         ParityError: they do not compute the same (see `check_parity`).
     """
-    return check_parity(round_recurrent(module, exported.recurrent_bits), exported, images, threshold=threshold)
+    return check_parity(round_recurrent(module, exported.recurrent_bits), exported, images, reading=reading)

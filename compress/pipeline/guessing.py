@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from compress.data.processing import DEFAULT_PRESET, PRESETS, find_preset
 from compress.errors import CompressError, ModelError
 from compress.graph import load_model
 from compress.measure.runtime import Model, Session
@@ -54,13 +55,16 @@ class Guess:
     """What was guessed, and the options that override it; empty where nothing was."""
 
 
-def look_at(model: Model, shape: Shape | None = None, *, path: Path | None = None) -> ModelFacts:
+def look_at(
+    model: Model, shape: Shape | None = None, *, path: Path | None = None, preset: str = DEFAULT_PRESET
+) -> ModelFacts:
     """Read a file's shapes, and run it once on a black image of a size that it takes.
 
     Args:
         model: the file, its bytes, or the parsed model.
         shape: (C, H, W) to run it on; default the kind's own, then other usual ones.
         path: what messages call it; default the file.
+        preset: whose size is tried first where the file leaves it open.
 
     Raises:
         ModelError: onnxruntime rejects it, it has several inputs, or its input is no image.
@@ -73,10 +77,10 @@ def look_at(model: Model, shape: Shape | None = None, *, path: Path | None = Non
             "model of images."
         )
     given, declared = session.input_shape, session.output_shape
-    fed, output, problem = _run(session, _candidates(given, shape, guess_kind(declared)))
+    fed, output, problem = _run(session, _candidates(given, shape, guess_kind(declared), preset))
     kind = guess_kind(output)
     if shape is None and kind is not None and guess_kind(declared) is None:  # not known before: now its own size
-        fed, output, problem = _run(session, _candidates(given, None, kind))
+        fed, output, problem = _run(session, _candidates(given, None, kind, preset))
     if guess_kind(declared) is not None and (len(declared) == 4 or declared[-1] is not None):
         output = declared
     return ModelFacts(Path(name), given, output or declared, fed, problem)
@@ -110,9 +114,11 @@ def in_own_order(given: Sequence[int | None], shape: Shape) -> tuple[int, int, i
     return (height, width, channels) if is_channels_last(given) else shape
 
 
-def _candidates(given: Sequence[int | None], shape: Shape | None, kind: str | None) -> Iterator[tuple[int, ...]]:
+def _candidates(
+    given: Sequence[int | None], shape: Shape | None, kind: str | None, preset: str
+) -> Iterator[tuple[int, ...]]:
     """Sizes of an image to try, in the file's own order: what it leaves open is filled in."""
-    own = [INPUTS[kind]] if kind is not None else []
+    own = [PRESETS[name][kind].input for name in (preset, DEFAULT_PRESET) if kind in PRESETS[name]]
     sizes = [shape] if shape is not None else [*own, *INPUTS.values(), *OTHER_SIZES]
     filled: dict[tuple[int, ...], None] = {}
     for channels in (CHANNELS, GREY):
@@ -168,7 +174,7 @@ def choose_kind(facts: ModelFacts, task: str | None, command: str = "shrink") ->
     return kind, f"{facts.path}: output {shape_text(facts.output)}, taken for {kind}. If it is not: --task KIND."
 
 
-def guess_task(spec: str, task: str | None, shape: Shape | None, command: str) -> Guess:
+def guess_task(spec: str, task: str | None, shape: Shape | None, command: str, preset: str = DEFAULT_PRESET) -> Guess:
     """The kind of task of a file, and the size of its images, where the user does not name them.
 
     Args:
@@ -176,18 +182,20 @@ def guess_task(spec: str, task: str | None, shape: Shape | None, command: str) -
         task: what the user said; a task of their own is left as it is.
         shape: (C, H, W) that the user said.
         command: for messages.
+        preset: whose sizes are the usual ones.
 
     Raises:
         CompressError: it cannot be told.
+        DataError: there is no such preset for this kind.
     """
     if is_factory(spec):
         return Guess(task or next(iter(INPUTS)), shape)
     if task is not None and (task not in INPUTS or shape is not None):
         return Guess(task, shape)
-    facts = look_at(Path(spec), shape)
+    facts = look_at(Path(spec), shape, preset=preset)
     kind, said = choose_kind(facts, task, command)
-    size = image_shape(facts, kind, shape)
-    return Guess(kind, None if shape is None and size == INPUTS[kind] else size, said)
+    size, usual = image_shape(facts, kind, shape), find_preset(preset, kind).input
+    return Guess(kind, None if shape is None and size == usual else size, said)
 
 
 def image_shape(facts: ModelFacts, kind: str, given: Shape | None) -> Shape:

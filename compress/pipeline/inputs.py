@@ -13,17 +13,19 @@ from torch import nn
 
 from compress.artifacts import Score
 from compress.data.labels import ListRules
+from compress.data.processing import DEFAULT_PRESET, OUTPUT_KEYS, check_channels, find_preset, make_processing
 from compress.errors import CompressError, DataError, ModelError
 from compress.graph import from_torch, load_model, read_model
 from compress.measure.runtime import Session
 from compress.measure.runtimes import open_runner
-from compress.recipe import CHANNELS, KEYS_OF, Recipe
+from compress.recipe import KEYS_OF, Recipe
 from compress.tasks.base import Examination, Examiner, Predict, Task
 from compress.tasks.classification import DirectionTask
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.detection import DetectionTask
 from compress.tasks.recognition import RecognitionTask
 
+Shape = tuple[int, int, int]
 DEFAULT_SHAPE = (3, 48, 192)
 """Of the direction classifier; (C, H, W)."""
 LABELS = "labels"
@@ -129,6 +131,12 @@ class TaskOptions(TypedDict, total=False):
     """What a task can be told beside its data and input shape (`TASK_OPTIONS` says which task what); None is the task's
     own default."""
 
+    preset: str | None
+    preprocess: Mapping[str, Any] | None
+    outputs: str | None
+    layout: str | None
+    blank: str | int | None
+    lowercase: bool | None
     directions: bool | None
     labels: Sequence[str] | None
     charset: Path | None
@@ -169,12 +177,9 @@ def make_task(
     """
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _check_options(kind, options)
+    if kind in TASKS:
+        input_shape = _take_processing(kind, options, input_shape)
     if input_shape is not None:
-        if kind in TASKS and input_shape[0] != CHANNELS:
-            raise CompressError(
-                f"--input: got {input_shape[0]} channels. {kind.capitalize()} feeds images in colour: Must be "
-                f"{CHANNELS},height,width. Use a model with {CHANNELS} input channels, or a task of your own."
-            )
         options["input_shape"] = input_shape
     if boxes := {name: options.pop(name) for name in BOX_OPTIONS if name in options}:
         options["boxes"] = BoxSettings(**boxes)
@@ -203,6 +208,24 @@ BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
 """Options that are the post-processing's (see `BoxSettings`)."""
 FLAGS = {"directions": "directions/--labelled", "use_space": "space/--no-space"}
 """Options whose flag is not their name."""
+
+
+def _take_processing(kind: str, options: dict[str, Any], input_shape: Shape | None) -> Shape:
+    """Put one `processing` in the place of the options that describe it; returns the input's shape.
+
+    Raises:
+        DataError: a value is not allowed, or the input's channels do not fit.
+    """
+    preset = options.pop("preset", DEFAULT_PRESET)
+    changes = dict(options.pop("preprocess", {}))
+    changes |= {key: options.pop(key) for key in OUTPUT_KEYS if key in options}
+    processing, usual = make_processing(kind, preset, changes), find_preset(preset, kind)
+    shape = input_shape or usual.input
+    check_channels(shape, processing)
+    options["processing"] = processing
+    if kind == "recognition":
+        options.setdefault("use_space", usual.use_space)
+    return shape
 
 
 def _check_options(kind: str, options: Mapping[str, Any]) -> None:
@@ -274,7 +297,7 @@ def _task_on(recipe: Recipe, train: Sequence[Path], val: Sequence[Path], **optio
         max_skipped=recipe.data.max_skipped,
         data_root=list_roots(recipe),
         allow_overlap=recipe.data.allow_overlap,
-        **{key: getattr(settings, key) for key in KEYS_OF[settings.kind]},
+        **settings.options,
         **options,
     )
 

@@ -22,7 +22,7 @@ from compress.errors import DataError
 from compress.measure.runtime import Session
 from compress.pipeline.inputs import LABELS, default_threads, make_task, open_model
 from compress.pipeline.stages import Progress, model_identity
-from compress.recipe import KEYS_OF, Recipe
+from compress.recipe import Recipe
 from compress.tasks.base import Case, Examiner, Predict, Resizable, Task, Unlabelled
 
 TRAIN_SIDE = 640
@@ -155,7 +155,7 @@ def _classes(files: Sequence[Path], predict: Predict, recipe: Recipe) -> dict[Pa
         if image is None:
             labels[file] = recipe.task.labels[0]
             continue
-        output = predict(preprocess_crop(image, (channels, height, width))[None])
+        output = predict(preprocess_crop(image, (channels, height, width), recipe.task.processing)[None])
         if output.shape != (1, len(recipe.task.labels)):
             raise DataError(
                 f"model: output shape {list(output.shape)} does not fit classification. Expected [1, "
@@ -179,7 +179,7 @@ def _readings(files: Sequence[Path], predict: Predict, recipe: Recipe, side: int
     """The model's texts or boxes, by the very lines that will score other models by them; nothing for an image that
     cannot be read."""
     kind, (channels, height, width) = recipe.task.kind, recipe.task.input_shape
-    settings = {key: getattr(recipe.task, key) for key in KEYS_OF[kind]}
+    settings = recipe.task.options
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list.txt"
         _write_list(listed, dict.fromkeys(files, "" if kind == "detection" else "?"))

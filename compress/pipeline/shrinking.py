@@ -114,6 +114,8 @@ class Wishes:
     rendered: int | None = None
     max_drop: float | None = None
     tests: Mapping[str, Path] = field(default_factory=dict)
+    processing: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of a recipe's task that say how the model is fed and read."""
 
 
 def fits_charset(facts: ModelFacts, charset: Path | None) -> tuple[Path, bool]:
@@ -248,7 +250,7 @@ def default_epochs(train: int, seen: int) -> int:
 
 
 def _task(facts: ModelFacts, shape: Shape, wishes: Wishes) -> dict[str, Any]:
-    task: dict[str, Any] = {"kind": wishes.kind, "input": list(shape)}
+    task: dict[str, Any] = {"kind": wishes.kind, "input": list(shape), **_plain(wishes.processing)}
     if wishes.kind == "classification":
         classes = facts.output[-1] or 2
         return task if classes == 2 else {**task, "labels": [str(number) for number in range(classes)]}
@@ -256,6 +258,15 @@ def _task(facts: ModelFacts, shape: Shape, wishes: Wishes) -> dict[str, Any]:
         task |= {"charset": str(wishes.charset.absolute()) if wishes.charset else None, "use_space": wishes.use_space}
         return task if facts.input[3] else {**task, "widths": line_widths(shape[2])}
     return {**task, "side": wishes.side or DETECTION_SIDE, "crop": min(CROP, *shape[1:]), "augment": "mild"}
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as YAML has them."""
+    found = dict(settings)
+    if "preprocess" in found:
+        given = found["preprocess"].items()
+        found["preprocess"] = {key: list(value) if isinstance(value, tuple) else value for key, value in given}
+    return found
 
 
 def line_widths(width: int) -> list[int]:

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from compress.artifacts import Quantized, Score, fingerprint, lock
 from compress.errors import PlanError, TrainingError
-from compress.export.parity import THRESHOLD
+from compress.export.parity import THRESHOLD, Reading
 from compress.graph import check_runs, save_model, to_onnx, to_torch
 from compress.measure.runtime import Session
 from compress.pipeline.exporting import export_checked, export_form
@@ -30,7 +30,7 @@ from compress.pipeline.stages import (
 )
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
-from compress.tasks.base import PostProcessing, Task
+from compress.tasks.base import PostProcessing, Processed, Task
 from compress.train import FeatureLoss, fit
 
 PARITY_IMAGES, PARITY_PIXELS = 32, 4 * 640 * 640
@@ -241,14 +241,17 @@ def export_trained(
         lambda file: score_model(file, task, threads).metric,
         images,
         latency_threads,
-        text_threshold(task),
+        reading_of(task),
     )
 
 
-def text_threshold(task: Task) -> float:
-    """Above it the task takes a pixel of a map to be text; DBNet's own where it has no such setting."""
+def reading_of(task: Task) -> Reading:
+    """What the outputs of a task's models mean; those of a task that does not say are probabilities as usual."""
     settings = task.postprocessing() if isinstance(task, PostProcessing) else {}
-    return settings.get("threshold", THRESHOLD)
+    reading = Reading(threshold=settings.get("threshold", THRESHOLD))
+    if isinstance(task, Processed):
+        return replace(reading, blank=task.blank, probabilities=task.probabilities)
+    return reading
 
 
 def _train(

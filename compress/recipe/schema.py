@@ -5,6 +5,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from compress.data.processing import (
+    DEFAULT_PRESET,
+    OUTPUT_KEYS,
+    PRESETS,
+    Processing,
+    check_channels,
+    find_preset,
+    make_processing,
+)
+from compress.errors import DataError
 from compress.recipe.reconstruct_step import ReconstructStep
 from compress.recipe.replace_step import ReplaceStep
 from compress.recipe.values import (
@@ -249,14 +259,17 @@ STEPS: dict[str, type[Step]] = {
 """The steps by name, in the order they must come in."""
 
 
-INPUTS = {"classification": (3, 48, 192), "recognition": (3, 32, 320), "detection": (3, 640, 640)}
+INPUTS = {kind: preset.input for kind, preset in PRESETS[DEFAULT_PRESET].items()}
 """(C, H, W) that PP-OCR v2's models are fed; detectors take any size."""
 CHANNELS = 3
-"""Of the images that the tasks feed: blue, green and red."""
+"""Of images in color."""
+PROCESSING = ("preset", "preprocess", "outputs")
+"""What every kind of task can be told of how its model is fed and read."""
 KEYS_OF = {
-    "classification": ("directions", "labels"),
-    "recognition": ("charset", "use_space", "widths", "decouple"),
+    "classification": (*PROCESSING, "directions", "labels"),
+    "recognition": (*PROCESSING, "layout", "blank", "lowercase", "charset", "use_space", "widths", "decouple"),
     "detection": (
+        *PROCESSING,
         "side",
         "crop",
         "augment",
@@ -274,6 +287,34 @@ FIGURES_OF = {"classification": ("accuracy",), "recognition": ("exact", "alnum")
 """What each kind's score says of every image, so that it has an interval; the metric first."""
 
 
+class PreprocessSettings(_Settings):
+    """How an image becomes the model's input; what is not given is the preset's. A pixel p becomes
+    (p / 255 - mean) / std."""
+
+    color: Literal["bgr", "rgb", "gray"] | None = Field(None, description="order of the channels: `bgr`, `rgb`, `gray`")
+    mean: Annotated[tuple[Float, ...], BeforeValidator(_one_or_many)] | None = Field(
+        None, description="of each channel in the model's order, or one for all, of values in [0, 1]"
+    )
+    std: Annotated[tuple[Float, ...], BeforeValidator(_one_or_many)] | None = Field(
+        None, description="of each channel, or one for all"
+    )
+    resize: Literal["limit", "pad", "stretch"] | None = Field(
+        None,
+        description="`pad`: keep the ratio and pad to the input's size; `stretch` to it; for detection also `limit`: "
+        "the longest side at most `side`, sizes of their own",
+    )
+    interpolation: Literal["linear", "cubic", "area", "nearest"] | None = Field(
+        None, description="`linear`, `cubic`, `area` or `nearest`"
+    )
+    pad_side: Literal["right", "left", "center"] | None = Field(
+        None, description="where the padding goes: `right` (of scenes: right and below), `left`, or `center`: both"
+    )
+    pad_value: Literal["mean", "edge"] | Float | None = Field(
+        None,
+        description="`mean`: 0 after normalisation; a gray from 0 to 255; for crops also `edge`: the last column",
+    )
+
+
 class TaskSettings(_Settings):
     """What the model does, and how images are fed to it."""
 
@@ -284,14 +325,32 @@ class TaskSettings(_Settings):
         tuple[Positive, ...] | None,
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
         _rule(lambda v: v is None or len(v) == 3, "Must be [channels, height, width]. Use e.g. [3, 48, 192]."),
-        _rule(
-            lambda v: v is None or v[0] == CHANNELS,
-            f"Must have {CHANNELS} channels: images are fed in colour. Use e.g. [3, 48, 192].",
-        ),
     ] = Field(
         None,
-        description="channels, height and width that the model is fed, and measured with; default [3, 48, 192] for "
-        "classification, [3, 32, 320] for recognition, [3, 640, 640] for detection",
+        description="channels, height and width that the model is fed, and measured with; default the preset's, for "
+        "ppocr [3, 48, 192] for classification, [3, 32, 320] for recognition, [3, 640, 640] for detection",
+    )
+    preset: Literal["ppocr", "doctr", "easyocr", "mmocr"] = Field(
+        DEFAULT_PRESET,
+        description="whose conventions the model follows: `ppocr`, `doctr`, `easyocr` or `mmocr` (docs/presets.md); "
+        "the keys of `preprocess`, `outputs`, `layout`, `blank`, `lowercase`, `input` and `use_space` override it",
+    )
+    preprocess: PreprocessSettings = Field(
+        default_factory=PreprocessSettings, description="how an image becomes the model's input; keys below"
+    )
+    outputs: Literal["probabilities", "logits", "log_probabilities"] | None = Field(
+        None,
+        description="what the model returns: `probabilities`, `logits` (before softmax or sigmoid) or "
+        "`log_probabilities`; default the preset's",
+    )
+    layout: Literal["ntk", "tnk"] | None = Field(
+        None, description="for recognition: the output's dimensions, `ntk` (images, steps, classes) or `tnk`"
+    )
+    blank: Literal["first", "last"] | NotNegative | None = Field(
+        None, description="for recognition: CTC's blank, `first`, `last` or the number of its class"
+    )
+    lowercase: Flag | None = Field(
+        None, description="for recognition: labels are lowercased, as the charset holds small letters alone"
     )
     directions: Flag | None = Field(
         None,
@@ -302,7 +361,9 @@ class TaskSettings(_Settings):
     charset: Path | None = Field(
         None, description="for recognition, required there: the file of the model's characters, one a line"
     )
-    use_space: Flag = Field(True, description="for recognition: a space follows the charset's characters")
+    use_space: Flag | None = Field(
+        None, description="for recognition: a space follows the charset's characters; default `true` for ppocr alone"
+    )
     widths: Annotated[
         tuple[Positive, ...],
         BeforeValidator(_one_or_many),
@@ -347,8 +408,20 @@ class TaskSettings(_Settings):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(C, H, W) as given, or the kind's own."""
-        return self.input or INPUTS[self.kind]
+        """(C, H, W) as given, or the preset's."""
+        return self.input or find_preset(self.preset, self.kind).input
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that this kind of task has, by their keys; of `preprocess` what is given."""
+        found = {key: getattr(self, key) for key in KEYS_OF[self.kind]}
+        return found | {"preprocess": self.preprocess.model_dump(exclude_none=True)}
+
+    @property
+    def processing(self) -> Processing:
+        """How the model is fed, and how its output is read."""
+        keys = {key: getattr(self, key) for key in OUTPUT_KEYS}
+        return make_processing(self.kind, self.preset, {**self.preprocess.model_dump(exclude_none=True), **keys})
 
     @model_validator(mode="after")
     def _keys_of_the_kind(self) -> Self:
@@ -358,6 +431,11 @@ class TaskSettings(_Settings):
             raise _problem(f"{', '.join(wrong)}: not for {self.kind}. Remove {'it' if len(wrong) == 1 else 'them'}.")
         if self.kind == "recognition" and self.charset is None:
             raise _problem("charset is missing. Recognition needs the charset file that the model was trained with.")
+        try:
+            channels, height, width = self.input_shape
+            check_channels((channels, height, width), self.processing)
+        except DataError as error:
+            raise _problem(str(error)) from error
         if self.kind == "detection" and any(size % 32 for size in self.input_shape[1:]):
             raise _problem(f"input: got {list(self.input_shape)}. Height and width must be multiples of 32.")
         return self

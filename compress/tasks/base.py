@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compress.artifacts import Score
 from compress.data.overlap import Stored
+from compress.data.processing import Processing
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Float32 images [N, 3, H, W] -> the model's first output, float32 [N, ...]."""
@@ -136,6 +137,21 @@ class PostProcessing(Protocol):
 
     def postprocessing(self) -> dict[str, float]:
         """Setting -> value, by the keys of a recipe."""
+
+
+@runtime_checkable
+class Processed(Protocol):
+    """What a task offers beside `Task` if models are fed and read in several ways (see `Processing`)."""
+
+    processing: Processing
+    blank: int
+    """The class of CTC's blank; of no meaning without time steps."""
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """A model's outputs as probabilities, images first."""
+
+    def with_processing(self, processing: Processing) -> Task:
+        """The same task on the same images, resized as they are, with other settings: to find out which ones fit."""
 
 
 @runtime_checkable

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from compress.artifacts import Score, fingerprint
 from compress.data.augment import augment_crop
+from compress.data.charset import BLANK
 from compress.data.images import LoadedList, content_parts, stored_in
 from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share, skipped_warning
 from compress.data.lmdb_folder import load_list
 from compress.data.overlap import Stored, check_overlap, digest_of
 from compress.data.prefetch import prefetch
-from compress.data.transforms import resize_crop, stack_resized
+from compress.data.processing import Processing, check_channels, fingerprint_parts
+from compress.data.transforms import PPOCR, resize_crop, stack_resized
 from compress.data.unlabelled import load_unlabelled
 from compress.errors import DataError
 from compress.tasks.base import Batch, Case, Examination, Predict, Progress
-from compress.tasks.probabilities import check_probabilities, kl_divergence, log_probabilities
+from compress.tasks.probabilities import as_probabilities, check_probabilities, kl_divergence, log_probabilities
 from compress.tasks.sampling import (
     count_steps,
     epoch_indices,
@@ -53,7 +55,7 @@ class Sample:
 
 
 class DirectionTask:
-    """Direction classification on PaddleOCR label lists, for models that give probabilities [N, K].
+    """Direction classification on PaddleOCR label lists, for models that say something of each class, [N, K].
 
     Two kinds of list are understood, each list by itself:
     - directions: the text is one of `labels`; the image is used as it is;
@@ -79,6 +81,7 @@ class DirectionTask:
         unlabelled: folders, label lists or LMDB folders of crops of any kind, whose labels are not looked at.
         agreement: the labels are what a model said: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
+        processing: how the model is fed, and what its output is.
         rules: what is asked of the lists (see `ListRules`).
 
     Raises:
@@ -88,6 +91,7 @@ class DirectionTask:
 
     kind = "classification"
     error_name = "1 - probability of the label"
+    blank = BLANK
 
     def __init__(
         self,
@@ -101,9 +105,12 @@ class DirectionTask:
         unlabelled: Sequence[Path] = (),
         agreement: bool = False,
         eval_batch_size: int = 64,
+        processing: Processing = PPOCR,
         rules: ListRules = DEFAULT_RULES,
     ) -> None:
+        check_channels(input_shape, processing)
         self.input_shape = input_shape
+        self.processing = processing
         self.labels = tuple(labels)
         self.augment = augment
         self.eval_batch_size = eval_batch_size
@@ -122,7 +129,7 @@ class DirectionTask:
         val_samples = [sample for part in val_lists for sample in make_samples(part, self.labels, directions)]
         if not val_samples:
             raise DataError("val: no images to validate on. Name at least one label list with readable images.")
-        self._val = [resize_crop(sample.upright(), input_shape) for sample in val_samples]
+        self._val = [self._resize(sample.upright()) for sample in val_samples]
         self._val_targets = np.array([sample.target for sample in val_samples])
         self._val_names = [sample.name for sample in val_samples]
         self._val_crops = number_crops(val_samples, by_content=agreement)
@@ -148,6 +155,7 @@ class DirectionTask:
         }
         if agreement:
             settings["metric"] = self.metric_name
+        settings |= fingerprint_parts(processing, PPOCR)
         self._fingerprint = fingerprint(
             self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists), *self._skipped
         )
@@ -196,10 +204,19 @@ class DirectionTask:
 
     def _outputs(self, samples: Sequence[Sample], predict: Predict) -> np.ndarray:
         """What a model says of samples as they are: [N, K]."""
-        images = [resize_crop(sample.upright(), self.input_shape) for sample in samples]
-        outputs = predict(stack_resized(images, self.input_shape))
+        return self._predict([self._resize(sample.upright()) for sample in samples], predict)
+
+    def _resize(self, image: np.ndarray) -> np.ndarray:
+        return resize_crop(image, self.input_shape, self.processing)
+
+    def _stack(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        return stack_resized(images, self.input_shape, self.processing)
+
+    def _predict(self, images: Sequence[np.ndarray], predict: Predict) -> np.ndarray:
+        """Probabilities [N, K] of resized images."""
+        outputs = predict(self._stack(images))
         self.check_model(outputs.shape)
-        return outputs
+        return as_probabilities(outputs, self.processing.outputs)
 
     def train_steps(self, batch_size: int) -> int:
         """Number of batches in an epoch (see `count_steps`).
@@ -229,9 +246,9 @@ class DirectionTask:
             image = self._train[index].upright()
             if self.augment:
                 image = augment_crop(image, image_rng(seed, epoch, place))
-            images.append(resize_crop(image, self.input_shape))
+            images.append(self._resize(image))
         samples = [self._train[index] for index in indices]
-        return Batch(torch.from_numpy(stack_resized(images, self.input_shape)), self._targets(samples))
+        return Batch(torch.from_numpy(self._stack(images)), self._targets(samples))
 
     def _targets(self, samples: Sequence[Sample]) -> Tensor:
         """Classes [N] where all training images are labelled, else probabilities [N, K]."""
@@ -245,21 +262,24 @@ class DirectionTask:
         return targets
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean cross entropy; `outputs` are probabilities [N, K], `batch.targets` classes [N] or probabilities [N, K].
+        """Mean cross entropy; `outputs` are the model's [N, K], `batch.targets` classes [N] or probabilities [N, K].
 
         Raises:
-            ModelError: the outputs are not probabilities (a model exported without its softmax).
+            ModelError: the outputs are not what `processing.outputs` says (a model exported without its softmax).
         """
-        check_probabilities(outputs)
+        form = self.processing.outputs
+        check_probabilities(outputs, form)
         targets = batch.targets.to(outputs.device)
         if targets.dim() == 2:
-            return -(targets * log_probabilities(outputs)).sum(dim=1).mean()
+            return -(targets * log_probabilities(outputs, form)).sum(dim=1).mean()
+        if form != "probabilities":
+            return torch.nn.functional.nll_loss(log_probabilities(outputs, form), targets)
         chosen = outputs.gather(1, targets[:, None])
         return -log_probabilities(chosen).mean()
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
-        """Mean Kullback-Leibler divergence KL(teacher || student) of probabilities [N, K], in nats."""
-        return kl_divergence(outputs, teacher_outputs)
+        """Mean Kullback-Leibler divergence KL(teacher || student) of outputs [N, K], in nats."""
+        return kl_divergence(outputs, teacher_outputs, self.processing.outputs)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Accuracy over all validation images, and per class in `details`. An output of NaN counts as wrong.
@@ -274,8 +294,7 @@ class DirectionTask:
         cases: list[Case] = []
         for start in range(0, len(chosen), self.eval_batch_size):
             indices = chosen[start : start + self.eval_batch_size]
-            outputs = predict(stack_resized([self._val[index] for index in indices], self.input_shape))
-            self.check_model(outputs.shape)
+            outputs = self._predict([self._val[index] for index in indices], predict)
             cases += [self._judge(int(index), row) for index, row in zip(indices, outputs, strict=True)]
         targets = self._val_targets[chosen]
         right = np.array([case.error == 0 for case in cases])
@@ -298,6 +317,17 @@ class DirectionTask:
             error = 0.0 if best == target else 1.0 - float(np.clip(output[target], 0.0, 0.5))
         return Case(index, self._val_names[index], self.labels[target], found, error)
 
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """A model's outputs as probabilities [N, K]."""
+        return as_probabilities(outputs, self.processing.outputs)
+
+    def with_processing(self, processing: Processing) -> "DirectionTask":
+        """The same task with its images, resized already, normalised otherwise, and outputs read otherwise: to find out
+        which settings a model was trained with."""
+        other = copy.copy(self)
+        other.processing = processing
+        return other
+
     def picture(self, case: Case) -> np.ndarray:
         """The crop as it is fed, uint8 BGR [H, w, 3]."""
         return self._val[case.index]
@@ -313,7 +343,7 @@ class DirectionTask:
         chosen = indices[fixed_sample(len(indices), count)]
         for start in range(0, len(chosen), batch_size):
             samples = [self._train[index] for index in chosen[start : start + batch_size]]
-            yield stack_resized([resize_crop(item.upright(), self.input_shape) for item in samples], self.input_shape)
+            yield self._stack([self._resize(item.upright()) for item in samples])
 
     def check_model(self, output_shape: tuple[int | None, ...]) -> None:
         """Raise DataError unless the output is [N, K] with one probability for each label."""

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from compress.artifacts import Score, fingerprint, fingerprint_each
+from compress.data.charset import BLANK
 from compress.data.db_targets import DbMaps, make_maps, uncounted_maps
 from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share
 from compress.data.overlap import Stored, check_overlap, stored_files
 from compress.data.prefetch import prefetch
+from compress.data.processing import Processing, check_channels, fingerprint_parts
 from compress.data.regions import Region
 from compress.data.scene_augment import GEOMETRIES, change_light, copy_paste, fixed_crop, random_crop
 from compress.data.scenes import content_of, load_scenes, scale_regions
-from compress.data.transforms import MULTIPLE, fit_scene, fitted_size, normalise_scenes
+from compress.data.transforms import MULTIPLE, PPOCR_SCENES, Placed, fit_scene, normalise_scenes, place_scene
 from compress.data.unlabelled import content_of_images, list_images, unlabelled_crop
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict
@@ -27,6 +29,7 @@ from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probabi
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
 from compress.tasks.hmean import METRIC, score_matches, tally_matches
 from compress.tasks.judging import Judges, SceneMap
+from compress.tasks.probabilities import pixel_probabilities
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
 CACHE_BYTES = 256_000_000
@@ -64,6 +67,7 @@ class DetectionTask:
             Of training images the teacher's map alone is learned; the boxes only say where crops are taken.
         boxes: settings of the post-processing; the loss sharpens maps at its `threshold`.
         processes: in which maps become boxes while the network runs on the next image; see `Judges`.
+        processing: how the model is fed, and what its output is.
         rules: what is asked of the lists (see `ListRules`).
 
     Raises:
@@ -72,6 +76,7 @@ class DetectionTask:
 
     kind = "detection"
     error_name = ERROR_NAME
+    blank = BLANK
 
     def __init__(
         self,
@@ -88,10 +93,13 @@ class DetectionTask:
         agreement: bool = False,
         boxes: BoxSettings | None = None,
         processes: int = 0,
+        processing: Processing = PPOCR_SCENES,
         rules: ListRules = DEFAULT_RULES,
     ) -> None:
+        check_channels(input_shape, processing)
         _check_sizes(input_shape, side, crop)
         self.input_shape = input_shape
+        self.processing = processing
         self.side = side
         self.crop = (crop, crop) if crop else (input_shape[1], input_shape[2])
         self.dilate_teacher = dilate_teacher
@@ -127,8 +135,10 @@ class DetectionTask:
         """The same task scored at another size, e.g. a smaller one for a quicker scan.
 
         Raises:
-            DataError: the side is no multiple of 32.
+            DataError: the side is no multiple of 32, or images are all of the input's size.
         """
+        if self.processing.resize != "limit":
+            raise DataError(f"side: images are of the input's size (resize: {self.processing.resize}). Remove side.")
         _check_sizes(self.input_shape, side)
         other = copy.copy(self)
         other.side, other._cache = side, {}
@@ -153,7 +163,8 @@ class DetectionTask:
         maps = [self._maps_of(image, regions) for image, regions in pairs]
         others = self._unlabelled_crops(indices, epoch, seed)
         maps += [uncounted_maps(*self.crop, threshold=self.threshold_maps) for _ in others]
-        return Batch(torch.from_numpy(normalise_scenes([image for image, _ in pairs] + others)), stack_maps(maps))
+        images = [image for image, _ in pairs] + others
+        return Batch(torch.from_numpy(normalise_scenes(images, self.processing)), stack_maps(maps))
 
     def _maps_of(self, image: np.ndarray, regions: Sequence[Region]) -> DbMaps:
         """Targets of a training crop; where the labels are another model's, its map says more than its boxes."""
@@ -171,7 +182,7 @@ class DetectionTask:
     def _train_crop(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Region, ...]]:
         """uint8 [H, W, 3] of the crops' size, with its regions."""
         image, regions = self._train[index].load()
-        factor = fitted_size(image.shape[0], image.shape[1], self.side)[0] / image.shape[0]
+        factor = self._place(image).height / image.shape[0]
         if self.augment == "none":
             return random_crop(image, regions, self.crop, factor, rng)
         if rng.random() < PASTE_SHARE:
@@ -192,7 +203,8 @@ class DetectionTask:
                 f"model: output shape {list(outputs.shape)} for images {list(batch.images.shape)}. Expected "
                 "[N, 1, H, W]: a probability for each pixel."
             )
-        probability = outputs[:, 0]
+        maps = pixel_probabilities(outputs, self.processing.outputs)
+        probability = maps[:, 0]
         _check_range(float(probability.detach().min()), float(probability.detach().max()))
         if outputs.shape[1] == 1:
             return probability_loss(probability, targets, self.boxes.threshold)
@@ -201,7 +213,7 @@ class DetectionTask:
                 f"model: output shape {list(outputs.shape)}, three maps, but the task made no targets for the "
                 "threshold's. Give [N, 1, H, W], or make the task with threshold_maps=True."
             )
-        return db_loss(outputs, targets)
+        return db_loss(maps, targets)
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
         """Distance of probability maps [N, 1, H, W]; see `map_distillation`.
@@ -214,9 +226,11 @@ class DetectionTask:
                 f"teacher: output shape {list(teacher_outputs.shape)}, the model's is {list(outputs.shape)}. Use the "
                 "detector that the model was made from."
             )
-        teacher = teacher_outputs[:, 0]
+        student, teacher = (
+            pixel_probabilities(each[:, 0], self.processing.outputs) for each in (outputs, teacher_outputs)
+        )
         _check_range(float(teacher.min()), float(teacher.max()), "teacher")
-        return map_distillation(outputs[:, 0], teacher, self.dilate_teacher, self.boxes.threshold)
+        return map_distillation(student, teacher, self.dilate_teacher, self.boxes.threshold)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Hmean at IoU 0.5 over all validation images, precision and recall in `details`. NaN counts as no text.
@@ -243,9 +257,10 @@ class DetectionTask:
         """
         for index in map(int, np.sort(fixed_sample(len(self._val), limit))):
             image, (height, width), regions = self._val_image(index)
-            outputs = predict(normalise_scenes([image]))
+            place = self._place_of(height, width)
+            outputs = predict(normalise_scenes([image], self.processing, place))
             self.check_model(outputs.shape)
-            probability, usable = outputs[0, 0], bool(np.isfinite(outputs).all())
+            probability, usable = place.cut(self.probabilities(outputs)[0, 0]), bool(np.isfinite(outputs).all())
             if not usable:
                 probability = np.where(np.isfinite(probability), probability, np.float32(0))
             _check_range(float(probability.min()), float(probability.max()))
@@ -259,7 +274,7 @@ class DetectionTask:
         """The resized image, and the original's (height, width) and regions."""
         if index not in self._cache:
             image, regions = self._val[index].load()
-            entry = (fit_scene(image, self.side), image.shape[:2], regions)
+            entry = (fit_scene(image, self._place(image), self.processing), image.shape[:2], regions)
             if sum(kept.nbytes for kept, _, _ in self._cache.values()) + entry[0].nbytes > CACHE_BYTES:
                 return entry
             self._cache[index] = entry
@@ -274,13 +289,44 @@ class DetectionTask:
         self.train_steps(1)
         chosen = fixed_sample(len(self._train), count)
         for start in range(0, len(chosen), batch_size):
-            yield normalise_scenes([self._calibration_crop(int(index)) for index in chosen[start : start + batch_size]])
+            yield self._calibration_batch([int(index) for index in chosen[start : start + batch_size]])
+
+    def _calibration_batch(self, indices: Sequence[int]) -> np.ndarray:
+        if self.processing.resize == "limit":
+            return normalise_scenes([self._calibration_crop(index) for index in indices], self.processing)
+        images = [self._train[index].load()[0] for index in indices]
+        return np.concatenate(
+            [
+                normalise_scenes([fit_scene(image, place, self.processing)], self.processing, place)
+                for image, place in ((image, self._place(image)) for image in images)
+            ]
+        )
 
     def _calibration_crop(self, index: int) -> np.ndarray:
         image, regions = self._train[index].load()
-        resized = fit_scene(image, self.side)
+        resized = fit_scene(image, self._place(image), self.processing)
         x, y = resized.shape[1] / image.shape[1], resized.shape[0] / image.shape[0]
         return fixed_crop(resized, scale_regions(regions, x, y), self.input_shape[1:], image_rng(0, 0, index))
+
+    def _place_of(self, height: int, width: int) -> Placed:
+        """Where a scene of that size lies in what the model is fed."""
+        return place_scene(height, width, self.side, self.input_shape, self.processing)
+
+    def _place(self, image: np.ndarray) -> Placed:
+        return self._place_of(image.shape[0], image.shape[1])
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """A model's outputs as probabilities [N, 1, H, W]."""
+        if self.processing.outputs == "probabilities":
+            return outputs
+        return pixel_probabilities(torch.from_numpy(np.ascontiguousarray(outputs)), self.processing.outputs).numpy()
+
+    def with_processing(self, processing: Processing) -> "DetectionTask":
+        """The same task with its images, resized as they are, normalised otherwise, and outputs read otherwise: to find
+        out which settings a model was trained with."""
+        other = copy.copy(self)
+        other.processing = processing
+        return other
 
     def check_model(self, output_shape: tuple[int | None, ...]) -> None:
         """Raise DataError unless the output is [N, 1, H, W]."""
@@ -294,7 +340,9 @@ class DetectionTask:
         """Identity of regions and files of both data sets, and of the task's settings; not of file locations."""
         settings = (self.input_shape, self.side, self.crop, self.dilate_teacher, self.threshold_maps, self.augment)
         named = (self.metric_name,) if self._agreement else ()
-        return fingerprint(self.kind, self._content, settings, vars(self.boxes), *named, *self._skipped)
+        processing = fingerprint_parts(self.processing, PPOCR_SCENES)
+        more = (*named, *([processing] if processing else []), *self._skipped)
+        return fingerprint(self.kind, self._content, settings, vars(self.boxes), *more)
 
     def postprocessing(self) -> dict[str, float]:
         """Settings of the post-processing, by their keys in a recipe."""
@@ -327,7 +375,7 @@ def _check_range(low: float, high: float, whose: str = "model") -> None:
     if low < -PROBABILITY_PLAY or high > 1 + PROBABILITY_PLAY:
         raise ModelError(
             f"{whose}: its output is not probabilities (from {low:.3g} to {high:.3g}). Expected values in [0, 1]: "
-            "export the model with its sigmoid."
+            "set task.outputs: logits, or export the model with its sigmoid."
         )
 
 
@@ -339,8 +387,6 @@ def _checked_augment(augment: str) -> str:
 
 
 def _check_sizes(input_shape: tuple[int, int, int], side: int, crop: int | None = None) -> None:
-    if input_shape[0] != 3:
-        raise DataError(f"input: got {input_shape[0]} channels. Must be 3: images are BGR.")
     sizes = (*input_shape[1:], side, *([] if crop is None else [crop]))
     wrong = [size for size in sizes if size % MULTIPLE or size <= 0]
     if wrong:

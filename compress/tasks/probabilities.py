@@ -1,7 +1,9 @@
-"""What the tasks ask of outputs that are probabilities over classes in their last dimension."""
+"""Outputs over classes in their last dimension: probabilities, or what becomes such (logits, log-probabilities)."""
 
+import numpy as np
 from torch import Tensor
 
+from compress.data.processing import Outputs
 from compress.errors import ModelError
 
 MIN_PROBABILITY = 1e-30
@@ -13,13 +15,34 @@ the softmax's logits is that of cross entropy, p - 1 for the right class, howeve
 """
 
 
-def log_probabilities(outputs: Tensor) -> Tensor:
-    """Logarithm of probabilities, which never is infinite."""
-    return outputs.clamp_min(MIN_PROBABILITY).log()
+def log_probabilities(outputs: Tensor, form: Outputs = "probabilities") -> Tensor:
+    """Logarithm of what a model says of the classes in its last dimension, which never is infinite."""
+    if form == "logits":
+        return outputs.log_softmax(dim=-1)
+    return outputs if form == "log_probabilities" else outputs.clamp_min(MIN_PROBABILITY).log()
 
 
-def kl_divergence(outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
+def as_probabilities(outputs: np.ndarray, form: Outputs = "probabilities") -> np.ndarray:
+    """Probabilities of the classes in the last dimension; NaN stays."""
+    if form == "probabilities":
+        return outputs
+    with np.errstate(invalid="ignore", over="ignore"):
+        powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True) if form == "logits" else outputs)
+        return powers / powers.sum(axis=-1, keepdims=True) if form == "logits" else powers
+
+
+def pixel_probabilities(outputs: Tensor, form: Outputs = "probabilities") -> Tensor:
+    """Probability of text at each pixel."""
+    if form == "logits":
+        return outputs.sigmoid()
+    return outputs.exp() if form == "log_probabilities" else outputs
+
+
+def kl_divergence(outputs: Tensor, teacher_outputs: Tensor, form: Outputs = "probabilities") -> Tensor:
     """Mean Kullback-Leibler divergence KL(teacher || student) over all rows of [..., K], in nats."""
+    if form != "probabilities":
+        wanted = log_probabilities(teacher_outputs, form)
+        return (wanted.exp() * (wanted - log_probabilities(outputs, form))).sum(dim=-1).mean()
     teacher = teacher_outputs.clamp_min(MIN_PROBABILITY)
     return (teacher * (teacher.log() - log_probabilities(outputs))).sum(dim=-1).mean()
 
@@ -43,13 +66,17 @@ def decoupled_kl(outputs: Tensor, teacher_outputs: Tensor, blank: int, least: fl
     return (binary + rest[0].clamp_min(least) * characters).mean()
 
 
-def check_probabilities(outputs: Tensor) -> None:
-    """Raise ModelError unless the rows [..., K] are probabilities; NaN passes: the training loop names it better."""
-    values = outputs.detach()
+def check_probabilities(outputs: Tensor, form: Outputs = "probabilities") -> None:
+    """Raise ModelError unless the rows [..., K] are what they are taken for; NaN passes: the training loop names it
+    better. Any numbers may be logits."""
+    if form == "logits":
+        return
+    values = outputs.detach() if form == "probabilities" else outputs.detach().exp()
     if values.min() < 0 or (values.sum(dim=-1) - 1).abs().max() > 0.01:
         row = [round(value, 3) for value in values.flatten(0, -2)[0][:8].tolist()]
         shown = f"[{', '.join(map(str, row))}{', ...' if values.shape[-1] > len(row) else ''}]"
         raise ModelError(
-            f"model: its output is not probabilities (first row {shown}). Expected rows that sum to 1: "
-            "export the model with its softmax."
+            f"model: its output is not {form.replace('_', '-')} (first row {shown}). Expected rows that sum to 1"
+            f"{'' if form == 'probabilities' else ' after exp'}: set task.outputs to what it is (logits, before the "
+            "softmax), or export the model with its softmax."
         )

@@ -10,18 +10,25 @@ import torch
 from torch import Tensor
 
 from compress.artifacts import Score, fingerprint
-from compress.data.charset import BLANK, check_classes, read_charset, steps_needed
+from compress.data.charset import check_classes, read_charset, steps_needed
 from compress.data.images import LoadedList, content_parts, stored_in
 from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, name_some, skipped_share, skipped_warning
 from compress.data.lmdb_folder import load_list
 from compress.data.overlap import Stored, check_overlap
 from compress.data.prefetch import prefetch
+from compress.data.processing import Processing, check_channels, fingerprint_parts
 from compress.data.tia import augment_text
-from compress.data.transforms import resize_crop, resized_width, stack_resized
+from compress.data.transforms import PPOCR, resize_crop, resized_width, stack_resized
 from compress.data.unlabelled import load_unlabelled
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict, Progress
-from compress.tasks.probabilities import check_probabilities, decoupled_kl, kl_divergence, log_probabilities
+from compress.tasks.probabilities import (
+    as_probabilities,
+    check_probabilities,
+    decoupled_kl,
+    kl_divergence,
+    log_probabilities,
+)
 from compress.tasks.sampling import (
     bucket_batches,
     count_steps,
@@ -47,7 +54,7 @@ class Targets:
 
 
 class RecognitionTask:
-    """Recognition on PaddleOCR label lists or LMDB folders, for CTC models that give probabilities [N, T, K].
+    """Recognition on PaddleOCR label lists or LMDB folders, for CTC models of [N, T, K]: N images, T steps, K classes.
 
     A crop keeps its ratio at the input's height, and is padded with zeros on the right to the smallest of `widths` that
     holds it; one wider than the last is squeezed into it. One width, the input's, is what PaddleOCR trains and
@@ -79,6 +86,7 @@ class RecognitionTask:
         decouple: least weight of the teacher's characters at each step (see `decoupled_kl`); 0 is plain KL.
         agreement: the labels are what a model read: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
+        processing: how the model is fed, and what its output is.
         rules: what is asked of the lists (see `ListRules`).
 
     Raises:
@@ -102,18 +110,21 @@ class RecognitionTask:
         agreement: bool = False,
         decouple: float = 0.0,
         eval_batch_size: int = 64,
+        processing: Processing = PPOCR,
         rules: ListRules = DEFAULT_RULES,
     ) -> None:
+        check_channels(input_shape, processing)
         self.input_shape = input_shape
-        self.widths = _checked_widths(widths, input_shape[2])
+        self.processing = processing
+        self.widths = _checked_widths(widths, input_shape[2], processing)
         self.augment = augment
         self.decouple = decouple
         self.eval_batch_size = eval_batch_size
         self.metric_name = "agreement (text)" if agreement else METRIC
         self._charset_path, self._use_space = Path(charset), use_space
-        self.charset = read_charset(self._charset_path, use_space)
-        train_lists = [load_list(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in train]
-        val_lists = [load_list(Path(path), rules=rules) for path in val]
+        self.charset = read_charset(self._charset_path, use_space).with_blank(processing.blank)
+        train_lists = [self._load(path, TRAIN_HEIGHT * input_shape[1], rules) for path in train]
+        val_lists = [self._load(path, None, rules) for path in val]
         self._train = [word for part in train_lists for word in make_words(part, self.charset)]
         for lists, training in ((train_lists, True), (val_lists, False)):
             for part in lists:
@@ -149,9 +160,17 @@ class RecognitionTask:
         }
         if agreement:
             settings["metric"] = self.metric_name
+        settings |= fingerprint_parts(processing, PPOCR)
         self._fingerprint = fingerprint(
             self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists), *self._skipped
         )
+
+    def _load(self, path: Path, max_height: int | None, rules: ListRules) -> LoadedList:
+        """A list with its texts as the model knows them."""
+        loaded = load_list(Path(path), max_height, rules)
+        if not self.processing.lowercase:
+            return loaded
+        return replace(loaded, entries=tuple(replace(entry, text=entry.text.lower()) for entry in loaded.entries))
 
     def _read_val(self, lists: Sequence[LoadedList]) -> None:
         """Keep validation images resized, and their texts and widths."""
@@ -167,16 +186,40 @@ class RecognitionTask:
 
     def _bucket(self, image: np.ndarray) -> int:
         """The width that a crop [h, w, 3] is padded to."""
+        if self.processing.resize == "stretch":
+            return self.widths[-1]
         width = resized_width(image.shape[0], image.shape[1], self.input_shape[1], self.widths[-1])
         return next(size for size in self.widths if width <= size)
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
         """A crop at the input's height, [H, at most the largest width, 3]."""
-        return resize_crop(image, (*self.input_shape[:2], self.widths[-1]))
+        return resize_crop(image, (*self.input_shape[:2], self.widths[-1]), self.processing)
 
     def _stack(self, images: Sequence[np.ndarray], width: int) -> np.ndarray:
-        """Float32 [N, 3, H, width] of resized images."""
-        return stack_resized(images, (*self.input_shape[:2], int(width)))
+        """Float32 [N, C, H, width] of resized images."""
+        return stack_resized(images, (*self.input_shape[:2], int(width)), self.processing)
+
+    def _steps_first(self, outputs: Tensor) -> Tensor:
+        """A model's outputs as [N, T, K]."""
+        return outputs.transpose(0, 1) if self.processing.layout == "tnk" else outputs
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """A model's outputs as probabilities [N, T, K]."""
+        if self.processing.layout == "tnk":
+            outputs = outputs.swapaxes(0, 1)
+        return as_probabilities(outputs, self.processing.outputs)
+
+    @property
+    def blank(self) -> int:
+        """The class of CTC's blank."""
+        return self.charset.blank
+
+    def with_processing(self, processing: Processing) -> "RecognitionTask":
+        """The same task with its images, resized already, normalised otherwise, and outputs read otherwise: to find out
+        which settings a model was trained with."""
+        other = copy.copy(self)
+        other.processing, other.charset = processing, self.charset.with_blank(processing.blank)
+        return other
 
     def label_unlabelled(
         self, predict: Predict, original: str, on_progress: Progress | None = None
@@ -271,25 +314,26 @@ class RecognitionTask:
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """CTC loss in nats per text, averaged over the batch as PaddleOCR does (not divided by the texts' lengths, as
-        torch's "mean" is); `outputs` are probabilities [N, T, K]. A text that T steps cannot hold adds zero.
+        torch's "mean" is); `outputs` are the model's, in its layout. A text that T steps cannot hold adds zero.
 
         Raises:
-            ModelError: the outputs are not probabilities (a model exported without its softmax), or not [N, T, K].
+            ModelError: the outputs are not what `processing.outputs` and `layout` say.
             DataError: K is not what the charset makes.
         """
         self._check_outputs(tuple(outputs.shape), len(batch.images))
-        check_probabilities(outputs)
+        outputs = self._steps_first(outputs)
+        check_probabilities(outputs, self.processing.outputs)
         targets: Targets = batch.targets
         steps = outputs.shape[1]
         for index in targets.indices:
             if steps_needed(self._train[index].classes) > steps:
                 self._too_long[index] = steps
         losses = torch.nn.functional.ctc_loss(
-            log_probabilities(outputs).transpose(0, 1),
+            log_probabilities(outputs, self.processing.outputs).transpose(0, 1),
             targets.classes.to(outputs.device),
             torch.full((len(outputs),), steps),
             targets.lengths,
-            blank=BLANK,
+            blank=self.charset.blank,
             reduction="none",
             zero_infinity=True,
         )
@@ -298,9 +342,12 @@ class RecognitionTask:
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
         """Kullback-Leibler divergence KL(teacher || student) of [N, T, K] in nats, summed over an image's steps as the
         CTC loss is, so that a weight of 1 weighs both alike; averaged over images. See `decouple`, too."""
+        form = self.processing.outputs
+        outputs, teacher_outputs = self._steps_first(outputs), self._steps_first(teacher_outputs)
         if self.decouple:
-            return outputs.shape[1] * decoupled_kl(outputs, teacher_outputs, BLANK, self.decouple)
-        return outputs.shape[1] * kl_divergence(outputs, teacher_outputs)
+            student, teacher = (log_probabilities(each, form).exp() for each in (outputs, teacher_outputs))
+            return outputs.shape[1] * decoupled_kl(student, teacher, self.charset.blank, self.decouple)
+        return outputs.shape[1] * kl_divergence(outputs, teacher_outputs, form)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Share of texts read exactly; in `details` `alnum`, the share read right when only letters and digits count
@@ -335,6 +382,8 @@ class RecognitionTask:
             images = self._stack([resized(int(index)) for index in indices], widths[indices[0]])
             outputs = predict(images)
             self._check_outputs(outputs.shape, len(images))
+            if self.processing.layout == "tnk":
+                outputs = outputs.swapaxes(0, 1)
             for index, steps in zip(indices, outputs, strict=True):
                 usable = np.isfinite(steps).all()
                 yield int(index), self.charset.decode(steps.argmax(axis=1).tolist()) if usable else None
@@ -373,11 +422,16 @@ class RecognitionTask:
 
     def _check_outputs(self, shape: tuple[int, ...], images: int) -> None:
         self.check_model(shape)
-        if shape[0] != images:
-            raise ModelError(
-                f"model: output shape {list(shape)} for {images} images. Expected [{images}, steps, classes]: "
-                "export the model with the batch as the first dimension."
-            )
+        batch, steps = ("second", "first") if self.processing.layout == "tnk" else ("first", "second")
+        place = int(batch == "second")
+        if shape[place] == images:
+            return
+        other = "ntk" if batch == "second" else "tnk"
+        found = shape[1 - place] == images
+        raise ModelError(
+            f"model: output shape {list(shape)} for {images} images. Expected {images} as the {batch} dimension."
+            f"{f' If its {steps} dimension is the batch: task.layout: {other}.' if found else ''}"
+        )
 
     def fingerprint(self) -> str:
         """Identity of texts and pixels of both data sets, and of the task's settings; not of file locations.
@@ -402,9 +456,11 @@ class RecognitionTask:
         )
 
 
-def _checked_widths(widths: Sequence[int], most: int) -> tuple[int, ...]:
-    """Raises DataError unless the widths rise to the input's, or beyond."""
+def _checked_widths(widths: Sequence[int], most: int, processing: Processing) -> tuple[int, ...]:
+    """Raises DataError unless the widths rise to the input's, or beyond; images that are stretched have one."""
     given = tuple(widths) or (most,)
+    if processing.resize == "stretch" and len(given) > 1:
+        raise DataError(f"widths: got {list(given)}, but images are stretched to one (resize). Remove widths.")
     if list(given) != sorted(set(given)) or given[0] < 1 or given[-1] < most:
         raise DataError(
             f"widths: got {list(given)}. Must be rising, and the last the input's width, {most}, or more. Use e.g. "

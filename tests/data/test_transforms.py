@@ -10,6 +10,7 @@ from compress.data.transforms import (
     fit_scene,
     fitted_size,
     normalise_scenes,
+    place_scene,
     preprocess_crop,
     resize_crop,
     resized_width,
@@ -127,8 +128,8 @@ def test_sizes_of_scenes_are_multiples_within_the_side(height: int, width: int, 
 
 def test_a_scene_that_fits_is_not_changed():
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    assert np.array_equal(fit_scene(image, 96), image)
-    assert fit_scene(image, 32).shape == (32, 32, 3)
+    assert np.array_equal(fit_scene(image, place_scene(64, 96, 96, (3, 640, 640))), image)
+    assert fit_scene(image, place_scene(64, 96, 32, (3, 640, 640))).shape == (32, 32, 3)
 
 
 def test_scenes_are_normalised_by_channel_in_the_file_s_order():

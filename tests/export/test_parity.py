@@ -14,6 +14,7 @@ from compress.export.parity import (
     MAX_EXCESS,
     MAX_SHARE,
     MIN_TIES,
+    Reading,
     agreement,
     compare_steps,
     decided_otherwise,
@@ -266,7 +267,7 @@ def test_text_of_a_map_must_be_the_same_however_little_it_is() -> None:
     (found,) = decided_otherwise(wrong, wanted)
     assert (found.check, found.figure) == ("decisions", pytest.approx(0.11))
     assert agreement(wrong, wanted) == pytest.approx(0.89)
-    assert list(decided_otherwise(wrong, wanted, threshold=0.65)) == []
+    assert list(decided_otherwise(wrong, wanted, Reading(threshold=0.65))) == []
 
 
 def test_what_the_network_is_not_sure_of_may_fall_either_way() -> None:

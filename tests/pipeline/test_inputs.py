@@ -203,8 +203,8 @@ def test_options_of_another_task_are_refused_not_ignored(kind: str, options: dic
 
 
 @pytest.mark.parametrize("kind", ["classification", "recognition", "detection"])
-def test_images_are_fed_in_colour(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(CompressError, match=r"--input: got 1 channels\. .* Must be 3,height,width\."):
+def test_images_are_fed_in_color_unless_the_model_is_for_gray(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=r"input: got 1 channels\. Must be 3: .* preprocess\.color gray"):
         make_task(kind, train=(), val=(), input_shape=(1, 32, 96), charset=tmp_path if kind == "recognition" else None)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from compress.artifacts import Parity, Quantized, Score, fingerprint
 from compress.errors import ArtifactError, DataError, ParityError, PlanError
+from compress.export.parity import Reading
 from compress.graph import from_torch, is_quantised, load_model, read_model, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.pipeline import exporting, make_task, open_model, run_finetune, run_quantize, score_model, training
@@ -220,8 +221,8 @@ def test_the_file_is_checked_at_the_threshold_of_the_task(
         monkeypatch.setattr(task, "postprocessing", lambda: settings, raising=False)
     seen: list[float] = []
 
-    def look(*_: object, threshold: float) -> Parity:
-        seen.append(threshold)
+    def look(*_: object, reading: Reading) -> Parity:
+        seen.append(reading.threshold)
         return Parity(0, 0, 0, 0, 1, 1, 1)
 
     monkeypatch.setattr(exporting, "check_parity", look)

@@ -396,7 +396,9 @@ def test_a_charset_that_does_not_fit_the_output(make):
 
 
 def test_steps_before_images_are_refused(make):
-    with pytest.raises(ModelError, match=r"output shape \[7, 10, 4\] for 10 images. Expected \[10, steps, classes\]"):
+    with pytest.raises(
+        ModelError, match=r"shape \[7, 10, 4\] for 10 images. Expected 10 as the first .*task.layout: tnk"
+    ):
         make().evaluate(lambda images: np.zeros((7, len(images), 4)))
 
 
