@@ -11,7 +11,7 @@ import typer
 from compress import artifacts
 from compress.artifacts import Gallery, Interval, Latency, Report, Sensitivity
 from compress.cli import options
-from compress.cli.progress import progress
+from compress.cli.progress import progress, say
 from compress.cli.spreading import spread
 from compress.cli.tasks import TaskOptions, make_task
 from compress.errors import ArtifactError, CompressError
@@ -84,6 +84,7 @@ def evaluate(
         raise CompressError("--images-out: needs --save-images N, how many pictures to write.")
     from compress import pipeline
     from compress.measure import runtimes
+    from compress.pipeline.diagnosis import check_processing
 
     runtimes.check_runtimes([runtime])
     other = runtime != runtimes.ONNXRUNTIME
@@ -91,6 +92,7 @@ def evaluate(
         raise CompressError(f"--runtime: got {runtime!r} with --save-images, whose pictures are of onnxruntime only.")
     made = make_task(settings, (), data, model=model, command="evaluate")
     opened = pipeline.open_any(model, weights, made.input_shape)
+    check_processing(opened, made, say, threads=threads or 1)
     if not save_images:
         examined = (
             pipeline.examine_in(runtime, opened, made, threads, name=model)

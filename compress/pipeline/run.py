@@ -15,6 +15,7 @@ from compress.graph import save_model
 from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.pipeline import stages, training
+from compress.pipeline.diagnosis import check_processing
 from compress.pipeline.inputs import default_threads, open_model, recipe_task
 from compress.pipeline.labelling import label_unlabelled, with_labels
 from compress.pipeline.reconstructing import Reconstructed, reconstruct_identity, run_reconstruct
@@ -64,6 +65,7 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     training.note_outputs(original, on_note)
     threads = recipe.threads or default_threads()
+    check_processing(original, task, on_note, threads=threads)
     taught = label_unlabelled(task, original, threads=threads, on_progress=on_progress)
     run = Run(recipe, taught, original, original, threads, on_progress, on_note, given=given, notes=notes)
     files = {"baseline": _baseline_file(run)}
