@@ -21,6 +21,7 @@ from compress.recipe.schema import (
     DataSettings,
     GateSettings,
     PactSettings,
+    PreprocessSettings,
     PruneTarget,
     Recipe,
     TaskSettings,
@@ -61,6 +62,7 @@ def key_tables() -> str:
     sections: list[tuple[str, type[BaseModel]]] = [
         ("", Recipe),
         ("task", TaskSettings),
+        ("task.preprocess", PreprocessSettings),
         ("data", DataSettings),
         *((name, kind) for name, kind in STEPS.items()),
         ("prune.target", PruneTarget),
@@ -89,7 +91,7 @@ def type_name(annotation: Any) -> str:
     if origin is typing.Annotated:
         return type_name(arguments[0])
     if origin in (types.UnionType, typing.Union):
-        return type_name(next(item for item in arguments if item is not type(None)))
+        return " or ".join(type_name(item) for item in arguments if item is not type(None))
     if origin is Literal:
         return " or ".join(f"`{item}`" for item in arguments)
     if origin is dict:

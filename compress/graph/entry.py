@@ -3,6 +3,7 @@
 import contextlib
 import io
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ def from_torch(
     """
     check_whole(sum(tensor.nbytes for tensor in module.state_dict().values()), type(module).__name__)
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    with tempfile.TemporaryDirectory() as folder, _evaluating(module):
+    with tempfile.TemporaryDirectory() as folder, _evaluating(module), _exportable_pooling(module):
         path = Path(folder) / "model.onnx"
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -51,7 +52,8 @@ def from_torch(
                     dynamic_axes={input_name: _dynamic_axes(inputs[0])},
                 )
         except Exception as error:  # the exporter raises many kinds; all mean the same to the user
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = textwrap.shorten(lines[0], 200, placeholder="...")
             raise ModelError(f"{type(module).__name__}: cannot be exported to ONNX ({reason}).") from error
         return canonicalise(onnx.load(path))
 
@@ -66,6 +68,36 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes.items():
             part.training = mode
+
+
+class _MeanOver(nn.Module):
+    """Average pooling over whole axes, which is what `AdaptiveAvgPool2d` to sizes of 1 and None computes."""
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.axes, keepdim=True) if self.axes else x
+
+
+@contextlib.contextmanager
+def _exportable_pooling(module: nn.Module) -> Iterator[None]:
+    """Adaptive pooling to (None, 1) and the like, of which the exporter makes nothing, as means meanwhile."""
+    replaced = []
+    for owner in list(module.modules()):
+        for name, child in owner.named_children():
+            if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, tuple):
+                sizes = child.output_size
+                if None in sizes and set(sizes) <= {None, 1}:
+                    replaced.append((owner, name, child))
+                    axes = tuple(axis for axis, size in zip((-2, -1), sizes, strict=True) if size == 1)
+                    setattr(owner, name, _MeanOver(axes).train(child.training))
+    try:
+        yield
+    finally:
+        for owner, name, child in replaced:
+            setattr(owner, name, child)
 
 
 def _dynamic_axes(example: Tensor) -> dict[int, str]:

@@ -425,7 +425,7 @@ class TaskSettings(_Settings):
 
     @model_validator(mode="after")
     def _keys_of_the_kind(self) -> Self:
-        foreign = [key for kind, keys in KEYS_OF.items() for key in keys if kind != self.kind]
+        foreign = {key: None for keys in KEYS_OF.values() for key in keys if key not in KEYS_OF[self.kind]}
         wrong = [key for key in foreign if key in self.model_fields_set]
         if wrong:
             raise _problem(f"{', '.join(wrong)}: not for {self.kind}. Remove {'it' if len(wrong) == 1 else 'them'}.")

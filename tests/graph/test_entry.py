@@ -157,3 +157,14 @@ def test_files_of_pytorchs_exporters_round_trip(tmp_path: Path, name: str, dynam
     assert_equal_everywhere(network, template)
     save_model(template, tmp_path / "again.onnx")
     assert load_model(tmp_path / "again.onnx") == template
+
+
+@pytest.mark.parametrize("size", [(None, 1), (1, None), (1, 1), (None, None)])
+def test_adaptive_pooling_over_whole_axes(size: tuple[int | None, int | None]) -> None:
+    """EasyOCR pools over the height, which it turned to the last axis; the exporter makes nothing of None."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(size)).eval()
+    model = from_torch(module, torch.zeros(1, 3, 16, 24))
+    assert isinstance(module[1], nn.AdaptiveAvgPool2d)
+    images = torch.randn(2, 3, 20, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        np.testing.assert_allclose(Session(model).run(images.numpy()), module(images).numpy(), atol=1e-5)

@@ -6,8 +6,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import yaml
+from onnx import numpy_helper
 
 from compress import artifacts
 from compress.data.images import read_image
@@ -92,6 +94,17 @@ def test_images_whose_pixels_are_damaged_are_counted_when_they_are_met(words: Pa
     recipe = given(words, ZOO / "text_recogniser.onnx", READING, held_back=0.4, max_skipped=0.5)
     task = recipe_task(with_labels(recipe).recipe)
     assert sum("unreadable: damaged.png" in line for line in task.warnings()) == 1
+
+
+def test_a_model_that_reads_nothing(words: Path) -> None:
+    """As one whose blank is another class does."""
+    model = onnx.load(ZOO / "text_recogniser.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros(tensor.dims, np.float32), tensor.name))
+    onnx.save(model, words / "blind.onnx")
+    with pytest.raises(DataError, match=r"reads nothing in any of \d+ images \(train\).*task\.preset, task\.blank"):
+        with_labels(given(words, words / "blind.onnx", READING, held_back=0.4))
 
 
 @pytest.mark.parametrize("kind", ["recognition", "classification"])

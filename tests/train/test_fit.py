@@ -16,6 +16,7 @@ from compress.export import check_parity, export_int8
 from compress.quant import pacts, qat_parameter_groups
 from compress.quant.layers import QuantConv2d
 from compress.train import FitResult, fit
+from compress.train.fit import memory_format
 from compress.train.schedule import cosine_with_warmup
 from tests.quant import nets
 
@@ -545,3 +546,23 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:
     write_atomic(tmp_path / "file", b"")
     with pytest.raises(OutputError, match="cannot be written"):
         train(network(), checkpoint=tmp_path / "file" / "a.checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "last"), [(8, 2, False), (15, (1, 2), False), (16, 2, True), (8, 1, True)]
+)
+def test_a_strided_1x1_convolution_of_few_channels_does_not_crash(channels: int, stride: Any, last: bool) -> None:
+    """PyTorch 2.13 crashes in its backward pass, channels last."""
+    module = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 16, 1, stride))
+    assert (memory_format(module) == torch.channels_last) == last
+    images = torch.randn(8, 3, 66, 66, generator=torch.Generator().manual_seed(0))
+    batches = [Batch(images, None)] * 10
+    fit(
+        module,
+        batches=lambda _: batches,
+        steps_per_epoch=10,
+        loss=lambda outputs, _: outputs.square().mean(),
+        evaluate=lambda _: 0.0,
+        epochs=1,
+        lr=1e-3,
+    )
