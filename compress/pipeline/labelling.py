@@ -143,13 +143,13 @@ def _write_lists(
         _write_list(folder / "val.txt", _classes((*val, *turned), predict, recipe))
         return
     for name, files, side in (("train", train, TRAIN_SIDE), ("val", val, None)):
-        labels = _readings(files, predict, recipe, side)
-        if recipe.task.kind == "recognition" and not any(labels.values()):
+        readings = _readings(files, predict, recipe, side)
+        if recipe.task.kind == "recognition" and not any(readings.values()):
             raise DataError(
                 f"data.images: the original model reads nothing in any of {len(files)} images ({name}). Check that "
                 "they are crops of text, and how the model is fed and read: task.preset, task.blank (docs/presets.md)."
             )
-        _write_list(folder / f"{name}.txt", labels)
+        _write_list(folder / f"{name}.txt", readings)
 
 
 def _classes(files: Sequence[Path], predict: Predict, recipe: Recipe) -> dict[Path, str]:
