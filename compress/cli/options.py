@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from compress.data.processing import PREPROCESS_KEYS
 from compress.errors import CompressError
 from compress.recipe.problems import describe, key_of
-from compress.recipe.schema import DataSettings, PruneStep, TaskSettings
+from compress.recipe.schema import DataSettings, PruneStep, Recipe, TaskSettings
 from compress.recipe.values import MAX_THREADS
 
 M = TypeVar("M", bound=BaseModel)
@@ -213,6 +213,7 @@ MaxCandidates = Annotated[int | None, setting(TaskSettings, "max_candidates")]
 MaxSkipped = Annotated[float | None, setting(DataSettings, "max_skipped")]
 DataRoot = Annotated[Path | None, setting(DataSettings, "root", "--data-root")]
 AllowOverlap = Annotated[bool | None, setting(DataSettings, "allow_overlap", "--allow-overlap/--no-overlap")]
+Workers = Annotated[int | None, setting(Recipe, "workers")]
 Unlabelled = Annotated[
     list[Path] | None,
     typer.Option(

@@ -87,6 +87,7 @@ class TrainedTaskOptions(FittedTaskOptions):
     unlabelled: options.Unlabelled = None
     dilate_teacher: options.DilateTeacher = None
     decouple: options.Decouple = None
+    workers: options.Workers = None
 
 
 def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path], *, model: str, command: str) -> "Task":

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from compress.data.processing import Blank
@@ -40,9 +41,14 @@ class Charset:
         >>> Charset(("a", "b"), blank=2).encode("ab")
         ([0, 1], '')
         """
-        index = {character: number + (number >= self.blank) for number, character in enumerate(self.characters)}
+        index = self._classes_of
         known = [index[character] for character in text if character in index]
         return known, "".join(character for character in text if character not in index)
+
+    @cached_property
+    def _classes_of(self) -> dict[str, int]:
+        """Character -> class; made once: charsets have thousands of characters, lists millions of texts."""
+        return {character: number + (number >= self.blank) for number, character in enumerate(self.characters)}
 
     def decode(self, classes: Sequence[int]) -> str:
         """Text of the best class of each time step [T]: repeats become one, then blanks go (greedy CTC).

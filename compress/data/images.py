@@ -33,7 +33,7 @@ class LoadedList:
 def read_image(path: Path) -> np.ndarray | None:
     """Decode an image file to uint8 BGR [H, W, 3]; None where it is damaged, too large or no image."""
     data = read_file(path)
-    return None if data is None else _decode(data)[0]
+    return None if data is None else decode_file(data)[0]
 
 
 def read_file(path: Path) -> bytes | None:
@@ -70,7 +70,7 @@ def load_images(
     skipped: dict[str, list[str]] = {"missing": [entry.image.name for entry in labels.missing]}
     for entry in labels.entries:
         data = read(entry.image) or b""
-        image, problem = _decode(data)
+        image, problem = decode_file(data)
         if image is None:
             skipped.setdefault(problem, []).append(entry.image.name)
         else:
@@ -89,8 +89,8 @@ def load_images(
     )
 
 
-def _decode(data: bytes) -> tuple[np.ndarray | None, str]:
-    """The image, or why there is none."""
+def decode_file(data: bytes) -> tuple[np.ndarray | None, str]:
+    """The image uint8 BGR [H, W, 3] of a file's bytes, or None and why there is none."""
     header = read_header(data)
     if header is None:
         return None, "unreadable"

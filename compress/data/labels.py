@@ -1,7 +1,7 @@
 """PaddleOCR label lists: one `path<TAB>text` per line, image paths relative to the list's folder."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,11 +81,8 @@ def read_labels(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
             that leads out of the list's folder (see `ListRules.roots`), or more images missing than the rules allow. A
             text may be empty: what that means is for the task.
     """
-    lines = _read_text(path).replace("\r\n", "\n").split("\n")
-    entries = [_parse_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not entries:
-        raise DataError(f"{path}: no lines. Expected one image a line: path<TAB>text.")
-    _check_inside(path, entries, rules)
+    entries = [Entry(path.parent / image, text, number) for number, image, text in split_lines(path)]
+    check_inside(path, ((entry.line, str(entry.image)) for entry in entries), rules)
     there = [os.path.isfile(entry.image) for entry in entries]
     found = tuple(entry for entry, exists in zip(entries, there, strict=True) if exists)
     missing = tuple(entry for entry, exists in zip(entries, there, strict=True) if not exists)
@@ -93,14 +90,35 @@ def read_labels(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
     return LabelList(path, found, missing)
 
 
-def _check_inside(path: Path, entries: Iterable[Entry], rules: ListRules) -> None:
-    """Raise DataError where a path leads out of the folders it may be in; symbolic links are followed."""
+def split_lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Number, image's path and text of each line of a label list.
+
+    Raises:
+        DataError: as `read_labels`, but for paths.
+    """
+    empty = True
+    for number, line in enumerate(_read_text(path).replace("\r\n", "\n").split("\n"), start=1):
+        if line.strip():
+            empty = False
+            yield (number, *_parse_line(path, number, line))
+    if empty:
+        raise DataError(f"{path}: no lines. Expected one image a line: path<TAB>text.")
+
+
+def check_inside(path: Path, images: Iterable[tuple[int, str]], rules: ListRules) -> None:
+    """Raise DataError where a path leads out of the folders it may be in; symbolic links are followed.
+
+    Args:
+        path: the list.
+        images: number of the line, and the image's path.
+        rules: say which folders.
+    """
     if path in rules.own_lists:
         return
     allowed = [os.path.join(os.path.realpath(folder), "") for folder in (path.parent, *rules.roots)]
     resolved: dict[str, str] = {}
-    for entry in entries:
-        folder, name = os.path.split(entry.image)
+    for line, image in images:
+        folder, name = os.path.split(image)
         if folder not in resolved:
             resolved[folder] = os.path.realpath(folder)
         target = os.path.join(resolved[folder], name)
@@ -109,7 +127,7 @@ def _check_inside(path: Path, entries: Iterable[Entry], rules: ListRules) -> Non
         if not any(target.startswith(root) for root in allowed):
             also = "".join(f" and of {root}" for root in rules.roots)
             raise DataError(
-                f"{path}: line {entry.line}: {entry.image} leads out of the list's folder{also}, to {target}. "
+                f"{path}: line {line}: {image} leads out of the list's folder{also}, to {target}. "
                 "Name the folder that paths may lead into: data.root (--data-root)."
             )
 
@@ -196,7 +214,8 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Expected a label list.") from error
 
 
-def _parse_line(path: Path, number: int, line: str) -> Entry:
+def _parse_line(path: Path, number: int, line: str) -> tuple[str, str]:
+    """Path and text."""
     columns = line.split("\t")
     if len(columns) != 2 or not columns[0].strip() or "\0" in line:
         shown = line if len(line) <= 80 else line[:77] + "..."
@@ -204,4 +223,4 @@ def _parse_line(path: Path, number: int, line: str) -> Entry:
             f"{path}: line {number}: got {shown!r}. Expected two columns with one tab between them: path<TAB>text."
         )
     image, text = columns
-    return Entry(path.parent / image.strip(), text.rstrip("\r") if text.strip() else "", number)
+    return image.strip(), text.rstrip("\r") if text.strip() else ""

@@ -4,8 +4,10 @@ Keys: `num-samples`, then `image-000000001` (an encoded image) and `label-000000
 Source: CRNN (Shi et al. 2015) and PaddleOCR's LMDBDataSet.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
@@ -28,7 +30,7 @@ def load_list(path: Path, max_height: int | None = None, rules: ListRules = DEFA
         return load_images(read_labels(path, rules), max_height, rules=rules)
     if not (path / FILE).is_file():
         raise DataError(f"{path}: a folder without {FILE}. Give a label list (path<TAB>text), or an LMDB folder.")
-    with _opened(path) as get:
+    with opened(path) as get:
         return load_images(_read_entries(path, get, rules), max_height, lambda key: get(key.name), rules)
 
 
@@ -36,17 +38,20 @@ def _read_entries(path: Path, get: Callable[[str], bytes | None], rules: ListRul
     """Entry of each sample; its `image` is path/key, its `line` the sample's number. Texts may be empty."""
     found: list[Entry] = []
     missing: list[Entry] = []
-    for number in range(1, _sample_count(path, get) + 1):
-        label, image = get(f"label-{number:09d}"), get(f"image-{number:09d}")
-        if label is None:
-            raise DataError(f"{path}: no label-{number:09d}. {EXPECTED}")
-        entry = Entry(path / f"image-{number:09d}", _decoded(path, number, label), number)
+    for number in range(1, count_samples(path, get) + 1):
+        text, image = read_label(path, get, number), get(f"image-{number:09d}")
+        entry = Entry(path / f"image-{number:09d}", text, number)
         (missing if image is None else found).append(entry)
     check_skipped(path, {"missing": [str(entry.image) for entry in missing]}, len(found) + len(missing), rules)
     return LabelList(path, tuple(found), tuple(missing))
 
 
-def _sample_count(path: Path, get: Callable[[str], bytes | None]) -> int:
+def count_samples(path: Path, get: Callable[[str], bytes | None]) -> int:
+    """How many samples a database holds.
+
+    Raises:
+        DataError: it does not say.
+    """
     value = get("num-samples")
     if value is None:
         raise DataError(f"{path}: no num-samples. {EXPECTED}")
@@ -55,7 +60,15 @@ def _sample_count(path: Path, get: Callable[[str], bytes | None]) -> int:
     return int(value)
 
 
-def _decoded(path: Path, number: int, label: bytes) -> str:
+def read_label(path: Path, get: Callable[[str], bytes | None], number: int) -> str:
+    """The text of a sample, counted from 1.
+
+    Raises:
+        DataError: there is none, or it is not UTF-8.
+    """
+    label = get(f"label-{number:09d}")
+    if label is None:
+        raise DataError(f"{path}: no label-{number:09d}. {EXPECTED}")
     try:
         return label.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -63,7 +76,7 @@ def _decoded(path: Path, number: int, label: bytes) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Callable[[str], bytes | None]]:
+def opened(path: Path) -> Iterator[Callable[[str], bytes | None]]:
     """Key -> value of a database that is only read: no lock file, so a read-only folder will do."""
     try:
         with (
@@ -73,3 +86,23 @@ def _opened(path: Path) -> Iterator[Callable[[str], bytes | None]]:
             yield lambda key: reader.get(key.encode())
     except lmdb.Error as error:
         raise DataError(f"{path}: cannot be read as an LMDB ({error}). Copy {FILE} again.") from error
+
+
+@dataclass(frozen=True)
+class Database:
+    """The images of an LMDB folder, one by one.
+
+    It is opened for each: a process can have it open once only, and a forked one not what its parent opened. That takes
+    50 microseconds.
+    """
+
+    path: Path
+
+    def read(self, name: str) -> bytes | None:
+        """The value of a key."""
+        with _LOCK, opened(self.path) as get:
+            value = get(name)
+            return None if value is None else bytes(value)
+
+
+_LOCK = threading.Lock()

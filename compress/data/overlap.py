@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,12 @@ class Stored:
     path: Path
     size: int
     digest: bytes = b""
+    read: Callable[[], bytes] | None = None
+    """Reads the image's bytes, where `path` is no file."""
 
     def content(self) -> bytes:
         """The digest, read for now where it is not known."""
-        return self.digest or digest_of(self.path.read_bytes())
+        return self.digest or digest_of(self.path.read_bytes() if self.read is None else self.read())
 
 
 def digest_of(data: bytes) -> bytes:

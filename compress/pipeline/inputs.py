@@ -158,6 +158,7 @@ class TaskOptions(TypedDict, total=False):
     data_root: Sequence[Path] | None
     allow_overlap: bool | None
     own_lists: Sequence[Path] | None
+    workers: int | None
 
 
 def make_task(
@@ -202,7 +203,7 @@ RULE_OPTIONS = {
     "own_lists": "own_lists",
 }
 """Options of every task on lists of images -> what `ListRules` calls them."""
-TASK_OPTIONS = {kind: (*keys, *RULE_OPTIONS, "unlabelled", "agreement") for kind, keys in KEYS_OF.items()}
+TASK_OPTIONS = {kind: (*keys, *RULE_OPTIONS, "unlabelled", "agreement", "workers") for kind, keys in KEYS_OF.items()}
 """Kind of task -> what it can be told beside its data and input shape."""
 BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
 """Options that are the post-processing's (see `BoxSettings`)."""
@@ -297,6 +298,7 @@ def _task_on(recipe: Recipe, train: Sequence[Path], val: Sequence[Path], **optio
         max_skipped=recipe.data.max_skipped,
         data_root=list_roots(recipe),
         allow_overlap=recipe.data.allow_overlap,
+        workers=recipe.workers,
         **settings.options,
         **options,
     )

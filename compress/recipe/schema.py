@@ -551,6 +551,11 @@ class Recipe(_Settings):
     out: Path = Field(Path("runs"), description="folder for all results; default `runs/<name>` where you are")
     seed: NotNegative = Field(0, description="of everything random")
     threads: Threads | None = Field(None, description="threads for training and scoring; default every core")
+    workers: NotNegative = Field(
+        0,
+        description="processes that make training batches, the same ones whatever their number; 0 for a thread; worth "
+        "it where cores are idle and images are decoded and augmented slower than the network learns",
+    )
     steps: Annotated[
         tuple[AnyStep, ...],
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),

@@ -17,12 +17,12 @@ from compress.data.images import LoadedList, content_parts, stored_in
 from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share, skipped_warning
 from compress.data.lmdb_folder import load_list
 from compress.data.overlap import Stored, check_overlap, digest_of
-from compress.data.prefetch import prefetch
 from compress.data.processing import Processing, check_channels, fingerprint_parts
 from compress.data.transforms import PPOCR, resize_crop, stack_resized
 from compress.data.unlabelled import load_unlabelled
 from compress.errors import DataError
 from compress.tasks.base import Batch, Case, Examination, Predict, Progress
+from compress.tasks.loading import load_batches
 from compress.tasks.probabilities import as_probabilities, check_probabilities, kl_divergence, log_probabilities
 from compress.tasks.sampling import (
     count_steps,
@@ -82,6 +82,7 @@ class DirectionTask:
         agreement: the labels are what a model said: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
         processing: how the model is fed, and what its output is.
+        workers: processes that make training batches (see `load_batches`).
         rules: what is asked of the lists (see `ListRules`).
 
     Raises:
@@ -106,8 +107,10 @@ class DirectionTask:
         agreement: bool = False,
         eval_batch_size: int = 64,
         processing: Processing = PPOCR,
+        workers: int = 0,
         rules: ListRules = DEFAULT_RULES,
     ) -> None:
+        self.workers = workers
         check_channels(input_shape, processing)
         self.input_shape = input_shape
         self.processing = processing
@@ -237,7 +240,7 @@ class DirectionTask:
         self.train_steps(batch_size)
         indices = self._epoch_indices(epoch, seed)
         parts = shuffled_batches(np.zeros(len(indices)), epoch=epoch, batch_size=batch_size, seed=seed)
-        return prefetch(self._train_batch(indices[places], places, epoch, seed) for places in parts)
+        return load_batches(lambda places: self._train_batch(indices[places], places, epoch, seed), parts, self.workers)
 
     def _train_batch(self, indices: np.ndarray, places: np.ndarray, epoch: int, seed: int) -> Batch:
         """Batch of these samples; each is augmented by its place in the epoch, where a sample may stand twice."""

@@ -15,7 +15,6 @@ from compress.data.charset import BLANK
 from compress.data.db_targets import DbMaps, make_maps, uncounted_maps
 from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share
 from compress.data.overlap import Stored, check_overlap, stored_files
-from compress.data.prefetch import prefetch
 from compress.data.processing import Processing, check_channels, fingerprint_parts
 from compress.data.regions import Region
 from compress.data.scene_augment import GEOMETRIES, change_light, copy_paste, fixed_crop, random_crop
@@ -29,6 +28,7 @@ from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probabi
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
 from compress.tasks.hmean import METRIC, score_matches, tally_matches
 from compress.tasks.judging import Judges, SceneMap
+from compress.tasks.loading import load_batches
 from compress.tasks.probabilities import pixel_probabilities
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
@@ -68,6 +68,7 @@ class DetectionTask:
         boxes: settings of the post-processing; the loss sharpens maps at its `threshold`.
         processes: in which maps become boxes while the network runs on the next image; see `Judges`.
         processing: how the model is fed, and what its output is.
+        workers: processes that make training batches (see `load_batches`).
         rules: what is asked of the lists (see `ListRules`).
 
     Raises:
@@ -94,8 +95,10 @@ class DetectionTask:
         boxes: BoxSettings | None = None,
         processes: int = 0,
         processing: Processing = PPOCR_SCENES,
+        workers: int = 0,
         rules: ListRules = DEFAULT_RULES,
     ) -> None:
+        self.workers = workers
         check_channels(input_shape, processing)
         _check_sizes(input_shape, side, crop)
         self.input_shape = input_shape
@@ -156,7 +159,7 @@ class DetectionTask:
         """One crop of each scene, shuffled, augmented, in batches (see `shuffled_batches`), made ahead by a thread."""
         self.train_steps(batch_size)
         parts = shuffled_batches(np.zeros(len(self._train)), epoch=epoch, batch_size=batch_size, seed=seed)
-        return prefetch(self._train_batch(indices, epoch, seed) for indices in parts)
+        return load_batches(lambda indices: self._train_batch(indices, epoch, seed), parts, self.workers)
 
     def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
         pairs = [self._train_crop(int(index), image_rng(seed, epoch, index)) for index in indices]

@@ -15,13 +15,14 @@ from compress.data.images import LoadedList, content_parts, stored_in
 from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, name_some, skipped_share, skipped_warning
 from compress.data.lmdb_folder import load_list
 from compress.data.overlap import Stored, check_overlap
-from compress.data.prefetch import prefetch
 from compress.data.processing import Processing, check_channels, fingerprint_parts
+from compress.data.streaming import STREAMED_FROM, StreamedList, count_images, stream_list, streamed_images
 from compress.data.tia import augment_text
 from compress.data.transforms import PPOCR, resize_crop, resized_width, stack_resized
-from compress.data.unlabelled import load_unlabelled
+from compress.data.unlabelled import UNREADABLE, load_unlabelled
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict, Progress
+from compress.tasks.loading import load_batches
 from compress.tasks.probabilities import (
     as_probabilities,
     check_probabilities,
@@ -37,8 +38,18 @@ from compress.tasks.sampling import (
     fixed_sample,
     image_rng,
     shuffled_batches,
+    windowed_batches,
 )
-from compress.tasks.words import METRIC, Word, make_words, reading_error, score_texts, skipped_words, text_warnings
+from compress.tasks.words import (
+    METRIC,
+    StreamedWords,
+    Word,
+    make_words,
+    reading_error,
+    score_texts,
+    skipped_words,
+    text_warnings,
+)
 
 TRAIN_HEIGHT = 2
 """Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
@@ -51,6 +62,8 @@ class Targets:
     classes: Tensor
     lengths: Tensor
     indices: tuple[int, ...]
+    damaged: tuple[int, ...] = ()
+    """Indices whose image cannot be decoded: black images without a text."""
 
 
 class RecognitionTask:
@@ -87,6 +100,7 @@ class RecognitionTask:
         agreement: the labels are what a model read: the metric is agreement with it, and has that name.
         eval_batch_size: images per call of `predict`; a number only of speed and memory.
         processing: how the model is fed, and what its output is.
+        workers: processes that make training batches (see `load_batches`).
         rules: what is asked of the lists (see `ListRules`).
 
     Raises:
@@ -111,6 +125,7 @@ class RecognitionTask:
         decouple: float = 0.0,
         eval_batch_size: int = 64,
         processing: Processing = PPOCR,
+        workers: int = 0,
         rules: ListRules = DEFAULT_RULES,
     ) -> None:
         check_channels(input_shape, processing)
@@ -123,16 +138,22 @@ class RecognitionTask:
         self.metric_name = "agreement (text)" if agreement else METRIC
         self._charset_path, self._use_space = Path(charset), use_space
         self.charset = read_charset(self._charset_path, use_space).with_blank(processing.blank)
-        train_lists = [self._load(path, TRAIN_HEIGHT * input_shape[1], rules) for path in train]
+        self._rules, self.workers = rules, workers
+        streamed = self._streamed(train)
+        train_lists = [] if streamed else [self._load(path, TRAIN_HEIGHT * input_shape[1], rules) for path in train]
         val_lists = [self._load(path, None, rules) for path in val]
-        self._train = [word for part in train_lists for word in make_words(part, self.charset)]
+        self._train: list[Word] | StreamedWords = [
+            word for part in train_lists for word in make_words(part, self.charset)
+        ]
         for lists, training in ((train_lists, True), (val_lists, False)):
             for part in lists:
                 # A model may well read nothing in an image: that is no fault of the list.
                 more = {} if agreement else skipped_words(part, self.charset, training)
                 check_skipped(part.path, {**part.skipped, **more}, part.total, rules)
+        if streamed:
+            self._train = StreamedWords(streamed, self.charset, str.lower if processing.lowercase else str)
         self._labelled = len(self._train)
-        self._train_widths = np.array([self._bucket(word.image) for word in self._train], np.int64)
+        self._train_widths = self._widths_of(self._train)
         self._unlabelled = [load_unlabelled(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in unlabelled]
         self._read_val(val_lists)
         self._too_long: dict[int, int] = {}
@@ -142,9 +163,10 @@ class RecognitionTask:
             for part in lists
             for line in (*part.warnings, *text_warnings(part, self.charset, training))
         )
+        self._warnings += tuple(line for listed in streamed for line in listed.warnings)
         self._warnings += tuple(line for part in self._unlabelled for line in part.warnings)
         self._stored = {
-            "train": stored_in(train_lists),
+            "train": streamed_images(streamed) if streamed else stored_in(train_lists),
             "unlabelled": stored_in(self._unlabelled),
             "val": stored_in(val_lists),
         }
@@ -162,8 +184,26 @@ class RecognitionTask:
             settings["metric"] = self.metric_name
         settings |= fingerprint_parts(processing, PPOCR)
         self._fingerprint = fingerprint(
-            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists), *self._skipped
+            self.kind,
+            settings,
+            *(part for listed in streamed for part in listed.content_parts()),
+            *content_parts(train_lists),
+            "val",
+            *content_parts(val_lists),
+            *self._skipped,
         )
+
+    def _streamed(self, train: Sequence[Path]) -> list[StreamedList]:
+        """The training lists, where they are too large to be decoded at once."""
+        if sum(count_images(Path(path)) for path in train) < STREAMED_FROM:
+            return []
+        return [stream_list(Path(path), TRAIN_HEIGHT * self.input_shape[1], self._rules) for path in train]
+
+    def _widths_of(self, words: list[Word] | StreamedWords) -> np.ndarray | None:
+        """Widths that training crops are padded to, where they are known."""
+        if isinstance(words, StreamedWords):
+            return None
+        return np.array([self._bucket(*word.image.shape[:2]) for word in words], np.int64)
 
     def _load(self, path: Path, max_height: int | None, rules: ListRules) -> LoadedList:
         """A list with its texts as the model knows them."""
@@ -182,13 +222,13 @@ class RecognitionTask:
         self._val = [self._resize(image) for image, _ in pairs]
         self._val_texts = [entry.text for _, entry in pairs]
         self._val_names = [entry.image.name for _, entry in pairs]
-        self._val_widths = np.array([self._bucket(image) for image, _ in pairs])
+        self._val_widths = np.array([self._bucket(*image.shape[:2]) for image, _ in pairs])
 
-    def _bucket(self, image: np.ndarray) -> int:
-        """The width that a crop [h, w, 3] is padded to."""
+    def _bucket(self, height: int, width: int) -> int:
+        """The width that a crop is padded to."""
         if self.processing.resize == "stretch":
             return self.widths[-1]
-        width = resized_width(image.shape[0], image.shape[1], self.input_shape[1], self.widths[-1])
+        width = resized_width(height, width, self.input_shape[1], self.widths[-1])
         return next(size for size in self.widths if width <= size)
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
@@ -264,14 +304,14 @@ class RecognitionTask:
         other = copy.copy(self)
         other._unlabelled, other._too_long = [], {}
         other._train = self._train + words
-        other._train_widths = np.array([self._bucket(word.image) for word in other._train], np.int64)
+        other._train_widths = self._widths_of(other._train)
         other._warnings = (*self._warnings, *warnings)
         other._fingerprint = fingerprint(self._fingerprint, "unlabelled", original, *content_parts(self._unlabelled))
         return other
 
     def _read_crops(self, images: Sequence[np.ndarray], predict: Predict) -> Iterator[tuple[int, str | None]]:
         """What a model reads in training crops as they are, narrow ones first."""
-        widths = np.array([self._bucket(image) for image in images], np.int64)
+        widths = np.array([self._bucket(*image.shape[:2]) for image in images], np.int64)
         chosen = np.arange(len(images))
         return self._read(predict, chosen, widths, lambda index: self._resize(images[index]))
 
@@ -290,27 +330,55 @@ class RecognitionTask:
         return epoch_indices(self._labelled, len(self._train) - self._labelled, epoch=epoch, seed=seed)
 
     def train_batches(self, *, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
-        """Shuffled, augmented batches of one width each (see `shuffled_batches`), made ahead by a thread."""
+        """Shuffled, augmented batches of one width each (see `shuffled_batches` and, for streamed lists,
+        `windowed_batches`), made ahead by a thread or by `workers` processes."""
         self.train_steps(batch_size)
         indices = self._epoch_indices(epoch, seed)
-        parts = shuffled_batches(self._train_widths[indices], epoch=epoch, batch_size=batch_size, seed=seed)
-        return prefetch(self._train_batch(indices[places], places, epoch, seed) for places in parts)
+        widths: dict[int, int] = {}
 
-    def _train_batch(self, indices: np.ndarray, places: np.ndarray, epoch: int, seed: int) -> Batch:
+        def width_of(place: int) -> int | None:
+            assert isinstance(self._train, StreamedWords)
+            size = self._train.size(int(indices[place]))
+            if size is None:
+                return None
+            widths[place] = self._bucket(*size)
+            return widths[place]
+
+        def parts() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+            if self._train_widths is not None:
+                known = self._train_widths[indices]
+                for places in shuffled_batches(known, epoch=epoch, batch_size=batch_size, seed=seed):
+                    yield indices[places], places, int(known[places].max())
+                return
+            for places in windowed_batches(len(indices), width_of, epoch=epoch, batch_size=batch_size, seed=seed):
+                yield indices[places], places, max(widths.pop(int(place)) for place in places)
+                self._check_met()
+
+        return load_batches(lambda part: self._train_batch(*part, epoch, seed), parts(), self.workers)
+
+    def _check_met(self) -> None:
+        """Raise DataError where more of a streamed list's images than the rules allow turned out to be unusable."""
+        if isinstance(self._train, StreamedWords) and self._train.unusable:
+            skipped: dict[str, list[str]] = {}
+            for name, why in self._train.unusable.items():
+                skipped.setdefault(why, []).append(name)
+            check_skipped(self._train.lists[0].path, skipped, self._labelled, self._rules)
+
+    def _train_batch(self, indices: np.ndarray, places: np.ndarray, width: int, epoch: int, seed: int) -> Batch:
         """Batch of these crops; each is augmented by its place in the epoch, where a crop may stand twice."""
-        images = []
+        images, texts = [], []
         for index, place in zip(indices, places, strict=True):
-            image = self._train[index].image
-            if self.augment:
-                image = augment_text(image, image_rng(seed, epoch, place))
+            word = self._train[int(index)]
+            image = augment_text(word.image, image_rng(seed, epoch, place)) if self.augment else word.image
             images.append(self._resize(image))
-        texts = [self._train[index].classes for index in indices]
+            texts.append(word.classes)
         targets = Targets(
             torch.tensor([number for classes in texts for number in classes]),
             torch.tensor([len(classes) for classes in texts]),
             tuple(map(int, indices)),
+            tuple(int(index) for index, classes in zip(indices, texts, strict=True) if not classes),
         )
-        return Batch(torch.from_numpy(self._stack(images, self._train_widths[indices].max())), targets)
+        return Batch(torch.from_numpy(self._stack(images, width)), targets)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """CTC loss in nats per text, averaged over the batch as PaddleOCR does (not divided by the texts' lengths, as
@@ -325,8 +393,11 @@ class RecognitionTask:
         check_probabilities(outputs, self.processing.outputs)
         targets: Targets = batch.targets
         steps = outputs.shape[1]
-        for index in targets.indices:
-            if steps_needed(self._train[index].classes) > steps:
+        if isinstance(self._train, StreamedWords):
+            self._train.unusable |= {self._train.name(index): UNREADABLE for index in targets.damaged}
+        classes = targets.classes.split(targets.lengths.tolist())
+        for index, text in zip(targets.indices, classes, strict=True):
+            if steps_needed(text.tolist()) > steps:
                 self._too_long[index] = steps
         losses = torch.nn.functional.ctc_loss(
             log_probabilities(outputs, self.processing.outputs).transpose(0, 1),
@@ -406,9 +477,10 @@ class RecognitionTask:
         self.train_steps(1)
         indices = self._epoch_indices(0, 0)
         chosen = indices[fixed_sample(len(indices), count)]
-        for indices in reversed(list(bucket_batches(chosen, self._train_widths, batch_size))):
-            images = [self._resize(self._train[index].image) for index in indices]
-            yield self._stack(images, self._train_widths[indices[0]])
+        words = [self._train[int(index)] for index in chosen]
+        widths = np.array([self._bucket(*word.image.shape[:2]) for word in words])
+        for places in reversed(list(bucket_batches(np.arange(len(words)), widths, batch_size))):
+            yield self._stack([self._resize(words[place].image) for place in places], widths[places[0]])
 
     def check_model(self, output_shape: tuple[int | None, ...]) -> None:
         """Raise DataError unless the output is [N, T, K] with as many classes as the charset makes."""
@@ -446,12 +518,22 @@ class RecognitionTask:
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of text or image that was skipped or treated specially; see the class."""
+        unusable = list(self._train.unusable) if isinstance(self._train, StreamedWords) else []
+        met: tuple[str, ...] = ()
+        if unusable:
+            line = f"train: {len(unusable)} of {self._labelled} images, of those met so far, cannot be used: "
+            met = (f"{line}{name_some(unusable)}",)
         if not self._too_long:
-            return self._warnings
-        texts = [repr(self._train[index].text) for index in sorted(self._too_long)]
+            return (*self._warnings, *met)
+        words = self._train
+        texts = [
+            repr(words.text(index) if isinstance(words, StreamedWords) else words[index].text)
+            for index in sorted(self._too_long)
+        ]
         line = f"train: {len(texts)} of {len(self._train)} texts are longer than the model's time steps "
         return (
             *self._warnings,
+            *met,
             f"{line}({max(self._too_long.values())}), nothing learned from them: {name_some(texts)}",
         )
 

@@ -1,6 +1,6 @@
 """Which images make which batch: the same ones for the same (seed, epoch), whatever the process or thread."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -65,6 +65,33 @@ def shuffled_batches(
         return [order]
     # Else each epoch would end with the widest images.
     return batches if len(kinds) == 1 else [batches[index] for index in rng.permutation(len(batches))]
+
+
+WINDOW = 64
+"""Batches that are put together from the same images, where widths are only known once images are looked at."""
+
+
+def windowed_batches(
+    images: int, bucket_of: Callable[[int], int | None], *, epoch: int, batch_size: int, seed: int
+) -> Iterator[np.ndarray]:
+    """As `shuffled_batches`, for images whose bucket is looked up when their turn comes: `WINDOW` batches at a time.
+
+    Args:
+        images: how many an epoch holds.
+        bucket_of: place in the epoch -> bucket; None where the image cannot be used, which is then left out.
+        epoch: from 1 on.
+        batch_size: images of a batch.
+        seed: of the order.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(images)
+    size = WINDOW * batch_size
+    for start in range(0, images, size):
+        found = [(place, bucket_of(int(place))) for place in order[start : start + size]]
+        places = np.array([place for place, bucket in found if bucket is not None], np.int64)
+        buckets = [bucket for _, bucket in found if bucket is not None]
+        if len(places) >= min(batch_size, images):
+            for part in shuffled_batches(buckets, epoch=epoch * images + start, batch_size=batch_size, seed=seed):
+                yield places[part]
 
 
 def fixed_sample(images: int, limit: int | None) -> np.ndarray:

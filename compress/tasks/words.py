@@ -1,15 +1,19 @@
 """Texts of word crops: which of them can be trained on, what is said of the others, and how readings are scored."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from compress.artifacts import Score
 from compress.data.charset import Charset
+from compress.data.headers import TOO_LARGE, reduction
 from compress.data.images import LoadedList
 from compress.data.labels import name_some, skipped_warning
+from compress.data.streaming import StreamedList
 from compress.errors import DataError
 from compress.measure.intervals import share_tallies
 
@@ -35,17 +39,106 @@ def make_words(loaded: LoadedList, charset: Charset) -> list[Word]:
     """
     encoded = [charset.encode(entry.text) for entry in loaded.entries]
     bad = [entry for entry, (_, unknown) in zip(loaded.entries, encoded, strict=True) if unknown]
-    if len(bad) > MAX_UNKNOWN_SHARE * len(encoded):
-        raise DataError(
-            f"{loaded.path}: {len(bad)} of {len(encoded)} texts hold characters that the charset lacks, the first is "
-            f"{bad[0].text!r} in line {bad[0].line}. At most {MAX_UNKNOWN_SHARE:.0%} may. "
-            "Check that charset and data fit."
-        )
+    _check_unknown(loaded.path, [f"{entry.text!r} in line {entry.line}" for entry in bad[:1]], len(bad), len(encoded))
     return [
         Word(image, entry.text, tuple(classes))
         for image, entry, (classes, _) in zip(loaded.images, loaded.entries, encoded, strict=True)
         if classes and image.shape[1] > 1
     ]
+
+
+def _check_unknown(path: Path, first: Sequence[str], count: int, total: int) -> None:
+    """Raise DataError where most texts hold characters that the charset lacks."""
+    if count > MAX_UNKNOWN_SHARE * total:
+        raise DataError(
+            f"{path}: {count} of {total} texts hold characters that the charset lacks, the first is {first[0]}. "
+            f"At most {MAX_UNKNOWN_SHARE:.0%} may. Check that charset and data fit."
+        )
+
+
+class StreamedWords:
+    """The words of streamed lists, and behind them others that are in memory; read as a list of `Word` is.
+
+    Args:
+        lists: streamed lists.
+        charset: of the model.
+        change: what becomes of a text before it is encoded.
+        others: words to stand behind them.
+
+    Raises:
+        DataError: most texts of a list hold characters that the charset lacks.
+    """
+
+    def __init__(
+        self,
+        lists: Sequence[StreamedList],
+        charset: Charset,
+        change: Callable[[str], str] = str,
+        others: Sequence[Word] = (),
+    ) -> None:
+        self.lists, self._charset, self._change, self._others = lists, charset, change, others
+        self.unusable: dict[str, str] = {}
+        """Name of an image that was met and cannot be used -> why."""
+        self._starts = np.cumsum([0, *map(len, lists)])
+        starts = zip(lists, self._starts[:-1], strict=True)
+        self._kept = np.concatenate([self._usable(listed, int(start)) for listed, start in starts])
+
+    def _usable(self, listed: StreamedList, start: int) -> np.ndarray:
+        """Places of the texts that hold a character that the charset knows."""
+        known = set(self._charset.characters)
+        texts = [self._change(text) for text in listed.texts]
+        bad = [index for index, text in enumerate(texts) if not known.issuperset(text)]
+        _check_unknown(listed.path, [repr(texts[index]) for index in bad[:1]], len(bad), len(texts))
+        empty = {index for index, text in enumerate(texts) if known.isdisjoint(text)}
+        return start + np.array([index for index in range(len(texts)) if index not in empty], np.int64)
+
+    def __len__(self) -> int:
+        return len(self._kept) + len(self._others)
+
+    def __add__(self, others: Sequence[Word]) -> "StreamedWords":
+        other = copy.copy(self)
+        other._others = [*self._others, *others]
+        return other
+
+    def _find(self, index: int) -> tuple[StreamedList, int]:
+        place = int(self._kept[index])
+        part = int(np.searchsorted(self._starts, place, side="right")) - 1
+        return self.lists[part], place - int(self._starts[part])
+
+    def text(self, index: int) -> str:
+        """The text, without its image."""
+        if index >= len(self._kept):
+            return self._others[index - len(self._kept)].text
+        listed, place = self._find(index)
+        return self._change(listed.texts[place])
+
+    def name(self, index: int) -> str:
+        """Of the image, as its list has it."""
+        listed, place = self._find(index)
+        return listed.names[place]
+
+    def size(self, index: int) -> tuple[int, int] | None:
+        """Height and width of the image as it would be given out; None where it cannot be used, which is noted."""
+        if index >= len(self._kept):
+            image = self._others[index - len(self._kept)].image
+            return image.shape[0], image.shape[1]
+        listed, place = self._find(index)
+        header = listed.header(place)
+        if header is None or reduction(header) is None or header.width == 1:
+            why = "unreadable" if header is None else "one pixel wide" if header.width == 1 else TOO_LARGE
+            self.unusable[listed.names[place]] = why
+            return None
+        return header.height, header.width
+
+    def __getitem__(self, index: int) -> Word:
+        """A word with its image; where that is damaged, a black one, and no text to learn."""
+        if index >= len(self._kept):
+            return self._others[index - len(self._kept)]
+        listed, place = self._find(index)
+        image, text = listed.image(place), self._change(listed.texts[place])
+        if image is None:
+            return Word(np.zeros((8, 8, 3), np.uint8), text, ())
+        return Word(image, text, tuple(self._charset.encode(text)[0]))
 
 
 def skipped_words(loaded: LoadedList, charset: Charset, training: bool) -> dict[str, list[str]]:

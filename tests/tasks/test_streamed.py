@@ -1,0 +1,132 @@
+"""Recognition on streamed lists: the same images, texts and scores; the same batches whatever makes them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from compress.data.labels import ListRules
+from compress.errors import DataError
+from compress.tasks import recognition
+from compress.tasks.base import Batch
+from compress.tasks.classification import DirectionTask
+from compress.tasks.recognition import RecognitionTask
+from tests.tasks.test_recognition import write_list
+
+TEXTS = [text for text in ("ab", "ba", "aab", "b", "abab", "a") for _ in range(8)]
+SHAPE = (3, 8, 64)
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    (tmp_path / "dict.txt").write_text("a\nb\n")
+    return write_list(tmp_path / "crops", TEXTS, [8 + 7 * (number % 16) for number in range(len(TEXTS))])
+
+
+@pytest.fixture
+def make(crops: Path) -> Callable[..., RecognitionTask]:
+    def task(**settings: Any) -> RecognitionTask:
+        rules = ListRules(allow_overlap=True, max_skipped=settings.pop("max_skipped", 0.01))
+        charset = crops.parent.parent / "dict.txt"
+        return RecognitionTask(
+            [crops], [crops], charset=charset, input_shape=SHAPE, widths=[32, 64], rules=rules, **settings
+        )
+
+    return task
+
+
+@pytest.fixture
+def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recognition, "STREAMED_FROM", 1)
+
+
+def batches(task: RecognitionTask | DirectionTask, epoch: int = 1) -> list[Batch]:
+    return list(task.train_batches(epoch=epoch, batch_size=6, seed=3))
+
+
+def same(one: list[Batch], other: list[Batch]) -> bool:
+    return len(one) == len(other) and all(torch.equal(a.images, b.images) for a, b in zip(one, other, strict=True))
+
+
+def rows(found: list[Batch]) -> list[bytes]:
+    """Images without their padding, in an order of their own."""
+    return sorted(image[:, :, :8].numpy().tobytes() for batch in found for image in batch.images)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_an_epoch_holds_the_same_images_and_texts(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    streamed = make(augment=False)
+    monkeypatch.setattr(recognition, "STREAMED_FROM", 10**9)
+    whole = make(augment=False)
+    found = batches(streamed)
+    assert len(found) == streamed.train_steps(6) == whole.train_steps(6) == 8
+    assert rows(found) == rows(batches(whole))
+    assert {batch.images.shape[-1] for batch in found} == {32, 64}
+    texts = sorted(streamed._train.text(index) for batch in found for index in batch.targets.indices)
+    assert texts == sorted(TEXTS)
+    for one, other in zip(streamed.calibration_batches(10, 4), whole.calibration_batches(10, 4), strict=True):
+        assert np.array_equal(one, other)
+    outputs = torch.rand(6, 16, 4).softmax(-1)
+    assert torch.isfinite(streamed.loss(outputs, found[0]))
+    assert streamed.fingerprint() != whole.fingerprint()
+
+
+@pytest.mark.usefixtures("streaming")
+def test_the_same_batches_in_a_thread_and_in_processes(make: Any) -> None:
+    one = batches(make())
+    assert same(one, batches(make()))
+    assert same(one, batches(make(workers=2)))
+    assert same(one, batches(make(workers=1)))
+    assert not same(one, batches(make(), epoch=2))
+
+
+def test_workers_make_the_batches_of_lists_in_memory(make: Any, crops: Path) -> None:
+    assert same(batches(make()), batches(make(workers=2)))
+    rules = ListRules(allow_overlap=True)
+    tasks = [DirectionTask([crops], [crops], input_shape=SHAPE, workers=workers, rules=rules) for workers in (0, 2)]
+    assert same(batches(tasks[0]), batches(tasks[1]))
+
+
+def test_an_error_in_a_worker_is_raised_here_as_it_is(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise DataError("broken")
+
+    monkeypatch.setattr(RecognitionTask, "_train_batch", fails)
+    with pytest.raises(DataError, match=r"^broken$"):
+        batches(make(workers=1))
+
+
+@pytest.mark.usefixtures("streaming")
+def test_images_that_turn_out_to_be_damaged_are_left_out_and_counted(make: Any, crops: Path) -> None:
+    (crops.parent / "5.png").write_bytes(b"no image")
+    task = make(max_skipped=0.1)
+    found = batches(task)
+    assert 5 not in {index for batch in found for index in batch.targets.indices}
+    assert task.warnings()[-1] == "train: 1 of 48 images, of those met so far, cannot be used: 5.png"
+    strict = make(max_skipped=0.1)
+    for number in range(10):
+        (crops.parent / f"{number}.png").write_bytes(b"no image")
+    strict._rules = ListRules(max_skipped=0.1)
+    with pytest.raises(DataError, match=r"10 of 48 images are unreadable"):
+        batches(strict)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_images_whose_pixels_are_damaged_teach_nothing_and_are_counted(make: Any, crops: Path) -> None:
+    """Their header is whole, so that they are met in a batch."""
+    task = make(augment=False, max_skipped=0.1)
+    data = (crops.parent / "5.png").read_bytes()
+    (crops.parent / "5.png").write_bytes(data[:40] + bytes(len(data) - 40))
+    for batch in batches(task):
+        task.loss(torch.rand(6, 16, 4).softmax(-1), batch)
+    assert task.warnings()[-1].endswith("cannot be used: 5.png")
+
+
+@pytest.mark.usefixtures("streaming")
+def test_a_charset_of_another_language(make: Any, crops: Path) -> None:
+    (crops.parent.parent / "dict.txt").write_text("x\ny\n")
+    with pytest.raises(DataError, match=r"48 of 48 texts hold characters that the charset lacks, the first is 'ab'"):
+        make()
