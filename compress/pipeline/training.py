@@ -49,8 +49,8 @@ def run_finetune(
     """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
 
     With `step.features` its layers learn what the teacher's compute, too; `kept` names the teacher's channels that
-    they have, where some were pruned (see `compress.prune.channels.kept_outputs`). With `step.mutual` a perturbed copy is
-    trained beside it, both learn from each other, and the better one is kept (see `compress.train.mutual`).
+    they have, where some were pruned (see `compress.prune.channels.kept_outputs`). With `step.mutual` a perturbed copy
+    is trained beside it, both learn from each other, and the better one is kept (see `compress.train.mutual`).
 
     `on_note` is told where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
     the finished file again. Whoever keeps the result removes it.

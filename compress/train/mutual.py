@@ -4,9 +4,9 @@ Both are one module to the training loop (`Pair`), so that one optimiser, one ch
 student minimises what it would alone, and its distance from the other's outputs, which are constants to it.
 
 Source: Zhang et al. 2018, "Deep Mutual Learning" (arXiv 1706.00384); PP-OCRv2's U-DML (recognition) and CML (detection,
-with a frozen teacher beside the students; arXiv 2109.03144) are built on it. There the students start from different random
-weights. Here both start from the pruned network, whose weights are worth keeping, and the second is perturbed. U-DML also
-compares the students' features; ours are compared with the teacher's, where that is on (`FeatureLoss`).
+with a frozen teacher beside the students; arXiv 2109.03144) are built on it. There the students start from different
+random weights. Here both start from the pruned network, whose weights are worth keeping, and the second is perturbed.
+U-DML also compares the students' features; ours are compared with the teacher's, where that is on (`FeatureLoss`).
 """
 
 import copy
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from compress.train.features import FeatureLoss, Watched
 
 NOISE = 0.05
-"""Standard deviation of the noise on the second student's weights, over the root mean square of the filter they are in."""
+"""Standard deviation of the noise on the second student's weights, over their filter's root mean square."""
 Distance = Callable[[Tensor, Tensor], Tensor]
 """(outputs, outputs to come near to) -> mean distance."""
 
