@@ -346,7 +346,9 @@ def fitting_batches(module: fx.GraphModule, task: Task, count: int = RECONSTRUCT
         yield part
 
 
-def kept_channels(model: onnx.ModelProto, plan: PruningPlan, input_shape: tuple[int, int, int]) -> dict[str, list[int]]:
+def kept_channels(
+    model: onnx.ModelProto, plan: PruningPlan, input_shape: tuple[int, int, int]
+) -> dict[str, list[int]]:
     """Layer -> its output channels that a plan leaves, of layers that lose some.
 
     Args:

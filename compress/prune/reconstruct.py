@@ -100,7 +100,9 @@ def left_out(module: nn.Module, widest: int) -> list[str]:
     return [
         name
         for name, layer in module.named_modules()
-        if any(each.start().shape[1] > widest for each in regressions(layer, layer, range(output_count(layer)), None))
+        if any(
+            each.start().shape[1] > widest for each in regressions(layer, layer, range(output_count(layer)), None)
+        )
     ]
 
 

@@ -209,7 +209,9 @@ def test_a_plan_of_another_pruning(folder: Path, task: Task, tmp_path: Path) -> 
     model = load_model(folder / "model.onnx")
     run_prune(model, tmp_path / "pruned.onnx", target={"ratio": 0.25}, align=1, input_shape=tiny.SHAPE)
     plan = artifacts.load(PruningPlan, tmp_path / "plan.json")
-    with pytest.raises(ModelError, match=r"^reconstruct: layer '\S+' of the pruned model has \d+ channels, and"):
+    with pytest.raises(
+        ModelError, match=r"^reconstruct: layer '\S+' of the pruned model has \d+ channels, and"
+    ):
         run_reconstruct(model, load_model(folder / "pruned.onnx"), plan, task, tmp_path / "out.onnx", STEP, threads=1)
 
 
