@@ -221,7 +221,9 @@ class DetectionTask:
     def mutual_loss(self, outputs: Tensor, other_outputs: Tensor) -> Tensor:
         """Distance of probability maps [N, 1, H, W] of two students, as from a teacher, but never from a dilated map:
         with every step both would find more text."""
-        return map_distillation(outputs[:, 0], other_outputs[:, 0], dilate=False, threshold=self.boxes.threshold)
+        plain = copy.copy(self)
+        plain.dilate_teacher = False
+        return plain.distillation_loss(outputs, other_outputs)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Hmean at IoU 0.5 over all validation images, precision and recall in `details`. NaN counts as no text.
