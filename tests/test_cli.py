@@ -320,11 +320,11 @@ def test_hidden_units_can_be_left_whole(pipeline: FakePipeline) -> None:
 
 def test_finetune(pipeline: FakePipeline) -> None:
     options = ["--teacher", "m.onnx", "--train", "a.txt", "--train", "b.txt", "--data", "v.txt", "--out", "f.onnx"]
-    result = run("finetune", "p.onnx", *options, "--epochs", "3", "--freeze-bn", "--directions")
+    result = run("finetune", "p.onnx", *options, "--epochs", "3", "--freeze-bn", "--mutual", "0.5", "--directions")
     args, keywords = pipeline.calls["run_finetune"]
     assert args[2].settings["train"] == (Path("a.txt"), Path("b.txt"))
     assert args[2].settings["directions"] is True
-    assert args[3:] == (Path("f.onnx"), FinetuneStep(epochs=3, freeze_bn=True))
+    assert args[3:] == (Path("f.onnx"), FinetuneStep(epochs=3, freeze_bn=True, mutual=0.5))
     assert keywords["checkpoint"] == Path("f.checkpoint")
     assert "accuracy 0.9000 on 20 images. Written: f.onnx" in result.stdout
     assert "Note: 2 images skipped" in result.stderr
@@ -670,6 +670,10 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
             ["sensitivity", "m", "--data", "v", "--out", "o", "--ratios", "0.5,1.5,x"],
             'Error: --ratios: got "1.5". Must be a share in [0, 1). Use e.g. 0.3 to remove 30 %.\n'
             'Error: --ratios: got "x". Must be a number.',
+        ),
+        (
+            ["finetune", "m", "--train", "t", "--data", "v", "--out", "o", "--mutual", "-1"],
+            "--mutual: got -1.0. Must be 0 or more.",
         ),
         (
             ["finetune", "m", "--train", "t", "--data", "v", "--out", "o", "--distill", "1"],

@@ -210,6 +210,9 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
             make_recipe(steps=[{"replace": {"hardswish": "relu", "metric_drop": -0.1}}]),
             "replace.metric_drop: got -0.1. Must be 0 or more.",
         ),
+        (make_recipe(steps=[{"finetune": {"mutual": -1}}]), "finetune.mutual: got -1. Must be 0 or more."),
+        (make_recipe(steps=[{"finetune": {"mutual": True}}]), "finetune.mutual: got true. Must be"),
+        (make_recipe(steps=[{"teacher": {"mutual": 1.0}}]), "teacher.mutual: unknown key."),
         (
             make_recipe(steps=[{"replace": {"hardswish": "relu", "images": 8}}]),
             "replace: images: needs metric_drop, without which nothing is measured. Remove it, or set that.",

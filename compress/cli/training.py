@@ -42,6 +42,7 @@ def finetune(
     distill: Annotated[float | None, setting(FinetuneStep, "distill")] = None,
     freeze_bn: Annotated[bool | None, setting(FinetuneStep, "freeze_bn", "--freeze-bn/--live-bn")] = None,
     features: Annotated[float | None, setting(FinetuneStep, "features")] = None,
+    mutual: Annotated[float | None, setting(FinetuneStep, "mutual")] = None,
     plan_file: Annotated[
         Path | None,
         typer.Option(
@@ -73,6 +74,7 @@ def finetune(
         "distill": _distill(distill, teacher),
         "freeze_bn": freeze_bn,
         "features": features,
+        "mutual": mutual,
     }
     step = options.build(FinetuneStep, values)
     if plan_file is not None and not step.features:

@@ -30,8 +30,8 @@ from compress.pipeline.stages import (
 )
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
-from compress.tasks.base import PostProcessing, Processed, Task
-from compress.train import FeatureLoss, fit
+from compress.tasks.base import MutualLoss, PostProcessing, Processed, Task
+from compress.train import FeatureLoss, Objective, Pair, fit, pair_objective
 
 PARITY_IMAGES, PARITY_PIXELS = 32, 4 * 640 * 640
 """Images that an exported file is checked on, fewer if they are large: every integer tensor of each is compared, and
@@ -56,7 +56,8 @@ def run_finetune(
     """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
 
     With `step.features` its layers learn what the teacher's compute, too; `kept` names the teacher's channels that
-    they have, where some were pruned (see `compress.prune.channels.kept_outputs`).
+    they have, where some were pruned (see `compress.prune.channels.kept_outputs`). With `step.mutual` a perturbed copy
+    is trained beside it, both learn from each other, and the better one is kept (see `compress.train.mutual`).
 
     `on_note` is told where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
     the finished file again. Whoever keeps the result removes it.
@@ -268,13 +269,19 @@ def _train(
     identity: str,
     on_progress: Progress | None,
 ) -> None:
-    """Fit a module to a task as a recipe's step says."""
+    """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students."""
+    trained: nn.Module = module
+    objective = Objective(task.loss, task.distillation_loss, evaluate, features)
+    if isinstance(step, FinetuneStep) and step.mutual:
+        trained = Pair(module, torch.zeros(1, *task.input_shape), seed)
+        distance = task.mutual_loss if isinstance(task, MutualLoss) else task.distillation_loss
+        objective = pair_objective(objective, distance, step.mutual)
     fit(
-        module,
+        trained,
         batches=lambda epoch: task.train_batches(epoch=epoch, batch_size=step.batch_size, seed=seed),
         steps_per_epoch=task.train_steps(step.batch_size),
-        loss=task.loss,
-        evaluate=evaluate,
+        loss=objective.loss,
+        evaluate=objective.evaluate,
         epochs=step.epochs,
         lr=step.lr,
         optimizer=step.optimizer,
@@ -283,9 +290,9 @@ def _train(
         warmup_epochs=step.warmup_epochs,
         parameter_groups=parameter_groups,
         teacher=teacher,
-        distillation_loss=task.distillation_loss,
+        distillation_loss=objective.distillation_loss,
         distill=step.distill,
-        features=features,
+        features=objective.features,
         average=step.average,
         freeze_batch_norm=isinstance(step, FinetuneStep) and step.freeze_bn,
         seed=seed,
@@ -293,6 +300,8 @@ def _train(
         fingerprint=identity,
         on_progress=on_progress,
     )
+    if isinstance(trained, Pair):
+        module.load_state_dict(trained.better().state_dict())
 
 
 def train_identity(
@@ -308,6 +317,8 @@ def train_identity(
     if not settings.get("features"):  # a run of an earlier version goes on
         settings.pop("features", None)
         kept = None
+    if not settings.get("mutual"):
+        settings.pop("mutual", None)
     more = [] if kept is None else [{name: list(channels) for name, channels in kept.items()}]
     return fingerprint(
         model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed, *more

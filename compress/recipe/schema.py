@@ -168,6 +168,11 @@ class FinetuneStep(_TrainStep):
     features: NotNegativeFloat = Field(
         0.0, description="weight of the loss that keeps the layers inside near the teacher's; 0 for none"
     )
+    mutual: NotNegativeFloat = Field(
+        0.0,
+        description="train two students that learn from each other, and keep the better one: weight of the distance "
+        "between their outputs; 0 for one student",
+    )
 
 
 class TeacherStep(_TrainStep):

@@ -132,6 +132,14 @@ class Unlabelled(Protocol):
 
 
 @runtime_checkable
+class MutualLoss(Protocol):
+    """What a task offers beside `Task` if two students are compared otherwise than a student with its teacher."""
+
+    def mutual_loss(self, outputs: Tensor, other_outputs: Tensor) -> Tensor:
+        """Mean distance of a student's output from the other student's, on the same images."""
+
+
+@runtime_checkable
 class PostProcessing(Protocol):
     """What a task offers beside `Task` if settings of what follows the model decide its metric; reports say them."""
 

@@ -85,10 +85,13 @@ class Watched:
         self._features = features
         self._seen = seen
 
-    def loss(self, images: Tensor) -> Tensor:
+    def loss(self, images: Tensor, wanted: Mapping[str, Tensor] | None = None) -> Tensor:
         """`weight` times the mean over layers of |student - teacher|^2 / |teacher - its mean|^2, on the images of the
-        pass. A layer whose outputs are all alike is left out: it has nothing to teach, and no scale."""
-        wanted = self._features.wanted(images)
+        pass. A layer whose outputs are all alike is left out: it has nothing to teach, and no scale.
+
+        `wanted`: the teacher's features of these images, where they are known already.
+        """
+        wanted = self._features.wanted(images) if wanted is None else wanted
         spreads = {name: float(target.var()) for name, target in wanted.items()}
         least = DEAD * max(spreads.values(), default=0.0)
         terms = [

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from compress.artifacts import check_fresh, write_atomic
 from compress.errors import ArtifactError, TrainingError
 from compress.train.features import FeatureLoss
+from compress.train.mutual import PairFeatures
 from compress.train.schedule import cosine_with_warmup
 
 Progress = Callable[[int, int, str], None]
@@ -67,7 +68,7 @@ def fit(
     teacher: Callable[[Tensor], Tensor] | None = None,
     distillation_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     distill: float = 0.0,
-    features: FeatureLoss | None = None,
+    features: FeatureLoss | PairFeatures | None = None,
     freeze_batch_norm: bool = False,
     average: int = 0,
     keep_best: bool = True,
@@ -205,7 +206,7 @@ def _step(
     teacher: Callable[[Tensor], Tensor] | None,
     distillation_loss: Callable[[Tensor, Tensor], Tensor] | None,
     distill: float,
-    features: FeatureLoss | None = None,
+    features: FeatureLoss | PairFeatures | None = None,
     memory: torch.memory_format = torch.channels_last,
 ) -> float:
     """One update; returns the loss. Nothing is updated when it is not finite."""

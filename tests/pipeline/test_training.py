@@ -126,6 +126,39 @@ def test_stopped_inside_finetuning_it_goes_on_to_the_same_file(
     assert (tmp_path / "s.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
 
 
+def mutually(model: onnx.ModelProto, task: Task, out: Path, **options) -> Score:  # type: ignore[no-untyped-def]
+    step = FinetuneStep(epochs=2, batch_size=6, lr=0.01, mutual=1.0, features=1.0, average=4, freeze_bn=True)
+    return run_finetune(model, model, task, out, step, threads=1, **options)
+
+
+def test_of_two_students_the_better_is_written(
+    model: onnx.ModelProto, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores: of the start, and of each epoch, the first student's before the second's; then of the file."""
+    scored: list[onnx.ModelProto] = []
+    metrics = iter([0.5, 0.1, 0.4, 0.6, 0.3, 0.2, 0.6])
+
+    def score(made: onnx.ModelProto | Path, *_: object) -> Score:
+        scored.append(made if isinstance(made, onnx.ModelProto) else read_model(made))
+        return Score(next(metrics), "accuracy", 12)
+
+    monkeypatch.setattr(training, "score_model", score)
+    assert mutually(model, task, tmp_path / "m.onnx").metric == 0.6
+    assert [scored.index(each) for each in scored] == [0, 1, 2, 3, 4, 5, 3]
+
+
+def test_two_students_that_are_stopped_go_on_to_the_same_file(
+    model: onnx.ModelProto, task: Task, tmp_path: Path
+) -> None:
+    score = mutually(model, task, tmp_path / "whole.onnx")
+    assert score == score_model(tmp_path / "whole.onnx", task, 1)
+    assert score.metric >= score_model(model, task, 1).metric  # the start is one of the candidates
+    with pytest.raises(KeyboardInterrupt):
+        mutually(model, task, tmp_path / "s.onnx", checkpoint=tmp_path / "c", on_progress=tiny.stop_when("epoch 2/2"))
+    mutually(model, task, tmp_path / "s.onnx", checkpoint=tmp_path / "c")
+    assert (tmp_path / "s.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+
+
 def test_a_checkpoint_of_other_settings_is_stale(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         finetune(model, task, tmp_path / "f.onnx", checkpoint=tmp_path / "c", on_progress=tiny.stop_when("epoch 2/2"))
@@ -333,14 +366,15 @@ def test_the_teacher_is_the_original(model: onnx.ModelProto) -> None:
         np.testing.assert_allclose(teacher(images), to_torch(model)(images), atol=1e-5)
 
 
-def test_a_step_without_features_has_the_identity_that_it_always_had() -> None:
+def test_a_step_without_options_has_the_identity_that_it_always_had() -> None:
     """So that runs of earlier versions go on; with features the channels that are compared are part of it."""
     model, task = onnx.ModelProto(), SimpleNamespace(fingerprint=lambda: "t")
     plain, with_features = FinetuneStep(epochs=2), FinetuneStep(epochs=2, features=1.0)
     settings = plain.model_dump(mode="json")
-    del settings["features"]
+    del settings["features"], settings["mutual"]
     expected = fingerprint(model_identity(model), "", "t", settings, 0)
     assert train_identity(model, None, task, plain, 0) == expected  # type: ignore[arg-type]
     assert train_identity(model, None, task, plain, 0, {"a": [1]}) == expected  # type: ignore[arg-type]
     others = [train_identity(model, None, task, with_features, 0, kept) for kept in (None, {"a": [1]}, {"a": [2]})]  # type: ignore[arg-type]
-    assert len({expected, *others}) == 4
+    two_students = train_identity(model, None, task, FinetuneStep(epochs=2, mutual=1.0), 0)  # type: ignore[arg-type]
+    assert len({expected, *others, two_students}) == 5

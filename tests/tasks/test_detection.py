@@ -362,6 +362,14 @@ def test_distillation_is_of_the_probability_maps(make, dilate):
     assert make(dilate_teacher=dilate).distillation_loss(student, teacher) == expected
 
 
+@pytest.mark.parametrize("dilate", [False, True])
+def test_students_are_compared_without_dilation(make, dilate):
+    """Each the other's dilated teacher, they would find more text with every step."""
+    student, other = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    expected = map_distillation(student[:, 0], other[:, 0], dilate=False)
+    assert make(dilate_teacher=dilate).mutual_loss(student, other) == expected
+
+
 @pytest.mark.parametrize(
     ("teacher", "said"),
     [
