@@ -28,8 +28,8 @@ def sensitivity(
     train: Annotated[
         list[Path] | None,
         typer.Option(
-            help="label list or folder of training images, for --measure fidelity and --recover reconstruct, which do "
-            "not look at labels; may be repeated.",
+            help="label list or folder of training images, for --measure divergence or agreement and "
+            "--recover reconstruct, which do not look at labels; may be repeated.",
             metavar="FILE",
         ),
     ] = None,
@@ -58,7 +58,7 @@ def sensitivity(
     \b
     Examples:
       compress sensitivity model.onnx --task classification --data val/labels.txt --out runs/cls
-      compress sensitivity model.onnx --data val/labels.txt --train train/labels.txt --measure fidelity \\
+      compress sensitivity model.onnx --data val/labels.txt --train train/labels.txt --measure divergence \\
           --recover reconstruct --out runs/cls
     """
     step = options.build(
@@ -72,7 +72,9 @@ def sensitivity(
         },
     )
     if (step.measure != "metric" or step.recover != "none") and not train:
-        raise CompressError("--train: missing. --measure fidelity and --recover reconstruct need training images.")
+        raise CompressError(
+            "--train: missing. --measure divergence or agreement and --recover reconstruct need training images."
+        )
     from compress import pipeline
     from compress.report import tables, terminal
 

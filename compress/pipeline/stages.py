@@ -1,7 +1,6 @@
 """Each stage that shapes a network, from ONNX to ONNX and usable alone: scan, plan and prune."""
 
 import fnmatch
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +21,9 @@ from compress.measure.network_operators import Kernels
 from compress.measure.runtime import Session
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.guessing import shape_for
-from compress.pipeline.inputs import default_threads, score_model
+from compress.pipeline.inputs import default_threads
 from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
+from compress.pipeline.scan_measures import BATCH, Measure, score_by
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
@@ -34,20 +34,14 @@ from compress.prune.plan import plan_latency, plan_macs, plan_metric_drop, plan_
 from compress.prune.ranking import Network
 from compress.prune.reconstruct import bytes_per_pixel
 from compress.prune.sensitivity import check_scan, count_cells, scan_sensitivity
-from compress.tasks.base import Task
+from compress.tasks.base import Predict, Task
 
 Progress = Callable[[int, int, str], None]
 
 Recover = Literal["none", "reconstruct"]
 """What happens to a pruned network before it is scored."""
-Measure = Literal["metric", "fidelity"]
-"""Of a scan's cells."""
-FIDELITY_IMAGES = 128
-"""Images that fidelity is measured on, where nobody says how many."""
 RECONSTRUCTED = 256
 """Images that layers are solved anew by, where nobody says how many."""
-BATCH = 32
-"""Images that run together there."""
 MEMORY = 2 << 30
 """Bytes that activations may take there: of large images fewer are used."""
 PLAN_FILE = "plan.json"
@@ -74,19 +68,20 @@ def run_sensitivity(
 ) -> Sensitivity:
     """Scan a model group by group; out/sensitivity.json holds every finished cell, and a stopped scan goes on from it.
 
-    With `measure` "fidelity" a cell's figure is exp(-d), d the mean distance of the network's outputs from the
-    original's on training images (the task's distillation loss), instead of the metric on validation images. With
-    `recover` "reconstruct" the layers that read a pruned group make up for it before it is scored, on training images.
-    No label of these is looked at; `training` is the task that has them, if not `task`. `on_note` is told what the scan
-    will cost once one evaluation was timed: the original's, or, of a scan that goes on, its first cell.
+    `measure` says what a cell's figure is (see `compress.pipeline.scan_measures`): the metric on validation images, or
+    how near the outputs stay to the original's on training images. With `recover` "reconstruct" the layers that read a
+    pruned group make up for it before it is scored, on training images. No label of these is looked at; `training` is
+    the task that has them, if not `task`. `on_note` is told what the scan will cost once one evaluation was timed: the
+    original's, or, of a scan that goes on, its first cell.
 
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
         OutputError: another process is writing it.
-        CompressError: `side` is given, but the task has none.
+        CompressError: `side` is given, but the task has none; or the task does not compare outputs, and `measure` does.
+        DataError: there are no training images, and `measure` or `recover` needs some.
     """
-    if measure == "fidelity" and side is not None:
-        raise CompressError("sensitivity.side: not with measure: fidelity, which scores training images. Remove it.")
+    if measure != "metric" and side is not None:
+        raise CompressError(f"sensitivity.side: not with measure: {measure}, which scores training images. Remove it.")
     training, task = training or task, at_side(task, side)
     path = out / "sensitivity.json"
     module = to_torch(model)
@@ -99,14 +94,16 @@ def run_sensitivity(
     now = stage_code("sensitivity", task_modules(task))
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
 
-    score_made = (
-        (lambda made: score_model(made, task, threads, images))
-        if measure == "metric"
-        else _fidelity(model, training, images or FIDELITY_IMAGES, threads)
-    )
+    if measure != "metric":
+        _check_training(training)
+
+    def predict_of(made: onnx.ModelProto) -> Predict:
+        return Session(made, threads=threads or default_threads(), spin=False).run
+
+    score_of = score_by(measure, task, training, images, predict_of(model))
 
     def score(pruned: nn.Module) -> Score:
-        return score_made(to_onnx(as_graph_module(pruned), model))
+        return score_of(predict_of(to_onnx(as_graph_module(pruned), model)))
 
     with artifacts.lock(path):
         previous = _earlier_scan(path, identity, scanned, task.input_shape)
@@ -134,32 +131,6 @@ def run_sensitivity(
         if not path.exists():  # a model without a single group to prune
             artifacts.save(replace(scan, code=code), path)
         return replace(scan, code=artifacts.load(Sensitivity, path).code)
-
-
-def _fidelity(
-    original: onnx.ModelProto, task: Task, images: int, threads: int | None
-) -> Callable[[onnx.ModelProto], Score]:
-    """Scores models by exp(-distance from the original's outputs), 1 for the original itself, on training images.
-
-    Raises:
-        DataError: there are no images to train on.
-    """
-    _check_training(task)
-    batches = list(task.calibration_batches(images, BATCH))
-    wanted = [Session(original, threads=threads or default_threads(), spin=False).run(batch) for batch in batches]
-
-    def distance(found: np.ndarray, target: np.ndarray) -> float:
-        return len(target) * float(task.distillation_loss(torch.from_numpy(found), torch.from_numpy(target)))
-
-    own = sum(distance(target, target) for target in wanted)  # Dice of soft maps is not 0
-
-    def score(made: onnx.ModelProto) -> Score:
-        session = Session(made, threads=threads or default_threads(), spin=False)
-        total = sum(distance(session.run(batch), target) for batch, target in zip(batches, wanted, strict=True))
-        count = sum(map(len, batches))
-        return Score(math.exp(-max(0.0, total - own) / count), "fidelity", count)
-
-    return score
 
 
 def _check_training(task: Task) -> None:
@@ -346,9 +317,7 @@ def fitting_batches(module: fx.GraphModule, task: Task, count: int = RECONSTRUCT
         yield part
 
 
-def kept_channels(
-    model: onnx.ModelProto, plan: PruningPlan, input_shape: tuple[int, int, int]
-) -> dict[str, list[int]]:
+def kept_channels(model: onnx.ModelProto, plan: PruningPlan, input_shape: tuple[int, int, int]) -> dict[str, list[int]]:
     """Layer -> its output channels that a plan leaves, of layers that lose some.
 
     Args:

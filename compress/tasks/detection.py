@@ -22,6 +22,7 @@ from compress.data.transforms import MULTIPLE, fit_scene, fitted_size, normalise
 from compress.data.unlabelled import content_of_images, list_images, unlabelled_crop
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict
+from compress.tasks.comparing import box_agreement, map_divergence
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
@@ -217,6 +218,14 @@ class DetectionTask:
         teacher = teacher_outputs[:, 0]
         _check_range(float(teacher.min()), float(teacher.max()), "teacher")
         return map_distillation(outputs[:, 0], teacher, self.dilate_teacher, self.boxes.threshold)
+
+    def divergence(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """Dice distance of maps [N, 1, H, W] where post-processing cuts them (see `map_divergence`)."""
+        return map_divergence(outputs, original, self.boxes.threshold)
+
+    def agreement(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """Hmean of the boxes against the original's (see `box_agreement`)."""
+        return box_agreement(outputs, original, self.boxes)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Hmean at IoU 0.5 over all validation images, precision and recall in `details`. NaN counts as no text.

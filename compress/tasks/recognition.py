@@ -21,6 +21,7 @@ from compress.data.transforms import resize_crop, resized_width, stack_resized
 from compress.data.unlabelled import load_unlabelled
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict, Progress
+from compress.tasks.comparing import step_divergence, text_agreement
 from compress.tasks.probabilities import check_probabilities, decoupled_kl, kl_divergence, log_probabilities
 from compress.tasks.sampling import (
     bucket_batches,
@@ -301,6 +302,14 @@ class RecognitionTask:
         if self.decouple:
             return outputs.shape[1] * decoupled_kl(outputs, teacher_outputs, BLANK, self.decouple)
         return outputs.shape[1] * kl_divergence(outputs, teacher_outputs)
+
+    def divergence(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """KL(original || outputs) of probabilities [N, T, K], in nats for each character (see `step_divergence`)."""
+        return step_divergence(outputs, original, BLANK)
+
+    def agreement(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """Whether both read the same text in each image (see `text_agreement`)."""
+        return text_agreement(outputs, original, self.charset)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Share of texts read exactly; in `details` `alnum`, the share read right when only letters and digits count
