@@ -12,13 +12,14 @@ import torch
 from torch import fx, nn
 
 from compress import artifacts
-from compress.artifacts import PruningPlan, Score, Sensitivity, fingerprint
+from compress.artifacts import PruningPlan, Sensitivity, fingerprint
 from compress.errors import ArtifactError, CompressError, DataError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.graph.activations import is_replacement
 from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.measure.runtime import Session
+from compress.pipeline.cells import Cells
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.guessing import shape_for
 from compress.pipeline.inputs import default_threads
@@ -27,14 +28,14 @@ from compress.pipeline.scan_measures import BATCH, Measure, score_by
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
-from compress.prune.channels import kept_outputs
+from compress.prune.channels import ChannelGroup, kept_outputs
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
 from compress.prune.plan import plan_latency, plan_macs, plan_metric_drop, plan_ratio
 from compress.prune.ranking import Network
 from compress.prune.reconstruct import bytes_per_pixel
 from compress.prune.sensitivity import check_scan, count_cells, scan_sensitivity
-from compress.tasks.base import Predict, Task
+from compress.tasks.base import Task
 
 Progress = Callable[[int, int, str], None]
 
@@ -93,31 +94,29 @@ def run_sensitivity(
     identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent, *more)
     now = stage_code("sensitivity", task_modules(task))
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
-
     if measure != "metric":
         _check_training(training)
-
-    def predict_of(made: onnx.ModelProto) -> Predict:
-        return Session(made, threads=threads or default_threads(), spin=False).run
-
-    score_of = score_by(measure, task, training, images, predict_of(model))
-
-    def score(pruned: nn.Module) -> Score:
-        return score_of(predict_of(to_onnx(as_graph_module(pruned), model)))
+    cells = Cells(module, model, groups, threads=threads or default_threads(), exact=measure == "metric")
+    score_of = score_by(measure, task, training, images, cells.original())
 
     with artifacts.lock(path):
         previous = _earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
-        cells = count_cells(groups, ratios, previous)
+        count = count_cells(groups, ratios, previous)
+        metric_of = announce_cost(score_of, count, side_of(task), on_note, resumed=previous is not None)
         compensate = None
-        if recover == "reconstruct" and cells:
+        if recover == "reconstruct" and count:
             torch.set_num_threads(threads or default_threads())
             compensate = Compensation(module, groups, fitting_batches(module, training), on_progress=on_progress)
+
+        def evaluate_group(group: ChannelGroup, removed: Sequence[int]) -> float:
+            return metric_of(cells.predictor(group, cells.pruned_layers(group, removed, compensate)))
+
         scan = scan_sensitivity(
             module,
             groups,
-            compensate=compensate,
-            evaluate=announce_cost(score, cells, side_of(task), on_note, resumed=previous is not None),
+            evaluate=lambda _: metric_of(cells.original()),
+            evaluate_group=evaluate_group,
             ratios=ratios,
             criterion=criterion,
             fingerprint=identity,
