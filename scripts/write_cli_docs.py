@@ -23,6 +23,7 @@ from compress.recipe.schema import (
     PactSettings,
     PruneTarget,
     Recipe,
+    SearchSettings,
     TaskSettings,
 )
 
@@ -64,6 +65,7 @@ def key_tables() -> str:
         ("data", DataSettings),
         *((name, kind) for name, kind in STEPS.items()),
         ("prune.target", PruneTarget),
+        ("prune.search", SearchSettings),
         ("quantize.pact", PactSettings),
         ("compare", CompareSettings),
         ("gates", GateSettings),

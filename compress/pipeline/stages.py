@@ -28,6 +28,7 @@ from compress.pipeline.scan_measures import BATCH, Measure, score_by
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
+from compress.prune.candidates import Planner
 from compress.prune.channels import ChannelGroup, kept_outputs
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
@@ -39,6 +40,8 @@ from compress.tasks.base import Task
 
 Progress = Callable[[int, int, str], None]
 
+Choose = Callable[[Network, Sensitivity, Allocation, Planner], PruningPlan]
+"""(what is pruned, its scan, the rule, what makes a plan of curves by a rule) -> the plan."""
 Recover = Literal["none", "reconstruct"]
 """What happens to a pruned network before it is scored."""
 RECONSTRUCTED = 256
@@ -168,6 +171,7 @@ def run_prune(
     allocation: Allocation = "price",
     table: LatencyTable | None = None,
     precision: Kernels = "float32",
+    choose: Choose | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
 ) -> PruningPlan:
@@ -190,6 +194,7 @@ def run_prune(
         allocation: the rule from curves to ratios.
         table: times of operators.
         precision: whose kernels are timed.
+        choose: tries several plans and returns one (see `compress.pipeline.searching`); default the scan's own.
         on_progress: called as (done, in all, message).
         on_note: is told how long operators were timed.
 
@@ -211,14 +216,20 @@ def run_prune(
     curves = {name: curve.metric for name, curve in sensitivity.curves.items()} if sensitivity else {}
     made_from = fingerprint(identity, target, align, criterion, sorted(protect), recurrent, allocation, shape, curves)
     network = Network(module, groups, shape, criterion, align, made_from)
+
+    def make() -> PruningPlan:
+        if choose is None or sensitivity is None:
+            return _make_plan(network, target, sensitivity, allocation)
+        return choose(network, sensitivity, allocation, lambda scan, rule: _make_plan(network, target, scan, rule))
+
     if table is not None:
         timing = table_timing(model, shape, table, precision, on_progress)
         with saved_times(table, on_note):
             if "latency" in target or is_timed(module, timing, on_note):
                 network = replace(network, timing=timing)
-            plan = _make_plan(network, target, sensitivity, allocation)
+            plan = make()
     else:
-        plan = _make_plan(network, target, sensitivity, allocation)
+        plan = make()
     plan = replace(plan, model=identity, input_shape=shape)
     with artifacts.lock(plan_file), artifacts.lock(out_file):
         artifacts.save(plan, plan_file)

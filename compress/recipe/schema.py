@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from compress.recipe.reconstruct_step import ReconstructStep
 from compress.recipe.replace_step import ReplaceStep
+from compress.recipe.search_settings import SearchSettings
 from compress.recipe.values import (
     ByName,
     Flag,
@@ -119,6 +120,9 @@ class PruneStep(Step):
         None,
         description="kernels whose times predict the latency; `mixed`: of each operator the faster ones; default what "
         "the recipe's `quantize` step will use, `float32` if it has none",
+    )
+    search: SearchSettings | None = Field(
+        None, description="try several plans at the `macs` or `latency` target, and keep the best; default no"
     )
     protect: Names = Field((), description="layers never to prune, beside the outputs; `*` matches any text")
     recurrent: Flag = Field(True, description="prune the hidden units of LSTM and GRU layers as well")

@@ -36,7 +36,12 @@ def render_html(report: Report, sensitivity: Sensitivity | None = None) -> str:
         sets=tables.set_table(report),
         set_lines=tables.set_lines(report),
         tables=_filled(tables.stage_table(report), tables.gate_table(report)),
-        more_tables=_filled(tables.detail_table(report), tables.plan_table(report), tables.placement_table(report)),
+        more_tables=_filled(
+            tables.detail_table(report),
+            tables.plan_table(report),
+            tables.candidate_table(report),
+            tables.placement_table(report),
+        ),
         curves=tables.sensitivity_table(sensitivity) if sensitivity else None,
         picture=sensitivity_svg(sensitivity) if sensitivity else "",
         notes=tables.notes(report),
