@@ -118,6 +118,7 @@ def sensitivity(
             on_note=say,
         )
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())
+    terminal.print_heat(found, terminal.wide_console())
     typer.echo(f"{found.metric_name} of the model itself: {found.baseline:.4f}. Written: {out / 'sensitivity.json'}")
 
 

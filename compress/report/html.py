@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from compress.artifacts import Gallery, Report, Sensitivity
 from compress.report import tables
+from compress.report.heat import SHADES, heat_legend, heat_rows
 from compress.report.pictures import COLOURS
 from compress.report.plots import sensitivity_svg
 from compress.report.tables import Table
@@ -43,6 +44,9 @@ def render_html(report: Report, sensitivity: Sensitivity | None = None) -> str:
             tables.placement_table(report),
         ),
         curves=tables.sensitivity_table(sensitivity) if sensitivity else None,
+        heat=heat_rows(sensitivity) if sensitivity else (),
+        shades=SHADES,
+        heat_legend=heat_legend(sensitivity) if sensitivity else "",
         picture=sensitivity_svg(sensitivity) if sensitivity else "",
         notes=tables.notes(report),
         **_gallery_values(report.gallery),
