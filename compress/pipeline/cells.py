@@ -9,7 +9,7 @@ another is tried, and at last the whole network is run as it is.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import fx, nn
 from compress.graph import to_onnx
 from compress.graph.cone import BLOCK, Cone, cone_model, cone_of, prefix_model, readers_of
 from compress.graph.write import initializers, write_layers
+from compress.measure.cost import layer_positions, weight_count
 from compress.measure.runtime import Part, Session
 from compress.pipeline.kept_values import KeptValues
 from compress.prune.channels import ChannelGroup, remove_channels
@@ -81,6 +82,19 @@ class Cells:
         self._order = [group.name for group in groups]
         self._kept = KeptValues(self._values_of, memory)
         self._current = _Current()
+
+    def share(self, input_shape: tuple[int, int, int]) -> float:
+        """The mean share of the network's multiply-adds that a cell computes, for images of (C, H, W)."""
+        positions = layer_positions(self._module, input_shape)
+        macs = {
+            node.meta["onnx"]: positions[str(node.target)] * weight_count(self._module.get_submodule(str(node.target)))
+            for node in self._module.graph.nodes
+            if "onnx" in node.meta and str(node.target) in positions
+        }
+        values = [node.output[0] for node in self._base.graph.node]
+        whole = max(1, sum(macs.values()))
+        found = [sum(macs.get(values[place], 0) for place in some[0].nodes) for some in self._cones.values() if some]
+        return (sum(found) + whole * (len(self._order) - len(found))) / (whole * max(1, len(self._order)))
 
     def original(self) -> Predict:
         """The network as it is; what it is called with is what every cell will be called with."""
@@ -186,32 +200,43 @@ class Cell:
         call, self._calls = self._calls, self._calls + 1
         if self._widths not in self._current.cuts:
             return self._decide(call, images)
-        cut = self._current.cuts[self._widths]
-        return self._whole(images) if cut is None else self._run(cut, call, images)
+        return self._answer(call, images)
 
     def _decide(self, call: int, images: np.ndarray) -> np.ndarray:
-        """Run the whole network, and find the first cut that gives the same."""
-        expected = self._whole(images)
+        """Run the whole network, and find the first cut that gives the same; of one image, where close will do."""
+        count = len(images) if self._cells.exact else 1
+        expected = self._whole(images[:count])
         self._current.cuts[self._widths] = None
         for cut in self._current.candidates:
             self._part = None
-            if self._same(self._run(cut, call, images), expected):
+            values = _first(self._cells.inputs(cut, call, images), len(images), count)
+            if self._same(self._run(cut, values)[:count], expected):
                 self._current.cuts[self._widths] = cut
                 break
-        return expected
+        return expected if count == len(images) else self._answer(call, images)
+
+    def _answer(self, call: int, images: np.ndarray) -> np.ndarray:
+        cut = self._current.cuts[self._widths]
+        return self._whole(images) if cut is None else self._run(cut, self._cells.inputs(cut, call, images))
 
     def _same(self, found: np.ndarray, expected: np.ndarray) -> bool:
         if self._cells.exact:
             return np.array_equal(found, expected, equal_nan=True)
         return np.allclose(found, expected, rtol=0.0, atol=CLOSE, equal_nan=True)
 
-    def _run(self, cut: Cut, call: int, images: np.ndarray) -> np.ndarray:
+    def _run(self, cut: Cut, values: Mapping[str, np.ndarray]) -> np.ndarray:
         self._part = self._part or self._cells.part(cut, self._layers)
-        return self._part.run([self._cells.output_name()], self._cells.inputs(cut, call, images))[0]
+        return self._part.run([self._cells.output_name()], values)[0]
 
     def _whole(self, images: np.ndarray) -> np.ndarray:
         self._session = self._session or self._cells.whole(self._layers)
         return self._session.run(images)
+
+
+def _first(values: Mapping[str, np.ndarray], images: int, count: int) -> dict[str, np.ndarray]:
+    """Values of the first images of a batch; of all, where some do not count images in their first dimension."""
+    sliced = all(array.ndim and len(array) == images for array in values.values())
+    return {name: array[:count] if sliced else array for name, array in values.items()}
 
 
 class _Prefix:

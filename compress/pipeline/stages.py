@@ -106,7 +106,8 @@ def run_sensitivity(
         previous = _earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
         count = count_cells(groups, ratios, previous)
-        metric_of = announce_cost(score_of, count, side_of(task), on_note, resumed=previous is not None)
+        share = cells.share(task.input_shape)
+        metric_of = announce_cost(score_of, count, side_of(task), on_note, resumed=previous is not None, share=share)
         compensate = None
         if recover == "reconstruct" and count:
             torch.set_num_threads(threads or default_threads())

@@ -102,6 +102,37 @@ def test_with_little_memory(memory: int) -> None:
         assert memory or not any(cells.cuts(group).values())
 
 
+def test_where_close_is_enough() -> None:
+    """A cut is tried out on one image, once for each group; outputs stay within 1e-5 of the whole network's."""
+    shape = ZOO["text_recogniser"]
+    model = load_model(shipped("text_recogniser"))
+    module = to_torch(model)
+    groups = find_groups(module, shape)[1::6]
+    cells = Cells(module, model, groups, exact=False)
+    for group in groups:
+        for ratio in (0.3, 0.6):
+            removed = removed_at(module, group, ratio)
+            found, expected = (
+                cells.predictor(group, cells.pruned_layers(group, removed)),
+                whole(module, model, group, removed),
+            )
+            for batch in batches(shape):
+                np.testing.assert_allclose(found(batch), expected.run(batch), rtol=0, atol=1e-5)
+        assert list(map(bool, cells.cuts(group).values())) == [True]
+
+
+def test_the_share_that_a_cell_computes() -> None:
+    """By hand: of conv1 162, conv2 432 at a quarter of the places, fc 32; the last group's cells compute less."""
+    model = from_torch(nets.initialise(nets.Plain()), torch.zeros(1, 3, 16, 16))
+    module = to_torch(model)
+    groups = find_groups(module, (3, 16, 16))
+    first, second, third = 162 * 256, 432 * 64, 32
+    whole = first + second + third
+    shares = [Cells(module, model, [group]).share((3, 16, 16)) for group in groups]
+    assert shares == [1.0, pytest.approx((second + third) / whole)]
+    assert Cells(module, model, groups).share((3, 16, 16)) == pytest.approx(sum(shares) / 2)
+
+
 def test_other_images_than_before() -> None:
     """A task that scores other images each time would be given the outputs of the first."""
     model = from_torch(nets.initialise(nets.Residual()), torch.zeros(1, 3, 16, 16))
