@@ -77,9 +77,12 @@ class KeptValues:
                 other.values = {name: other.values[name] for name in self._names if name in other.values}
         found = self._prefix(images)
         room = self._memory - self.nbytes + known.nbytes
-        if sum(array.nbytes for array in found.values()) <= room:
-            known.values = dict(found)
-        return {name: found[name] for name in names}
+        needed = {name: found[name] for name in names}
+        for values in (found, needed):  # all, or at least these
+            if sum(array.nbytes for array in values.values()) <= room:
+                known.values = dict(values)
+                break
+        return needed
 
     def _known(self, call: int, images: np.ndarray) -> _Call:
         flat = images.reshape(-1)
