@@ -121,6 +121,17 @@ def test_where_close_is_enough() -> None:
         assert list(map(bool, cells.cuts(group).values())) == [True]
 
 
+def test_a_part_that_does_not_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then whole networks run; here onnxruntime refuses every part, as it does what a cut leaves of an unknown type."""
+
+    def broken(*_: object) -> onnx.ModelProto:
+        return onnx.ModelProto()
+
+    monkeypatch.setattr("compress.pipeline.cells.cone_model", broken)
+    model = from_torch(nets.initialise(nets.SqueezeExcite()), torch.zeros(1, 3, 16, 16))
+    assert check_cells(model, (3, 16, 16), (0.5,)) == 0.0
+
+
 def test_the_share_that_a_cell_computes() -> None:
     """By hand: of conv1 162, conv2 432 at a quarter of the places, fc 32; the last group's cells compute less."""
     model = from_torch(nets.initialise(nets.Plain()), torch.zeros(1, 3, 16, 16))
