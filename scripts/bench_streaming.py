@@ -78,16 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"first batch after {time.monotonic() - started - opened:.1f} s more")
     kept = [first, *islice(batches, 15)]
     started = time.monotonic()
-    count = 0
-    for count, batch in enumerate(islice(batches, given.steps), start=1):
+    for batch in islice(batches, given.steps):
         learn(batch)
     both, most = time.monotonic() - started, memory_mb()
     started = time.monotonic()
-    for step in range(count):
+    for step in range(given.steps):
         learn(kept[step % len(kept)])
     alone = time.monotonic() - started
-    print(f"{count} steps of {BATCH}: {count * BATCH / both:.0f} crops/s, {most:.0f} MB with the workers")
-    print(f"the network alone: {count * BATCH / alone:.0f} crops/s; with the data {alone / both:.0%} of that")
+    print(f"{given.steps} steps of {BATCH}: {given.steps * BATCH / both:.0f} crops/s, {most:.0f} MB with the workers")
+    print(f"the network alone: {given.steps * BATCH / alone:.0f} crops/s; with the data {alone / both:.0%} of that")
     return 0
 
 

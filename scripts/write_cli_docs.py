@@ -24,6 +24,7 @@ from compress.recipe.schema import (
     PreprocessSettings,
     PruneTarget,
     Recipe,
+    SearchSettings,
     TaskSettings,
 )
 
@@ -66,6 +67,7 @@ def key_tables() -> str:
         ("data", DataSettings),
         *((name, kind) for name, kind in STEPS.items()),
         ("prune.target", PruneTarget),
+        ("prune.search", SearchSettings),
         ("quantize.pact", PactSettings),
         ("compare", CompareSettings),
         ("gates", GateSettings),

@@ -228,15 +228,18 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
 
 
 def test_sensitivity_on_training_images(pipeline: FakePipeline) -> None:
-    arguments = ["sensitivity", "m.onnx", "--data", "v.txt", "--out", "o", "--measure", "fidelity"]
+    arguments = ["sensitivity", "m.onnx", "--data", "v.txt", "--out", "o", "--measure", "divergence"]
     result = run(*arguments)
     assert result.exit_code == 2
-    assert "--train: missing. --measure fidelity and --recover reconstruct need training images." in result.stderr
+    assert (
+        "--train: missing. --measure divergence or agreement and --recover reconstruct need training images."
+        in result.stderr
+    )
     result = run(*arguments, "--train", "t.txt", "--recover", "reconstruct")
     assert result.exit_code == 0, result.output
     args, keywords = pipeline.calls["run_sensitivity"]
     assert list(args[1].settings["train"]) == [Path("t.txt")]
-    assert (keywords["measure"], keywords["recover"]) == ("fidelity", "reconstruct")
+    assert (keywords["measure"], keywords["recover"]) == ("divergence", "reconstruct")
 
 
 def test_replace(pipeline: FakePipeline) -> None:

@@ -10,6 +10,8 @@ from compress.artifacts.locking import lock
 from compress.artifacts.results import (
     VAL,
     ActivationScan,
+    Candidate,
+    Candidates,
     Cost,
     Curve,
     Figure,
@@ -48,6 +50,8 @@ __all__ = [
     "VAL",
     "VERSION",
     "ActivationScan",
+    "Candidate",
+    "Candidates",
     "Cost",
     "Curve",
     "Figure",

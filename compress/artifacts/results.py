@@ -193,6 +193,33 @@ class PruningPlan:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A plan that was tried."""
+
+    origin: str
+    """The rule from curves to ratios, and how its curves were changed."""
+    macs: int
+    latency: float | None
+    """Predicted milliseconds; None where operators were not timed."""
+    score: float
+    """Of the network pruned by it and recovered; higher is better."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The plans that a search tried, the scan's own first. May be partial while it runs."""
+
+    fingerprint: str
+    measure: str
+    """`metric`, `divergence` or `agreement`."""
+    recover: str
+    images: int
+    """Training images that they were recovered on."""
+    rows: tuple[Candidate, ...]
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far an exported file is from the model it came from, on the same images."""
 
@@ -319,6 +346,8 @@ class Report:
     notes: tuple[str, ...] = ()
     plan: dict[str, dict[str, float]] = field(default_factory=dict)
     """Group -> {"channels", "kept", "pruning_ratio"}."""
+    candidates: Candidates | None = None
+    """The plans that were tried; None where none were searched for."""
     placement: Placement | None = None
     """What of the int8 file runs in integers, and why; None where it was not chosen by timing."""
     gallery: Gallery | None = None

@@ -30,8 +30,8 @@ def sensitivity(
     train: Annotated[
         list[Path] | None,
         typer.Option(
-            help="label list or folder of training images, for --measure fidelity and --recover reconstruct, which do "
-            "not look at labels; may be repeated.",
+            help="label list or folder of training images, for --measure divergence or agreement and "
+            "--recover reconstruct, which do not look at labels; may be repeated.",
             metavar="FILE",
         ),
     ] = None,
@@ -47,7 +47,7 @@ def sensitivity(
     \b
     Examples:
       compress sensitivity model.onnx --task classification --data val/labels.txt --out runs/cls
-      compress sensitivity model.onnx --data val/labels.txt --train train/labels.txt --measure fidelity \\
+      compress sensitivity model.onnx --data val/labels.txt --train train/labels.txt --measure divergence \\
           --recover reconstruct --out runs/cls
     """
     step = options.build(
@@ -61,7 +61,9 @@ def sensitivity(
         },
     )
     if (step.measure != "metric" or step.recover != "none") and not train:
-        raise CompressError("--train: missing. --measure fidelity and --recover reconstruct need training images.")
+        raise CompressError(
+            "--train: missing. --measure divergence or agreement and --recover reconstruct need training images."
+        )
     from compress import pipeline
     from compress.report import tables, terminal
 
@@ -85,6 +87,7 @@ def sensitivity(
             on_note=say,
         )
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())
+    terminal.print_heat(found, terminal.wide_console())
     typer.echo(f"{found.metric_name} of the model itself: {found.baseline:.4f}. Written: {out / 'sensitivity.json'}")
 
 

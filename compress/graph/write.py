@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from compress.errors import ModelError
-from compress.graph import layers
+from compress.graph import layers as kinds
 from compress.graph.kept import KeptNode
 
 ADVICE = "Write a module back into the model it was imported from."
@@ -42,31 +42,57 @@ def to_onnx(module: fx.GraphModule, template: onnx.ModelProto) -> onnx.ModelProt
                 continue
             if node is None or node.op_type != made.meta["op_type"]:
                 raise ModelError(f"layer {target!r} has no node in the graph. {ADVICE}")
-            if node.op_type in layers.WRITERS:
+            if node.op_type in kinds.WRITERS:
                 _check_kind(target, layer, node)
                 _write_layer(model.graph, node, layer, tensors)
     onnx.checker.check_model(model)
     return model
 
 
+def write_layers(part: onnx.ModelProto, module: fx.GraphModule, layers: nn.Module) -> None:
+    """Put layers into a part of the graph that their network came from, in place; it is not checked as `to_onnx` does.
+
+    Args:
+        part: some of the nodes of a model, and their weights (see `compress.graph.cone`).
+        module: from `to_torch` of that model.
+        layers: holds some of the module's layers and tensors under their names; those of other nodes are left out.
+    """
+    nodes = {node.output[0]: node for node in part.graph.node}
+    tensors = {tensor.name: tensor for tensor in part.graph.initializer}
+    held = {**dict(layers.named_modules()), **dict(layers.named_parameters()), **dict(layers.named_buffers())}
+    for made in module.graph.nodes:
+        name, target = made.meta.get("onnx", ""), str(made.target)
+        if target not in held or isinstance(held[target], KeptNode):
+            continue
+        if made.op == "get_attr" and name in tensors:
+            _replace(tensors, name, held[target].detach().cpu().numpy())
+        elif made.op == "call_module" and name in nodes and nodes[name].op_type in kinds.WRITERS:
+            _write_layer(part.graph, nodes[name], held[target], tensors)
+
+
+def initializers(model: onnx.ModelProto) -> set[str]:
+    """Names of a model's weights."""
+    return {tensor.name for tensor in model.graph.initializer}
+
+
 def _check_complete(module: fx.GraphModule, nodes: dict[str, onnx.NodeProto]) -> None:
     known = {made.meta.get("onnx") for made in module.graph.nodes}
-    missing = [name for name, node in nodes.items() if node.op_type in layers.WRITERS and name not in known]
+    missing = [name for name, node in nodes.items() if node.op_type in kinds.WRITERS and name not in known]
     if missing:
         raise ModelError(f"the module has no layer for the graph's {', '.join(missing)}. {ADVICE}")
 
 
 def _check_kind(target: str, layer: nn.Module, node: onnx.NodeProto) -> None:
-    kinds = layers.KINDS[node.op_type]
-    if not isinstance(layer, kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
+    fitting = kinds.KINDS[node.op_type]
+    if not isinstance(layer, fitting):
+        wanted = " or ".join(kind.__name__ for kind in fitting)
         raise ModelError(f"layer {target!r} is {type(layer).__name__}. Must be {wanted}, as it was imported.")
 
 
 def _write_layer(
     graph: onnx.GraphProto, node: onnx.NodeProto, layer: nn.Module, tensors: dict[str, onnx.TensorProto]
 ) -> None:
-    for position, array in layers.WRITERS[node.op_type](layer, node).items():
+    for position, array in kinds.WRITERS[node.op_type](layer, node).items():
         if position < len(node.input) and node.input[position]:
             _replace(tensors, node.input[position], array)
             continue
@@ -75,7 +101,7 @@ def _write_layer(
         graph.initializer.append(numpy_helper.from_array(array, node.input[position]))
     if node.op_type == "MatMul" and isinstance(layer, nn.Linear) and layer.bias is not None:
         add = next(reader for reader in graph.node if node.output[0] in reader.input)
-        _replace(tensors, layers.bias_input(add, node), layer.bias.detach().cpu().numpy())
+        _replace(tensors, kinds.bias_input(add, node), layer.bias.detach().cpu().numpy())
     for name, value in _sizes(layer).items():
         _set_attribute(node, name, value)
     for entry in node.attribute:

@@ -112,6 +112,38 @@ class Session:
             ) from error
 
 
+class Part:
+    """A part of a model in onnxruntime on the CPU: any inputs, and the outputs that are asked for.
+
+    Args:
+        model: the part.
+        threads: intra-operator threads.
+
+    Raises:
+        ModelError: onnxruntime rejects it.
+    """
+
+    def __init__(self, model: onnx.ModelProto, *, threads: int = 1) -> None:
+        options = _options(threads, True, False, False)
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(_source_of(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelError(f"{_name_of(model)}: onnxruntime cannot load a part: {_first_line(error)}") from error
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Compute these outputs for these inputs.
+
+        Raises:
+            ModelError: the part fails while running.
+        """
+        try:
+            found: list[np.ndarray] = self._session.run(list(outputs), dict(feeds))
+        except Exception as error:
+            raise ModelError(f"onnxruntime fails on a part of the model: {_first_line(error)}") from error
+        return found
+
+
 def _stacked(results: Sequence[np.ndarray]) -> np.ndarray:
     """Results of single images as one of all: along the first dimension, or the second of [T, 1, K].
 

@@ -32,7 +32,7 @@ _PRUNING = ("compress.prune", "compress.pipeline.stages", "compress.pipeline.tim
 STAGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "sensitivity": ("compress.pipeline.stages", ()),
     "replaced": ("compress.pipeline.replacing", ()),
-    "pruned": ("compress.pipeline.stages", ()),
+    "pruned": ("compress.pipeline.searching", ()),
     "reconstructed": ("compress.pipeline.reconstructing", ()),
     "teacher": ("compress.pipeline.training", _INTEGERS + _PRUNING),
     "finetuned": ("compress.pipeline.training", _INTEGERS + _PRUNING),

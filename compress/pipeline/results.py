@@ -8,6 +8,7 @@ from pathlib import Path
 from compress import artifacts
 from compress.artifacts import (
     VAL,
+    Candidates,
     Cost,
     Gallery,
     Gate,
@@ -28,9 +29,10 @@ from compress.measure.runtime import quantize_static_minmax
 from compress.pipeline.code import differing, digest, recipe_settings, stage_code, task_modules
 from compress.pipeline.pictures import NOT_SHOWN, make_gallery
 from compress.pipeline.scoring import WORST, check_figures, open_test_set, score_set, shared_with_test_set
+from compress.pipeline.searching import CANDIDATES_FILE
 from compress.pipeline.stages import model_identity
 from compress.pipeline.state import Run
-from compress.recipe import QuantizeStep, SensitivityStep
+from compress.recipe import PruneStep, QuantizeStep, SensitivityStep
 from compress.tasks.base import Examination, Examiner, PostProcessing
 
 CANONICAL, PEER = "canonical", "onnxruntime int8"
@@ -120,6 +122,7 @@ def make_report(
         ),
         notes=tuple(notes),
         plan=_plan_table(plan),
+        candidates=_candidates(run),
         placement=run.records["int8"].placement if "int8" in run.records else None,
         gallery=gallery,
         scan=scan.fingerprint if scan else "",
@@ -269,6 +272,13 @@ def _plan_table(plan: PruningPlan | None) -> dict[str, dict[str, float]]:
         }
         for name, group in groups.items()
     }
+
+
+def _candidates(run: Run) -> Candidates | None:
+    """The plans that this run tried."""
+    prune = run.recipe.find_step(PruneStep)
+    searched = prune is not None and prune.search is not None
+    return artifacts.load(Candidates, run.recipe.out / CANDIDATES_FILE) if searched else None
 
 
 def _canonical_file(run: Run) -> Path:

@@ -23,6 +23,7 @@ from compress.pipeline.replacing import replace_identity, run_replace
 from compress.pipeline.results import make_report, measure_files
 from compress.pipeline.scan_cost import Note
 from compress.pipeline.scoring import check_test_sets
+from compress.pipeline.searching import CANDIDATES_FILE, Search, check_search
 from compress.pipeline.stages import Progress
 from compress.pipeline.state import CHECKPOINT, Run
 from compress.recipe import (
@@ -64,6 +65,8 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
     check_test_sets(recipe, task)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     training.note_outputs(original, on_note)
+    if (asked := recipe.find_step(PruneStep)) is not None and asked.search is not None:
+        check_search(original, asked.search)
     threads = recipe.threads or default_threads()
     check_processing(original, task, on_note, threads=threads)
     taught = label_unlabelled(task, original, threads=threads, on_progress=on_progress)
@@ -79,7 +82,7 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
         files["replaced"] = recipe.out / "replaced.onnx"
     plan: PruningPlan | None = None
     if (prune := recipe.find_step(PruneStep)) is not None:
-        whole, model = model, _prune(run, model, prune, scan)
+        whole, model = model, _prune(run, task, model, prune, scan)
         plan = artifacts.load(PruningPlan, recipe.out / stages.PLAN_FILE)
         files["pruned"] = recipe.out / "pruned.onnx"
         if (solve := recipe.find_step(ReconstructStep)) is not None:
@@ -131,9 +134,10 @@ def _replace(run: Run, task: Task, model: onnx.ModelProto, step: ReplaceStep) ->
     return run.stage("replaced", replace_identity(model, task, step), compute)
 
 
-def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity | None) -> onnx.ModelProto:
+def _prune(run: Run, task: Task, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity | None) -> onnx.ModelProto:
     criterion = step.criterion or (scan.criterion if scan else "fpgm")
     kernels = timed_kernels(run.recipe)
+    search = _search(run, task, model, step)
 
     def compute(file: Path) -> None:
         stages.run_prune(
@@ -150,17 +154,39 @@ def _prune(run: Run, model: onnx.ModelProto, step: PruneStep, scan: Sensitivity 
             allocation=step.allocation,
             table=LatencyTable(threads=run.recipe.compare.threads, on_note=run.on_note),
             precision=kernels,
+            choose=search.choose if search else None,
             on_progress=run.on_progress,
             on_note=run.on_note,
         )
 
-    settings = step.model_dump(exclude={"precision", "target"})
+    settings = step.model_dump(exclude={"precision", "target", "search"})
     timed = [kernels, run.recipe.compare.threads]
     decides = timed if step.target.latency is not None else ""  # else it is only told
+    searched = [search.identity()] if search else []
+    curves = scan.curves if scan else ""
     identity = artifacts.fingerprint(
-        stages.model_identity(model), settings, step.target.as_dict(), decides, criterion, scan.curves if scan else ""
+        stages.model_identity(model), settings, step.target.as_dict(), decides, criterion, curves, *searched
     )
     return run.stage("pruned", identity, compute, beside=(stages.PLAN_FILE,))
+
+
+def _search(run: Run, task: Task, model: onnx.ModelProto, step: PruneStep) -> Search | None:
+    """How the plan is searched for, by the measure of the recipe's scan on its images."""
+    scan = run.recipe.find_step(SensitivityStep)
+    if step.search is None or scan is None:
+        return None
+    return Search(
+        model,
+        task,
+        run.task,
+        step.search,
+        run.recipe.out / CANDIDATES_FILE,
+        side=scan.side,
+        images=scan.images,
+        seed=run.recipe.seed,
+        threads=run.threads,
+        on_progress=run.on_progress,
+    )
 
 
 def _reconstruct(

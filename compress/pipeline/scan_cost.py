@@ -63,7 +63,13 @@ class ScanCost:
 
 
 def announce_cost(
-    score: Callable[[N], Score], cells: int, side: int | None, on_note: Note | None, *, resumed: bool
+    score: Callable[[N], Score],
+    cells: int,
+    side: int | None,
+    on_note: Note | None,
+    *,
+    resumed: bool,
+    share: float = 1.0,
 ) -> Callable[[N], float]:
     """The metric of a network; the first one that is scored is timed, and what the scan will cost is told.
 
@@ -73,6 +79,7 @@ def announce_cost(
         side: the longest side of the images, where it can be chosen.
         on_note: is told.
         resumed: the first one is already a cell of the scan; otherwise it is the network unchanged.
+        share: what a cell takes of the time of the network unchanged.
     """
     told = on_note is None
 
@@ -80,7 +87,8 @@ def announce_cost(
         nonlocal told
         started = time.monotonic()
         found = score(network)
-        cost = ScanCost(cells - resumed, found.count, time.monotonic() - started)
+        seconds = (time.monotonic() - started) * (1.0 if resumed else share)
+        cost = ScanCost(cells - resumed, found.count, seconds)
         if on_note and not told and cost.cells > 0:
             on_note(f"{'the scan goes on' if resumed else 'scan'}: {cost.text(side)}")
         told = True

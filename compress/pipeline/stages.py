@@ -1,7 +1,6 @@
 """Each stage that shapes a network, from ONNX to ONNX and usable alone: scan, plan and prune."""
 
 import fnmatch
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,21 +12,24 @@ import torch
 from torch import fx, nn
 
 from compress import artifacts
-from compress.artifacts import PruningPlan, Score, Sensitivity, fingerprint
+from compress.artifacts import PruningPlan, Sensitivity, fingerprint
 from compress.errors import ArtifactError, CompressError, DataError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.graph.activations import is_replacement
 from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.measure.runtime import Session
+from compress.pipeline.cells import Cells
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.guessing import shape_for
-from compress.pipeline.inputs import default_threads, score_model
+from compress.pipeline.inputs import default_threads
 from compress.pipeline.scan_cost import Note, announce_cost, at_side, side_of
+from compress.pipeline.scan_measures import BATCH, Measure, score_by
 from compress.pipeline.timing import as_graph_module, is_timed, saved_times, table_timing
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
-from compress.prune.channels import kept_outputs
+from compress.prune.candidates import Planner
+from compress.prune.channels import ChannelGroup, kept_outputs
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
 from compress.prune.plan import plan_latency, plan_macs, plan_metric_drop, plan_ratio
@@ -38,16 +40,12 @@ from compress.tasks.base import Task
 
 Progress = Callable[[int, int, str], None]
 
+Choose = Callable[[Network, Sensitivity, Allocation, Planner], PruningPlan]
+"""(what is pruned, its scan, the rule, what makes a plan of curves by a rule) -> the plan."""
 Recover = Literal["none", "reconstruct"]
 """What happens to a pruned network before it is scored."""
-Measure = Literal["metric", "fidelity"]
-"""Of a scan's cells."""
-FIDELITY_IMAGES = 128
-"""Images that fidelity is measured on, where nobody says how many."""
 RECONSTRUCTED = 256
 """Images that layers are solved anew by, where nobody says how many."""
-BATCH = 32
-"""Images that run together there."""
 MEMORY = 2 << 30
 """Bytes that activations may take there: of large images fewer are used."""
 PLAN_FILE = "plan.json"
@@ -74,19 +72,20 @@ def run_sensitivity(
 ) -> Sensitivity:
     """Scan a model group by group; out/sensitivity.json holds every finished cell, and a stopped scan goes on from it.
 
-    With `measure` "fidelity" a cell's figure is exp(-d), d the mean distance of the network's outputs from the
-    original's on training images (the task's distillation loss), instead of the metric on validation images. With
-    `recover` "reconstruct" the layers that read a pruned group make up for it before it is scored, on training images.
-    No label of these is looked at; `training` is the task that has them, if not `task`. `on_note` is told what the scan
-    will cost once one evaluation was timed: the original's, or, of a scan that goes on, its first cell.
+    `measure` says what a cell's figure is (see `compress.pipeline.scan_measures`): the metric on validation images, or
+    how near the outputs stay to the original's on training images. With `recover` "reconstruct" the layers that read a
+    pruned group make up for it before it is scored, on training images. No label of these is looked at; `training` is
+    the task that has them, if not `task`. `on_note` is told what the scan will cost once one evaluation was timed: the
+    original's, or, of a scan that goes on, its first cell.
 
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
         OutputError: another process is writing it.
-        CompressError: `side` is given, but the task has none.
+        CompressError: `side` is given, but the task has none; or the task does not compare outputs, and `measure` does.
+        DataError: there are no training images, and `measure` or `recover` needs some.
     """
-    if measure == "fidelity" and side is not None:
-        raise CompressError("sensitivity.side: not with measure: fidelity, which scores training images. Remove it.")
+    if measure != "metric" and side is not None:
+        raise CompressError(f"sensitivity.side: not with measure: {measure}, which scores training images. Remove it.")
     training, task = training or task, at_side(task, side)
     path = out / "sensitivity.json"
     module = to_torch(model)
@@ -98,29 +97,30 @@ def run_sensitivity(
     identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent, *more)
     now = stage_code("sensitivity", task_modules(task))
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
-
-    score_made = (
-        (lambda made: score_model(made, task, threads, images))
-        if measure == "metric"
-        else _fidelity(model, training, images or FIDELITY_IMAGES, threads)
-    )
-
-    def score(pruned: nn.Module) -> Score:
-        return score_made(to_onnx(as_graph_module(pruned), model))
+    if measure != "metric":
+        check_train_images(training)
+    cells = Cells(module, model, groups, threads=threads or default_threads(), exact=measure == "metric")
+    score_of = score_by(measure, task, training, images, cells.original())
 
     with artifacts.lock(path):
         previous = _earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
-        cells = count_cells(groups, ratios, previous)
+        count = count_cells(groups, ratios, previous)
+        share = cells.share(task.input_shape)
+        metric_of = announce_cost(score_of, count, side_of(task), on_note, resumed=previous is not None, share=share)
         compensate = None
-        if recover == "reconstruct" and cells:
+        if recover == "reconstruct" and count:
             torch.set_num_threads(threads or default_threads())
             compensate = Compensation(module, groups, fitting_batches(module, training), on_progress=on_progress)
+
+        def evaluate_group(group: ChannelGroup, removed: Sequence[int]) -> float:
+            return metric_of(cells.predictor(group, cells.pruned_layers(group, removed, compensate)))
+
         scan = scan_sensitivity(
             module,
             groups,
-            compensate=compensate,
-            evaluate=announce_cost(score, cells, side_of(task), on_note, resumed=previous is not None),
+            evaluate=lambda _: metric_of(cells.original()),
+            evaluate_group=evaluate_group,
             ratios=ratios,
             criterion=criterion,
             fingerprint=identity,
@@ -134,32 +134,6 @@ def run_sensitivity(
         if not path.exists():  # a model without a single group to prune
             artifacts.save(replace(scan, code=code), path)
         return replace(scan, code=artifacts.load(Sensitivity, path).code)
-
-
-def _fidelity(
-    original: onnx.ModelProto, task: Task, images: int, threads: int | None
-) -> Callable[[onnx.ModelProto], Score]:
-    """Scores models by exp(-distance from the original's outputs), 1 for the original itself, on training images.
-
-    Raises:
-        DataError: there are no images to train on.
-    """
-    check_train_images(task)
-    batches = list(task.calibration_batches(images, BATCH))
-    wanted = [Session(original, threads=threads or default_threads(), spin=False).run(batch) for batch in batches]
-
-    def distance(found: np.ndarray, target: np.ndarray) -> float:
-        return len(target) * float(task.distillation_loss(torch.from_numpy(found), torch.from_numpy(target)))
-
-    own = sum(distance(target, target) for target in wanted)  # Dice of soft maps is not 0
-
-    def score(made: onnx.ModelProto) -> Score:
-        session = Session(made, threads=threads or default_threads(), spin=False)
-        total = sum(distance(session.run(batch), target) for batch, target in zip(batches, wanted, strict=True))
-        count = sum(map(len, batches))
-        return Score(math.exp(-max(0.0, total - own) / count), "fidelity", count)
-
-    return score
 
 
 def check_train_images(task: Task) -> None:
@@ -199,6 +173,7 @@ def run_prune(
     allocation: Allocation = "price",
     table: LatencyTable | None = None,
     precision: Kernels = "float32",
+    choose: Choose | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
 ) -> PruningPlan:
@@ -221,6 +196,7 @@ def run_prune(
         allocation: the rule from curves to ratios.
         table: times of operators.
         precision: whose kernels are timed.
+        choose: tries several plans and returns one (see `compress.pipeline.searching`); default the scan's own.
         on_progress: called as (done, in all, message).
         on_note: is told how long operators were timed.
 
@@ -242,14 +218,20 @@ def run_prune(
     curves = {name: curve.metric for name, curve in sensitivity.curves.items()} if sensitivity else {}
     made_from = fingerprint(identity, target, align, criterion, sorted(protect), recurrent, allocation, shape, curves)
     network = Network(module, groups, shape, criterion, align, made_from)
+
+    def make() -> PruningPlan:
+        if choose is None or sensitivity is None:
+            return _make_plan(network, target, sensitivity, allocation)
+        return choose(network, sensitivity, allocation, lambda scan, rule: _make_plan(network, target, scan, rule))
+
     if table is not None:
         timing = table_timing(model, shape, table, precision, on_progress)
         with saved_times(table, on_note):
             if "latency" in target or is_timed(module, timing, on_note):
                 network = replace(network, timing=timing)
-            plan = _make_plan(network, target, sensitivity, allocation)
+            plan = make()
     else:
-        plan = _make_plan(network, target, sensitivity, allocation)
+        plan = make()
     plan = replace(plan, model=identity, input_shape=shape)
     with artifacts.lock(plan_file), artifacts.lock(out_file):
         artifacts.save(plan, plan_file)

@@ -22,7 +22,7 @@ from compress.tasks.base import Task
 
 BEGUN, CHECKPOINT = ".code.json", ".checkpoint"
 """What a stage leaves until its record is there: the code that it was begun by, and the training so far."""
-TAKEN_OVER = {"replaced": (SCAN_FILE,), "int8": ("int8.placement.json",)}
+TAKEN_OVER = {"replaced": (SCAN_FILE,), "pruned": ("candidates.json",), "int8": ("int8.placement.json",)}
 """Stage -> what else of it, beside a checkpoint, is taken over when it goes on."""
 
 

@@ -66,6 +66,7 @@ class Ranking:
         self._scores: dict[str, Tensor] = {
             group.name: score_group(network.module, group, criterion) for group in network.groups
         }
+        self._layers = bare_layers(network.module)
         self._positions = layer_positions(network.module, network.input_shape)
         self._macs: dict[frozenset[tuple[str, int]], int] = {}
         self._time: PrunedTime | None = None
@@ -89,7 +90,7 @@ class Ranking:
         network, removed = self.network, self.removed(ratios)
         key = frozenset((name, len(channels)) for name, channels in removed.items() if channels)
         if key not in self._macs:
-            self._macs[key] = macs_at(remove_channels(network.module, network.groups, removed), self._positions)
+            self._macs[key] = macs_at(remove_channels(self._layers, network.groups, removed), self._positions)
         return self._macs[key]
 
     def removed(self, ratios: Mapping[str, float]) -> dict[str, tuple[int, ...]]:
@@ -114,6 +115,18 @@ class Ranking:
     def size(self, kind: Kind, ratios: Mapping[str, float]) -> float:
         """What a target is a share of."""
         return self.macs(ratios) if kind == "macs" else self.latency(ratios)
+
+
+def bare_layers(module: nn.Module) -> nn.Module:
+    """A module's layers, parameters and buffers under their names, shared, without its graph, which is slow to copy."""
+    bare = nn.Module()
+    for name, child in module.named_children():
+        bare.add_module(name, child)
+    for name, parameter in module.named_parameters(recurse=False):
+        bare.register_parameter(name, parameter)
+    for name, buffer in module.named_buffers(recurse=False):
+        bare.register_buffer(name, buffer)
+    return bare
 
 
 def _width(group: ChannelGroup) -> str:

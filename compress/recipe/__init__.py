@@ -19,6 +19,7 @@ from compress.recipe.schema import (
     TaskSettings,
     TeacherStep,
 )
+from compress.recipe.search_settings import SearchSettings
 from compress.recipe.values import Step
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Recipe",
     "ReconstructStep",
     "ReplaceStep",
+    "SearchSettings",
     "SensitivityStep",
     "Step",
     "TaskSettings",

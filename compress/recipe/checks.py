@@ -20,6 +20,8 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _check_order(names)
     yield from _check_prune(dict(steps_of(data)))
     if isinstance(data.get("data"), dict) and not at(data, "data", "train") and not at(data, "data", "images"):
+        if at(dict(steps_of(data)), "prune", "search"):
+            yield "data.train", "missing. `prune.search` recovers its candidates on it. Add a label list."
         if {"teacher", "reconstruct", "finetune", "quantize"} & set(names):
             yield "data.train", "missing. `finetune` and `quantize` train on it. Add a label list."
         elif at(data, "compare", "onnxruntime") is True:
@@ -88,6 +90,11 @@ def _check_prune(steps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
         yield "prune.target", f"got {show(target)}, which needs a `sensitivity` step before it. Add one, or use ratio."
     if "reconstruct" in steps and "prune" not in steps:
         yield "reconstruct", "needs a `prune` step before it: it solves for what pruning left. Add one, or remove it."
+    if isinstance(prune.get("search"), dict):
+        if "sensitivity" not in steps:
+            yield "prune.search", "needs a `sensitivity` step before it, around whose plan it searches. Add one."
+        if isinstance(target, dict) and not {"macs", "latency"} & set(target):
+            yield "prune.search", f"not with {show(target)}: plans are compared at one target of macs or latency."
     asked, ranked = prune.get("criterion"), steps.get("sensitivity", {}).get("criterion") or "fpgm"
     if asked and "sensitivity" in steps and asked != ranked:
         yield "prune.criterion", f"got {show(asked)}, but `sensitivity` ranks by {ranked}. Must be the same."

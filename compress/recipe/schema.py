@@ -17,6 +17,7 @@ from compress.data.processing import (
 from compress.errors import DataError
 from compress.recipe.reconstruct_step import ReconstructStep
 from compress.recipe.replace_step import ReplaceStep
+from compress.recipe.search_settings import SearchSettings
 from compress.recipe.values import (
     ByName,
     Flag,
@@ -59,14 +60,18 @@ class SensitivityStep(Step):
         BeforeValidator(_one_or_many),
         _rule(lambda v: len(v) > 0 and list(v) == sorted(set(v)), "Must be rising, each ratio once."),
     ] = Field((0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), description="shares of each group to try")
-    images: Positive | None = Field(None, description="score each cell on this many validation images; default all")
+    images: Positive | None = Field(
+        None, description="score each cell on this many images; default all validation images (see `measure`)"
+    )
     side: Side | None = Field(
         None, description="for detection: score each cell at this smaller side, which is quicker; default `task.side`"
     )
-    measure: Literal["metric", "fidelity"] = Field(
+    measure: Literal["metric", "divergence", "agreement"] = Field(
         "metric",
-        description="figure of a cell: the metric on validation images; or `fidelity`, exp(-distance of the outputs "
-        "from the original's) on `images` (default 128) training images without labels, smoother and quicker",
+        description="figure of a cell: the `metric` on validation images; or on a few training images (`images`; "
+        "default 64 for classification, 48 for recognition, 8 for detection), whose labels are not looked at: "
+        "`divergence`, exp(-distance of the outputs from the original's), or `agreement`, the metric with the "
+        "original's answers for labels",
     )
     recover: Literal["none", "reconstruct"] = Field(
         "none",
@@ -125,6 +130,9 @@ class PruneStep(Step):
         None,
         description="kernels whose times predict the latency; `mixed`: of each operator the faster ones; default what "
         "the recipe's `quantize` step will use, `float32` if it has none",
+    )
+    search: SearchSettings | None = Field(
+        None, description="try several plans at the `macs` or `latency` target, and keep the best; default no"
     )
     protect: Names = Field((), description="layers never to prune, beside the outputs; `*` matches any text")
     recurrent: Flag = Field(True, description="prune the hidden units of LSTM and GRU layers as well")

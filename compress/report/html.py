@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from compress.artifacts import Gallery, Report, Sensitivity
 from compress.report import tables
+from compress.report.heat import SHADES, heat_legend, heat_rows
 from compress.report.pictures import COLOURS
 from compress.report.plots import sensitivity_svg
 from compress.report.tables import Table
@@ -36,8 +37,16 @@ def render_html(report: Report, sensitivity: Sensitivity | None = None) -> str:
         sets=tables.set_table(report),
         set_lines=tables.set_lines(report),
         tables=_filled(tables.stage_table(report), tables.gate_table(report)),
-        more_tables=_filled(tables.detail_table(report), tables.plan_table(report), tables.placement_table(report)),
+        more_tables=_filled(
+            tables.detail_table(report),
+            tables.plan_table(report),
+            tables.candidate_table(report),
+            tables.placement_table(report),
+        ),
         curves=tables.sensitivity_table(sensitivity) if sensitivity else None,
+        heat=heat_rows(sensitivity) if sensitivity else (),
+        shades=SHADES,
+        heat_legend=heat_legend(sensitivity) if sensitivity else "",
         picture=sensitivity_svg(sensitivity) if sensitivity else "",
         notes=tables.notes(report),
         **_gallery_values(report.gallery),

@@ -22,6 +22,7 @@ def render_markdown(report: Report, sensitivity: Sensitivity | None = None) -> s
         _gallery(report.gallery) if report.gallery else "",
         _table(tables.detail_table(report)),
         _table(tables.plan_table(report)),
+        _table(tables.candidate_table(report)),
         _table(tables.placement_table(report)),
         _table(tables.sensitivity_table(sensitivity)) if sensitivity else "",
         _notes(report),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from compress.artifacts import (
     VAL,
     ActivationScan,
+    Candidate,
     Figure,
     Gallery,
     Gate,
@@ -182,6 +183,25 @@ def plan_table(report: Report) -> Table:
         for name, group in report.plan.items()
     )
     return Table("Pruning plan", ("group", "channels", "kept", "removed"), rows)
+
+
+def candidate_table(report: Report) -> Table:
+    """The plans that were tried, the best first; the scan's own has number 0."""
+    found = report.candidates
+    if found is None:
+        return Table("", (), ())
+    whole = report.stages[0].cost.macs if report.stages else 0
+    order = sorted(enumerate(found.rows), key=lambda numbered: (-numbered[1].score, numbered[0]))
+    rows = tuple(
+        (str(number), row.origin, f"{row.macs / max(1, whole):.3f}x", *_predicted(row), f"{row.score:.4f}")
+        for number, row in order
+    )
+    title = f"Plans that were tried (recover: {found.recover} on {found.images} training images)"
+    return Table(title, ("plan", "from", "MACs", "predicted ms", found.measure), rows)
+
+
+def _predicted(row: Candidate) -> tuple[str]:
+    return (NONE if row.latency is None else f"{row.latency:.3f}",)
 
 
 def gate_table(report: Report) -> Table:

@@ -5,8 +5,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from compress.artifacts import Gallery, Report
+from compress.artifacts import Gallery, Report, Sensitivity
 from compress.report import tables
+from compress.report.heat import heat_text
 from compress.report.inspection import Inspection
 from compress.report.tables import Table
 
@@ -91,6 +92,12 @@ def print_table(table: Table, console: Console, caption: str | None = None) -> N
         style = "red" if table.title == "Gates" and row[-1] == "NO" else None
         shown.add_row(*(Text(cell) for cell in row), style=style)
     console.print(shown)
+
+
+def print_heat(sensitivity: Sensitivity, console: Console) -> None:
+    """Print a scan at a glance, a line for each group."""
+    if sensitivity.curves:
+        console.print(Text(heat_text(sensitivity)), soft_wrap=True)
 
 
 def wide_console() -> Console:

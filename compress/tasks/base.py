@@ -140,6 +140,17 @@ class MutualLoss(Protocol):
 
 
 @runtime_checkable
+class Comparable(Protocol):
+    """What a task offers beside `Task` if a changed model can be scored by what the original says, without labels."""
+
+    def divergence(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """How far each image's output is from the original's, [N]: 0 for equal ones, infinite where not finite."""
+
+    def agreement(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """What each image adds to the metric's numerator and denominator, the original's answer for a label: [N, 2]."""
+
+
+@runtime_checkable
 class PostProcessing(Protocol):
     """What a task offers beside `Task` if settings of what follows the model decide its metric; reports say them."""
 

@@ -22,6 +22,7 @@ from compress.data.transforms import PPOCR, resize_crop, stack_resized
 from compress.data.unlabelled import load_unlabelled
 from compress.errors import DataError
 from compress.tasks.base import Batch, Case, Examination, Predict, Progress
+from compress.tasks.comparing import class_agreement, row_divergence
 from compress.tasks.loading import load_batches
 from compress.tasks.probabilities import as_probabilities, check_probabilities, kl_divergence, log_probabilities
 from compress.tasks.sampling import (
@@ -283,6 +284,14 @@ class DirectionTask:
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
         """Mean Kullback-Leibler divergence KL(teacher || student) of outputs [N, K], in nats."""
         return kl_divergence(outputs, teacher_outputs, self.processing.outputs)
+
+    def divergence(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """KL(original || outputs) of each image's probabilities [N, K], in nats."""
+        return row_divergence(self.probabilities(outputs), self.probabilities(original))
+
+    def agreement(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """Whether both say the same class of each image (see `class_agreement`)."""
+        return class_agreement(outputs, original)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Accuracy over all validation images, and per class in `details`. An output of NaN counts as wrong.

@@ -23,6 +23,7 @@ from compress.data.transforms import MULTIPLE, PPOCR_SCENES, Placed, fit_scene, 
 from compress.data.unlabelled import content_of_images, list_images, unlabelled_crop
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict
+from compress.tasks.comparing import box_agreement, map_divergence
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
@@ -241,6 +242,14 @@ class DetectionTask:
         plain = copy.copy(self)
         plain.dilate_teacher = False
         return plain.distillation_loss(outputs, other_outputs)
+
+    def divergence(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """Dice distance of maps [N, 1, H, W] where post-processing cuts them (see `map_divergence`)."""
+        return map_divergence(self.probabilities(outputs), self.probabilities(original), self.boxes.threshold)
+
+    def agreement(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """Hmean of the boxes against the original's (see `box_agreement`)."""
+        return box_agreement(self.probabilities(outputs), self.probabilities(original), self.boxes)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Hmean at IoU 0.5 over all validation images, precision and recall in `details`. NaN counts as no text.

@@ -22,6 +22,7 @@ from compress.data.transforms import PPOCR, resize_crop, resized_width, stack_re
 from compress.data.unlabelled import UNREADABLE, load_unlabelled
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict, Progress
+from compress.tasks.comparing import step_divergence, text_agreement
 from compress.tasks.loading import load_batches
 from compress.tasks.probabilities import (
     as_probabilities,
@@ -419,6 +420,14 @@ class RecognitionTask:
             student, teacher = (log_probabilities(each, form).exp() for each in (outputs, teacher_outputs))
             return outputs.shape[1] * decoupled_kl(student, teacher, self.charset.blank, self.decouple)
         return outputs.shape[1] * kl_divergence(outputs, teacher_outputs, form)
+
+    def divergence(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """KL(original || outputs) of probabilities [N, T, K], in nats for each character (see `step_divergence`)."""
+        return step_divergence(self.probabilities(outputs), self.probabilities(original), self.blank)
+
+    def agreement(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
+        """Whether both read the same text in each image (see `text_agreement`)."""
+        return text_agreement(self.probabilities(outputs), self.probabilities(original), self.charset)
 
     def evaluate(self, predict: Predict, limit: int | None = None) -> Score:
         """Share of texts read exactly; in `details` `alnum`, the share read right when only letters and digits count

@@ -14,7 +14,7 @@ import compress.prune.reconstruct as reconstruct_module
 from compress import artifacts
 from compress.artifacts import PruningPlan
 from compress.cli import app
-from compress.errors import ArtifactError, ModelError, PlanError, RecipeError
+from compress.errors import ArtifactError, CompressError, ModelError, PlanError, RecipeError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.runtime import Session
 from compress.pipeline import make_task, reconstructing, run_prune, run_recipe, run_reconstruct, run_sensitivity, stages
@@ -184,13 +184,13 @@ def test_a_scan_of_what_stays_after_reconstruction(folder: Path, task: Task, tmp
         run_sensitivity(model, task, tmp_path / "plain", recover="reconstruct", **settings)
 
 
-def test_a_scan_by_fidelity_reads_no_label(folder: Path, task: Task, tmp_path: Path) -> None:
+def test_a_scan_by_divergence_reads_no_label(folder: Path, task: Task, tmp_path: Path) -> None:
     """exp(-KL) on training images, by the formula; the original itself has 1."""
     model = load_model(folder / "model.onnx")
     scan = run_sensitivity(
-        model, task, tmp_path, criterion="fpgm", ratios=(0.5,), images=24, measure="fidelity", threads=1
+        model, task, tmp_path, criterion="fpgm", ratios=(0.5,), images=24, measure="divergence", threads=1
     )
-    assert (scan.metric_name, scan.baseline) == ("fidelity", pytest.approx(1.0))
+    assert (scan.metric_name, scan.baseline) == ("divergence", pytest.approx(1.0))
     module = to_torch(model)
     groups = find_groups(module, tiny.SHAPE)
     group = groups[0]
@@ -202,6 +202,19 @@ def test_a_scan_by_fidelity_reads_no_label(folder: Path, task: Task, tmp_path: P
             wanted, found = (each(torch.from_numpy(batch)).double() for each in (module, pruned))
         distances += (wanted * (wanted / found).log()).sum(dim=1).tolist()
     assert scan.curves[group.name].metric["0.5"] == pytest.approx(np.exp(-np.mean(distances)), rel=1e-4)
+
+
+def test_a_scan_by_agreement_reads_no_label(folder: Path, task: Task, tmp_path: Path) -> None:
+    """The share of training images of which both say the same class; other measures do not go on with it."""
+    model = load_model(folder / "model.onnx")
+    settings = {"criterion": "fpgm", "ratios": (0.5,), "threads": 1, "images": 24}
+    scan = run_sensitivity(model, task, tmp_path, measure="agreement", **settings)
+    assert (scan.metric_name, scan.baseline) == ("agreement", 1.0)
+    assert {round(24 * curve.metric["0.5"], 6) % 1 for curve in scan.curves.values()} == {0.0}
+    with pytest.raises(ArtifactError, match="stale"):
+        run_sensitivity(model, task, tmp_path, measure="divergence", **settings)
+    with pytest.raises(CompressError, match=r"^sensitivity.side: not with measure: agreement"):
+        run_sensitivity(model, task, tmp_path, measure="agreement", side=320, **settings)
 
 
 def test_a_plan_of_another_pruning(folder: Path, task: Task, tmp_path: Path) -> None:

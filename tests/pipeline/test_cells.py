@@ -1,0 +1,189 @@
+"""Cells that compute only what pruning reaches: the very outputs of the whole pruned network."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import fx, nn
+
+from compress.errors import DataError
+from compress.graph import from_torch, load_model, to_onnx, to_torch
+from compress.measure.runtime import Session
+from compress.pipeline import make_task, run_sensitivity
+from compress.pipeline.cells import Cells
+from compress.pipeline.inputs import score_model
+from compress.pipeline.timing import as_graph_module
+from compress.prune.channels import ChannelGroup, remove_channels
+from compress.prune.compensation import Compensation
+from compress.prune.groups import find_groups
+from compress.prune.importance import CRITERIA
+from compress.prune.scoring import group_removal_count, lowest_channels, score_group
+from compress.prune.sensitivity import scan_sensitivity
+from compress.zoo import shipped
+from tests.pipeline import tiny
+from tests.prune import nets
+
+ZOO = {"direction_classifier": (3, 48, 192), "text_recogniser": (3, 32, 160), "text_detector": (3, 160, 160)}
+
+
+def batches(shape: tuple[int, ...], count: int = 2) -> list[np.ndarray]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(count - place, *shape, generator=generator).numpy() for place in range(2)]
+
+
+def removed_at(module: nn.Module, group: ChannelGroup, ratio: float) -> tuple[int, ...]:
+    return lowest_channels(group, score_group(module, group, CRITERIA["fpgm"]), group_removal_count(group, ratio))
+
+
+def whole(module: fx.GraphModule, model: onnx.ModelProto, group: ChannelGroup, removed: tuple[int, ...]) -> Session:
+    return Session(to_onnx(as_graph_module(remove_channels(module, [group], {group.name: removed})), model))
+
+
+def check_cells(
+    model: onnx.ModelProto, shape: tuple[int, int, int], ratios: tuple[float, ...] = (0.3, 0.6), step: int = 1
+) -> float:
+    """Compare cells of every `step`-th group to the last bit; returns the share of groups whose cells ran as a part."""
+    module = to_torch(model)
+    groups = find_groups(module, shape)[::step]
+    cells, images, parts = Cells(module, model, groups), batches(shape), 0
+    original = cells.original()
+    assert all(np.array_equal(original(batch), Session(model).run(batch)) for batch in images)
+    for group in groups:
+        for ratio in ratios:
+            removed = removed_at(module, group, ratio)
+            expected = whole(module, model, group, removed)
+            found = cells.predictor(group, cells.pruned_layers(group, removed))
+            for batch in images:
+                np.testing.assert_array_equal(found(batch), expected.run(batch), err_msg=f"{group.name} at {ratio}")
+        parts += any(cells.cuts(group).values())
+    return parts / len(groups)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_models_that_ship(name: str) -> None:
+    """All but the groups of the first layers, which everything depends on, run as a part."""
+    assert check_cells(load_model(shipped(name)), ZOO[name], (0.5,), step=3) >= 0.8
+
+
+@pytest.mark.parametrize(
+    "kind", [nets.Plain, nets.Residual, nets.SqueezeExcite, nets.Concat, nets.Grouped, nets.WithConstants]
+)
+def test_networks_of_every_kind_of_coupling(kind: type[nn.Module]) -> None:
+    shape = (3, 16, 16)
+    check_cells(from_torch(nets.initialise(kind()), torch.zeros(1, *shape)), shape)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(nets.drawn_networks())
+def test_random_networks(module: nn.Module) -> None:
+    check_cells(from_torch(module, torch.zeros(1, 3, 8, 8)), (3, 8, 8))
+
+
+@pytest.mark.parametrize("memory", [0, 3000])
+def test_with_little_memory(memory: int) -> None:
+    """What does not fit is computed again; without any, whole networks run."""
+    model = from_torch(nets.initialise(nets.SqueezeExcite()), torch.zeros(1, 3, 16, 16))
+    module = to_torch(model)
+    groups = find_groups(module, (3, 16, 16))
+    cells = Cells(module, model, groups, memory=memory)
+    for group in groups:
+        removed = removed_at(module, group, 0.5)
+        for _ in range(2):
+            found, expected = (
+                cells.predictor(group, cells.pruned_layers(group, removed)),
+                whole(module, model, group, removed),
+            )
+            for batch in batches((3, 16, 16)):
+                np.testing.assert_array_equal(found(batch), expected.run(batch))
+        assert cells.kept_bytes <= memory
+        assert memory or not any(cells.cuts(group).values())
+
+
+def test_where_close_is_enough() -> None:
+    """A cut is tried out on one image, once for each group; outputs stay within 1e-5 of the whole network's."""
+    shape = ZOO["text_recogniser"]
+    model = load_model(shipped("text_recogniser"))
+    module = to_torch(model)
+    groups = find_groups(module, shape)[1::6]
+    cells = Cells(module, model, groups, exact=False)
+    for group in groups:
+        for ratio in (0.3, 0.6):
+            removed = removed_at(module, group, ratio)
+            found, expected = (
+                cells.predictor(group, cells.pruned_layers(group, removed)),
+                whole(module, model, group, removed),
+            )
+            for batch in batches(shape):
+                np.testing.assert_allclose(found(batch), expected.run(batch), rtol=0, atol=1e-5)
+        assert list(map(bool, cells.cuts(group).values())) == [True]
+
+
+def test_a_part_that_does_not_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then whole networks run; here onnxruntime refuses every part, as it does what a cut leaves of an unknown type."""
+
+    def broken(*_: object) -> onnx.ModelProto:
+        return onnx.ModelProto()
+
+    monkeypatch.setattr("compress.pipeline.cells.cone_model", broken)
+    model = from_torch(nets.initialise(nets.SqueezeExcite()), torch.zeros(1, 3, 16, 16))
+    assert check_cells(model, (3, 16, 16), (0.5,)) == 0.0
+
+
+def test_the_share_that_a_cell_computes() -> None:
+    """By hand: of conv1 162, conv2 432 at a quarter of the places, fc 32; the last group's cells compute less."""
+    model = from_torch(nets.initialise(nets.Plain()), torch.zeros(1, 3, 16, 16))
+    module = to_torch(model)
+    groups = find_groups(module, (3, 16, 16))
+    first, second, third = 162 * 256, 432 * 64, 32
+    whole = first + second + third
+    shares = [Cells(module, model, [group]).share((3, 16, 16)) for group in groups]
+    assert shares == [1.0, pytest.approx((second + third) / whole)]
+    assert Cells(module, model, groups).share((3, 16, 16)) == pytest.approx(sum(shares) / 2)
+
+
+def test_other_images_than_before() -> None:
+    """A task that scores other images each time would be given the outputs of the first."""
+    model = from_torch(nets.initialise(nets.Residual()), torch.zeros(1, 3, 16, 16))
+    module = to_torch(model)
+    groups = find_groups(module, (3, 16, 16))
+    cells, (batch, _) = Cells(module, model, groups), batches((3, 16, 16))
+    cells.original()(batch)
+    group = next(group for group in groups if "expand1" in group.name)
+    cell = cells.predictor(group, cells.pruned_layers(group, removed_at(module, group, 0.5)))
+    with pytest.raises(DataError, match=r"^the task gives other images each time"):
+        cell(batch + 1)
+
+
+def test_a_model_of_one_image_at_a_time() -> None:
+    model = from_torch(nets.initialise(nets.Plain()), torch.zeros(1, 3, 16, 16))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    check_cells(model, (3, 16, 16), (0.5,))
+
+
+def test_a_scan_has_the_figures_of_one_that_evaluates_every_network_from_scratch(tmp_path: Path) -> None:
+    folder = tiny.write_inputs(tmp_path, crops=12)
+    model = load_model(folder / "model.onnx")
+    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
+    task = make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+    module, ratios = to_torch(model), (0.25, 0.5, 0.75)
+    groups = find_groups(module, tiny.SHAPE)
+    compensate = Compensation(module, groups, task.calibration_batches(24, 24))
+    for recover in ("none", "reconstruct"):
+        found = run_sensitivity(
+            model, task, tmp_path / recover, criterion="fpgm", ratios=ratios, recover=recover, threads=1
+        )
+        expected = scan_sensitivity(
+            module,
+            groups,
+            evaluate=lambda net: score_model(to_onnx(as_graph_module(net), model), task, 1).metric,
+            ratios=ratios,
+            criterion="fpgm",
+            fingerprint="",
+            metric_name=task.metric_name,
+            input_shape=tiny.SHAPE,
+            compensate=compensate if recover == "reconstruct" else None,
+        )
+        assert (found.baseline, found.curves) == (expected.baseline, expected.curves)
