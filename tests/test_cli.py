@@ -122,7 +122,7 @@ class FakePipeline(types.ModuleType):
             "open_any": b"a model",
         }
         if name == "guess_task":
-            return lambda model, kind, shape, command: Guess(kind or "classification", shape, "" if kind else "guessed")
+            return lambda model, kind, shape, *_: Guess(kind or "classification", shape, "" if kind else "guessed")
         if name == "make_task":
             return lambda kind, **settings: FakeTask(kind, settings)
         if name == "run_recipe":

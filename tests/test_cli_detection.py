@@ -227,7 +227,9 @@ def test_sizes_that_are_no_multiple_of_32(inputs: Inputs, command: str, option: 
 
 def test_grey_input(inputs: Inputs) -> None:
     said = refused(inputs.run("evaluate", input="1,64,64"))
-    assert said.startswith("Error: --input: got 1 channels. Detection feeds images in colour: Must be 3,height,width.")
+    assert said.startswith(
+        "Error: input: got 1 channels. Must be 3: images are fed as bgr. For such a model: preprocess.color gray."
+    )
 
 
 def test_less_than_no_process(inputs: Inputs) -> None:
@@ -257,7 +259,7 @@ def test_a_model_whose_output_is_no_map(inputs: Inputs, command: str, model: str
 def test_a_model_without_its_sigmoid(inputs: Inputs, command: str) -> None:
     said = refused(inputs.run(command, model="logits"))
     assert said.startswith("Error: model: its output is not probabilities (from ")
-    assert said.endswith("Expected values in [0, 1]: export the model with its sigmoid.")
+    assert said.endswith("Expected values in [0, 1]: set task.outputs: logits, or export the model with its sigmoid.")
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,6 @@ def evaluate(
         raise CompressError(f"--runtime: got {runtime!r} with --save-images, whose pictures are of onnxruntime only.")
     made = make_task(settings, (), data, model=model, command="evaluate")
     opened = pipeline.open_any(model, weights, made.input_shape)
-    check_processing(opened, made, say, threads=threads or 1)
     if not save_images:
         examined = (
             pipeline.examine_in(runtime, opened, made, threads, name=model)
@@ -100,6 +99,7 @@ def evaluate(
             else pipeline.examine_model(opened, made, threads)
         )
         _print_score(examined, made)
+        check_processing(opened, made, say, threads=threads or 1)
         return
     name = _file_name(model)
     folder = images_out or Path(f"{name}_images")
