@@ -18,6 +18,7 @@ from compress.data.labels import (
     read_labels,
     skipped_warning,
 )
+from compress.data.overlap import file_contents
 from compress.data.regions import PROBLEMS, Region, parse_icdar, parse_regions, repair_regions
 from compress.errors import DataError
 
@@ -128,9 +129,10 @@ def load_scenes(path: Path, rules: ListRules = DEFAULT_RULES) -> SceneList:
 
 
 def content_of(lists: Sequence[SceneList]) -> Iterator[bytes]:
-    """What a fingerprint of these lists depends on, part by part: bytes and regions, not where they are stored."""
-    for scene in (scene for part in lists for scene in part.scenes):
-        yield scene.image.read_bytes()
+    """What a fingerprint of these lists depends on, part by part: content and regions, not where they are stored."""
+    scenes = [scene for part in lists for scene in part.scenes]
+    for scene, content in zip(scenes, file_contents([scene.image for scene in scenes]), strict=True):
+        yield content
         labels = [(region.points.tolist(), region.text, region.ignore) for region in scene.regions]
         yield json.dumps(labels).encode()
 

@@ -168,6 +168,19 @@ def count_images(path: Path) -> int:
         return 0
 
 
+def stream_lists(
+    paths: Sequence[Path], least: int, max_height: int | None = None, rules: ListRules = DEFAULT_RULES
+) -> list[StreamedList]:
+    """The lists, if they name `least` images or more together; else none, and they are to be decoded at once.
+
+    Raises:
+        DataError: as `stream_list`.
+    """
+    if sum(count_images(Path(path)) for path in paths) < least:
+        return []
+    return [stream_list(Path(path), max_height, rules) for path in paths]
+
+
 def stream_list(path: Path, max_height: int | None = None, rules: ListRules = DEFAULT_RULES) -> StreamedList:
     """Read a label list, or an LMDB folder, without its images.
 

@@ -20,6 +20,7 @@ from compress.data.labels import (
     skipped_warning,
 )
 from compress.data.lmdb_folder import FILE, load_list
+from compress.data.overlap import file_contents
 from compress.data.scene_augment import GEOMETRIES, change_light, random_crop
 from compress.data.scenes import IMAGE_SUFFIXES
 from compress.errors import DataError
@@ -116,7 +117,7 @@ def load_unlabelled(path: Path, max_height: int | None = None, rules: ListRules 
 
 def content_of_images(files: Sequence[Path]) -> Iterator[bytes]:
     """What a fingerprint of these images depends on."""
-    return (file.read_bytes() for file in files)
+    return file_contents(files)
 
 
 def unlabelled_crop(files: Sequence[Path], size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -1,11 +1,10 @@
 """Text direction: is a word crop upright ("0") or turned by 180 degrees ("180")?"""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,10 +13,18 @@ from compress.artifacts import Score, fingerprint
 from compress.data.augment import augment_crop
 from compress.data.charset import BLANK
 from compress.data.images import LoadedList, content_parts, stored_in
-from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share, skipped_warning
+from compress.data.labels import (
+    DEFAULT_RULES,
+    ListRules,
+    check_skipped,
+    name_some,
+    skipped_share,
+    skipped_warning,
+)
 from compress.data.lmdb_folder import load_list
-from compress.data.overlap import Stored, check_overlap, digest_of
+from compress.data.overlap import Stored, check_overlap
 from compress.data.processing import Processing, check_channels, fingerprint_parts
+from compress.data.streaming import STREAMED_FROM, StreamedList, stream_lists, streamed_images
 from compress.data.transforms import PPOCR, resize_crop, stack_resized
 from compress.data.unlabelled import load_unlabelled
 from compress.errors import DataError
@@ -25,6 +32,7 @@ from compress.tasks.base import Batch, Case, Examination, Predict, Progress
 from compress.tasks.comparing import class_agreement, row_divergence
 from compress.tasks.loading import load_batches
 from compress.tasks.probabilities import as_probabilities, check_probabilities, kl_divergence, log_probabilities
+from compress.tasks.samples import Sample, StreamedSamples, make_samples, number_crops, tally_crops
 from compress.tasks.sampling import (
     count_steps,
     epoch_indices,
@@ -36,23 +44,6 @@ from compress.tasks.sampling import (
 
 TRAIN_HEIGHT = 2
 """Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One crop as it is fed: uint8 BGR [h, w, 3], turned by 180 degrees first where `turn`; `target` is the class."""
-
-    image: np.ndarray
-    turn: bool
-    target: int
-    name: str = ""
-    """Of its file."""
-    probabilities: tuple[float, ...] | None = None
-    """What the original model says of an image without label; `target` is the class that it holds most likely."""
-
-    def upright(self) -> np.ndarray:
-        """The image, turned where it must be."""
-        return cv2.rotate(self.image, cv2.ROTATE_180) if self.turn else self.image
 
 
 class DirectionTask:
@@ -111,7 +102,7 @@ class DirectionTask:
         workers: int = 0,
         rules: ListRules = DEFAULT_RULES,
     ) -> None:
-        self.workers = workers
+        self.workers, self._rules = workers, rules
         check_channels(input_shape, processing)
         self.input_shape = input_shape
         self.processing = processing
@@ -124,9 +115,14 @@ class DirectionTask:
                 raise DataError(f"labels: got {list(self.labels)}. Directions made from word crops need two labels.")
             directions = False
         max_height = TRAIN_HEIGHT * input_shape[1]
-        train_lists = [load_list(Path(path), max_height, rules) for path in train]
+        streamed = stream_lists(train, STREAMED_FROM, max_height, rules)
+        train_lists = [] if streamed else [load_list(Path(path), max_height, rules) for path in train]
         val_lists = [load_list(Path(path), rules=rules) for path in val]
-        self._train = [sample for part in train_lists for sample in make_samples(part, self.labels, directions)]
+        self._train: list[Sample] | StreamedSamples = [
+            sample for part in train_lists for sample in make_samples(part, self.labels, directions)
+        ]
+        if streamed:
+            self._train = StreamedSamples(streamed, self.labels, directions)
         self._labelled = len(self._train)
         self._unlabelled = [load_unlabelled(Path(path), max_height, rules) for path in unlabelled]
         self._turns = (False,) if directions is False else (False, True)
@@ -137,10 +133,10 @@ class DirectionTask:
         self._val_targets = np.array([sample.target for sample in val_samples])
         self._val_names = [sample.name for sample in val_samples]
         self._val_crops = number_crops(val_samples, by_content=agreement)
-        lists = (*train_lists, *val_lists, *self._unlabelled)
+        lists: list[LoadedList | StreamedList] = [*train_lists, *streamed, *val_lists, *self._unlabelled]
         self._warnings = tuple(line for part in lists for line in part.warnings)
         self._stored = {
-            "train": stored_in(train_lists),
+            "train": streamed_images(streamed) if streamed else stored_in(train_lists),
             "unlabelled": stored_in(self._unlabelled),
             "val": stored_in(val_lists),
         }
@@ -161,7 +157,13 @@ class DirectionTask:
             settings["metric"] = self.metric_name
         settings |= fingerprint_parts(processing, PPOCR)
         self._fingerprint = fingerprint(
-            self.kind, settings, *content_parts(train_lists), "val", *content_parts(val_lists), *self._skipped
+            self.kind,
+            settings,
+            *(part for listed in streamed for part in listed.content_parts()),
+            *content_parts(train_lists),
+            "val",
+            *content_parts(val_lists),
+            *self._skipped,
         )
 
     def label_unlabelled(self, predict: Predict, original: str, on_progress: Progress | None = None) -> "DirectionTask":
@@ -246,13 +248,20 @@ class DirectionTask:
     def _train_batch(self, indices: np.ndarray, places: np.ndarray, epoch: int, seed: int) -> Batch:
         """Batch of these samples; each is augmented by its place in the epoch, where a sample may stand twice."""
         images = []
-        for index, place in zip(indices, places, strict=True):
-            image = self._train[index].upright()
+        samples = [self._train[int(index)] for index in indices]
+        self._check_met()
+        for sample, place in zip(samples, places, strict=True):
+            image = sample.upright()
             if self.augment:
                 image = augment_crop(image, image_rng(seed, epoch, place))
             images.append(self._resize(image))
-        samples = [self._train[index] for index in indices]
         return Batch(torch.from_numpy(self._stack(images)), self._targets(samples))
+
+    def _check_met(self) -> None:
+        """Raise DataError where more of a streamed list's images than the rules allow turned out to be damaged."""
+        if isinstance(self._train, StreamedSamples) and self._train.unusable:
+            listed = self._train.lists[0]
+            check_skipped(listed.path, {"unreadable": list(self._train.unusable)}, self._labelled, self._rules)
 
     def _targets(self, samples: Sequence[Sample]) -> Tensor:
         """Classes [N] where all training images are labelled, else probabilities [N, K]."""
@@ -354,7 +363,7 @@ class DirectionTask:
         indices = self._epoch_indices(0, 0)
         chosen = indices[fixed_sample(len(indices), count)]
         for start in range(0, len(chosen), batch_size):
-            samples = [self._train[index] for index in chosen[start : start + batch_size]]
+            samples = [self._train[int(index)] for index in chosen[start : start + batch_size]]
             yield self._stack([self._resize(item.upright()) for item in samples])
 
     def check_model(self, output_shape: tuple[int | None, ...]) -> None:
@@ -379,52 +388,8 @@ class DirectionTask:
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of image that was skipped, and for each class without validation images."""
-        return self._warnings
-
-
-def number_crops(samples: Sequence[Sample], *, by_content: bool = False) -> np.ndarray:
-    """The number of each sample's crop [N]: a crop and the same one turned have one.
-
-    `by_content`: so have files of the same pixels, turned or not. Lists that a model labelled name crops and turned
-    ones as files of their own.
-    """
-    numbers: dict[object, int] = {}
-    name: Callable[[np.ndarray], object] = _crop_content if by_content else id
-    return np.array([numbers.setdefault(name(sample.image), len(numbers)) for sample in samples])
-
-
-def _crop_content(image: np.ndarray) -> tuple[tuple[int, ...], bytes]:
-    """What is the same for a crop uint8 [h, w, 3] and for the same one turned by 180 degrees."""
-    return image.shape, min(digest_of(each.tobytes()) for each in (image, cv2.rotate(image, cv2.ROTATE_180)))
-
-
-def tally_crops(right: np.ndarray, crops: np.ndarray) -> np.ndarray:
-    """What each crop adds to the accuracy's numerator and denominator, [crops, 2]; a crop may be judged twice.
-
-    >>> tally_crops(np.array([True, False, True]), np.array([0, 0, 4])).tolist()
-    [[1.0, 2.0], [1.0, 1.0]]
-    """
-    _, places = np.unique(crops, return_inverse=True)
-    return np.stack([np.bincount(places, weights=right.astype(np.float64)), np.bincount(places)], axis=-1)
-
-
-def make_samples(loaded: LoadedList, labels: tuple[str, ...], directions: bool | None) -> list[Sample]:
-    """Turn one list into samples: as labelled, or each crop in both directions (see `DirectionTask`).
-
-    Raises:
-        DataError: a text that must be a label is none; the message names line and text.
-    """
-    unknown = [entry for entry in loaded.entries if entry.text not in labels]
-    if directions is None:
-        # Labels with a few typing errors are not word crops; word crops that read "0" or "180" are rare.
-        directions = 2 * len(unknown) > len(loaded.entries)
-    if directions:
-        named = zip(loaded.images, loaded.entries, strict=True)
-        return [Sample(image, turn, int(turn), entry.image.name) for image, entry in named for turn in (False, True)]
-    if unknown:
-        raise DataError(
-            f"{loaded.path}: line {unknown[0].line}: unknown label {unknown[0].text!r}. Allowed: {', '.join(labels)}. "
-            "If these are upright word crops to make directions from, set directions: true."
-        )
-    pairs = zip(loaded.images, loaded.entries, strict=True)
-    return [Sample(image, False, labels.index(entry.text), entry.image.name) for image, entry in pairs]
+        unusable = list(self._train.unusable) if isinstance(self._train, StreamedSamples) else []
+        if not unusable:
+            return self._warnings
+        line = f"train: {len(unusable)} images, of those met so far, cannot be decoded: {name_some(unusable)}"
+        return (*self._warnings, line)

@@ -16,7 +16,7 @@ from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, name_s
 from compress.data.lmdb_folder import load_list
 from compress.data.overlap import Stored, check_overlap
 from compress.data.processing import Processing, check_channels, fingerprint_parts
-from compress.data.streaming import STREAMED_FROM, StreamedList, count_images, stream_list, streamed_images
+from compress.data.streaming import STREAMED_FROM, stream_lists, streamed_images
 from compress.data.tia import augment_text
 from compress.data.transforms import PPOCR, resize_crop, resized_width, stack_resized
 from compress.data.unlabelled import UNREADABLE, load_unlabelled
@@ -140,7 +140,7 @@ class RecognitionTask:
         self._charset_path, self._use_space = Path(charset), use_space
         self.charset = read_charset(self._charset_path, use_space).with_blank(processing.blank)
         self._rules, self.workers = rules, workers
-        streamed = self._streamed(train)
+        streamed = stream_lists(train, STREAMED_FROM, TRAIN_HEIGHT * input_shape[1], rules)
         train_lists = [] if streamed else [self._load(path, TRAIN_HEIGHT * input_shape[1], rules) for path in train]
         val_lists = [self._load(path, None, rules) for path in val]
         self._train: list[Word] | StreamedWords = [
@@ -193,12 +193,6 @@ class RecognitionTask:
             *content_parts(val_lists),
             *self._skipped,
         )
-
-    def _streamed(self, train: Sequence[Path]) -> list[StreamedList]:
-        """The training lists, where they are too large to be decoded at once."""
-        if sum(count_images(Path(path)) for path in train) < STREAMED_FROM:
-            return []
-        return [stream_list(Path(path), TRAIN_HEIGHT * self.input_shape[1], self._rules) for path in train]
 
     def _widths_of(self, words: list[Word] | StreamedWords) -> np.ndarray | None:
         """Widths that training crops are padded to, where they are known."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from compress.data import overlap
 from compress.data.labels import ListRules
 from compress.data.overlap import Stored, check_overlap, digest_of, shared_images, stored_files
 from compress.errors import DataError
@@ -66,3 +67,16 @@ def test_which_lists_may_share_images(tmp_path: Path, names: tuple[str, str], fo
 def test_nothing_shared(tmp_path: Path) -> None:
     lists = {"train": write(tmp_path / "train", a=b"a"), "val": write(tmp_path / "val", a=b"b"), "unlabelled": ()}
     assert check_overlap(lists, ListRules()) == ()
+
+
+def test_of_very_many_files_a_sample_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(10)]
+    for number, file in enumerate(files):
+        file.write_bytes(b"x" * (number + 1))
+    assert list(overlap.file_contents(files)) == [b"x" * (number + 1) for number in range(10)]
+    monkeypatch.setattr(overlap, "READ_WHOLE", 5)
+    monkeypatch.setattr(overlap, "SAMPLED", 2)
+    found = list(overlap.file_contents(files))
+    assert found[:6] == [b"x", b"1.png 2", b"2.png 3", b"3.png 4", b"4.png 5", b"x" * 6]
+    files[3].write_bytes(b"y" * 40)
+    assert list(overlap.file_contents(files)) != found

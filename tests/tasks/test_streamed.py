@@ -10,7 +10,7 @@ import torch
 
 from compress.data.labels import ListRules
 from compress.errors import DataError
-from compress.tasks import recognition
+from compress.tasks import classification, recognition
 from compress.tasks.base import Batch
 from compress.tasks.classification import DirectionTask
 from compress.tasks.recognition import RecognitionTask
@@ -40,7 +40,8 @@ def make(crops: Path) -> Callable[..., RecognitionTask]:
 
 @pytest.fixture
 def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recognition, "STREAMED_FROM", 1)
+    for module in (recognition, classification):
+        monkeypatch.setattr(module, "STREAMED_FROM", 1)
 
 
 def batches(task: RecognitionTask | DirectionTask, epoch: int = 1) -> list[Batch]:
@@ -130,3 +131,43 @@ def test_a_charset_of_another_language(make: Any, crops: Path) -> None:
     (crops.parent.parent / "dict.txt").write_text("x\ny\n")
     with pytest.raises(DataError, match=r"48 of 48 texts hold characters that the charset lacks, the first is 'ab'"):
         make()
+
+
+def directions(crops: Path, **settings: Any) -> DirectionTask:
+    rules = ListRules(allow_overlap=True, max_skipped=settings.pop("max_skipped", 0.01))
+    return DirectionTask([crops], [crops], input_shape=SHAPE, rules=rules, **settings)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_directions_are_the_same_batches_streamed_and_in_memory(crops: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No widths are needed, so that even the order is the same."""
+    streamed, workers = directions(crops), directions(crops, workers=2)
+    monkeypatch.setattr(classification, "STREAMED_FROM", 10**9)
+    whole = directions(crops)
+    assert same(batches(streamed), batches(whole))
+    assert same(batches(workers), batches(whole))
+    assert streamed.train_steps(6) == whole.train_steps(6) == 16
+    for one, other in zip(streamed.calibration_batches(10, 4), whole.calibration_batches(10, 4), strict=True):
+        assert np.array_equal(one, other)
+    targets = [batch.targets.tolist() for batch in batches(streamed)]
+    assert targets == [batch.targets.tolist() for batch in batches(whole)]
+
+
+@pytest.mark.usefixtures("streaming")
+def test_labelled_directions_and_wrong_labels(crops: Path) -> None:
+    crops.write_text("".join(f"{number}.png\t{'180' if number % 2 else '0'}\n" for number in range(40)))
+    task = directions(crops)
+    assert task.train_steps(6) == 40 // 6
+    crops.write_text(crops.read_text().replace("3.png\t180", "3.png\t18"))
+    with pytest.raises(DataError, match="line 4: unknown label '18'"):
+        directions(crops)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_damaged_crops_are_replaced_by_the_next_and_counted(crops: Path) -> None:
+    task, strict = directions(crops, max_skipped=0.1), directions(crops)
+    (crops.parent / "5.png").write_bytes(b"no image")
+    assert len(batches(task)) == 16
+    assert task.warnings()[-1] == "train: 1 images, of those met so far, cannot be decoded: 5.png"
+    with pytest.raises(DataError, match=r"1 of 96 images are unreadable, the first is 5\.png"):
+        batches(strict)
