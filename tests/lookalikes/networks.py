@@ -114,8 +114,8 @@ class EasyCrnn(nn.Module):
         super().__init__()
         self.features = Vgg(1)
         self.pool = nn.AdaptiveAvgPool2d((None, 1))
-        self.sequence = nn.Sequential(BidirectionalLstm(64, 32, 48), BidirectionalLstm(48, 32, 48))
-        self.prediction = nn.Linear(48, classes)
+        self.sequence = nn.Sequential(BidirectionalLstm(64, 64, 64), BidirectionalLstm(64, 64, 64))
+        self.prediction = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         found = self.pool(self.features(x).permute(0, 3, 1, 2)).squeeze(3)
