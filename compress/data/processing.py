@@ -148,12 +148,17 @@ def find_preset(name: str, kind: str) -> Preset:
     Raises:
         DataError: there is no such preset, or it has none for this kind.
     """
-    if name not in PRESETS:
-        raise DataError(f"preset: got {name!r}. Must be one of {', '.join(PRESETS)}.")
+    check_preset(name)
     if kind not in PRESETS[name]:
         having = ", ".join(each for each, kinds in PRESETS.items() if kind in kinds)
         raise DataError(f"preset: {name!r} has no settings for {kind}. Use {having}, or preprocess.")
     return PRESETS[name][kind]
+
+
+def check_preset(name: str) -> None:
+    """Raise DataError where there is no such preset."""
+    if name not in PRESETS:
+        raise DataError(f"preset: got {name!r}. Must be one of {', '.join(PRESETS)}.")
 
 
 def make_processing(kind: str, preset: str = DEFAULT_PRESET, changes: Mapping[str, Any] | None = None) -> Processing:

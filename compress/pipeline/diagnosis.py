@@ -29,16 +29,16 @@ def check_processing(model: Model, task: Task, on_note: Callable[[str], None] | 
     if on_note is None or not isinstance(task, Processed) or task.kind not in LOW:
         return
     session, images = Session(model, threads=threads, spin=False), IMAGES.get(task.kind, MOST)
-    own = task.evaluate(session.run, images).metric
-    if own >= LOW[task.kind]:
+    own = task.evaluate(session.run, images)
+    if own.metric >= LOW[task.kind]:
         return
-    best, found = own + GAIN, None
+    best, found = own.metric + GAIN, None
     for processing in candidates(task.kind, task.processing):
         metric = _score(task, processing, session, images)
         if metric >= best:
             best, found = metric, processing
     if found is not None:
-        line = f"the model scores {own:.2f} on {images} validation images"
+        line = f"the model scores {own.metric:.2f} on {own.count} validation images"
         on_note(f"{line}, and {best:.2f} with {describe(found, task.processing)}: was it trained so? Then set that.")
 
 

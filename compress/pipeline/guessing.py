@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from compress.data.processing import DEFAULT_PRESET, PRESETS, find_preset
+from compress.data.processing import DEFAULT_PRESET, PRESETS, check_preset, find_preset
 from compress.errors import CompressError, ModelError
 from compress.graph import load_model
 from compress.measure.runtime import Model, Session
@@ -68,7 +68,9 @@ def look_at(
 
     Raises:
         ModelError: onnxruntime rejects it, it has several inputs, or its input is no image.
+        DataError: there is no such preset.
     """
+    check_preset(preset)
     name = path or (model if isinstance(model, Path) else Path("model"))
     session = Session(model, name=str(name))
     if len(session.input_shape) != 4:

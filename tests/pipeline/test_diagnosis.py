@@ -1,5 +1,6 @@
 """Settings that fit a model better are named where it scores near zero."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def notes(model: onnx.ModelProto, words: Path, **changes: object) -> list[str]:
 def test_the_blank_seems_to_be_last(words: Path) -> None:
     model = blank_last(onnx.load(shipped("text_recogniser")))
     (line,) = notes(model, words)
-    assert line.startswith("the model scores 0.")
+    assert re.match(r"the model scores 0\.\d\d on 24 validation images, and 0\.", line)
     assert "with blank: last: was it trained so?" in line
     assert notes(model, words, blank="last") == []
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from compress.errors import CompressError, ModelError
+from compress.errors import CompressError, DataError, ModelError
 from compress.pipeline.guessing import (
     Guess,
     ModelFacts,
@@ -116,3 +116,8 @@ def test_facts_of_a_single_image(tmp_path: Path) -> None:
     assert look_at(model).input[0] == 1
     assert takes_several(model)
     assert not ModelFacts(model, (1, 3, None, None), (1, 2)).channels_last
+
+
+def test_a_preset_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^preset: got 'paddle'\. Must be one of ppocr, doctr"):
+        look_at(tmp_path / "model.onnx", preset="paddle")
