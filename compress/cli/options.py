@@ -9,8 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from compress.data.processing import PREPROCESS_KEYS
 from compress.errors import CompressError
+from compress.recipe import DataSettings, PruneStep, Recipe, TaskSettings
 from compress.recipe.problems import describe, key_of
-from compress.recipe.schema import DataSettings, PruneStep, Recipe, TaskSettings
 from compress.recipe.values import MAX_THREADS
 
 M = TypeVar("M", bound=BaseModel)

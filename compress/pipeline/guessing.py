@@ -15,7 +15,7 @@ from compress.errors import CompressError, ModelError
 from compress.graph import load_model
 from compress.measure.runtime import Model, Session
 from compress.pipeline.inputs import DEFAULT_SHAPE, is_factory
-from compress.recipe.schema import CHANNELS, INPUTS
+from compress.recipe.task_settings import CHANNELS, INPUTS
 
 Shape = tuple[int, int, int]
 """(C, H, W) of an image."""

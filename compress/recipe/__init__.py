@@ -4,8 +4,6 @@ from compress.recipe.load import load_recipe
 from compress.recipe.reconstruct_step import ReconstructStep
 from compress.recipe.replace_step import ReplaceStep
 from compress.recipe.schema import (
-    CHANNELS,
-    KEYS_OF,
     CompareSettings,
     DataSettings,
     FinetuneStep,
@@ -16,20 +14,20 @@ from compress.recipe.schema import (
     QuantizeStep,
     Recipe,
     SensitivityStep,
-    TaskSettings,
     TeacherStep,
 )
 from compress.recipe.search_settings import SearchSettings
+from compress.recipe.task_settings import KEYS_OF, PreprocessSettings, TaskSettings
 from compress.recipe.values import Step
 
 __all__ = [
-    "CHANNELS",
     "KEYS_OF",
     "CompareSettings",
     "DataSettings",
     "FinetuneStep",
     "GateSettings",
     "PactSettings",
+    "PreprocessSettings",
     "PruneStep",
     "PruneTarget",
     "QuantizeStep",

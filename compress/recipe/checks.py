@@ -7,7 +7,8 @@ from typing import Any
 from compress.artifacts import VAL
 from compress.recipe.problems import show, unknown_key
 from compress.recipe.raw import FACTORY, INPUT_KEYS, at, steps_of
-from compress.recipe.schema import FIGURES_OF, INPUTS, STEPS
+from compress.recipe.schema import STEPS
+from compress.recipe.task_settings import FIGURES_OF, INPUTS
 from compress.recipe.values import TEST
 
 Problem = tuple[str, str]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from compress.cli import app
 from compress.data.processing import PRESETS
 from compress.graph import from_torch, save_model
-from compress.recipe.schema import TaskSettings
+from compress.recipe import TaskSettings
 from tests.lookalikes import making, networks
 
 pytestmark = pytest.mark.slow
