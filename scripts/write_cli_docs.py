@@ -15,8 +15,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.recipe.schema import (
-    STEPS,
+from compress.recipe import (
     CompareSettings,
     DataSettings,
     GateSettings,
@@ -27,6 +26,7 @@ from compress.recipe.schema import (
     SearchSettings,
     TaskSettings,
 )
+from compress.recipe.schema import STEPS
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- keys: written by scripts/write_cli_docs.py -->", "<!-- end of keys -->"
