@@ -97,8 +97,8 @@ LOOKALIKES = {
         networks.EasyCrnn,
         _reader(preset="easyocr", input=[1, 64, 160]),
         0.5,
-        epochs=24,
-        lr=1e-3,
+        epochs=20,
+        lr=2e-3,
         batch_size=8,
     ),
     "mmocr": LookAlike(
