@@ -648,7 +648,7 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
         (["prune", "m.onnx", "--target", "ratio=2", "--out", "p"], '--ratio: got "2". Must be a share in [0, 1)'),
         (["prune", "m.onnx", "--out", "p.onnx"], "--ratio, --target, --plan: give exactly one of them"),
         (["prune", "m.onnx", "--ratio", "1", "--out", "p"], "Error: --ratio: got 1.0. Must be a share in [0, 1)."),
-        (["prune", "m.onnx", "--target", "0.5", "--out", "p"], "--target: got '0.5'. Must be ratio=, metric_drop=,"),
+        (["prune", "m.onnx", "--target", "0.5", "--out", "p"], "--target: got '0.5'. Must be macs=, params=,"),
         (["prune", "m.onnx", "--target", "mac=0.5", "--out", "p"], "unknown key. Did you mean `macs`?"),
         (["prune", "m", "--target", "latency=2", "--out", "p"], '--target latency: got "2". Must be a share in (0, 1]'),
         (["prune", "m", "--ratio", "0.5", "--precision", "int4", "--out", "p"], "Must be float32, int8 or mixed."),

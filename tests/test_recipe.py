@@ -141,11 +141,14 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (prune_with(target={"ratio": 1.0}), "prune.target.ratio: got 1.0. Must be a share in [0, 1)."),
         (prune_with(target={"ratio": -0.1}), "prune.target.ratio: got -0.1. Must be a share in [0, 1)."),
         (prune_with(target={"ratio": float("nan")}), "prune.target.ratio: got NaN. Must be a finite number."),
-        (prune_with(target={}), "prune.target: Must hold exactly one of ratio, metric_drop, macs, latency."),
-        (prune_with(target={"ratio": 0.1, "macs": 0.5}), "prune.target: Must hold exactly one of"),
+        (
+            prune_with(target={}),
+            "prune.target: Must hold ratio alone, or one or several of metric_drop, macs, params, latency.",
+        ),
+        (prune_with(target={"ratio": 0.1, "macs": 0.5}), "prune.target: Must hold ratio alone, or one or"),
         (
             prune_with(target=0.5),
-            "prune.target: got 0.5. Must be a mapping of keys: ratio, metric_drop, macs, latency.",
+            "prune.target: got 0.5. Must be a mapping of keys: ratio, metric_drop, macs, params, latency.",
         ),
         (prune_with(target={"macs": 0.5}), 'prune.target: got {"macs": 0.5}, which needs a `sensitivity` step before'),
         (prune_with(target={"latency": 0.5}), 'prune.target: got {"latency": 0.5}, which needs a `sensitivity` step'),

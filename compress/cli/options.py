@@ -106,15 +106,18 @@ def parse_number(text: str | None) -> float | int | str | None:
 
 
 def parse_target(text: str) -> dict[str, Any]:
-    """Read `macs=0.5`.
+    """Read `macs=0.5`, or several with commas.
 
     Raises:
         CompressError: there is no `=`.
     """
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise CompressError(f"--target: got {text!r}. Must be ratio=, metric_drop=, macs= or latency= and a number.")
-    return {key.strip(): value.strip()}
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(equals for _, equals, _ in pairs):
+        raise CompressError(
+            f"--target: got {text!r}. Must be macs=, params=, latency= or metric_drop= and a number, or several of "
+            "these with commas; or ratio=."
+        )
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def check_out(out: Path, *inputs: str | Path) -> None:

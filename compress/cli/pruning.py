@@ -100,7 +100,9 @@ def prune(
     target: Annotated[
         str | None,
         typer.Option(
-            help="macs=SHARE or latency=SHARE left, or metric_drop=MOST; needs --sensitivity.", show_default=False
+            help="macs=SHARE, params=SHARE or latency=SHARE left, or metric_drop=MOST, or several with commas; needs "
+            "--sensitivity.",
+            show_default=False,
         ),
     ] = None,
     plan_file: Annotated[

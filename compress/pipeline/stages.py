@@ -32,8 +32,8 @@ from compress.prune.candidates import Planner
 from compress.prune.channels import ChannelGroup, kept_outputs
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
-from compress.prune.plan import plan_latency, plan_macs, plan_metric_drop, plan_ratio
-from compress.prune.ranking import Network
+from compress.prune.plan import NAMES, plan_metric_drop, plan_ratio, plan_shares
+from compress.prune.ranking import Kind, Network
 from compress.prune.reconstruct import bytes_per_pixel
 from compress.prune.sensitivity import check_scan, count_cells, scan_sensitivity
 from compress.tasks.base import Task
@@ -185,7 +185,8 @@ def run_prune(
     Args:
         model: in canonical form.
         out_file: the .onnx file to write.
-        target: {"ratio": r}, {"metric_drop": t}, {"macs": share} or {"latency": share}.
+        target: {"ratio": r}, or one or several of {"metric_drop": t}, {"macs": share}, {"params": share} and
+            {"latency": share}.
         align: keep channel counts at multiples of this.
         criterion: how channels are ranked; default the scan's, else "fpgm".
         sensitivity: a scan of this model, or of `scanned`.
@@ -290,16 +291,15 @@ def _criterion(asked: str | None, scan: Sensitivity | None) -> str:
 def _make_plan(
     network: Network, target: dict[str, float], sensitivity: Sensitivity | None, allocation: Allocation
 ) -> PruningPlan:
-    kind, value = next(iter(target.items()))
-    if kind == "ratio":
-        return plan_ratio(network, value)
-    if kind == "macs":
-        return plan_macs(network, value, sensitivity, allocation)
-    if kind == "latency":
-        return plan_latency(network, value, sensitivity, allocation)
-    if sensitivity is None:
+    if "ratio" in target:
+        return plan_ratio(network, target["ratio"])
+    shares: dict[Kind, float] = {kind: target[kind] for kind in NAMES if kind in target}
+    drop = target.get("metric_drop")
+    if shares:
+        return plan_shares(network, shares, sensitivity, allocation, drop)
+    if sensitivity is None or drop is None:
         raise PlanError("prune.target.metric_drop: needs a sensitivity scan. Run `compress sensitivity` first.")
-    return plan_metric_drop(network, sensitivity, value)
+    return plan_metric_drop(network, sensitivity, drop)
 
 
 def fitting_batches(module: fx.GraphModule, task: Task, count: int = RECONSTRUCTED) -> Iterator[np.ndarray]:

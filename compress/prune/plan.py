@@ -1,4 +1,4 @@
-"""Decide which channels go: by one ratio, a tolerated metric drop, or a share of multiply-adds or predicted time."""
+"""Decide which channels go: by one ratio, a tolerated metric drop, or shares of multiply-adds, parameters or time."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from compress.prune.allocation import Allocation, Choice, cheapest, choices, hig
 from compress.prune.channels import group_align, remove_channels
 from compress.prune.ranking import Kind, Network, Ranking, uniform
 from compress.prune.search import bisect, give_back, step_by_step, total_drop
+from compress.prune.sensitivity import group_params
 
 _LARGEST_UNIFORM_RATIO = 0.95
 WORTH_SAYING = 0.05
@@ -65,9 +66,7 @@ def plan_macs(
         PlanError: the share is out of range, or `align` leaves every group whole.
         ArtifactError: the scan is of other groups, or not finished.
     """
-    if not 0.0 < macs <= 1.0:
-        raise PlanError(f"prune.target.macs: got {macs:g}. Must lie in (0, 1]: the share of multiply-adds to keep.")
-    return _plan_share(network, "macs", macs, sensitivity, allocation)
+    return plan_shares(network, {"macs": macs}, sensitivity, allocation)
 
 
 def plan_latency(
@@ -88,36 +87,112 @@ def plan_latency(
         PlanError: the share is out of range, nothing is known of times, or `align` leaves every group whole.
         ArtifactError: the scan is of other groups, or not finished.
     """
-    if not 0.0 < latency <= 1.0:
-        raise PlanError(f"prune.target.latency: got {latency:g}. Must lie in (0, 1]: the share of the time to keep.")
-    if network.timing is None:
-        raise PlanError("prune.target.latency: there is no table of operator times. Give one, or use a macs target.")
-    return _plan_share(network, "latency", latency, sensitivity, allocation)
+    return plan_shares(network, {"latency": latency}, sensitivity, allocation)
 
 
-def _plan_share(
-    network: Network, kind: Kind, share: float, sensitivity: Sensitivity | None, allocation: Allocation
+def plan_shares(
+    network: Network,
+    shares: Mapping[Kind, float],
+    sensitivity: Sensitivity | None = None,
+    allocation: Allocation = "price",
+    metric_drop: float | None = None,
 ) -> PruningPlan:
+    """Meet several targets at once: shares of multiply-adds, parameters and predicted time that may be left.
+
+    A plan is made at the marginal costs of each of them, pruned until all are met; the one whose groups' drops sum to
+    the least is taken. A note names the target that binds.
+
+    Args:
+        network: what to prune.
+        shares: "macs", "params" or "latency" -> what is wanted / what the network has, in (0, 1].
+        sensitivity: a finished scan of the same groups.
+        allocation: the rule from curves to ratios; without a scan of no effect.
+        metric_drop: no group loses more of the metric than this when it is pruned alone; None for no limit.
+
+    Raises:
+        PlanError: a share is out of range, nothing is known of times, or `align` leaves every group whole.
+        ArtifactError: the scan is of other groups, or not finished.
+    """
+    for kind, share in shares.items():
+        if not 0.0 < share <= 1.0:
+            raise PlanError(
+                f"prune.target.{kind}: got {share:g}. Must lie in (0, 1]: the share of {NAMES[kind]} to keep."
+            )
+    if "latency" in shares and network.timing is None:
+        raise PlanError("prune.target.latency: there is no table of operator times. Give one, or use a macs target.")
     ranking = Ranking(network)
-    family = _ratio_family(ranking, kind, sensitivity, allocation)
-    whole = ranking.size(kind, {})
-    wanted = share * whole
-    target = {str(kind): share}
-    least = ranking.size(kind, family.ratios_at(family.high))
-    if least > wanted:
-        note = f"{kind} {share:g} cannot be reached: {least / whole:.3f} is the least that the ratios and align allow"
-        return plan_ratios(network, family.ratios_at(family.high), target=target, notes=(note,), ranking=ranking)
+    drops = None if sensitivity is None else _limited(_drops(network, sensitivity), metric_drop)
+    whole = {kind: ranking.size(kind, {}) for kind in shares}
+    found = [
+        _ratios_for(ranking, _ratio_family(ranking, kind, sensitivity, drops, allocation), kind, shares, whole)
+        for kind in shares
+    ]
+    reached = [each for each in found if not each.notes] or found
+    best = min(reached, key=lambda each: _sum_of_drops(drops or {}, each.ratios))
+    target: dict[str, float] = {str(kind): share for kind, share in shares.items()}
+    target |= {} if metric_drop is None else {"metric_drop": metric_drop}
+    notes = best.notes
+    if len(shares) > 1 and not notes:
+        left = {kind: ranking.size(kind, best.ratios) / whole[kind] for kind in shares}
+        binding = max(left, key=lambda kind: left[kind] / shares[kind])
+        others = ", ".join(f"{kind} {left[kind]:.3f} of {shares[kind]:g}" for kind in shares if kind != binding)
+        notes = (f"binding target: {binding} {left[binding]:.3f} of {shares[binding]:g}; left: {others}",)
+    return plan_ratios(network, best.ratios, target=target, notes=notes, ranking=ranking)
+
+
+NAMES: dict[Kind, str] = {"macs": "multiply-adds", "params": "parameters", "latency": "the time"}
+"""What a target is a share of, in words."""
+
+
+@dataclass(frozen=True)
+class _Ratios:
+    """Ratios per group; `notes` say which targets they miss."""
+
+    ratios: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+
+def _ratios_for(
+    ranking: Ranking, family: "_Family", kind: Kind, shares: Mapping[Kind, float], whole: Mapping[Kind, float]
+) -> _Ratios:
+    """The mildest of a family that meets all shares; `kind` is what its marginal costs are of."""
 
     def fits(ratios: Mapping[str, float]) -> bool:
-        return ranking.size(kind, ratios) <= wanted
+        return all(ranking.size(each, ratios) <= share * whole[each] for each, share in shares.items())
 
+    most = family.ratios_at(family.high)
+    missed = [each for each, share in shares.items() if ranking.size(each, most) > share * whole[each]]
+    if missed:
+        return _Ratios(
+            most, tuple(_not_reached(each, shares[each], ranking.size(each, most) / whole[each]) for each in missed)
+        )
     below, above = bisect(lambda at: fits(family.ratios_at(at)), family.low, family.high)
     chosen = give_back(family.ratios_at(above), family.ratios_at(below), fits)
-    if family.options and ranking.size(kind, chosen) < (1 - JUMP) * wanted:
+    if family.options and ranking.size(kind, chosen) < (1 - JUMP) * shares[kind] * whole[kind]:
         smaller = step_by_step(family.options, family.ratios_at(below), fits)
         if fits(smaller):
             chosen = min((chosen, smaller), key=lambda each: total_drop(family.options, each))
-    return plan_ratios(network, chosen, target=target, ranking=ranking)
+    return _Ratios(chosen)
+
+
+def _not_reached(kind: Kind, share: float, least: float) -> str:
+    return f"{kind} {share:g} cannot be reached: {least:.3f} is the least that the ratios and align allow"
+
+
+def _limited(drops: Mapping[str, Mapping[float, float]], most: float | None) -> dict[str, dict[float, float]]:
+    """Drops of at most `most`."""
+    return {
+        name: {ratio: drop for ratio, drop in curve.items() if most is None or drop <= most}
+        for name, curve in drops.items()
+    }
+
+
+def _sum_of_drops(drops: Mapping[str, Mapping[float, float]], ratios: Mapping[str, float]) -> float:
+    """Of each group's largest measured ratio that is not above its own."""
+    return sum(
+        max((ratio, drop) for ratio, drop in [(0.0, 0.0), *curve.items()] if ratio <= ratios.get(name, 0.0) + 1e-9)[1]
+        for name, curve in drops.items()
+    )
 
 
 def plan_ratios(
@@ -197,11 +272,16 @@ class _Family:
     """Every way to prune each group, where the number is a price."""
 
 
-def _ratio_family(ranking: Ranking, kind: Kind, sensitivity: Sensitivity | None, allocation: Allocation) -> _Family:
+def _ratio_family(
+    ranking: Ranking,
+    kind: Kind,
+    sensitivity: Sensitivity | None,
+    drops: Mapping[str, Mapping[float, float]] | None,
+    allocation: Allocation,
+) -> _Family:
     network = ranking.network
-    if sensitivity is None:
+    if sensitivity is None or drops is None:
         return _Family(lambda ratio: uniform(network, ratio), 0.0, _LARGEST_UNIFORM_RATIO)
-    drops = _drops(network, sensitivity)
     if allocation == "product":
         drops = {name: log_costs(curve, sensitivity.baseline) for name, curve in drops.items()}
     if allocation != "threshold":
@@ -223,15 +303,19 @@ def _choices(
     progress = network.timing.on_progress if network.timing and kind == "latency" else None
     for place, group in enumerate(network.groups):
         name, units = group.name, group.channels // group.blocks
-        saved = _macs_saved(sensitivity.curves[name].macs) if kind == "macs" else _time_saved(ranking, name)
+        saved = _time_saved(ranking, name)
+        if kind == "macs":
+            saved = _in_proportion(sensitivity.curves[name].macs)
+        elif kind == "params":
+            saved = _in_proportion(group_params(network.module, group))
         found[name] = choices(drops[name], units, group_align(group, network.align), saved)
         if progress is not None:
             progress(place + 1, len(network.groups), "timing operators")
     return found
 
 
-def _macs_saved(macs: int) -> Callable[[float], float]:
-    return lambda ratio: ratio * macs
+def _in_proportion(whole: int) -> Callable[[float], float]:
+    return lambda ratio: ratio * whole
 
 
 def _time_saved(ranking: Ranking, name: str) -> Callable[[float], float]:

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from compress.artifacts import GroupPlan
 from compress.errors import PlanError
-from compress.measure.cost import layer_positions, macs_at
+from compress.measure.cost import layer_positions, macs_at, parameter_count
 from compress.prune.channels import ChannelGroup, group_align, remove_channels
 from compress.prune.importance import CRITERIA
 from compress.prune.latency import PrunedTime, Timing
 from compress.prune.scoring import group_removal_count, lowest_channels, removal_count, score_group
 
-Kind = Literal["macs", "latency"]
+Kind = Literal["macs", "params", "latency"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Ranking:
         }
         self._layers = bare_layers(network.module)
         self._positions = layer_positions(network.module, network.input_shape)
-        self._macs: dict[frozenset[tuple[str, int]], int] = {}
+        self._counts: dict[frozenset[tuple[str, int]], tuple[int, int]] = {}
         self._time: PrunedTime | None = None
 
     def group_plan(self, group: ChannelGroup, ratio: float) -> GroupPlan:
@@ -87,11 +87,19 @@ class Ranking:
 
     def macs(self, ratios: Mapping[str, float]) -> int:
         """Multiply-adds of the network really pruned so; ratios that remove the same channels share one answer."""
+        return self._counted(ratios)[0]
+
+    def params(self, ratios: Mapping[str, float]) -> int:
+        """Parameters of the network really pruned so."""
+        return self._counted(ratios)[1]
+
+    def _counted(self, ratios: Mapping[str, float]) -> tuple[int, int]:
         network, removed = self.network, self.removed(ratios)
         key = frozenset((name, len(channels)) for name, channels in removed.items() if channels)
-        if key not in self._macs:
-            self._macs[key] = macs_at(remove_channels(self._layers, network.groups, removed), self._positions)
-        return self._macs[key]
+        if key not in self._counts:
+            left = remove_channels(self._layers, network.groups, removed)
+            self._counts[key] = macs_at(left, self._positions), parameter_count(left)
+        return self._counts[key]
 
     def removed(self, ratios: Mapping[str, float]) -> dict[str, tuple[int, ...]]:
         """The channels that these ratios take out."""
@@ -114,7 +122,9 @@ class Ranking:
 
     def size(self, kind: Kind, ratios: Mapping[str, float]) -> float:
         """What a target is a share of."""
-        return self.macs(ratios) if kind == "macs" else self.latency(ratios)
+        if kind == "latency":
+            return self.latency(ratios)
+        return self.macs(ratios) if kind == "macs" else self.params(ratios)
 
 
 def bare_layers(module: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from compress.artifacts import Curve, Sensitivity
 from compress.errors import ArtifactError, PlanError
@@ -12,6 +13,7 @@ from compress.prune.channels import ChannelGroup, Member, remove_channels
 from compress.prune.importance import CRITERIA
 from compress.prune.scoring import group_removal_count, lowest_channels, score_group
 
+_WEIGHTED = (_ConvNd, nn.Linear, nn.RNNBase)
 Progress = Callable[[int, int, str], None]
 Compensate = Callable[[nn.Module, ChannelGroup, Sequence[int]], None]
 """(the network without these channels, their group, the channels)"""
@@ -157,6 +159,13 @@ def group_macs(module: nn.Module, group: ChannelGroup, positions: Mapping[str, i
         round(share * positions[layer] * _weights_with_channels(module.get_submodule(layer), units=layer == group.name))
         for layer, share in touched.items()
     )
+
+
+def group_params(module: nn.Module, group: ChannelGroup) -> int:
+    """Weights that the group's channels take part in, of convolutions, linear and recurrent layers."""
+    layers = dict(module.named_modules())
+    weighted = [each.layer for each in group.members if isinstance(layers.get(each.layer), _WEIGHTED)]
+    return group_macs(module, group, dict.fromkeys(weighted, 1))
 
 
 def _weights_with_channels(layer: nn.Module, units: bool) -> int:

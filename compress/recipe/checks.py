@@ -11,6 +11,8 @@ from compress.recipe.schema import STEPS
 from compress.recipe.task_settings import FIGURES_OF, INPUTS
 from compress.recipe.values import TEST
 
+TARGETS = {"macs", "params", "latency", "metric_drop"}
+"""Of pruning by a scan."""
 Problem = tuple[str, str]
 """(dotted key, what is wrong with it and what to do)"""
 
@@ -87,15 +89,15 @@ def _check_order(names: list[str]) -> Iterator[Problem]:
 def _check_prune(steps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     prune = steps.get("prune", {})
     target = prune.get("target")
-    if isinstance(target, dict) and {"macs", "latency", "metric_drop"} & set(target) and "sensitivity" not in steps:
+    if isinstance(target, dict) and TARGETS & set(target) and "sensitivity" not in steps:
         yield "prune.target", f"got {show(target)}, which needs a `sensitivity` step before it. Add one, or use ratio."
     if "reconstruct" in steps and "prune" not in steps:
         yield "reconstruct", "needs a `prune` step before it: it solves for what pruning left. Add one, or remove it."
     if isinstance(prune.get("search"), dict):
         if "sensitivity" not in steps:
             yield "prune.search", "needs a `sensitivity` step before it, around whose plan it searches. Add one."
-        if isinstance(target, dict) and not {"macs", "latency"} & set(target):
-            yield "prune.search", f"not with {show(target)}: plans are compared at one target of macs or latency."
+        if isinstance(target, dict) and not (TARGETS - {"metric_drop"}) & set(target):
+            yield "prune.search", f"not with {show(target)}: plans are compared at targets of macs, params or latency."
     asked, ranked = prune.get("criterion"), steps.get("sensitivity", {}).get("criterion") or "fpgm"
     if asked and "sensitivity" in steps and asked != ranked:
         yield "prune.criterion", f"got {show(asked)}, but `sensitivity` ranks by {ranked}. Must be the same."

@@ -79,6 +79,7 @@ class PruneTarget(_Settings):
         None, description="per group the largest ratio whose metric drop alone stays within this"
     )
     macs: Share | None = Field(None, description="per group by sensitivity, so that this share of the MACs is left")
+    params: Share | None = Field(None, description="the same of the parameters, which decide the size of the file")
     latency: Share | None = Field(
         None,
         description="per group by sensitivity, so that this share of the time is left, as predicted from the times of "
@@ -86,13 +87,16 @@ class PruneTarget(_Settings):
     )
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if len(self.as_dict()) != 1:
-            raise _problem("Must hold exactly one of ratio, metric_drop, macs, latency. Use e.g. {macs: 0.6}.")
+    def _which(self) -> Self:
+        given = self.as_dict()
+        if not given or ("ratio" in given and len(given) > 1):
+            raise _problem(
+                "Must hold ratio alone, or one or several of metric_drop, macs, params, latency. Use e.g. {macs: 0.6}."
+            )
         return self
 
     def as_dict(self) -> dict[str, float]:
-        """The one target as plain data.
+        """The targets as plain data.
 
         >>> PruneTarget(macs=0.6).as_dict()
         {'macs': 0.6}
@@ -104,7 +108,9 @@ class PruneStep(Step):
     """Remove whole channels; what is left is an ordinary smaller network."""
 
     name: ClassVar[str] = "prune"
-    target: PruneTarget = Field(description="how much to remove; one key of the four below")
+    target: PruneTarget = Field(
+        description="how much to remove: the keys below; several are all met, and the one that binds is named"
+    )
     align: Annotated[Int, _rule(_check_align, "Must be 1, 2, 4 or a multiple of 8. Use 8 or 16.")] = Field(
         8, description="keep channel counts at multiples of this (16 is fastest in int8); 1 for no alignment"
     )

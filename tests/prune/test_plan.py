@@ -12,15 +12,15 @@ from torch import nn
 
 from compress.artifacts import Curve, Sensitivity
 from compress.errors import ArtifactError, PlanError
-from compress.measure.cost import module_cost
+from compress.measure.cost import module_cost, parameter_count
 from compress.prune import plan
 from compress.prune.allocation import Allocation, largest_ratio
 from compress.prune.apply import apply_plan
 from compress.prune.channels import remove_channels
 from compress.prune.groups import find_groups
 from compress.prune.importance import fpgm
-from compress.prune.plan import plan_macs, plan_metric_drop, plan_ratio, plan_ratios
-from compress.prune.ranking import Network, kept_channels
+from compress.prune.plan import plan_macs, plan_metric_drop, plan_ratio, plan_ratios, plan_shares
+from compress.prune.ranking import Kind, Network, kept_channels
 from tests.prune import nets
 
 SHAPE = (3, 8, 8)
@@ -186,6 +186,48 @@ def test_a_macs_target_spares_the_sensitive_groups(rule: Allocation) -> None:
     plan = plan_macs(net, 0.8, replace(scan, curves=hard), rule)
     assert plan.groups["expand"].removed == ()
     assert plan.groups["stem"].removed
+
+
+@pytest.mark.parametrize("rule", ["price", "threshold", "product", None])
+def test_a_target_of_parameters(rule: Allocation | None) -> None:
+    net = network()
+    plan = plan_shares(net, {"params": 0.6}, rising(net) if rule else None, rule or "price")
+    left = parameter_count(apply_plan(net.module, plan, SHAPE)) / parameter_count(net.module)
+    assert 0.4 < left <= 0.6
+    assert plan.params_after / plan.params_before == left
+    assert (plan.target, plan.notes) == ({"params": 0.6}, ())
+
+
+@pytest.mark.parametrize(
+    ("shares", "binding"), [({"macs": 0.9, "params": 0.5}, "params"), ({"macs": 0.4, "params": 0.95}, "macs")]
+)
+def test_of_several_targets_all_are_met_and_the_one_that_binds_is_named(
+    shares: dict[Kind, float], binding: Kind
+) -> None:
+    net = network()
+    plan = plan_shares(net, shares, rising(net))
+    assert plan.macs_after / plan.macs_before <= shares["macs"]
+    assert plan.params_after / plan.params_before <= shares["params"]
+    assert plan.target == shares
+    assert plan.notes[0].startswith(f"binding target: {binding} 0.")
+    alone = plan_shares(net, {binding: shares[binding]}, rising(net))
+    assert plan.groups == alone.groups
+
+
+def test_a_limit_on_the_drop_holds_beside_other_targets() -> None:
+    """The groups' drops are .1, .2, .3 ... of the squared ratio times 1, 2, 3: at .05 none may lose much."""
+    net = network()
+    free, limited = (
+        plan_shares(net, {"macs": 0.5}, rising(net)),
+        plan_shares(net, {"macs": 0.5}, rising(net), metric_drop=0.02),
+    )
+    scan = rising(net)
+    for name, group in limited.groups.items():
+        drops = {float(ratio): scan.baseline - metric for ratio, metric in scan.curves[name].metric.items()}
+        assert group.pruning_ratio <= max([0.0, *(ratio for ratio, drop in drops.items() if drop <= 0.02)]) + 1e-9
+    assert limited.macs_after > free.macs_after
+    assert "cannot be reached" in limited.notes[0]
+    assert limited.target == {"macs": 0.5, "metric_drop": 0.02}
 
 
 def test_a_target_out_of_reach_gives_the_most_there_is_and_says_so() -> None:
