@@ -177,6 +177,10 @@ def make_processing(kind: str, preset: str = DEFAULT_PRESET, changes: Mapping[st
     given = {key: value for key, value in (changes or {}).items() if value is not None}
     for key, value in given.items():
         _check(kind, key, value)
+    if isinstance(given.get("pad_value"), int):
+        given["pad_value"] = float(given["pad_value"])
+    if given.get("blank") == 0:
+        given["blank"] = "first"
     channels = 1 if given.get("color", base.color) == "gray" else 3
     for key in ("mean", "std"):
         values = given.get(key, getattr(base, key))

@@ -13,7 +13,7 @@ from typing import Protocol, overload
 
 import numpy as np
 
-from compress.data.headers import Header, read_header
+from compress.data.headers import Header, read_header, reduction
 from compress.data.images import decode_file, read_file, shrink_to_height
 from compress.data.labels import DEFAULT_RULES, ListRules, check_inside, check_skipped, skipped_warning, split_lines
 from compress.data.lmdb_folder import FILE, Database, count_samples, opened, read_label
@@ -107,6 +107,15 @@ class StreamedList:
         """Size of an image before it is shrunk; None where it cannot be read."""
         data = self.source.read(self.names[index])
         return None if data is None else read_header(data)
+
+    def shown_size(self, header: Header) -> tuple[int, int]:
+        """Height and width of an image as `image` gives it out."""
+        height, width = header.height, header.width
+        if (reduction(header) or 1) > 1:
+            height, width = -(-height // 2), -(-width // 2)
+        if self.max_height is None or height <= self.max_height:
+            return height, width
+        return self.max_height, max(1, round(width * self.max_height / height))
 
     def image(self, index: int) -> np.ndarray | None:
         """An image, uint8 BGR [H, W, 3]; None where it cannot be decoded."""

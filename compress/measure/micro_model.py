@@ -19,6 +19,10 @@ INTEGER_TYPES = MOVES | frozenset(
     ("Add", "AveragePool", "Clip", "Concat", "Conv", "Gemm", "GlobalAveragePool", "HardSwish", "MatMul", "Mul", "Relu")
 )
 """Operators that onnxruntime computes on integers, or that only move them."""
+REDUCTIONS = tuple(
+    f"Reduce{name}" for name in ("Max", "Min", "Mean", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
+)
+"""Operators whose axes are an input from opset 18 on, and an attribute before, as here."""
 PARAMETERS: dict[str, dict[int, str]] = {
     "Resize": {1: "roi", 2: "scales", 3: "sizes"},
     "Slice": {1: "starts", 2: "ends", 3: "axes", 4: "steps"},
@@ -32,6 +36,7 @@ PARAMETERS: dict[str, dict[int, str]] = {
     "Gather": {1: "indices"},
     "Expand": {1: "shape"},
     "Tile": {1: "repeats"},
+    **{name: {1: "axes"} for name in REDUCTIONS},
 }
 """Constant inputs that say how to compute: position and name."""
 _FLOAT_PARAMETERS = frozenset(("scales", "min", "max"))
@@ -136,8 +141,9 @@ class _Builder:
         elif weight:
             names.append(self._other_constant(weight))
         plain = dict(self.attributes)
+        plain.pop("noop_with_empty_axes", None)
         for position, name in PARAMETERS.get(self.op_type, {}).items():
-            if name in plain:
+            if name in plain and self.op_type not in REDUCTIONS:
                 names += [""] * (position - len(names))
                 kind = np.float32 if name in _FLOAT_PARAMETERS else np.int64
                 names.append(self.constant(np.array(plain.pop(name), kind)))

@@ -62,6 +62,7 @@ class Cells:
         groups: whose cells will be run, in this order.
         threads: of onnxruntime.
         memory: bytes of values that are kept, at most; 0 runs whole networks.
+        batch_first: the output's first dimension is the images.
         exact: outputs are those of the whole network to the last bit; else up to `CLOSE`, as tried out for each group.
     """
 
@@ -74,8 +75,9 @@ class Cells:
         threads: int = 1,
         memory: int = MEMORY,
         exact: bool = True,
+        batch_first: bool = True,
     ) -> None:
-        self.exact = exact
+        self.exact, self.batch_first = exact, batch_first
         self._module, self._model, self._threads = module, model, threads
         self._types = _types_of(model)
         self._base = to_onnx(module, model)  # what pruned networks are written as, but for what was pruned
@@ -205,14 +207,16 @@ class Cell:
 
     def _decide(self, call: int, images: np.ndarray) -> np.ndarray:
         """Run the whole network, and find the first cut that gives the same; of one image, where close will do."""
-        count = len(images) if self._cells.exact else 1
+        batch_first = self._cells.batch_first
+        count = len(images) if self._cells.exact or not batch_first else 1
         expected = self._whole(images[:count])
         self._current.cuts[self._widths] = None
         for cut in self._current.candidates:
             self._part = None
             try:
                 values = _first(self._cells.inputs(cut, call, images), len(images), count)
-                found = self._run(cut, values)[:count]
+                found = self._run(cut, values)
+                found = found[:count] if batch_first else found
             except ModelError:  # what is cut out does not run alone: the whole network does
                 continue
             if self._same(found, expected):

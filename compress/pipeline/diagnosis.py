@@ -57,7 +57,7 @@ def candidates(kind: str, given: Processing) -> Iterator[Processing]:
         yield from _new(tried, dataclasses.replace(given, **change))  # type: ignore[arg-type]
     for kinds in PRESETS.values():
         if kind in kinds and (other := kinds[kind].processing).channels == given.channels:
-            kept = {key: getattr(given, key) for key in ("resize", "interpolation", "pad_side", "lowercase")}
+            kept = {key: getattr(given, key) for key in ("resize", "interpolation", "pad_side", "layout", "lowercase")}
             yield from _new(tried, dataclasses.replace(other, **kept))
 
 

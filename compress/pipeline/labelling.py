@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -15,6 +15,7 @@ from compress.artifacts import fingerprint_each, write_atomic
 from compress.data.images import read_image
 from compress.data.labels import ListRules
 from compress.data.lmdb_folder import load_list
+from compress.data.processing import DEFAULT_PRESET, find_preset
 from compress.data.scenes import load_scenes
 from compress.data.transforms import preprocess_crop
 from compress.data.unlabelled import content_of_images, list_images, split_images
@@ -29,6 +30,10 @@ TRAIN_SIDE = 640
 """Side at which text is looked for in scenes to train on, at most: there it only says where crops are taken."""
 UNSEEN = ("charset", "processes", "augment", "crop", "dilate_teacher", "decouple")
 """Settings of a task that its labels do not depend on, and the charset's path, whose content counts."""
+
+
+LATER = ("preset", "preprocess", "outputs", "layout", "blank", "lowercase")
+"""Settings that earlier versions did not have: what they come to is part of an identity where it is not PP-OCR's."""
 
 
 def label_unlabelled(
@@ -108,7 +113,10 @@ def with_labels(recipe: Recipe, on_progress: Progress | None = None) -> Labelled
 
 def _identity(recipe: Recipe, original: onnx.ModelProto, train: Sequence[Path], val: Sequence[Path]) -> str:
     """Of everything that the lists depend on."""
-    settings = recipe.task.model_dump(mode="json", exclude=set(UNSEEN))
+    settings = recipe.task.model_dump(mode="json", exclude={*UNSEEN, *LATER})
+    settings["use_space"] = recipe.task.use_space is not False  # as versions without presets had it
+    if recipe.task.processing != find_preset(DEFAULT_PRESET, recipe.task.kind).processing:
+        settings["processing"] = asdict(recipe.task.processing)
     charset = recipe.task.charset.read_bytes() if recipe.task.charset else b""
     names = [str(file.absolute()) for file in (*train, *val)]
     return fingerprint_each(
@@ -193,7 +201,7 @@ def _readings(files: Sequence[Path], predict: Predict, recipe: Recipe, side: int
         rules = ListRules(max_skipped=1.0, roots=(Path(listed.anchor),))
         settings |= {"max_skipped": rules.max_skipped, "data_root": rules.roots}
         task = make_task(kind, train=(), val=[listed], input_shape=(channels, height, width), **settings)
-        if side is not None and isinstance(task, Resizable):
+        if side is not None and isinstance(task, Resizable) and recipe.task.processing.resize == "limit":
             task = task.with_side(min(side, task.side))
         assert isinstance(task, Examiner)
         cases = task.examine(predict).cases

@@ -12,7 +12,7 @@ import torch
 
 from compress.data.headers import Header, read_header
 from compress.data.images import read_image
-from compress.data.transforms import fitted_size, resized_width
+from compress.data.transforms import place_scene, resized_width
 from compress.graph import to_onnx, to_torch
 from compress.measure.runtime import Session
 from compress.pipeline.inputs import default_threads, open_model
@@ -149,7 +149,8 @@ def mean_area(recipe: Recipe, sizes: Sequence[Header], side: int) -> float:
         widths = recipe.task.widths or (width,)
         real = [resized_width(size.height, size.width, height, widths[-1]) for size in sizes]
         return fmean(next(each for each in widths if each >= one) for one in real) / width
-    areas = [np.prod(fitted_size(size.height, size.width, side)) for size in sizes]
+    shape, processing = (3, height, width), recipe.task.processing
+    areas = [np.prod(place_scene(size.height, size.width, side, shape, processing).input) for size in sizes]
     return float(fmean(map(float, areas))) / (height * width)
 
 

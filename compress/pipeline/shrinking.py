@@ -7,6 +7,7 @@ from typing import Any
 
 from compress.artifacts import write_atomic
 from compress.data.charset import Charset, check_classes, read_charset
+from compress.data.processing import DEFAULT_PRESET, Processing, make_processing
 from compress.data.synthetic import write_dataset
 from compress.data.unlabelled import list_images
 from compress.errors import CompressError, RecipeError
@@ -167,7 +168,8 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
     Raises:
         CompressError: the file fixes what must be open (the number of images, or the size of scenes), or has one class.
     """
-    _check_sizes(facts, wishes.kind)
+    resize = _processing(wishes).resize
+    _check_sizes(facts, wishes.kind, resize)
     family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
     held_back = held_back_share(images, family.most_held_back)
     epochs = wishes.epochs or default_epochs(images - round(images * held_back), family.seen)
@@ -213,7 +215,15 @@ def render(folder: Path, wishes: Wishes, on_progress: Progress | None = None) ->
         write_dataset(drawn, rendered_count(wishes), wishes.seed, on_progress=on_progress)
 
 
-def _check_sizes(facts: ModelFacts, kind: str) -> None:
+def _processing(wishes: Wishes) -> Processing:
+    """How the model is fed and read."""
+    given = dict(wishes.processing)
+    changes = {**given.pop("preprocess", {}), **given}
+    preset = changes.pop("preset", DEFAULT_PRESET)
+    return make_processing(wishes.kind, preset, changes)
+
+
+def _check_sizes(facts: ModelFacts, kind: str, resize: str) -> None:
     where = f"{facts.path}: input {shape_text(facts.input)}"
     if facts.input[0] is not None and not (facts.input[0] == 1 and takes_several(facts.path)):
         raise CompressError(
@@ -224,10 +234,10 @@ def _check_sizes(facts: ModelFacts, kind: str) -> None:
             f"{facts.path}: output {shape_text(facts.output)} is one number an image, and classification compares two "
             "or more. Export the model with a probability for each class."
         )
-    if kind == "detection" and any(facts.input[2:]):
+    if kind == "detection" and any(facts.input[2:]) and resize == "limit":
         raise CompressError(
             f"{where} has a fixed size, and scenes are scored at their own. Export the detector with any height and "
-            "width."
+            "width, or feed it scenes of that size: --preprocess resize=pad."
         )
 
 
@@ -256,7 +266,10 @@ def _task(facts: ModelFacts, shape: Shape, wishes: Wishes) -> dict[str, Any]:
         return task if classes == 2 else {**task, "labels": [str(number) for number in range(classes)]}
     if wishes.kind == "recognition":
         task |= {"charset": str(wishes.charset.absolute()) if wishes.charset else None, "use_space": wishes.use_space}
-        return task if facts.input[3] else {**task, "widths": line_widths(shape[2])}
+        one_width = facts.input[3] or _processing(wishes).resize == "stretch"
+        return task if one_width else {**task, "widths": line_widths(shape[2])}
+    if _processing(wishes).resize != "limit":
+        return {**task, "augment": "mild"}
     return {**task, "side": wishes.side or DETECTION_SIDE, "crop": min(CROP, *shape[1:]), "augment": "mild"}
 
 
@@ -280,7 +293,7 @@ def line_widths(width: int) -> list[int]:
 
 def _steps(family: Family, epochs: int, wishes: Wishes, shape: Shape) -> list[dict[str, Any]]:
     scan: dict[str, Any] = {"ratios": list(RATIOS), **family.scan}
-    if wishes.kind == "detection":
+    if wishes.kind == "detection" and _processing(wishes).resize == "limit":
         scan["side"] = min(SCAN_SIDE, wishes.side or DETECTION_SIDE)
     target = {"macs": family.macs if wishes.macs is None else wishes.macs}
     finetune = {"epochs": epochs, "batch_size": family.batch_size, **family.finetune}

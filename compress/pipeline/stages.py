@@ -36,7 +36,7 @@ from compress.prune.plan import NAMES, plan_metric_drop, plan_ratio, plan_shares
 from compress.prune.ranking import Kind, Network
 from compress.prune.reconstruct import bytes_per_pixel
 from compress.prune.sensitivity import check_scan, count_cells, scan_sensitivity
-from compress.tasks.base import Task
+from compress.tasks.base import Processed, Task
 
 Progress = Callable[[int, int, str], None]
 
@@ -99,7 +99,14 @@ def run_sensitivity(
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
     if measure != "metric":
         check_train_images(training)
-    cells = Cells(module, model, groups, threads=threads or default_threads(), exact=measure == "metric")
+    cells = Cells(
+        module,
+        model,
+        groups,
+        threads=threads or default_threads(),
+        exact=measure == "metric",
+        batch_first=not (isinstance(task, Processed) and task.processing.layout == "tnk"),
+    )
     score_of = score_by(measure, task, training, images, cells.original())
 
     with artifacts.lock(path):

@@ -38,6 +38,7 @@ def check_between_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
     for step in ("sensitivity", "replace"):
         if dict(steps_of(data)).get(step, {}).get("side") and kind in INPUTS and kind != "detection":
             yield f"{step}.side", f"not for {kind}. Remove it; `images` makes a scan quicker, too."
+    yield from _check_scan(data, dict(steps_of(data)).get("sensitivity", {}))
     yield from _check_sets(data)
     gate = "speedup_over_onnxruntime"
     if at(data, "gates", gate) is not None and not at(data, "compare", "onnxruntime"):
@@ -61,6 +62,16 @@ def check_files(data: Mapping[str, Any]) -> Iterator[Problem]:
 def _is_there(path: Path, keys: tuple[str, ...]) -> bool:
     """Data may be an LMDB folder; what it must hold is said when it is read."""
     return path.is_file() or (keys[0] == "data" and path.is_dir())
+
+
+def _check_scan(data: Mapping[str, Any], scan: Mapping[str, Any]) -> Iterator[Problem]:
+    """What a scan needs of the data, and settings that it ignores."""
+    unlabelled = scan.get("measure") in ("divergence", "agreement")
+    if unlabelled and scan.get("side"):
+        yield "sensitivity.side", f"not with measure: {scan['measure']}, which looks at training images. Remove it."
+    listed = isinstance(data.get("data"), dict) and not at(data, "data", "images") and not at(data, "data", "train")
+    if listed and (unlabelled or scan.get("recover") == "reconstruct"):
+        yield "data.train", "missing. The scan looks at training images. Add a label list."
 
 
 def _check_sets(data: Mapping[str, Any]) -> Iterator[Problem]:

@@ -205,6 +205,11 @@ class TaskSettings(Settings):
             check_channels((channels, height, width), self.processing)
         except DataError as error:
             raise problem(str(error)) from error
+        resize = self.processing.resize
+        if resize == "stretch" and len(self.widths) > 1:
+            raise problem(f"widths: got {list(self.widths)}, but images are stretched to one. Remove it.")
+        if self.kind == "detection" and resize != "limit" and "side" in self.model_fields_set:
+            raise problem(f"side: scenes are of the input's size (preprocess.resize: {resize}). Remove it.")
         if self.kind == "detection" and any(size % 32 for size in self.input_shape[1:]):
             raise problem(f"input: got {list(self.input_shape)}. Height and width must be multiples of 32.")
         return self

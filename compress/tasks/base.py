@@ -27,6 +27,8 @@ class Batch:
 
     images: Tensor
     targets: Any
+    damaged: tuple[str, ...] = ()
+    """Names of images that should be among these and cannot be decoded."""
 
 
 MarkKind = Literal["ignored", "label", "missed", "found", "wrong"]

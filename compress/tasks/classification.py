@@ -249,19 +249,24 @@ class DirectionTask:
         """Batch of these samples; each is augmented by its place in the epoch, where a sample may stand twice."""
         images = []
         samples = [self._train[int(index)] for index in indices]
-        self._check_met()
         for sample, place in zip(samples, places, strict=True):
             image = sample.upright()
             if self.augment:
                 image = augment_crop(image, image_rng(seed, epoch, place))
             images.append(self._resize(image))
-        return Batch(torch.from_numpy(self._stack(images)), self._targets(samples))
+        damaged = tuple(name for sample in samples for name in sample.instead_of)
+        return Batch(torch.from_numpy(self._stack(images)), self._targets(samples), damaged)
 
-    def _check_met(self) -> None:
-        """Raise DataError where more of a streamed list's images than the rules allow turned out to be damaged."""
-        if isinstance(self._train, StreamedSamples) and self._train.unusable:
-            listed = self._train.lists[0]
-            check_skipped(listed.path, {"unreadable": list(self._train.unusable)}, self._labelled, self._rules)
+    def _note(self, damaged: Sequence[str]) -> None:
+        """Count images that turned out to be damaged.
+
+        Raises:
+            DataError: more of the streamed lists' images than the rules allow.
+        """
+        if isinstance(self._train, StreamedSamples) and damaged:
+            self._train.unusable |= set(damaged)
+            skipped = {"unreadable": sorted(self._train.unusable)}
+            check_skipped(self._train.lists[0].path, skipped, self._train.images, self._rules)
 
     def _targets(self, samples: Sequence[Sample]) -> Tensor:
         """Classes [N] where all training images are labelled, else probabilities [N, K]."""
@@ -280,6 +285,7 @@ class DirectionTask:
         Raises:
             ModelError: the outputs are not what `processing.outputs` says (a model exported without its softmax).
         """
+        self._note(batch.damaged)
         form = self.processing.outputs
         check_probabilities(outputs, form)
         targets = batch.targets.to(outputs.device)
@@ -388,7 +394,7 @@ class DirectionTask:
 
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of image that was skipped, and for each class without validation images."""
-        unusable = list(self._train.unusable) if isinstance(self._train, StreamedSamples) else []
+        unusable = sorted(self._train.unusable) if isinstance(self._train, StreamedSamples) else []
         if not unusable:
             return self._warnings
         line = f"train: {len(unusable)} images, of those met so far, cannot be decoded: {name_some(unusable)}"

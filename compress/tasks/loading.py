@@ -1,10 +1,12 @@
 """Batches of training images made beside the network: by a thread, or by worker processes."""
 
 import multiprocessing
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import cv2
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from compress.data.prefetch import prefetch
@@ -36,12 +38,25 @@ def _from_processes(make: Callable[[P], B], parts: Iterable[P], workers: int) ->
     if "fork" not in multiprocessing.get_all_start_methods():
         raise CompressError(f"workers: got {workers}. This system cannot fork processes: must be 0, a thread.")
     loader = DataLoader(
-        _Maker(make), sampler=_Parts(parts), batch_size=None, num_workers=workers, multiprocessing_context="fork"
+        _Maker(make),
+        sampler=_Parts(parts),
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context="fork",
+        generator=torch.Generator(),  # else it draws from the one that training uses
     )
-    for made in _started(loader):
-        if isinstance(made, Exception):
-            raise made
-        yield made
+    try:
+        for made in _started(loader):
+            if isinstance(made, Exception):
+                raise made
+            yield made
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise CompressError(
+            f"workers: got {workers}, and one of them was killed. Memory or /dev/shm may be too small (a "
+            "container's is 64 MB, and batches pass through it). Use fewer workers, or 0."
+        ) from error
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -50,7 +65,9 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(0)
     try:
-        return iter(loader)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of more workers than cores
+            return iter(loader)
     finally:
         cv2.setNumThreads(threads)
 

@@ -153,6 +153,9 @@ class RecognitionTask:
                 check_skipped(part.path, {**part.skipped, **more}, part.total, rules)
         if streamed:
             self._train = StreamedWords(streamed, self.charset, str.lower if processing.lowercase else str)
+            for listed in streamed:
+                missing = {"missing": listed.missing, "without text": self._train.empty[listed.path]}
+                check_skipped(listed.path, missing, listed.total, rules)
         self._labelled = len(self._train)
         self._train_widths = self._widths_of(self._train)
         self._unlabelled = [load_unlabelled(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in unlabelled]
@@ -165,6 +168,7 @@ class RecognitionTask:
             for line in (*part.warnings, *text_warnings(part, self.charset, training))
         )
         self._warnings += tuple(line for listed in streamed for line in listed.warnings)
+        self._warnings += self._train.warnings if isinstance(self._train, StreamedWords) else ()
         self._warnings += tuple(line for part in self._unlabelled for line in part.warnings)
         self._stored = {
             "train": streamed_images(streamed) if streamed else stored_in(train_lists),
@@ -355,7 +359,7 @@ class RecognitionTask:
         """Raise DataError where more of a streamed list's images than the rules allow turned out to be unusable."""
         if isinstance(self._train, StreamedWords) and self._train.unusable:
             skipped: dict[str, list[str]] = {}
-            for name, why in self._train.unusable.items():
+            for name, why in dict(self._train.unusable).items():  # the main thread may add to it
                 skipped.setdefault(why, []).append(name)
             check_skipped(self._train.lists[0].path, skipped, self._labelled, self._rules)
 
@@ -389,7 +393,7 @@ class RecognitionTask:
         targets: Targets = batch.targets
         steps = outputs.shape[1]
         if isinstance(self._train, StreamedWords):
-            self._train.unusable |= {self._train.name(index): UNREADABLE for index in targets.damaged}
+            self._train.unusable = self._train.unusable | {self._train.name(one): UNREADABLE for one in targets.damaged}
         classes = targets.classes.split(targets.lengths.tolist())
         for index, text in zip(targets.indices, classes, strict=True):
             if steps_needed(text.tolist()) > steps:

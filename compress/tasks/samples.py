@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -25,6 +25,8 @@ class Sample:
     """Of its file."""
     probabilities: tuple[float, ...] | None = None
     """What the original model says of an image without label; `target` is the class that it holds most likely."""
+    instead_of: tuple[str, ...] = ()
+    """Names of damaged images in whose place it stands."""
 
     def upright(self) -> np.ndarray:
         """The image, turned where it must be."""
@@ -115,8 +117,9 @@ class StreamedSamples:
         counts = [len(listed) * (2 if turned else 1) for listed, turned in zip(lists, self._turned, strict=True)]
         self._starts = np.cumsum([0, *counts])
         self._others: Sequence[Sample] = ()
-        self.unusable: dict[str, str] = {}
-        """Name of an image that was met and cannot be used -> why."""
+        self.images = sum(map(len, lists))
+        self.unusable: set[str] = set()
+        """Names of images that were met and cannot be decoded."""
 
     def __len__(self) -> int:
         return int(self._starts[-1]) + len(self._others)
@@ -127,23 +130,24 @@ class StreamedSamples:
         return other
 
     def __getitem__(self, index: int) -> Sample:
-        """A sample with its image; where that is damaged, the next one's (noted in `unusable` by the process that met
-        it)."""
+        """A sample with its image; where that is damaged, the next one's, which names it in `instead_of`."""
         if index >= self._starts[-1]:
             return self._others[index - int(self._starts[-1])]
-        for step in range(len(self)):
-            found = self._read((index + step) % int(self._starts[-1]))
-            if found is not None:
-                return found
+        damaged: list[str] = []
+        for step in range(int(self._starts[-1])):
+            image, sample = self._read((index + step) % int(self._starts[-1]))
+            if image is not None:
+                return replace(sample, image=image, instead_of=tuple(damaged))
+            damaged.append(sample.name)
         raise DataError(f"{self.lists[0].path}: none of its images can be decoded. Copy them again.")
 
-    def _read(self, index: int) -> Sample | None:
+    def _read(self, index: int) -> tuple[np.ndarray | None, Sample]:
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         listed, place = self.lists[part], index - int(self._starts[part])
         place, turn = divmod(place, 2) if self._turned[part] else (place, 0)
-        image, name = listed.image(place), listed.names[place]
-        if image is None:
-            self.unusable[name] = "unreadable"
-            return None
         target = turn if self._turned[part] else self._labels.index(listed.texts[place])
-        return Sample(image, bool(turn), target, name)
+        name = str(listed.path.parent / listed.names[place]) if len(self.lists) > 1 else listed.names[place]
+        return listed.image(place), Sample(_NOTHING, bool(turn), target, name)
+
+
+_NOTHING = np.zeros((1, 1, 3), np.uint8)

@@ -79,6 +79,9 @@ class StreamedWords:
         self.lists, self._charset, self._change, self._others = lists, charset, change, others
         self.unusable: dict[str, str] = {}
         """Name of an image that was met and cannot be used -> why."""
+        self.empty: dict[Path, list[str]] = {}
+        """List -> names of the images whose text is empty or holds no character of the charset."""
+        self.warnings: tuple[str, ...] = ()
         self._starts = np.cumsum([0, *map(len, lists)])
         starts = zip(lists, self._starts[:-1], strict=True)
         self._kept = np.concatenate([self._usable(listed, int(start)) for listed, start in starts])
@@ -90,6 +93,14 @@ class StreamedWords:
         bad = [index for index, text in enumerate(texts) if not known.issuperset(text)]
         _check_unknown(listed.path, [repr(texts[index]) for index in bad[:1]], len(bad), len(texts))
         empty = {index for index, text in enumerate(texts) if known.isdisjoint(text)}
+        self.empty[listed.path] = [listed.names[index] for index in sorted(empty)]
+        if bad:
+            shown = name_some([repr(texts[index]) for index in bad])
+            self.warnings += (
+                f"{listed.path}: {len(bad)} of {len(texts)} texts hold characters that are not in the charset, left "
+                f"out of the text: {shown}",
+            )
+        self.warnings += skipped_warning(listed.path, "without text", self.empty[listed.path], listed.total)
         return start + np.array([index for index in range(len(texts)) if index not in empty], np.int64)
 
     def __len__(self) -> int:
@@ -124,11 +135,12 @@ class StreamedWords:
             return image.shape[0], image.shape[1]
         listed, place = self._find(index)
         header = listed.header(place)
-        if header is None or reduction(header) is None or header.width == 1:
-            why = "unreadable" if header is None else "one pixel wide" if header.width == 1 else TOO_LARGE
-            self.unusable[listed.names[place]] = why
+        why = "unreadable" if header is None else TOO_LARGE if reduction(header) is None else ""
+        height, width = (0, 0) if header is None or why else listed.shown_size(header)
+        if why or width == 1:
+            self.unusable[listed.names[place]] = why or "one pixel wide"
             return None
-        return header.height, header.width
+        return height, width
 
     def __getitem__(self, index: int) -> Word:
         """A word with its image; where that is damaged, a black one, and no text to learn."""

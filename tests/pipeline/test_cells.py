@@ -121,6 +121,23 @@ def test_where_close_is_enough() -> None:
         assert list(map(bool, cells.cuts(group).values())) == [True]
 
 
+def test_where_steps_come_before_images() -> None:
+    """Of [T, N, K] one image cannot be cut off the front: the whole batch is compared."""
+    shape = ZOO["text_recogniser"]
+    model = load_model(shipped("text_recogniser"))
+    output = model.graph.output[0]
+    model.graph.node.append(onnx.helper.make_node("Transpose", [output.name], ["turned"], perm=[1, 0, 2]))
+    output.name = "turned"
+    first, second, *_ = output.type.tensor_type.shape.dim
+    first.dim_param, second.dim_param = "steps", "batch"
+    module = to_torch(model)
+    group = find_groups(module, shape)[-1]
+    for batch_first in (True, False):
+        cells = Cells(module, model, [group], exact=False, batch_first=batch_first)
+        cells.predictor(group, cells.pruned_layers(group, removed_at(module, group, 0.5)))(batches(shape)[0])
+        assert list(map(bool, cells.cuts(group).values())) == [not batch_first]
+
+
 def test_a_part_that_does_not_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then whole networks run; here onnxruntime refuses every part, as it does what a cut leaves of an unknown type."""
 

@@ -1,5 +1,8 @@
 """Recognition on streamed lists: the same images, texts and scores; the same batches whatever makes them."""
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import pytest
 import torch
 
 from compress.data.labels import ListRules
-from compress.errors import DataError
+from compress.errors import CompressError, DataError
 from compress.tasks import classification, recognition
 from compress.tasks.base import Batch
 from compress.tasks.classification import DirectionTask
@@ -167,7 +170,43 @@ def test_labelled_directions_and_wrong_labels(crops: Path) -> None:
 def test_damaged_crops_are_replaced_by_the_next_and_counted(crops: Path) -> None:
     task, strict = directions(crops, max_skipped=0.1), directions(crops)
     (crops.parent / "5.png").write_bytes(b"no image")
-    assert len(batches(task)) == 16
+    found = batches(task)
+    assert len(found) == 16
+    assert same(found, batches(directions(crops, max_skipped=0.1, workers=2)))
+    for batch in found:
+        task.loss(torch.rand(6, 2).softmax(-1), batch)
     assert task.warnings()[-1] == "train: 1 images, of those met so far, cannot be decoded: 5.png"
-    with pytest.raises(DataError, match=r"1 of 96 images are unreadable, the first is 5\.png"):
-        batches(strict)
+    outputs = torch.rand(6, 2).softmax(-1)
+    made = batches(strict)
+    with pytest.raises(DataError, match=r"1 of 48 images are unreadable, the first is 5\.png"):
+        [strict.loss(outputs, batch) for batch in made]
+
+
+@pytest.mark.usefixtures("streaming")
+def test_texts_that_cannot_be_learned_are_counted_and_named(make: Any, crops: Path) -> None:
+    lines = crops.read_text().splitlines()
+    lines[3], lines[7] = "3.png\t", "7.png\tax"
+    crops.write_text("\n".join(lines))
+    found = make(max_skipped=0.1).warnings()
+    assert f"{crops}: 1 of 48 texts hold characters that are not in the charset, left out of the text: 'ax'" in found
+    assert f"{crops}: 1 of 48 images skipped, without text: 3.png" in found
+    with pytest.raises(DataError, match=r"1 of 48 images are without text, the first is 3\.png"):
+        make()
+
+
+@pytest.mark.usefixtures("streaming")
+def test_a_worker_that_is_killed_is_one_line(make: Any) -> None:
+    found = make(workers=1).train_batches(epoch=1, batch_size=1, seed=0)
+    next(found)
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(CompressError, match="one of them was killed"):
+        list(found)
+
+
+def test_workers_leave_torch_s_random_numbers_alone(make: Any) -> None:
+    torch.manual_seed(0)
+    batches(make(workers=1))
+    found = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(found, torch.rand(1))
