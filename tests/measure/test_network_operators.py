@@ -229,9 +229,9 @@ def test_mixed_takes_the_faster_form_of_each_operator_and_no_conversions() -> No
 def test_axes_that_are_an_input_from_opset_18_on() -> None:
     """The model that is timed is of an earlier opset, where they are an attribute."""
     body = "y = ReduceMean <keepdims = 0, noop_with_empty_axes = 0> (x, axes)"
-    shapes = "(float[1, 4, 8, 8] x) => (float[1, 4] y) <int64[2] axes = {2, 3}>"
+    shapes = "(float[1, 4, 8, 8] x) => (float[1, 4, 8] y) <int64[1] axes = {2}>"
     text = f'<ir_version: 8, opset_import: ["" : 20]> m {shapes} {{ {body} }}'
     (found,) = operators_of(canonicalise(onnx.parser.parse_model(text)), (4, 8, 8)).values()
-    assert dict(found.attributes)["axes"] == (2, 3)
+    assert dict(found.attributes)["axes"] == (2,)
     images = np.ones((1, 4, 8, 8), np.float32)
-    assert np.array_equal(Session(operator_model(found)).run(images), np.ones((1, 4), np.float32))
+    assert np.array_equal(Session(operator_model(found)).run(images), np.ones((1, 4, 8), np.float32))
