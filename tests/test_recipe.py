@@ -107,7 +107,7 @@ def test_recognition(tmp_path: Path) -> None:
     recipe = load(tmp_path, make_recipe(task=task, data={"train": ["t.txt", "db"], "val": "db"}))
     assert recipe.task.charset == tmp_path / "v.txt"
     assert recipe.data.train == (tmp_path / "t.txt", tmp_path / "db")
-    assert (recipe.task.input_shape, recipe.task.widths, recipe.task.use_space) == ((3, 32, 320), (160, 320), None)
+    assert (recipe.task.input_shape, recipe.task.widths, recipe.task.use_space) == ((3, 32, 320), (160, 320), True)
     assert load(tmp_path, make_recipe(task={"kind": "classification"})).task.input_shape == (3, 48, 192)
 
 
@@ -520,3 +520,16 @@ def test_what_overlap_may_be_allowed_is_told_in_full() -> None:
 def test_lists_that_may_be_anything(tmp_path: Path, given: dict[str, Any], said: str) -> None:
     (line,) = problems(tmp_path, make_recipe(data={"train": "t.txt", "val": "v.txt", **given}))
     assert said in line
+
+
+def test_whether_a_space_follows_is_the_preset_s_unless_it_is_said(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+
+    def options(**task: Any) -> dict[str, Any]:
+        given = {"kind": "recognition", "charset": "v.txt", **task}
+        return load(tmp_path, make_recipe(task=given, data={"train": "db", "val": "db"})).task.options
+
+    assert "use_space" not in options()
+    assert "use_space" not in options(preset="doctr")
+    assert options(preset="doctr", use_space=True)["use_space"] is True
+    assert options(use_space=False)["use_space"] is False

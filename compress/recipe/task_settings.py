@@ -130,8 +130,8 @@ class TaskSettings(Settings):
     charset: Path | None = Field(
         None, description="for recognition, required there: the file of the model's characters, one a line"
     )
-    use_space: Flag | None = Field(
-        None, description="for recognition: a space follows the charset's characters; default `true` for ppocr alone"
+    use_space: Flag = Field(
+        True, description="for recognition: a space follows the charset's characters; default `true` for ppocr alone"
     )
     widths: Annotated[
         tuple[Positive, ...],
@@ -184,6 +184,8 @@ class TaskSettings(Settings):
     def options(self) -> dict[str, Any]:
         """The settings that this kind of task has, by their keys; of `preprocess` what is given."""
         found = {key: getattr(self, key) for key in KEYS_OF[self.kind]}
+        if "use_space" not in self.model_fields_set:  # the preset's
+            found.pop("use_space", None)
         return found | {"preprocess": self.preprocess.model_dump(exclude_none=True)}
 
     @property
