@@ -1,5 +1,6 @@
 """Every test starts from the same seeds, on one thread: the same result in any order, on any machine."""
 
+import gc
 import math
 import random
 from collections.abc import Iterator
@@ -16,6 +17,15 @@ from compress.measure.operators import Operator, OperatorTime
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("same")
+
+
+# What is imported and collected stays: without this, each full collection walks its half a million objects.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
