@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 import random
 from collections.abc import Iterator
 
@@ -32,6 +33,14 @@ def pytest_collection_finish() -> None:
 def _one_thread() -> None:
     # Two OpenMP threads beside another busy process are many times slower than one.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Files are flushed to the disk so that they outlive a power cut, which no test is about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
