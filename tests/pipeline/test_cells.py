@@ -62,7 +62,14 @@ def check_cells(
     return parts / len(groups)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "direction_classifier",
+        pytest.param("text_recogniser", marks=pytest.mark.slow),
+        pytest.param("text_detector", marks=pytest.mark.slow),
+    ],
+)
 def test_the_models_that_ship(name: str) -> None:
     """All but the groups of the first layers, which everything depends on, run as a part."""
     assert check_cells(load_model(shipped(name)), ZOO[name], (0.5,), step=3) >= 0.8
