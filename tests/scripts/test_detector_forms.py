@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
+
 from tests.scripts.running import run_script
 
 
+@pytest.mark.slow
 def test_each_form_costs_less_than_the_one_before():
     """Squeeze-and-excite has 2 c (c // 4) weights, and c // 4 + c biases, for c channels."""
     result = run_script("detector_forms", "--side", "64", "--rounds", "2")
