@@ -45,11 +45,12 @@ runs/demo_scenes/.rendered: | $(STAMP)
 	$(BIN)/python scripts/render_data.py --out runs/demo_scenes --kind scenes
 	@touch $@
 
+# Bytecode is kept even where the environment says otherwise: compiling every test anew costs each worker seconds.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,6 +1,8 @@
 """Every test starts from the same seeds, on one thread: the same result in any order, on any machine."""
 
+import gc
 import math
+import os
 import random
 from collections.abc import Iterator
 
@@ -18,10 +20,27 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile("same")
 
 
+# What is imported and collected stays: without this, each full collection walks its half a million objects.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     # Two OpenMP threads beside another busy process are many times slower than one.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Files are flushed to the disk so that they outlive a power cut, which no test is about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

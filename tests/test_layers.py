@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,17 +46,20 @@ def part_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def imported(path: Path) -> tuple[str, ...]:
     """The dotted name of every module that a file imports, at its top or inside functions."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import. Use an absolute one."
             if node.module == "compress":
-                yield from (f"compress.{alias.name}" for alias in node.names)
+                names += [f"compress.{alias.name}" for alias in node.names]
             else:
-                yield str(node.module)
+                names.append(str(node.module))
+    return tuple(names)
 
 
 def parts_imported(path: Path) -> set[str]:

@@ -65,10 +65,10 @@ def test_scenes_differ_in_number_size_and_slant_of_regions(scenes):
     assert np.percentile(heights, 95) > 2 * np.percentile(heights, 5)
 
 
-def test_some_scenes_have_no_text_and_some_text_is_not_counted():
-    made = [render_scene(np.random.default_rng([1, seed]))[1] for seed in range(80)]
+def test_some_scenes_have_no_text_and_some_text_is_not_counted(scenes):
+    made = [regions for _, regions in scenes]
     empty = sum(not regions for regions in made)
-    assert 1 <= empty <= 80 * EMPTY_SHARE + 8
+    assert 1 <= empty <= len(made) * EMPTY_SHARE + 4
     ignored = [region for regions in made for region in regions if region.ignore]
     assert ignored
     assert all(region.text in (ILLEGIBLE, "*") for region in ignored)
@@ -104,7 +104,7 @@ def test_a_network_that_learned_all_finds_all(scenes):
 
 
 def test_a_scene_without_text_is_an_empty_list(tmp_path):
-    path = write_scenes(tmp_path, 30, seed=1)
+    path = write_scenes(tmp_path, 6, seed=1)
     labels = [line.split("\t")[1] for line in path.read_text().splitlines()]
     assert "[]" in labels
     assert all(set(entry) == {"transcription", "points"} for label in labels for entry in json.loads(label))

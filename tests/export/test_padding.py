@@ -1,5 +1,8 @@
 """Channels of zeros, calibrated, trained and exported: they stay zeros, and the rest is as without them."""
 
+import copy
+from functools import cache
+
 import numpy as np
 import onnx
 import pytest
@@ -23,8 +26,10 @@ def padded(name: str) -> onnx.ModelProto:
     return pad_channels(model, widths)
 
 
-def prepared(model: onnx.ModelProto) -> torch.fx.GraphModule:
-    module = prepare_qat(to_torch(model), weight_bits=7, asymmetric_hard_swish=True)
+@cache
+def calibrated(name: str) -> torch.fx.GraphModule:
+    """The padded network ready to export; made once, to be looked at only."""
+    module = prepare_qat(to_torch(padded(name)), weight_bits=7, asymmetric_hard_swish=True)
     calibrate(module, [nets.images().numpy()])
     return module
 
@@ -32,7 +37,7 @@ def prepared(model: onnx.ModelProto) -> torch.fx.GraphModule:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_calibrated_it_computes_the_same(name: str) -> None:
     """Ranges are as without: zeros cost no error. Sums in another order may fall to the other side of a tie."""
-    plain, wide = prepared(nets.template(name)), prepared(padded(name))
+    plain, wide = nets.calibrated(name), calibrated(name)
     for (_, one), (_, other) in zip(pacts(plain), pacts(wide), strict=True):
         torch.testing.assert_close(other.alpha, one.alpha, rtol=0.01, atol=0)
     with torch.no_grad():
@@ -44,7 +49,7 @@ def test_calibrated_it_computes_the_same(name: str) -> None:
 def test_trained_the_new_channels_are_still_zero(name: str) -> None:
     """No gradient reaches them, and weight decay of zero is zero; all else learns."""
     template, model = nets.template(name), padded(name)
-    module = prepared(model).train()
+    module = copy.deepcopy(calibrated(name)).train()
     groups = qat_parameter_groups(module, lr=1e-2, weight_decay=1e-2, l2=1e-3, lr_multiplier=1.0)
     optimizer = torch.optim.Adam(groups)
     for seed in range(5):
@@ -67,9 +72,8 @@ def test_trained_the_new_channels_are_still_zero(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_file_agrees_with_the_network(name: str) -> None:
-    model = padded(name)
-    module = prepared(model)
-    exported = export_int8(module, model)
+    module = calibrated(name)
+    exported = export_int8(module, padded(name))
     found = check_parity(module, exported, nets.images(5, seed=1).numpy())
     assert found.max_steps <= 1.01
     assert found.max_steps_optimised <= 1.01

@@ -27,6 +27,8 @@ from compress.measure.runtime import Session
 from compress.tasks.recognition import RecognitionTask
 from tests.export import files
 
+pytestmark = pytest.mark.slow
+
 DIGITS = "01234"
 SHAPE = (3, 16, 64)
 UNITS = 24
@@ -124,11 +126,7 @@ class Done:
 
 
 @pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param((nn.LSTM, 1), id="one-lstm"),
-        pytest.param((nn.GRU, 2), id="two-grus", marks=pytest.mark.slow),
-    ],
+    scope="module", params=[pytest.param((nn.LSTM, 1), id="one-lstm"), pytest.param((nn.GRU, 2), id="two-grus")]
 )
 def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
     kind, layers = request.param

@@ -1,7 +1,9 @@
 """A network, crops and a recipe small enough to do everything in seconds."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -74,10 +76,21 @@ STEPS: dict[str, dict[str, Any]] = {
 
 def write_inputs(folder: Path, crops: int = 12) -> Path:
     """The model, and rendered crops to train and validate on; returns the folder."""
-    save_model(from_torch(build(), torch.zeros(1, *SHAPE)), folder / "model.onnx")
-    write_dataset(folder / "train", crops, 1)
-    write_dataset(folder / "val", crops, 2)
+    for name, content in _inputs(crops).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     return folder
+
+
+@cache
+def _inputs(crops: int) -> dict[str, bytes]:
+    """Path in the folder -> what is in it; exported and rendered once."""
+    with TemporaryDirectory() as made:
+        folder = Path(made)
+        save_model(from_torch(build(), torch.zeros(1, *SHAPE)), folder / "model.onnx")
+        write_dataset(folder / "train", crops, 1)
+        write_dataset(folder / "val", crops, 2)
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def recipe(folder: Path, out: str = "out", steps: dict[str, dict[str, Any]] | None = None, **changes: Any) -> Recipe:

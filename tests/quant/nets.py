@@ -1,5 +1,6 @@
 """Networks that between them hold every arrangement that the int8 path has to get right."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 
@@ -452,7 +453,13 @@ def template(name: str) -> onnx.ModelProto:
 
 
 def prepared(name: str, *, weight_bits: int = 7, asymmetric_hard_swish: bool = True) -> fx.GraphModule:
-    """The same ready for training, calibrated."""
+    """The same ready for training, calibrated; a copy of its own for each caller."""
+    return copy.deepcopy(calibrated(name, weight_bits, asymmetric_hard_swish))
+
+
+@cache
+def calibrated(name: str, weight_bits: int = 7, asymmetric_hard_swish: bool = True) -> fx.GraphModule:
+    """The same, made once: to be looked at only."""
     module = prepare_qat(to_torch(template(name)), weight_bits=weight_bits, asymmetric_hard_swish=asymmetric_hard_swish)
     calibrate(module, [images().numpy()])
     return module

@@ -104,14 +104,14 @@ def test_integer_layers_with_an_integer_bias_know_their_input_and_others_do_not(
 @pytest.mark.parametrize("name", ["mobile", "shared", "linears", "two_outputs"])
 def test_a_copy_is_wired_to_its_own_ranges(name: str) -> None:
     """`fit` and exports work on deep copies: a layer must look at the copy's quantiser."""
-    qat = copy.deepcopy(nets.prepared(name))
+    qat = copy.deepcopy(nets.calibrated(name))
     own = set(qat.modules())
     for layer in own:
         if isinstance(layer, QuantLayer):
             assert set(layer.source) <= own
     x = nets.images()
     with torch.no_grad():
-        torch.testing.assert_close(qat(x), nets.prepared(name)(x), rtol=0, atol=0)
+        torch.testing.assert_close(qat(x), nets.calibrated(name)(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", nets.ZOO)

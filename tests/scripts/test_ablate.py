@@ -177,6 +177,7 @@ def test_detectors_have_rows_by_macs_and_one_that_is_not_pruned(ablate: ModuleTy
     assert rows["unpruned-int8"].without == ("sensitivity", "prune")
 
 
+@pytest.mark.slow
 def test_a_teacher_is_trained_once(ablate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows that learn from it take the base's; the one that does not, and those without distillation, have none."""
     tiny.write_inputs(tmp_path, 6)
@@ -200,6 +201,7 @@ def test_every_row_is_a_valid_recipe(ablate: ModuleType, inputs: Path) -> None:
     assert len({recipe.out for recipe in recipes.values()}) == len(recipes)
 
 
+@pytest.mark.slow
 def test_lstm_forms_are_files_of_one_network(ablate: ModuleType, tmp_path: Path, monkeypatch) -> None:
     """Trained once; the form that the recipe itself chose gives the recipe's own bytes."""
     tiny.write_inputs(tmp_path, 6)
@@ -248,6 +250,7 @@ def test_again_nothing_is_computed(
     assert (whole / "ablation.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_stopped_it_goes_on_to_the_same_files(ablate: ModuleType, inputs: Path, whole: Path) -> None:
     for text, count in (("accuracy", 2), ("epoch 2/3", 1), ("epoch 2/2", 2)):
         stopping = ablation(ablate, inputs, "stopped", tiny.stop_when(text, count))
@@ -258,6 +261,7 @@ def test_stopped_it_goes_on_to_the_same_files(ablate: ModuleType, inputs: Path, 
     assert not (folder / "base" / "int8.onnx").exists()  # not needed for that row
 
 
+@pytest.mark.slow
 def test_a_run_that_is_there_already_serves_as_base(ablate: ModuleType, inputs: Path, whole: Path, monkeypatch) -> None:
     monkeypatch.setattr("compress.pipeline.training.run_finetune", None)
     folder = run(ablate, inputs, "given", "--rows", "plain-qat", "--base", str(whole / "base"))

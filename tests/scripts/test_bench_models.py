@@ -133,6 +133,7 @@ def test_every_row_in_one_table_and_picture(bench_models, nncf, inputs: Path, ca
     assert ElementTree.fromstring((inputs / "bench.svg").read_text()).tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_where_it_was(bench_models, bench_rows, nncf, inputs: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     with monkeypatch.context() as patch:
         first = counted(bench_rows, patch, stop_after=3)
@@ -154,6 +155,7 @@ def test_a_stopped_run_goes_on_where_it_was(bench_models, bench_rows, nncf, inpu
     assert [row.score for row in again.models[0].rows] == [row.score for row in whole.models[0].rows]
 
 
+@pytest.mark.slow
 def test_other_images_are_scored_anew(bench_models, bench_rows, nncf, inputs: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     run(bench_models, inputs)
     scored = counted(bench_rows, monkeypatch)

@@ -1,21 +1,16 @@
 """`scripts/detector_forms.py`: a row for each form, with figures that the layers explain."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import pytest
 
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "detector_forms.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+from tests.scripts.running import run_script
 
 
+@pytest.mark.slow
 def test_each_form_costs_less_than_the_one_before():
     """Squeeze-and-excite has 2 c (c // 4) weights, and c // 4 + c biases, for c channels."""
-    result = run("--side", "64", "--rounds", "2")
+    result = run_script("detector_forms", "--side", "64", "--rounds", "2")
     assert result.returncode == 0, result.stderr
     rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if re.match(r"\| \d", line)]
     params, macs, size = ([float(row[column].replace(",", "")) for row in rows] for column in (1, 2, 3))
@@ -28,6 +23,6 @@ def test_each_form_costs_less_than_the_one_before():
 
 
 def test_help_has_examples():
-    result = run("--help")
+    result = run_script("detector_forms", "--help")
     assert result.returncode == 0, result.stderr
     assert "python scripts/detector_forms.py --side 960" in result.stdout

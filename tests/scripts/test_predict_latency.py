@@ -1,21 +1,19 @@
 """`scripts/predict_latency.py`: predicted beside measured, and the slowest operators."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import compress.zoo
+from tests.scripts.running import run_script
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "predict_latency.py"
 MODEL = Path(compress.zoo.__file__).parent / "models" / "direction_classifier.onnx"
 
 
 def test_it_says_what_is_predicted_and_what_is_measured(tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes(MODEL.read_bytes())
-    command = [sys.executable, str(SCRIPT), str(model), "--input", "3,48,192", "--rounds", "5", "--slowest", "2"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    options = ("--input", "3,48,192", "--rounds", "5", "--slowest", "2")
+    shown = run_script("predict_latency", str(model), *options).stdout
     row = re.search(r"\| float32 \| ([\d.]+) \| ([\d.]+) \[[\d.]+-[\d.]+\] \| ([\d.]+) \|", shown)
     assert row is not None, shown
     predicted, measured, ratio = map(float, row.groups())

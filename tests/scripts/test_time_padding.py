@@ -1,7 +1,6 @@
 """`scripts/time_padding.py`: it times the convolutions that it names."""
 
 import importlib.util
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from onnx import numpy_helper
 from compress.measure.micro_model import random_feeds
 from compress.measure.operators import operator_model
 from compress.measure.runtime import Session
+from tests.scripts.running import run_script
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "time_padding.py"
 spec = importlib.util.spec_from_file_location("time_padding", SCRIPT)
@@ -37,8 +37,7 @@ def test_each_is_timed_at_its_own_size_and_padded(convolution, precision: str) -
 
 
 def test_a_row_for_each() -> None:
-    command = [sys.executable, str(SCRIPT), "--rounds", "1"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    shown = run_script("time_padding", "--rounds", "1").stdout.splitlines()
     assert "onnxruntime" in shown[0]
     assert len([line for line in shown if line.startswith("| ")]) == 1 + len(time_padding.CONVOLUTIONS)
     assert any("| 128 |" in line for line in shown)

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.scripts.running import run_script
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,7 +36,6 @@ def test_started_again_it_goes_on_and_ends_with_the_same_file(tmp_path):
 
 
 def test_help_has_examples():
-    command = [sys.executable, str(ROOT / "scripts" / "train_classifier.py"), "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    result = run_script("train_classifier", "--help")
     assert result.returncode == 0, result.stderr
     assert "python scripts/train_classifier.py --out runs/classifier.onnx" in result.stdout

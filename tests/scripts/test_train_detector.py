@@ -15,6 +15,7 @@ from compress.artifacts import Score
 from compress.graph import load_model
 from compress.measure.runtime import Session
 from compress.zoo.detector import build_detector
+from tests.scripts.running import run_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,14 +32,11 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "train_detector.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-
-
 def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    sizes = ["--scenes", "8", "--val-scenes", "2", "--epochs", "1", "1", "--batch-size", "4", "--threads", "1"]
-    return run("--out", str(folder / "model.onnx"), "--work", str(folder), *sizes, *arguments)
+    command = [sys.executable, str(ROOT / "scripts" / "train_detector.py")]
+    options = ["--out", str(folder / "model.onnx"), "--work", str(folder), "--threads", "1"]
+    sizes = ["--scenes", "8", "--val-scenes", "2", "--epochs", "1", "1", "--batch-size", "4"]
+    return subprocess.run([*command, *options, *sizes, *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.mark.slow
@@ -67,14 +65,15 @@ def test_inner_channels_and_squeeze_excite_are_options_and_checkpoints_of_anothe
 
 
 def test_help_has_examples():
-    result = run("--help")
+    result = run_script("train_detector", "--help")
     assert result.returncode == 0, result.stderr
     assert "python scripts/train_detector.py --out runs/detector.onnx" in result.stdout
     assert "--val-scenes" in result.stdout
 
 
 def test_channels_that_cannot_be_divided_are_one_line(tmp_path):
-    result = run("--out", str(tmp_path / "model.onnx"), "--work", str(tmp_path), "--inner-channels", "30")
+    options = ("--out", str(tmp_path / "model.onnx"), "--work", str(tmp_path), "--inner-channels", "30")
+    result = run_script("train_detector", *options)
     assert result.returncode != 0
     assert result.stderr.strip() == "Error: inner_channels: got 30. Must be a positive multiple of 4."
 

@@ -25,6 +25,12 @@ def model() -> nn.Module:
     return build_detector().eval()
 
 
+@pytest.fixture(scope="module")
+def exported(model: nn.Module) -> onnx.ModelProto:
+    """Its file, to be looked at only."""
+    return from_torch(model, torch.zeros(1, 3, 64, 64))
+
+
 def values(module: nn.Module) -> int:
     """Weights, biases, and four values for each channel of a batch norm."""
     statistics = sum(b.numel() for name, b in module.named_buffers() if "running" in name)
@@ -49,10 +55,10 @@ def kinds(model: onnx.ModelProto) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DEPLOYED.exists(), reason="needs PP-OCR's detector")
-def test_every_convolution_is_that_of_the_deployed_file(model):
-    ours, deployed = from_torch(model, torch.zeros(1, 3, 64, 64)), load_model(DEPLOYED)
-    assert convolutions(ours) == convolutions(deployed)
-    assert sorted(kinds(ours)) == sorted(kinds(deployed))
+def test_every_convolution_is_that_of_the_deployed_file(model, exported):
+    deployed = load_model(DEPLOYED)
+    assert convolutions(exported) == convolutions(deployed)
+    assert sorted(kinds(exported)) == sorted(kinds(deployed))
     sizes = {weight.name: int(np.prod(weight.dims)) for weight in deployed.graph.initializer}
     trained = [node for node in deployed.graph.node if node.op_type in (*CONVOLUTIONS, "BatchNormalization")]
     held = sum(sizes[name] for node in trained for name in node.input[1:])
@@ -138,8 +144,7 @@ def test_in_evaluation_there_is_the_probability_alone(model):
     assert found.shape == (2, 1, 32, 96)
 
 
-def test_through_onnx_and_back_at_other_sizes_and_batches_it_is_the_same(model):
-    exported = from_torch(model, torch.zeros(1, 3, 64, 64))
+def test_through_onnx_and_back_at_other_sizes_and_batches_it_is_the_same(model, exported):
     again = to_torch(exported)
     images = torch.randn(2, 3, 96, 32)
     with torch.no_grad():
@@ -147,8 +152,8 @@ def test_through_onnx_and_back_at_other_sizes_and_batches_it_is_the_same(model):
     assert (kinds(exported).count("BatchNormalization"), kinds(exported).count("ConvTranspose")) == (49, 2)
 
 
-def test_all_can_be_pruned_but_the_output(model):
-    survey = survey_channels(to_torch(from_torch(model, torch.zeros(1, 3, 64, 64))), (3, 64, 64))
+def test_all_can_be_pruned_but_the_output(exported):
+    survey = survey_channels(to_torch(exported), (3, 64, 64))
     assert 29 <= len(survey.groups) <= 31
     assert list(survey.protected.values()) == ["defines the output"]
 

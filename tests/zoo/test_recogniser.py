@@ -1,5 +1,6 @@
 """The recogniser's network: PP-OCR's layers, its time steps, and its way through ONNX and back."""
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,12 @@ from compress.zoo.recogniser import build_recogniser
 def model() -> nn.Module:
     torch.manual_seed(0)
     return build_recogniser().eval()
+
+
+@pytest.fixture(scope="module")
+def exported(model: nn.Module) -> onnx.ModelProto:
+    """Its file, to be looked at only."""
+    return from_torch(model, torch.zeros(1, 3, 32, 320))
 
 
 def test_parameter_count_is_that_of_the_deployed_file():
@@ -46,8 +53,7 @@ def test_classes_are_the_charset_that_ships_with_a_space_and_the_blank():
     assert build_recogniser().fc.out_features == 96
 
 
-def test_through_onnx_and_back_at_other_widths_and_batches_it_is_the_same(model):
-    exported = from_torch(model, torch.zeros(1, 3, 32, 320))
+def test_through_onnx_and_back_at_other_widths_and_batches_it_is_the_same(model, exported):
     again = to_torch(exported)
     images = torch.randn(3, 3, 32, 128)
     with torch.no_grad():
@@ -56,8 +62,8 @@ def test_through_onnx_and_back_at_other_widths_and_batches_it_is_the_same(model)
     assert (kinds.count("LSTM"), kinds.count("BatchNorm2d"), kinds.count("Linear")) == (2, 35, 1)
 
 
-def test_hidden_units_of_both_lstms_can_be_pruned_and_only_the_output_is_protected(model):
-    survey = survey_channels(to_torch(from_torch(model, torch.zeros(1, 3, 32, 320))), (3, 32, 320))
+def test_hidden_units_of_both_lstms_can_be_pruned_and_only_the_output_is_protected(exported):
+    survey = survey_channels(to_torch(exported), (3, 32, 320))
     assert [group.channels for group in survey.groups if "lstm" in group.name] == [96, 96]
     assert list(survey.protected.values()) == ["defines the output"]
 
