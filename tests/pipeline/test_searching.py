@@ -148,7 +148,7 @@ def test_a_recipe_that_searches(folder: Path) -> None:
         ({"prune": STEPS["prune"]}, r"prune.search: needs a `sensitivity` step before it"),
         (
             {**STEPS, "prune": {"target": {"metric_drop": 0.1}, "search": {"candidates": 3}}},
-            r'prune.search: not with \{"metric_drop": 0.1\}: plans are compared at one target of macs or latency',
+            r'prune.search: not with \{"metric_drop": 0.1\}: plans are compared at targets of macs, params or latency',
         ),
         (
             {**STEPS, "prune": {**STEPS["prune"], "search": {"recover": "adapt"}}},
