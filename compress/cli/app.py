@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from compress.cli import cropping, files, pruning, reconstructing, replacing, running, shrinking, training
+from compress.cli import cropping, files, preparing, pruning, reconstructing, replacing, running, shrinking, training
 from compress.errors import CompressError, reason
 
 BAD_INPUT = 2
@@ -118,6 +118,7 @@ for command in (
     cropping.crop,
     files.bench,
     files.report,
+    preparing.check,
     running.run,
     shrinking.shrink,
 ):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from compress.cli.preparing import Changes
 from compress.cli.progress import progress, say
 from compress.recipe import load_recipe
 
@@ -15,14 +16,7 @@ GATE_MISSED = 1
 
 def run(
     recipe: Annotated[Path, typer.Argument(help="A recipe; docs/recipes.md lists its keys.", metavar="RECIPE")],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="change one key, e.g. prune.align=16 or data.val=val.txt; may be repeated.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
+    changes: Changes = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for all results; default runs/<the recipe's name>.", metavar="FOLDER")
     ] = None,

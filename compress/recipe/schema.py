@@ -57,7 +57,7 @@ class SensitivityStep(Step):
     criterion: Criterion = Field("fpgm", description="how channels are ranked: `fpgm`, `l1` or `l2`")
     ratios: Annotated[
         tuple[PruningRatio, ...],
-        BeforeValidator(_one_or_many),
+        BeforeValidator(_one_or_many, json_schema_input_type=PruningRatio | tuple[PruningRatio, ...]),
         _rule(lambda v: len(v) > 0 and list(v) == sorted(set(v)), "Must be rising, each ratio once."),
     ] = Field((0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), description="shares of each group to try")
     images: Positive | None = Field(
@@ -305,12 +305,14 @@ class PreprocessSettings(_Settings):
     (p / 255 - mean) / std."""
 
     color: Literal["bgr", "rgb", "gray"] | None = Field(None, description="order of the channels: `bgr`, `rgb`, `gray`")
-    mean: Annotated[tuple[Float, ...], BeforeValidator(_one_or_many)] | None = Field(
-        None, description="of each channel in the model's order, or one for all, of values in [0, 1]"
-    )
-    std: Annotated[tuple[Float, ...], BeforeValidator(_one_or_many)] | None = Field(
-        None, description="of each channel, or one for all"
-    )
+    mean: (
+        Annotated[tuple[Float, ...], BeforeValidator(_one_or_many, json_schema_input_type=Float | tuple[Float, ...])]
+        | None
+    ) = Field(None, description="of each channel in the model's order, or one for all, of values in [0, 1]")
+    std: (
+        Annotated[tuple[Float, ...], BeforeValidator(_one_or_many, json_schema_input_type=Float | tuple[Float, ...])]
+        | None
+    ) = Field(None, description="of each channel, or one for all")
     resize: Literal["limit", "pad", "stretch"] | None = Field(
         None,
         description="`pad`: keep the ratio and pad to the input's size; `stretch` to it; for detection also `limit`: "
@@ -379,7 +381,7 @@ class TaskSettings(_Settings):
     )
     widths: Annotated[
         tuple[Positive, ...],
-        BeforeValidator(_one_or_many),
+        BeforeValidator(_one_or_many, json_schema_input_type=Positive | tuple[Positive, ...]),
         _rule(lambda v: list(v) == sorted(set(v)), "Must be rising, each width once. Use e.g. [160, 320]."),
     ] = Field(
         (),
