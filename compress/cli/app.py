@@ -118,6 +118,7 @@ for command in (
     cropping.crop,
     files.bench,
     files.report,
+    preparing.init,
     preparing.check,
     running.run,
     shrinking.shrink,
