@@ -9,6 +9,7 @@ from compress.data.headers import Header
 from compress.pipeline.estimate import (
     CHECKPOINT_COPIES,
     MUTUAL_FACTOR,
+    QAT_MEMORY,
     Estimate,
     Stage,
     count_files,
@@ -83,6 +84,8 @@ def test_other_steps(folder: Path) -> None:
     assert found["finetune"] == pytest.approx(MUTUAL_FACTOR * 3 * epoch)
     result = estimate(recipe, find_problems(recipe))
     assert result.step_bytes == 64 * 1000, "the teacher's batches are larger than twice those of fine-tuning"
+    plain = tiny.recipe(folder)  # both train in batches of 6
+    assert estimate(plain, find_problems(plain)).step_bytes == round(6 * QAT_MEMORY * 1000)
     size = (folder / "model.onnx").stat().st_size
     assert result.disk_bytes == size * (5 - 1 + CHECKPOINT_COPIES)
     assert count_files(recipe) == 5
@@ -127,10 +130,7 @@ def test_memory_is_in_the_line(folder: Path) -> None:
     recipe = tiny.recipe(folder)
     stages = (Stage("report", "x", 1.0),)
     lines = estimate_lines(recipe, Estimate(stages, PACE, 20_000_000, 30_000_000, 500_000_000, 1_000_000))
-    assert lines[2] == (
-        "memory: about 550 MB: 500 MB of the program, 20 MB of images, 30 MB of a training step (simulated rounding "
-        "takes more)"
-    )
+    assert lines[2] == ("memory: about 550 MB: 500 MB of the program, 20 MB of images, 30 MB of a training step")
     assert lines[3] == f"disk: at most about 1.0 MB in {recipe.out}, pictures and reports aside"
     lines = estimate_lines(recipe, Estimate(stages, PACE, None, 0, 0, 0))
     assert lines[2] == "memory: about 0.0 MB: images unknown"
