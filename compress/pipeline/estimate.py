@@ -150,7 +150,8 @@ def _stages(recipe: Recipe, images: Images, work: Work, pace: Pace) -> tuple[Sta
             found.append(Stage(step.name, what, None if step.search else seconds["prune"], done))
         elif isinstance(step, ReconstructStep):
             count = min(step.images, work.train)
-            found.append(Stage(step.name, f"{count} images, layer by layer", seconds["reconstruct"], done))
+            # Least squares, not training: 3 to 8 times what as many training images take, by the network.
+            found.append(Stage(step.name, f"{count} images, layer by layer", None, done))
         elif isinstance(step, FinetuneStep):
             factor, two = (MUTUAL_FACTOR, ", two students") if step.mutual else (1.0, "")
             what = f"{step.epochs} epochs of {work.train} images{two}"

@@ -60,13 +60,18 @@ def test_what_cannot_be_told_is_unknown(folder: Path) -> None:
     steps = {
         "sensitivity": {"ratios": [0.5], "measure": "divergence"},
         "prune": {"target": {"macs": 0.7}, "search": {"candidates": 4}},
+        "reconstruct": {"images": 5},
     }
     recipe = tiny.recipe(folder, steps=steps)
-    assert seconds_of(recipe) == {"sensitivity": None, "prune": None, "report": pytest.approx(3 * 0.9)}
+    assert seconds_of(recipe) == {
+        **{"sensitivity": None, "prune": None, "reconstruct": None},
+        "report": pytest.approx(4 * 0.9),
+    }
     lines = estimate_lines(recipe, estimate(recipe, find_problems(recipe)))
-    assert lines[0] == "stage 1 of 3, sensitivity: 9 networks on 64 training images each, by divergence, time unknown"
-    assert lines[1] == "stage 2 of 3, prune: to macs 0.7, the best of 4 plans, time unknown"
-    assert lines[3].startswith("time: about 3 s, and what is unknown, at 1e+02 ms an image")
+    assert lines[0] == "stage 1 of 4, sensitivity: 9 networks on 64 training images each, by divergence, time unknown"
+    assert lines[1] == "stage 2 of 4, prune: to macs 0.7, the best of 4 plans, time unknown"
+    assert lines[2] == "stage 3 of 4, reconstruct: 5 images, layer by layer, time unknown"
+    assert lines[4].startswith("time: about 4 s, and what is unknown, at 1e+02 ms an image")
 
 
 @pytest.mark.usefixtures("paced")
