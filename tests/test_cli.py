@@ -52,7 +52,7 @@ TINY = onnx.parser.parse_model(
 )
 COMMANDS = [
     *("inspect", "sensitivity", "replace", "prune", "reconstruct", "finetune", "quantize"),
-    *("evaluate", "crop", "bench", "report", "run", "shrink"),
+    *("evaluate", "crop", "bench", "report", "compare", "init", "check", "run", "shrink"),
 ]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
 GROUPS = {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")}

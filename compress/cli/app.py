@@ -13,7 +13,18 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from compress.cli import cropping, files, pruning, reconstructing, replacing, running, shrinking, training
+from compress.cli import (
+    comparing,
+    cropping,
+    files,
+    preparing,
+    pruning,
+    reconstructing,
+    replacing,
+    running,
+    shrinking,
+    training,
+)
 from compress.errors import CompressError, reason
 
 BAD_INPUT = 2
@@ -118,6 +129,9 @@ for command in (
     cropping.crop,
     files.bench,
     files.report,
+    comparing.compare,
+    preparing.init,
+    preparing.check,
     running.run,
     shrinking.shrink,
 ):

@@ -7,34 +7,52 @@ from typing import Annotated
 
 import typer
 
+from compress.artifacts import Report
+from compress.cli import continuous
+from compress.cli.preparing import Changes
 from compress.cli.progress import progress, say
-from compress.recipe import load_recipe
+from compress.recipe import Recipe, load_recipe
 
 GATE_MISSED = 1
 
 
 def run(
     recipe: Annotated[Path, typer.Argument(help="A recipe; docs/recipes.md lists its keys.", metavar="RECIPE")],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="change one key, e.g. prune.align=16 or data.val=val.txt; may be repeated.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
+    changes: Changes = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for all results; default runs/<the recipe's name>.", metavar="FOLDER")
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(
+            help="write the run and its gates as JUnit XML, a test case for each gate and set; also when a gate is "
+            "missed or the run fails.",
+            metavar="FILE",
+        ),
     ] = None,
 ) -> None:
     """Do everything a recipe says, and report it. Stopped, even killed, the same command goes on where it was.
 
-    Exit code 1 if a gate is missed; all gates are listed.
+    Exit code 1 if a gate is missed; all gates are listed. Where GITHUB_STEP_SUMMARY names a file, as in GitHub
+    Actions, a summary in Markdown is appended to it.
 
     \b
-    Example:
+    Examples:
       compress run recipes/demo_cls.yaml --set finetune.epochs=2 --out runs/short
+      compress run recipes/demo_cls.yaml --junit junit.xml
     """
+    with continuous.told(recipe.stem, junit) as tell:
+        report, given = _run(recipe, changes, out)
+        tell(report)
+    typer.echo(f"Report: {given.out / 'report.md'}")
+    missed = [gate.name for gate in report.gates if not gate.passed]
+    if missed:
+        typer.echo(f"Gates missed: {', '.join(missed)}.", err=True)
+        raise typer.Exit(GATE_MISSED)
+
+
+def _run(recipe: Path, changes: list[str] | None, out: Path | None) -> tuple[Report, Recipe]:
+    """Run the recipe and print the report."""
     given = load_recipe(recipe, [*(changes or ()), *([f"out={out}"] if out else ())])
     from compress import pipeline
     from compress.report.terminal import print_report, wide_console
@@ -43,8 +61,4 @@ def run(
     with progress(f"{given.out} holds what is done; the same command goes on from there.") as on_progress:
         report = pipeline.run_recipe(given, command, on_progress, say)
     print_report(report, wide_console())
-    typer.echo(f"Report: {given.out / 'report.md'}")
-    missed = [gate.name for gate in report.gates if not gate.passed]
-    if missed:
-        typer.echo(f"Gates missed: {', '.join(missed)}.", err=True)
-        raise typer.Exit(GATE_MISSED)
+    return report, given

@@ -1,4 +1,7 @@
-"""How long `compress shrink` will take: seconds for one image, measured, times how often each stage looks at one."""
+"""How long `compress shrink` will take: seconds for one image, measured, times how often each stage looks at one.
+
+`compress.pipeline.estimate` does the same for any recipe, with the pace and the work as they are here.
+"""
 
 import copy
 import time
@@ -48,7 +51,21 @@ class Pace:
     train: float
     """Of one training image: the teacher's pass, the network's, its gradients, and the weights' step."""
     make: float
-    """To make a pruned network ready to be scored, for each cell of the scan."""
+    """To make a pruned network ready to be scored, for each cell of the scan; 0 where there is no scan."""
+    saved_bytes: int = 0
+    """Memory that a training step keeps for the gradients, for each image."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images as they are used: each that a direction classifier sees upright and turned counts as two."""
+
+    train: int
+    """That an epoch trains on, drawn and unlabelled ones included."""
+    val: int
+    """That are scored."""
+    files: int
+    """Files of images."""
 
 
 @dataclass(frozen=True)
@@ -109,29 +126,35 @@ def count_work(recipe: Recipe, files: int, sizes: Sequence[Header], cells: int) 
         sizes: of some of them.
         cells: of the scan.
     """
-    scan, finetune = recipe.find_step(SensitivityStep), recipe.find_step(FinetuneStep)
-    quantize, solve = recipe.find_step(QuantizeStep), recipe.find_step(ReconstructStep)
-    assert scan
-    assert solve
-    assert finetune
-    assert quantize
-    kind = recipe.task.kind
-    uses = 2 if kind == "classification" and len(recipe.task.labels) == 2 else 1
+    uses = 2 if recipe.task.kind == "classification" and len(recipe.task.labels) == 2 else 1
     held = min(max(1, round(recipe.data.held_back * files)), files - 1)
     drawn = files - held if recipe.data.unlabelled else 0
-    side = recipe.task.side
-    area, scan_area, label_area = (
-        mean_area(recipe, sizes, each) for each in (side, scan.side or side, min(side, TRAIN_SIDE))
-    )
+    return work_of(recipe, Counts(uses * (files - held) + drawn, uses * held, files), sizes, cells)
+
+
+def work_of(recipe: Recipe, counts: Counts, sizes: Sequence[Header], cells: int) -> Work:
+    """How often each stage of any recipe looks at an image; 0 for steps that it does not have.
+
+    Args:
+        recipe: whose steps count.
+        counts: of its images.
+        sizes: of some of them.
+        cells: of the scan.
+    """
+    scan, finetune = recipe.find_step(SensitivityStep), recipe.find_step(FinetuneStep)
+    quantize, solve = recipe.find_step(QuantizeStep), recipe.find_step(ReconstructStep)
+    kind, side = recipe.task.kind, recipe.task.side
+    scan_side = scan.side if scan and scan.side else side
+    area, scan_area, label_area = (mean_area(recipe, sizes, each) for each in (side, scan_side, min(side, TRAIN_SIDE)))
     return Work(
-        train=uses * (files - held) + drawn,
-        val=uses * held,
-        files=files,
+        train=counts.train,
+        val=counts.val,
+        files=counts.files,
         cells=cells,
-        scan_images=min(scan.images or uses * held, uses * held),
-        epochs=finetune.epochs,
-        qat_epochs=quantize.epochs,
-        reconstructed=solve.images,
+        scan_images=min(scan.images or counts.val, counts.val) if scan else 0,
+        epochs=finetune.epochs if finetune else 0,
+        qat_epochs=quantize.epochs if quantize else 0,
+        reconstructed=solve.images if solve else 0,
         area=area,
         scan_area=scan_area,
         label_area=label_area,
@@ -161,13 +184,17 @@ def sample_sizes(files: Sequence[Path]) -> list[Header]:
 
 
 def measure(recipe: Recipe, files: Sequence[Path]) -> tuple[Pace, int]:
-    """The pace on this machine, and the cells of the scan: a few passes of the network and one training step.
+    """The pace on this machine, and the cells of the scan: a few passes of the network and of a training step.
+
+    Args:
+        recipe: names the model.
+        files: of images, a few of which are decoded; empty where they are in no files, and reading is not counted.
 
     Raises:
         CompressError: the model cannot be read or does not run.
     """
     channels, height, width = recipe.task.input_shape
-    model = open_model(recipe.model, recipe.weights)
+    model = open_model(recipe.model, recipe.weights, (channels, height, width))
     threads = recipe.threads or default_threads()
     session = Session(model, threads=threads, spin=False)
     rng = np.random.default_rng(0)
@@ -175,8 +202,7 @@ def measure(recipe: Recipe, files: Sequence[Path]) -> tuple[Pace, int]:
     forward = _timed(lambda: session.run(images))
     module = to_torch(model)
     scan = recipe.find_step(SensitivityStep)
-    assert scan
-    cells = count_cells(find_groups(module, (channels, height, width)), scan.ratios)
+    cells = count_cells(find_groups(module, (channels, height, width)), scan.ratios) if scan else 0
 
     def make() -> None:
         Session(to_onnx(copy.deepcopy(module), model), threads=threads, spin=False)
@@ -193,17 +219,39 @@ def measure(recipe: Recipe, files: Sequence[Path]) -> tuple[Pace, int]:
         learner(torch.from_numpy(batch)).sum().backward()
         optimizer.step()
 
-    return Pace(_load_time(files), forward, _timed(train, repeats=2) / BATCH, _timed(make)), cells
+    per_image = _timed(train, repeats=2) / BATCH
+    saved = saved_for_gradients(lambda: learner(torch.from_numpy(batch))) // BATCH
+    return Pace(_load_time(files), forward, per_image, _timed(make) if scan else 0.0, saved), cells
+
+
+def saved_for_gradients(forward: Callable[[], object]) -> int:
+    """Bytes that a pass keeps until its gradients are computed; a tensor that several operators keep counts once.
+
+    >>> x = torch.ones(3, requires_grad=True)
+    >>> saved_for_gradients(lambda: x.exp().exp())  # each keeps its result, three floats
+    24
+    """
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage  # held, so that no other takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = forward()
+    del output
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def _load_time(files: Sequence[Path]) -> float:
-    """Median seconds to read and decode one image, of a few."""
+    """Median seconds to read and decode one image, of a few; 0 where there are none."""
     times = []
     for file in files[:: max(1, len(files) // REPEATS)][:REPEATS]:
         started = time.perf_counter()
         read_image(file)
         times.append(time.perf_counter() - started)
-    return median(times)
+    return median(times) if times else 0.0
 
 
 def _timed(work: Callable[[], object], repeats: int = REPEATS) -> float:

@@ -119,8 +119,13 @@ class Wishes:
     """Keys of a recipe's task that say how the model is fed and read."""
 
 
-def fits_charset(facts: ModelFacts, charset: Path | None) -> tuple[Path, bool]:
+def fits_charset(facts: ModelFacts, charset: Path | None, command: str = "shrink") -> tuple[Path, bool]:
     """The charset of a recogniser, and whether a space follows its characters, which the model's classes tell.
+
+    Args:
+        facts: the model.
+        charset: as the user gave it.
+        command: for messages.
 
     Raises:
         CompressError: there is none.
@@ -129,7 +134,7 @@ def fits_charset(facts: ModelFacts, charset: Path | None) -> tuple[Path, bool]:
     if charset is None:
         raise CompressError(
             f"--charset: missing. {facts.path} is a recogniser; give the file of its characters, one a line. Use: "
-            f"compress shrink {facts.path} --charset dict.txt ..."
+            f"compress {command} {facts.path} --charset dict.txt ..."
         )
     read = read_charset(charset, use_space=True)
     classes = facts.output[-1] if len(facts.output) == 3 else None
@@ -168,8 +173,7 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
     Raises:
         CompressError: the file fixes what must be open (the number of images, or the size of scenes), or has one class.
     """
-    resize = _processing(wishes).resize
-    _check_sizes(facts, wishes.kind, resize)
+    check_sizes(facts, wishes.kind, processing_of(wishes).resize)
     family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
     held_back = held_back_share(images, family.most_held_back)
     epochs = wishes.epochs or default_epochs(images - round(images * held_back), family.seen)
@@ -177,11 +181,11 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
         "version": 1,
         "name": f"{facts.path.stem}, shrunk",
         "model": str(facts.path.absolute()),
-        "task": _task(facts, shape, wishes),
+        "task": task_keys(facts, shape, wishes),
         "data": {"images": str(folder.absolute()), "held_back": held_back},
         "out": ".",
         "seed": wishes.seed,
-        "steps": _steps(family, epochs, wishes, shape),
+        "steps": default_steps(epochs, wishes, shape),
     }
     if rendered_count(wishes):
         recipe["data"]["unlabelled"] = f"{rendered_folder(wishes)}/labels.txt"
@@ -215,7 +219,7 @@ def render(folder: Path, wishes: Wishes, on_progress: Progress | None = None) ->
         write_dataset(drawn, rendered_count(wishes), wishes.seed, on_progress=on_progress)
 
 
-def _processing(wishes: Wishes) -> Processing:
+def processing_of(wishes: Wishes) -> Processing:
     """How the model is fed and read."""
     given = dict(wishes.processing)
     changes = {**given.pop("preprocess", {}), **given}
@@ -223,7 +227,13 @@ def _processing(wishes: Wishes) -> Processing:
     return make_processing(wishes.kind, preset, changes)
 
 
-def _check_sizes(facts: ModelFacts, kind: str, resize: str) -> None:
+def check_sizes(facts: ModelFacts, kind: str, resize: str) -> None:
+    """Refuse a file that fixes what must be open.
+
+    Raises:
+        CompressError: the number of images, or the size of scenes that are not resized to it, is fixed, or there is one
+            class.
+    """
     where = f"{facts.path}: input {shape_text(facts.input)}"
     if facts.input[0] is not None and not (facts.input[0] == 1 and takes_several(facts.path)):
         raise CompressError(
@@ -259,16 +269,17 @@ def default_epochs(train: int, seen: int) -> int:
     return min(EPOCHS[1], max(EPOCHS[0], round(seen / max(1, train))))
 
 
-def _task(facts: ModelFacts, shape: Shape, wishes: Wishes) -> dict[str, Any]:
+def task_keys(facts: ModelFacts, shape: Shape, wishes: Wishes) -> dict[str, Any]:
+    """The recipe's `task`: kind and input, how the model is fed and read, and what its family needs."""
     task: dict[str, Any] = {"kind": wishes.kind, "input": list(shape), **_plain(wishes.processing)}
     if wishes.kind == "classification":
         classes = facts.output[-1] or 2
         return task if classes == 2 else {**task, "labels": [str(number) for number in range(classes)]}
     if wishes.kind == "recognition":
         task |= {"charset": str(wishes.charset.absolute()) if wishes.charset else None, "use_space": wishes.use_space}
-        one_width = facts.input[3] or _processing(wishes).resize == "stretch"
+        one_width = facts.input[3] or processing_of(wishes).resize == "stretch"
         return task if one_width else {**task, "widths": line_widths(shape[2])}
-    if _processing(wishes).resize != "limit":
+    if processing_of(wishes).resize != "limit":
         return {**task, "augment": "mild"}
     return {**task, "side": wishes.side or DETECTION_SIDE, "crop": min(CROP, *shape[1:]), "augment": "mild"}
 
@@ -291,9 +302,11 @@ def line_widths(width: int) -> list[int]:
     return sorted({max(1, width // 2), width, width * 3 // 2, width * 2})
 
 
-def _steps(family: Family, epochs: int, wishes: Wishes, shape: Shape) -> list[dict[str, Any]]:
+def default_steps(epochs: int, wishes: Wishes, shape: Shape) -> list[dict[str, Any]]:
+    """The recipe's `steps`, with the settings of its family; shape is the input's, (C, H, W)."""
+    family = FAMILIES[wishes.kind]
     scan: dict[str, Any] = {"ratios": list(RATIOS), **family.scan}
-    if wishes.kind == "detection" and _processing(wishes).resize == "limit":
+    if wishes.kind == "detection" and processing_of(wishes).resize == "limit":
         scan["side"] = min(SCAN_SIDE, wishes.side or DETECTION_SIDE)
     target = {"macs": family.macs if wishes.macs is None else wishes.macs}
     finetune = {"epochs": epochs, "batch_size": family.batch_size, **family.finetune}

@@ -48,7 +48,7 @@ class SensitivityStep(Step):
     criterion: Criterion = Field("fpgm", description="how channels are ranked: `fpgm`, `l1` or `l2`")
     ratios: Annotated[
         tuple[PruningRatio, ...],
-        BeforeValidator(_one_or_many),
+        BeforeValidator(_one_or_many, json_schema_input_type=PruningRatio | tuple[PruningRatio, ...]),
         _rule(lambda v: len(v) > 0 and list(v) == sorted(set(v)), "Must be rising, each ratio once."),
     ] = Field((0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), description="shares of each group to try")
     images: Positive | None = Field(

@@ -56,17 +56,20 @@ FIGURES_OF = {"classification": ("accuracy",), "recognition": ("exact", "alnum")
 """What each kind's score says of every image, so that it has an interval; the metric first."""
 
 
+PerChannel = Annotated[
+    tuple[Float, ...], BeforeValidator(one_or_many, json_schema_input_type=Float | tuple[Float, ...])
+]
+
+
 class PreprocessSettings(Settings):
     """How an image becomes the model's input; what is not given is the preset's. A pixel p becomes
     (p / 255 - mean) / std."""
 
     color: Literal["bgr", "rgb", "gray"] | None = Field(None, description="order of the channels: `bgr`, `rgb`, `gray`")
-    mean: Annotated[tuple[Float, ...], BeforeValidator(one_or_many)] | None = Field(
+    mean: PerChannel | None = Field(
         None, description="of each channel in the model's order, or one for all, of values in [0, 1]"
     )
-    std: Annotated[tuple[Float, ...], BeforeValidator(one_or_many)] | None = Field(
-        None, description="of each channel, or one for all"
-    )
+    std: PerChannel | None = Field(None, description="of each channel, or one for all")
     resize: Literal["limit", "pad", "stretch"] | None = Field(
         None,
         description="`pad`: keep the ratio and pad to the input's size; `stretch` to it; for detection also `limit`: "
@@ -135,7 +138,7 @@ class TaskSettings(Settings):
     )
     widths: Annotated[
         tuple[Positive, ...],
-        BeforeValidator(one_or_many),
+        BeforeValidator(one_or_many, json_schema_input_type=Positive | tuple[Positive, ...]),
         rule(lambda v: list(v) == sorted(set(v)), "Must be rising, each width once. Use e.g. [160, 320]."),
     ] = Field(
         (),

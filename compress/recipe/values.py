@@ -52,9 +52,11 @@ NotNegativeFloat = Annotated[Float, rule(lambda v: v >= 0, "Must be 0 or more.")
 PruningRatio = Annotated[Float, rule(lambda v: 0 <= v < 1, "Must be a share in [0, 1). Use e.g. 0.3 to remove 30 %.")]
 Share = Annotated[Float, rule(lambda v: 0 < v <= 1, "Must be a share in (0, 1]. Use e.g. 0.5.")]
 Side = Annotated[Positive, rule(lambda v: v % 32 == 0, "Must be a multiple of 32. Use e.g. 960 or 1280.")]
-Names = Annotated[tuple[Text, ...], BeforeValidator(one_or_many)]
+Names = Annotated[tuple[Text, ...], BeforeValidator(one_or_many, json_schema_input_type=Text | tuple[Text, ...])]
 Paths = Annotated[
-    tuple[Path, ...], BeforeValidator(one_or_many), rule(lambda v: len(v) > 0, "Must name one file or more.")
+    tuple[Path, ...],
+    BeforeValidator(one_or_many, json_schema_input_type=Path | tuple[Path, ...]),
+    rule(lambda v: len(v) > 0, "Must name one file or more."),
 ]
 
 T = TypeVar("T")
@@ -83,11 +85,11 @@ PathsByName = Annotated[
         Annotated[Text, rule(lambda v: SET_NAME.fullmatch(v), "Must be of letters, digits, - and _. Use e.g. lines.")],
         Paths,
     ],
-    BeforeValidator(by_name(TEST)),
+    BeforeValidator(by_name(TEST), json_schema_input_type=Paths | dict[str, Paths]),
 ]
 ByName = Annotated[
     dict[Text, T],
-    BeforeValidator(by_name("")),
+    BeforeValidator(by_name(""), json_schema_input_type=float | dict[str, float]),
     rule(lambda v: len(v) > 0, "Must be a number, or `name: number`. Use e.g. {test: 0.01}."),
 ]
 """One value, then under "", or one for each name."""

@@ -11,20 +11,20 @@ from compress.report.tables import Table
 def render_markdown(report: Report, sensitivity: Sensitivity | None = None) -> str:
     """The whole report, with where and how it was measured first."""
     parts = [
-        f"# {_escape(report.title)}",
+        f"# {escape(report.title)}",
         _facts(report),
-        _list(tables.headlines(report)),
-        _table(tables.set_table(report)),
-        _escape(" ".join(tables.set_lines(report))),
-        _table(tables.stage_table(report)),
+        list_lines(tables.headlines(report)),
+        table_text(tables.set_table(report)),
+        escape(" ".join(tables.set_lines(report))),
+        table_text(tables.stage_table(report)),
         _legend(report),
-        _table(tables.gate_table(report)),
+        table_text(tables.gate_table(report)),
         _gallery(report.gallery) if report.gallery else "",
-        _table(tables.detail_table(report)),
-        _table(tables.plan_table(report)),
-        _table(tables.candidate_table(report)),
-        _table(tables.placement_table(report)),
-        _table(tables.sensitivity_table(sensitivity)) if sensitivity else "",
+        table_text(tables.detail_table(report)),
+        table_text(tables.plan_table(report)),
+        table_text(tables.candidate_table(report)),
+        table_text(tables.placement_table(report)),
+        table_text(tables.sensitivity_table(sensitivity)) if sensitivity else "",
         _notes(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -35,15 +35,16 @@ def _facts(report: Report) -> str:
     scoring = tables.postprocessing_line(report.postprocessing)
     return (
         f"- command: `{report.command}`\n- date: {report.date}\n"
-        f"- machine: {_escape(tables.machine_line(report.machine))}\n"
+        f"- machine: {escape(tables.machine_line(report.machine))}\n"
         f"- fingerprint of model, data and settings: `{report.fingerprint}`"
-        + (f"\n- {_escape(scoring)}" if scoring else "")
+        + (f"\n- {escape(scoring)}" if scoring else "")
         + (f"\n- code of the stages: `{report.code}`" if report.code else "")
     )
 
 
-def _list(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {_escape(line)}" for line in lines)
+def list_lines(lines: Sequence[str]) -> str:
+    """Lines as a list."""
+    return "\n".join(f"- {escape(line)}" for line in lines)
 
 
 def _legend(report: Report) -> str:
@@ -86,27 +87,28 @@ def _gallery(gallery: Gallery) -> str:
         rows.append((image, _literal(picture.label), *readings))
     lines = [header, ("---",) * len(header), *rows] if rows else []
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    parts = (f"## {_escape(tables.gallery_title(gallery))}", " ".join(tables.gallery_lines(gallery)), table)
+    parts = (f"## {escape(tables.gallery_title(gallery))}", " ".join(tables.gallery_lines(gallery)), table)
     return "\n\n".join(part for part in parts if part)
 
 
 def _notes(report: Report) -> str:
     notes = tables.notes(report)
-    return f"## Notes\n\n{_list(notes)}" if notes else ""
+    return f"## Notes\n\n{list_lines(notes)}" if notes else ""
 
 
-def _table(table: Table) -> str:
+def table_text(table: Table, level: int = 2) -> str:
+    """A table under its title, a heading of that level; an empty one not at all."""
     if not table.rows:
         return ""
     lines = [table.header, tuple("---" if index == 0 else "---:" for index in range(len(table.header))), *table.rows]
-    rows = "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
-    return f"## {_escape(table.title)}\n\n{rows}"
+    rows = "\n".join("| " + " | ".join(escape(cell) for cell in line) + " |" for line in lines)
+    return f"{'#' * level} {escape(table.title)}\n\n{rows}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Keep text from ending a cell or starting markup.
 
-    >>> _escape("a|b_c")
+    >>> escape("a|b_c")
     'a\\\\|b_c'
     """
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -43,6 +43,13 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
+def without(table: Table, *names: str) -> Table:
+    """The table less some columns, where there is little width."""
+    kept = [index for index, name in enumerate(table.header) if name not in names]
+    rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
+    return Table(table.title, tuple(table.header[index] for index in kept), rows)
+
+
 def stage_table(report: Report) -> Table:
     """Every stage: what its file costs, how fast and how good it is; ratios are against the first stage."""
     first = report.stages[0] if report.stages else None

@@ -26,7 +26,7 @@ def print_report(report: Report, console: Console) -> None:
     for line in tables.headlines(report):
         console.print(Text(line))
     threads = {stage.latency.threads for stage in report.stages if stage.latency}
-    print_table(_without(tables.stage_table(report), "parity", "file"), console, caption=_thread_note(threads))
+    print_table(tables.without(tables.stage_table(report), "parity", "file"), console, caption=_thread_note(threads))
     if skipped := tables.scored_line(report):
         console.print(Text(skipped))
     for stage in report.stages:
@@ -104,13 +104,6 @@ def wide_console() -> Console:
     """The terminal; where output goes to a file, wide enough for the tables."""
     console = Console()
     return console if console.is_terminal else Console(width=PLAIN_WIDTH)
-
-
-def _without(table: Table, *names: str) -> Table:
-    """The table less some columns, for terminals of ordinary width."""
-    kept = [index for index, name in enumerate(table.header) if name not in names]
-    rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
-    return Table(table.title, tuple(table.header[index] for index in kept), rows)
 
 
 def _thread_note(threads: set[int]) -> str | None:

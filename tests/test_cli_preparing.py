@@ -1,0 +1,204 @@
+"""`compress check` and `compress init`: what is said before anything is run."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from compress.cli import app
+from compress.data.synthetic import write_dataset
+from compress.pipeline import shrinking
+from compress.pipeline.readiness import find_problems
+from compress.pipeline.shrink_cost import Pace
+from compress.recipe import PruneStep, Recipe, load_recipe
+from tests.pipeline import tiny
+
+ZOO = Path(__file__).parents[1] / "compress" / "zoo" / "models"
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="compress")
+
+
+def fails(*args: str | Path) -> list[str]:
+    """The problems that are listed by a command that ends with 2."""
+    result = run(*args)
+    assert result.exit_code == 2, result.output
+    assert not result.stdout
+    return [line.removeprefix("Error: ") for line in result.stderr.splitlines() if line.startswith("Error: ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tiny.write_inputs(tmp_path_factory.mktemp("preparing"), crops=4)
+    tiny.recipe(folder)
+    return folder
+
+
+# --- check ------------------------------------------------------------------------------------------------------
+
+
+def test_check_shows_the_plan_and_writes_nothing(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    result = run("check", folder / "recipe.yaml", "--set", f"out={folder / 'out'}", "--set", "finetune.epochs=2")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"{folder / 'recipe.yaml'}: no problems."
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        *(f"stage {n} of 5, {name}" for n, name in enumerate(("sensitivity", "prune", "finetune", "quantize"), 1)),
+        *("stage 5 of 5, report", "time", "memory", "disk"),
+    ]
+    assert "finetune: 2 epochs of 8 images, about " in lines[3]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_check_lists_every_problem(folder: Path) -> None:
+    found = fails("check", folder / "recipe.yaml", "--set", "prune.align=5", "--set", "data.val=none.txt")
+    assert [line.split(":")[1].strip() for line in found] == ["prune.align", "data.val"]
+    bad = folder / "bad.txt"
+    bad.write_text("one column\n")
+    found = fails("check", folder / "recipe.yaml", "--set", f"data.val={bad}", "--set", f"data.train={bad}")
+    assert [line.split(":")[0] for line in found] == ["data.train", "data.val"]
+    assert fails("check") == ["RECIPE: missing. Give the path of a recipe, or --schema."]
+
+
+# --- init -------------------------------------------------------------------------------------------------------
+
+CLASSIFIER, RECOGNISER, DETECTOR = (
+    ZOO / f"{name}.onnx" for name in ("direction_classifier", "text_recogniser", "text_detector")
+)
+CHARSET = ("--charset", ZOO / "latin.txt")
+
+
+@pytest.fixture
+def paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is timed."""
+    pace = Pace(load=0.01, forward=0.1, train=0.5, make=0.2)
+    monkeypatch.setattr("compress.pipeline.estimate.measure", lambda recipe, files: (pace, 9))
+
+
+def written(out: Path, *args: str | Path) -> Recipe:
+    """The recipe that is written, which passes every check."""
+    result = run("init", *args, "--out", out)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"Written: {out}")
+    assert lines[-1] == f"To run it: compress run {out}"
+    assert any(line.startswith("time: about ") for line in lines)
+    recipe = load_recipe(out)
+    find_problems(recipe)
+    return recipe
+
+
+@pytest.mark.usefixtures("paced")
+def test_init_with_images_alone(folder: Path, tmp_path: Path) -> None:
+    recipe = written(tmp_path / "r.yaml", CLASSIFIER, "--data", folder / "train" / "images")
+    assert recipe.task.kind == "classification"
+    assert (recipe.data.images, recipe.data.train, recipe.data.val) == ((folder / "train" / "images",), (), ())
+    family = shrinking.FAMILIES["classification"]
+    assert [step.name for step in recipe.steps] == ["sensitivity", "prune", "reconstruct", "finetune", "quantize"]
+    assert recipe.find_step(PruneStep).target.macs == family.macs  # type: ignore[union-attr]
+    text = (tmp_path / "r.yaml").read_text()
+    assert "\n  # Train near the original's outputs." in text
+    assert "\n# Images without labels: the original labels them" in text
+    assert all(len(line) <= 120 for line in text.splitlines() if line.startswith(" "))
+
+
+@pytest.mark.usefixtures("paced")
+def test_init_splits_a_label_list(folder: Path, tmp_path: Path) -> None:
+    texts = []
+    for name in ("a", "b"):
+        recipe = written(tmp_path / f"{name}.yaml", CLASSIFIER, "--data", folder / "train")
+        assert recipe.data.train == (tmp_path / f"{name}_train.txt",)
+        texts.append([(tmp_path / f"{name}_{part}.txt").read_text() for part in ("train", "val")])
+    assert texts[0] == texts[1], "the same every time"
+    train, val = (text.splitlines() for text in texts[0])
+    assert (len(train), len(val)) == (3, 1)
+    original = (folder / "train" / "labels.txt").read_text().splitlines()
+    assert sorted((*train, *val)) == sorted(f"{folder / 'train'}/{line}" for line in original)
+
+
+@pytest.mark.usefixtures("paced")
+def test_init_finds_parts_of_a_folder(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name, source in (("train", "train"), ("val", "val"), ("test", "val")):
+        shutil.copytree(folder / source, data / name)
+    recipe = written(tmp_path / "r.yaml", RECOGNISER, *CHARSET, "--data", data, "--preset", "doctr")
+    assert recipe.data.train == (data / "train" / "labels.txt",)
+    assert recipe.data.val == (data / "val" / "labels.txt",)
+    assert recipe.data.test == {"test": (data / "test" / "labels.txt",)}
+    assert (recipe.task.preset, recipe.task.charset, recipe.task.use_space) == ("doctr", CHARSET[1], True)
+    text = (tmp_path / "r.yaml").read_text()
+    assert "train: data/train/labels.txt" in text, "relative, so that both can be moved"
+
+
+@pytest.mark.usefixtures("paced")
+def test_init_for_scenes(folder: Path, tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    for number in range(2):
+        cv2.imwrite(str(scenes / f"{number}.png"), np.full((64, 64, 3), number, np.uint8))
+        (scenes / f"gt_{number}.txt").write_text("0,0,9,0,9,9,0,9,WORD\n")
+    recipe = written(tmp_path / "r.yaml", DETECTOR, "--data", scenes, "--val", scenes)
+    assert (recipe.data.train, recipe.data.val, recipe.task.augment) == ((scenes,), (scenes,), "mild")
+    given = ("--out", tmp_path / "other.yaml", "--data", scenes)
+    assert "--val: missing." in fails("init", DETECTOR, *given)[0]
+    assert "Cut out lines: compress crop" in fails("init", RECOGNISER, *CHARSET, *given)[0]
+
+
+def test_init_says_what_is_wrong_in_a_line(folder: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "r.yaml")
+    images, listed = ("--data", folder / "train" / "images"), ("--data", folder / "train" / "labels.txt")
+    (tmp_path / "empty").mkdir()
+    named = tmp_path / "named.txt"
+    named.write_text("".join(f"{n}.png\t{'down' if n % 2 else 'up'}\n" for n in range(4)))
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
+    for args, said in (
+        ((RECOGNISER, *images), "--charset: missing."),
+        ((CLASSIFIER, *images, *CHARSET), "--charset: not for classification."),
+        ((RECOGNISER, *CHARSET, *images, "--labels", "a,b"), "--labels: not for recognition."),
+        ((CLASSIFIER, *images, "--val", folder / "val" / "labels.txt"), "--val: not with images without labels"),
+        ((CLASSIFIER, "--data", folder / "none"), "no such file or folder."),
+        ((CLASSIFIER, "--data", tmp_path / "empty"), "no images, and no labels.txt."),
+        ((CLASSIFIER, "--data", named), "--labels: missing. The model has 2 classes, and the list names down, up."),
+        ((CLASSIFIER, "--data", named, "--labels", "a,b,c"), "task: labels: got 3: a, b, c."),
+        ((folder / "none.onnx", *listed), "no such file"),
+        (("package.module:factory", *listed), "package.module:factory: not a file."),
+    ):
+        found = fails("init", *args, *out)
+        assert len(found) == 1, found
+        assert said in found[0]
+        assert not list(tmp_path.glob("r*")), "nothing is left of what was begun"
+
+
+@pytest.mark.usefixtures("paced")
+def test_init_overwrites_nothing(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.yaml"
+    out.write_text("mine")
+    assert "is there already." in fails("init", CLASSIFIER, "--data", folder / "train", "--out", out)[0]
+    assert out.read_text() == "mine"
+    out.rename(tmp_path / "r_val.txt")
+    assert "r_val.txt: is there already." in fails("init", CLASSIFIER, "--data", folder / "train", "--out", out)[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["r_val.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["direction_classifier", "text_recogniser"])
+def test_what_init_writes_can_be_run(tmp_path: Path, model: str) -> None:
+    write_dataset(tmp_path / "words", 24, 5)
+    charset = CHARSET if model == "text_recogniser" else ()
+    out = tmp_path / "r.yaml"
+    result = run("init", ZOO / f"{model}.onnx", "--data", tmp_path / "words", *charset, "--out", out)
+    assert result.exit_code == 0, result.output
+    short = [
+        *("threads=1", "finetune.epochs=1", "finetune.warmup_epochs=0", "finetune.batch_size=8", "quantize.epochs=1"),
+        *("quantize.batch_size=8", "quantize.optimize=size", "sensitivity.ratios=[0.5]", "sensitivity.images=4"),
+        *("gates.metric_drop=1.0", f"out={tmp_path / 'out'}", "compare.rounds=2"),
+    ]
+    result = run("run", out, *(word for change in short for word in ("--set", change)))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "int8.onnx").is_file()
