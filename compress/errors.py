@@ -75,3 +75,16 @@ class ParityError(CompressError):
         """Take the message, and what was found."""
         super().__init__(message)
         self.check, self.figure = check, figure
+
+
+def killed_worker(error: BaseException) -> str:
+    """What to tell the user where a process that makes batches was killed; empty where it is another error.
+
+    PyTorch raises it by a signal, wherever the main thread is just then.
+    """
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        return ""
+    return (
+        "workers: one of them was killed. Memory or /dev/shm may be too small (a container's is 64 MB, and batches "
+        "pass through it). Use fewer workers, or 0."
+    )

@@ -40,7 +40,7 @@ from compress.artifacts import (
 )
 from compress.cli import app
 from compress.cli.progress import plain_lines
-from compress.errors import CompressError, ModelError
+from compress.errors import CompressError, ModelError, killed_worker
 from compress.measure.intervals import share_tallies
 from compress.pipeline.guessing import Guess
 from compress.recipe import FinetuneStep, QuantizeStep, Recipe, ReplaceStep
@@ -582,14 +582,18 @@ def test_a_missed_gate_ends_with_1(pipeline: FakePipeline, tmp_path: Path) -> No
     assert "Gates missed: speedup, metric_min." in result.stderr
 
 
+KILLED = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
         (CompressError("one\ntwo"), "Error: one\nError: two\n"),
         (PermissionError(13, "Permission denied", "/x"), "Error: /x: Permission denied.\n"),
+        (KILLED, f"Error: {killed_worker(KILLED)}\n"),
         (MemoryError(), "Error: out of memory. Use a smaller batch size, or close other programs.\n"),
     ],
-    ids=["ours", "file", "memory"],
+    ids=["ours", "file", "worker", "memory"],
 )
 def test_bad_input_ends_with_2(pipeline: FakePipeline, fault: BaseException, said: str) -> None:
     pipeline.fault = fault

@@ -25,7 +25,7 @@ from compress.cli import (
     shrinking,
     training,
 )
-from compress.errors import CompressError, reason
+from compress.errors import CompressError, killed_worker, reason
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -58,7 +58,7 @@ class Commands(TyperGroup):
         except Exception as error:  # a mistake of ours
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            typer.echo(f"Error: {internal(error)}", err=True)
+            typer.echo(f"Error: {killed_worker(error) or internal(error)}", err=True)
             raise typer.Exit(BAD_INPUT) from error
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from compress.data.prefetch import prefetch
-from compress.errors import CompressError
+from compress.errors import CompressError, killed_worker
 
 P = TypeVar("P")
 B = TypeVar("B")
@@ -51,12 +51,9 @@ def _from_processes(make: Callable[[P], B], parts: Iterable[P], workers: int) ->
                 raise made
             yield made
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise CompressError(
-            f"workers: got {workers}, and one of them was killed. Memory or /dev/shm may be too small (a "
-            "container's is 64 MB, and batches pass through it). Use fewer workers, or 0."
-        ) from error
+        if line := killed_worker(error):
+            raise CompressError(line) from error
+        raise
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
