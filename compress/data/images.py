@@ -104,8 +104,17 @@ def shrink_to_height(image: np.ndarray, height: int) -> np.ndarray:
     """Shrink an image [H, W, 3] taller than `height` to it, ratio kept; return others as they are."""
     if image.shape[0] <= height:
         return image
-    width = max(1, round(image.shape[1] * height / image.shape[0]))
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    new_height, new_width = shrunk_size(image.shape[0], image.shape[1], height)
+    return cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
+
+
+def shrunk_size(height: int, width: int, most: int) -> tuple[int, int]:
+    """Height and width of an image that is shrunk to the height `most` if it is taller, ratio kept.
+
+    >>> shrunk_size(100, 30, 40), shrunk_size(40, 30, 40), shrunk_size(500, 2, 40)
+    ((40, 12), (40, 30), (40, 1))
+    """
+    return (height, width) if height <= most else (most, max(1, round(width * most / height)))
 
 
 def stored_in(lists: Sequence[LoadedList]) -> list[Stored]:

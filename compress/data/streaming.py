@@ -6,26 +6,45 @@ damaged are left out and counted when they are met.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, overload
+from typing import Protocol, TypeVar, overload
 
 import numpy as np
 
 from compress.data.headers import Header, read_header, reduction
-from compress.data.images import decode_file, read_file, shrink_to_height
+from compress.data.images import decode_file, read_file, shrink_to_height, shrunk_size
 from compress.data.labels import DEFAULT_RULES, ListRules, check_inside, check_skipped, skipped_warning, split_lines
 from compress.data.lmdb_folder import FILE, Database, count_samples, opened, read_label
-from compress.data.overlap import Stored, digest_of
+from compress.data.overlap import SAMPLED, Stored, digest_of
 
 STREAMED_FROM = 50_000
 """Images of all training lists together. Decoded they would take about 2 GB."""
-SAMPLED = 256
-"""Images of a list whose content becomes part of its identity; of all others name, text and size in bytes."""
+T = TypeVar("T")
 
 
-class Strings(Sequence[str]):
+class Lazy(Sequence[T]):
+    """A sequence whose items are made when they are asked for."""
+
+    def _at(self, index: int) -> T:
+        """The item at an index that there is."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        if isinstance(index, slice):
+            return [self._at(one) for one in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._at(index)
+
+
+class Strings(Lazy[str]):
     """Many short texts in one block of memory: 8 bytes each beside their UTF-8.
 
     >>> texts = Strings(["ab", "", "é"])
@@ -41,15 +60,7 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def _at(self, index: int) -> str:
         start = int(self._ends[index - 1]) if index else 0
         return self.data[start : int(self._ends[index])].decode()
 
@@ -110,12 +121,9 @@ class StreamedList:
 
     def shown_size(self, header: Header) -> tuple[int, int]:
         """Height and width of an image as `image` gives it out."""
-        height, width = header.height, header.width
-        if (reduction(header) or 1) > 1:
-            height, width = -(-height // 2), -(-width // 2)
-        if self.max_height is None or height <= self.max_height:
-            return height, width
-        return self.max_height, max(1, round(width * self.max_height / height))
+        factor = reduction(header) or 1
+        height, width = -(-header.height // factor), -(-header.width // factor)
+        return (height, width) if self.max_height is None else shrunk_size(height, width, self.max_height)
 
     def image(self, index: int) -> np.ndarray | None:
         """An image, uint8 BGR [H, W, 3]; None where it cannot be decoded."""
@@ -129,40 +137,73 @@ class StreamedList:
         sampled = [digest_of(self.source.read(self.names[int(index)]) or b"") for index in chosen]
         return [self.names.data, self.texts.data, self.sizes.tobytes(), *sampled]
 
-    def stored(self) -> "StoredList":
-        """The images as they are stored, for finding those that two lists share."""
-        return StoredList(self)
 
+class StoredList(Lazy[Stored]):
+    """The images of streamed lists as they are stored, for finding those that two lists share."""
 
-class StoredList(Sequence[Stored]):
-    """The images of a streamed list as they are stored; each is described when it is asked for."""
-
-    def __init__(self, listed: StreamedList) -> None:
-        self._listed = listed
+    def __init__(self, lists: Sequence[StreamedList]) -> None:
+        self._lists, self._starts = lists, starts_of(map(len, lists))
 
     def __len__(self) -> int:
-        return len(self._listed)
+        return int(self._starts[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Stored: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Stored]: ...
-    def __getitem__(self, index: int | slice) -> Stored | Sequence[Stored]:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        one, name = self._listed, self._listed.names[index]
-        place = one.path / name if isinstance(one.source, Database) else one.path.parent / name
-        return Stored(place, int(one.sizes[index]), read=lambda: one.source.read(name) or b"")
-
-    def __iter__(self) -> Iterator[Stored]:
-        return (self[index] for index in range(len(self)))
+    def _at(self, index: int) -> Stored:
+        number, place = find_part(self._starts, index)
+        listed = self._lists[number]
+        name = listed.names[place]
+        folder = listed.path if isinstance(listed.source, Database) else listed.path.parent
+        return Stored(folder / name, int(listed.sizes[place]), read=lambda: listed.source.read(name) or b"")
 
 
-def streamed_images(lists: Sequence[StreamedList]) -> Sequence[Stored]:
-    """The images of all these lists as they are stored; described one by one where there is one list."""
-    if len(lists) == 1:
-        return lists[0].stored()
-    return [stored for listed in lists for stored in listed.stored()]
+class Streamed:
+    """Items of streamed lists, numbered through; what both kinds of them have in common.
+
+    Args:
+        lists: streamed lists.
+        counts: items that each makes.
+        images: of all lists, which limits on unusable ones are shares of.
+    """
+
+    def __init__(self, lists: Sequence[StreamedList], counts: Iterable[int], images: int) -> None:
+        self.lists, self.images = lists, images
+        self.starts = starts_of(counts)
+        self.unusable: dict[str, str] = {}
+        """Name of an image that was met and cannot be used -> why."""
+
+    def name_of(self, number: int, place: int) -> str:
+        """An image's name in its list; with the list's folder where there are several lists."""
+        listed = self.lists[number]
+        return listed.names[place] if len(self.lists) == 1 else str(listed.path.parent / listed.names[place])
+
+    def note(self, names: Iterable[str], why: str) -> None:
+        """Remember images that cannot be used; from any thread."""
+        with _NOTING:
+            self.unusable = {**self.unusable, **dict.fromkeys(names, why)}
+
+    def check_met(self, rules: ListRules) -> None:
+        """Raise DataError where more images than the rules allow turned out to be unusable."""
+        skipped: dict[str, list[str]] = {}
+        for name, why in sorted(self.unusable.items()):
+            skipped.setdefault(why, []).append(name)
+        check_skipped(self.lists[0].path, skipped, self.images, rules)
+
+
+_NOTING = threading.Lock()
+
+
+def starts_of(counts: Iterable[int]) -> np.ndarray:
+    """Where each of several parts begins when their items are numbered through, and where the last ends."""
+    return np.cumsum([0, *counts])
+
+
+def find_part(starts: np.ndarray, index: int) -> tuple[int, int]:
+    """The part that an item is in, and its place there.
+
+    >>> find_part(starts_of([2, 0, 3]), 2)
+    (2, 0)
+    """
+    number = int(np.searchsorted(starts, index, side="right")) - 1
+    return number, index - int(starts[number])
 
 
 def count_images(path: Path) -> int:
@@ -178,14 +219,14 @@ def count_images(path: Path) -> int:
 
 
 def stream_lists(
-    paths: Sequence[Path], least: int, max_height: int | None = None, rules: ListRules = DEFAULT_RULES
+    paths: Sequence[Path], max_height: int | None = None, rules: ListRules = DEFAULT_RULES
 ) -> list[StreamedList]:
-    """The lists, if they name `least` images or more together; else none, and they are to be decoded at once.
+    """The lists, if they name `STREAMED_FROM` images or more together; else none, and they are to be decoded at once.
 
     Raises:
         DataError: as `stream_list`.
     """
-    if sum(count_images(Path(path)) for path in paths) < least:
+    if sum(count_images(Path(path)) for path in paths) < STREAMED_FROM:
         return []
     return [stream_list(Path(path), max_height, rules) for path in paths]
 

@@ -16,7 +16,6 @@ from compress.data.images import LoadedList, content_parts, stored_in
 from compress.data.labels import (
     DEFAULT_RULES,
     ListRules,
-    check_skipped,
     name_some,
     skipped_share,
     skipped_warning,
@@ -24,9 +23,9 @@ from compress.data.labels import (
 from compress.data.lmdb_folder import load_list
 from compress.data.overlap import Stored, check_overlap
 from compress.data.processing import Processing, check_channels, fingerprint_parts
-from compress.data.streaming import STREAMED_FROM, StreamedList, stream_lists, streamed_images
+from compress.data.streaming import StoredList, StreamedList, stream_lists
 from compress.data.transforms import PPOCR, resize_crop, stack_resized
-from compress.data.unlabelled import load_unlabelled
+from compress.data.unlabelled import UNREADABLE, load_unlabelled
 from compress.errors import DataError
 from compress.tasks.base import Batch, Case, Examination, Predict, Progress
 from compress.tasks.comparing import class_agreement, row_divergence
@@ -115,7 +114,7 @@ class DirectionTask:
                 raise DataError(f"labels: got {list(self.labels)}. Directions made from word crops need two labels.")
             directions = False
         max_height = TRAIN_HEIGHT * input_shape[1]
-        streamed = stream_lists(train, STREAMED_FROM, max_height, rules)
+        streamed = stream_lists(train, max_height, rules)
         train_lists = [] if streamed else [load_list(Path(path), max_height, rules) for path in train]
         val_lists = [load_list(Path(path), rules=rules) for path in val]
         self._train: list[Sample] | StreamedSamples = [
@@ -136,7 +135,7 @@ class DirectionTask:
         lists: list[LoadedList | StreamedList] = [*train_lists, *streamed, *val_lists, *self._unlabelled]
         self._warnings = tuple(line for part in lists for line in part.warnings)
         self._stored = {
-            "train": streamed_images(streamed) if streamed else stored_in(train_lists),
+            "train": StoredList(streamed) if streamed else stored_in(train_lists),
             "unlabelled": stored_in(self._unlabelled),
             "val": stored_in(val_lists),
         }
@@ -222,7 +221,7 @@ class DirectionTask:
         """Probabilities [N, K] of resized images."""
         outputs = predict(self._stack(images))
         self.check_model(outputs.shape)
-        return as_probabilities(outputs, self.processing.outputs)
+        return self.probabilities(outputs)
 
     def train_steps(self, batch_size: int) -> int:
         """Number of batches in an epoch (see `count_steps`).
@@ -257,17 +256,6 @@ class DirectionTask:
         damaged = tuple(name for sample in samples for name in sample.instead_of)
         return Batch(torch.from_numpy(self._stack(images)), self._targets(samples), damaged)
 
-    def _note(self, damaged: Sequence[str]) -> None:
-        """Count images that turned out to be damaged.
-
-        Raises:
-            DataError: more of the streamed lists' images than the rules allow.
-        """
-        if isinstance(self._train, StreamedSamples) and damaged:
-            self._train.unusable |= set(damaged)
-            skipped = {"unreadable": sorted(self._train.unusable)}
-            check_skipped(self._train.lists[0].path, skipped, self._train.images, self._rules)
-
     def _targets(self, samples: Sequence[Sample]) -> Tensor:
         """Classes [N] where all training images are labelled, else probabilities [N, K]."""
         classes = torch.tensor([sample.target for sample in samples])
@@ -285,7 +273,9 @@ class DirectionTask:
         Raises:
             ModelError: the outputs are not what `processing.outputs` says (a model exported without its softmax).
         """
-        self._note(batch.damaged)
+        if isinstance(self._train, StreamedSamples) and batch.damaged:
+            self._train.note(batch.damaged, UNREADABLE)
+            self._train.check_met(self._rules)
         form = self.processing.outputs
         check_probabilities(outputs, form)
         targets = batch.targets.to(outputs.device)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, name_s
 from compress.data.lmdb_folder import load_list
 from compress.data.overlap import Stored, check_overlap
 from compress.data.processing import Processing, check_channels, fingerprint_parts
-from compress.data.streaming import STREAMED_FROM, stream_lists, streamed_images
+from compress.data.streaming import StoredList, stream_lists
 from compress.data.tia import augment_text
 from compress.data.transforms import PPOCR, resize_crop, resized_width, stack_resized
 from compress.data.unlabelled import UNREADABLE, load_unlabelled
@@ -52,6 +53,7 @@ from compress.tasks.words import (
     text_warnings,
 )
 
+A = TypeVar("A", np.ndarray, Tensor)
 TRAIN_HEIGHT = 2
 """Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
 
@@ -63,8 +65,6 @@ class Targets:
     classes: Tensor
     lengths: Tensor
     indices: tuple[int, ...]
-    damaged: tuple[int, ...] = ()
-    """Indices whose image cannot be decoded: black images without a text."""
 
 
 class RecognitionTask:
@@ -140,7 +140,7 @@ class RecognitionTask:
         self._charset_path, self._use_space = Path(charset), use_space
         self.charset = read_charset(self._charset_path, use_space).with_blank(processing.blank)
         self._rules, self.workers = rules, workers
-        streamed = stream_lists(train, STREAMED_FROM, TRAIN_HEIGHT * input_shape[1], rules)
+        streamed = stream_lists(train, TRAIN_HEIGHT * input_shape[1], rules)
         train_lists = [] if streamed else [self._load(path, TRAIN_HEIGHT * input_shape[1], rules) for path in train]
         val_lists = [self._load(path, None, rules) for path in val]
         self._train: list[Word] | StreamedWords = [
@@ -171,7 +171,7 @@ class RecognitionTask:
         self._warnings += self._train.warnings if isinstance(self._train, StreamedWords) else ()
         self._warnings += tuple(line for part in self._unlabelled for line in part.warnings)
         self._stored = {
-            "train": streamed_images(streamed) if streamed else stored_in(train_lists),
+            "train": StoredList(streamed) if streamed else stored_in(train_lists),
             "unlabelled": stored_in(self._unlabelled),
             "val": stored_in(val_lists),
         }
@@ -238,15 +238,13 @@ class RecognitionTask:
         """Float32 [N, C, H, width] of resized images."""
         return stack_resized(images, (*self.input_shape[:2], int(width)), self.processing)
 
-    def _steps_first(self, outputs: Tensor) -> Tensor:
+    def _images_first(self, outputs: A) -> A:
         """A model's outputs as [N, T, K]."""
-        return outputs.transpose(0, 1) if self.processing.layout == "tnk" else outputs
+        return outputs.swapaxes(0, 1) if self.processing.layout == "tnk" else outputs
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         """A model's outputs as probabilities [N, T, K]."""
-        if self.processing.layout == "tnk":
-            outputs = outputs.swapaxes(0, 1)
-        return as_probabilities(outputs, self.processing.outputs)
+        return as_probabilities(self._images_first(outputs), self.processing.outputs)
 
     @property
     def blank(self) -> int:
@@ -334,50 +332,44 @@ class RecognitionTask:
         self.train_steps(batch_size)
         indices = self._epoch_indices(epoch, seed)
         widths: dict[int, int] = {}
+        words = self._train
 
         def width_of(place: int) -> int | None:
-            assert isinstance(self._train, StreamedWords)
-            size = self._train.size(int(indices[place]))
+            assert isinstance(words, StreamedWords)
+            size = words.size(int(indices[place]))
             if size is None:
                 return None
             widths[place] = self._bucket(*size)
             return widths[place]
 
         def parts() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-            if self._train_widths is not None:
+            if not isinstance(words, StreamedWords):
+                assert self._train_widths is not None
                 known = self._train_widths[indices]
                 for places in shuffled_batches(known, epoch=epoch, batch_size=batch_size, seed=seed):
                     yield indices[places], places, int(known[places].max())
                 return
             for places in windowed_batches(len(indices), width_of, epoch=epoch, batch_size=batch_size, seed=seed):
                 yield indices[places], places, max(widths.pop(int(place)) for place in places)
-                self._check_met()
+                words.check_met(self._rules)
 
         return load_batches(lambda part: self._train_batch(*part, epoch, seed), parts(), self.workers)
 
-    def _check_met(self) -> None:
-        """Raise DataError where more of a streamed list's images than the rules allow turned out to be unusable."""
-        if isinstance(self._train, StreamedWords) and self._train.unusable:
-            skipped: dict[str, list[str]] = {}
-            for name, why in dict(self._train.unusable).items():  # the main thread may add to it
-                skipped.setdefault(why, []).append(name)
-            check_skipped(self._train.lists[0].path, skipped, self._labelled, self._rules)
-
     def _train_batch(self, indices: np.ndarray, places: np.ndarray, width: int, epoch: int, seed: int) -> Batch:
         """Batch of these crops; each is augmented by its place in the epoch, where a crop may stand twice."""
-        images, texts = [], []
-        for index, place in zip(indices, places, strict=True):
-            word = self._train[int(index)]
+        images = []
+        words = [self._train[int(index)] for index in indices]
+        for word, place in zip(words, places, strict=True):
             image = augment_text(word.image, image_rng(seed, epoch, place)) if self.augment else word.image
             images.append(self._resize(image))
-            texts.append(word.classes)
+        texts = [word.classes for word in words]
         targets = Targets(
             torch.tensor([number for classes in texts for number in classes]),
             torch.tensor([len(classes) for classes in texts]),
             tuple(map(int, indices)),
-            tuple(int(index) for index, classes in zip(indices, texts, strict=True) if not classes),
         )
-        return Batch(torch.from_numpy(self._stack(images, width)), targets)
+        damaged = tuple(word.damaged for word in words if word.damaged)
+        return Batch(torch.from_numpy(self._stack(images, width)), targets, damaged)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """CTC loss in nats per text, averaged over the batch as PaddleOCR does (not divided by the texts' lengths, as
@@ -388,12 +380,12 @@ class RecognitionTask:
             DataError: K is not what the charset makes.
         """
         self._check_outputs(tuple(outputs.shape), len(batch.images))
-        outputs = self._steps_first(outputs)
+        outputs = self._images_first(outputs)
         check_probabilities(outputs, self.processing.outputs)
         targets: Targets = batch.targets
         steps = outputs.shape[1]
         if isinstance(self._train, StreamedWords):
-            self._train.unusable = self._train.unusable | {self._train.name(one): UNREADABLE for one in targets.damaged}
+            self._train.note(batch.damaged, UNREADABLE)
         classes = targets.classes.split(targets.lengths.tolist())
         for index, text in zip(targets.indices, classes, strict=True):
             if steps_needed(text.tolist()) > steps:
@@ -413,7 +405,7 @@ class RecognitionTask:
         """Kullback-Leibler divergence KL(teacher || student) of [N, T, K] in nats, summed over an image's steps as the
         CTC loss is, so that a weight of 1 weighs both alike; averaged over images. See `decouple`, too."""
         form = self.processing.outputs
-        outputs, teacher_outputs = self._steps_first(outputs), self._steps_first(teacher_outputs)
+        outputs, teacher_outputs = self._images_first(outputs), self._images_first(teacher_outputs)
         if self.decouple:
             student, teacher = (log_probabilities(each, form).exp() for each in (outputs, teacher_outputs))
             return outputs.shape[1] * decoupled_kl(student, teacher, self.charset.blank, self.decouple)
@@ -460,9 +452,7 @@ class RecognitionTask:
             images = self._stack([resized(int(index)) for index in indices], widths[indices[0]])
             outputs = predict(images)
             self._check_outputs(outputs.shape, len(images))
-            if self.processing.layout == "tnk":
-                outputs = outputs.swapaxes(0, 1)
-            for index, steps in zip(indices, outputs, strict=True):
+            for index, steps in zip(indices, self._images_first(outputs), strict=True):
                 usable = np.isfinite(steps).all()
                 yield int(index), self.charset.decode(steps.argmax(axis=1).tolist()) if usable else None
 

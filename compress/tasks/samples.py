@@ -10,7 +10,7 @@ import numpy as np
 
 from compress.data.images import LoadedList
 from compress.data.overlap import digest_of
-from compress.data.streaming import StreamedList
+from compress.data.streaming import Streamed, StreamedList, find_part
 from compress.errors import DataError
 
 
@@ -97,7 +97,7 @@ def are_word_crops(
     return directions
 
 
-class StreamedSamples:
+class StreamedSamples(Streamed):
     """The samples of streamed lists, and behind them others that are in memory; read as a list of `Sample` is.
 
     Args:
@@ -110,19 +110,17 @@ class StreamedSamples:
     """
 
     def __init__(self, lists: Sequence[StreamedList], labels: tuple[str, ...], directions: bool | None) -> None:
-        self.lists, self._labels = lists, labels
+        self._labels = labels
         self._turned = [
             are_word_crops(listed.path, list(enumerate(listed.texts, start=1)), labels, directions) for listed in lists
         ]
         counts = [len(listed) * (2 if turned else 1) for listed, turned in zip(lists, self._turned, strict=True)]
-        self._starts = np.cumsum([0, *counts])
+        super().__init__(lists, counts, sum(map(len, lists)))
+        self._streamed = sum(counts)
         self._others: Sequence[Sample] = ()
-        self.images = sum(map(len, lists))
-        self.unusable: set[str] = set()
-        """Names of images that were met and cannot be decoded."""
 
     def __len__(self) -> int:
-        return int(self._starts[-1]) + len(self._others)
+        return self._streamed + len(self._others)
 
     def __add__(self, others: Sequence[Sample]) -> "StreamedSamples":
         other = copy.copy(self)
@@ -131,23 +129,22 @@ class StreamedSamples:
 
     def __getitem__(self, index: int) -> Sample:
         """A sample with its image; where that is damaged, the next one's, which names it in `instead_of`."""
-        if index >= self._starts[-1]:
-            return self._others[index - int(self._starts[-1])]
+        if index >= self._streamed:
+            return self._others[index - self._streamed]
         damaged: list[str] = []
-        for step in range(int(self._starts[-1])):
-            image, sample = self._read((index + step) % int(self._starts[-1]))
+        for step in range(self._streamed):
+            image, sample = self._read((index + step) % self._streamed)
             if image is not None:
                 return replace(sample, image=image, instead_of=tuple(damaged))
             damaged.append(sample.name)
         raise DataError(f"{self.lists[0].path}: none of its images can be decoded. Copy them again.")
 
     def _read(self, index: int) -> tuple[np.ndarray | None, Sample]:
-        part = int(np.searchsorted(self._starts, index, side="right")) - 1
-        listed, place = self.lists[part], index - int(self._starts[part])
-        place, turn = divmod(place, 2) if self._turned[part] else (place, 0)
-        target = turn if self._turned[part] else self._labels.index(listed.texts[place])
-        name = str(listed.path.parent / listed.names[place]) if len(self.lists) > 1 else listed.names[place]
-        return listed.image(place), Sample(_NOTHING, bool(turn), target, name)
+        number, place = find_part(self.starts, index)
+        listed = self.lists[number]
+        place, turn = divmod(place, 2) if self._turned[number] else (place, 0)
+        target = turn if self._turned[number] else self._labels.index(listed.texts[place])
+        return listed.image(place), Sample(_NOTHING, bool(turn), target, self.name_of(number, place))
 
 
 _NOTHING = np.zeros((1, 1, 3), np.uint8)

@@ -13,7 +13,8 @@ from compress.data.charset import Charset
 from compress.data.headers import TOO_LARGE, reduction
 from compress.data.images import LoadedList
 from compress.data.labels import name_some, skipped_warning
-from compress.data.streaming import StreamedList
+from compress.data.streaming import Streamed, StreamedList, find_part
+from compress.data.unlabelled import UNREADABLE
 from compress.errors import DataError
 from compress.measure.intervals import share_tallies
 
@@ -29,6 +30,8 @@ class Word:
     image: np.ndarray
     text: str
     classes: tuple[int, ...]
+    damaged: str = ""
+    """Name of an image that cannot be decoded; `image` is black then, and there are no classes."""
 
 
 def make_words(loaded: LoadedList, charset: Charset) -> list[Word]:
@@ -56,37 +59,29 @@ def _check_unknown(path: Path, first: Sequence[str], count: int, total: int) -> 
         )
 
 
-class StreamedWords:
+class StreamedWords(Streamed):
     """The words of streamed lists, and behind them others that are in memory; read as a list of `Word` is.
 
     Args:
         lists: streamed lists.
         charset: of the model.
         change: what becomes of a text before it is encoded.
-        others: words to stand behind them.
 
     Raises:
         DataError: most texts of a list hold characters that the charset lacks.
     """
 
-    def __init__(
-        self,
-        lists: Sequence[StreamedList],
-        charset: Charset,
-        change: Callable[[str], str] = str,
-        others: Sequence[Word] = (),
-    ) -> None:
-        self.lists, self._charset, self._change, self._others = lists, charset, change, others
-        self.unusable: dict[str, str] = {}
-        """Name of an image that was met and cannot be used -> why."""
+    def __init__(self, lists: Sequence[StreamedList], charset: Charset, change: Callable[[str], str] = str) -> None:
+        self._charset, self._change = charset, change
+        self._others: Sequence[Word] = ()
         self.empty: dict[Path, list[str]] = {}
         """List -> names of the images whose text is empty or holds no character of the charset."""
         self.warnings: tuple[str, ...] = ()
-        self._starts = np.cumsum([0, *map(len, lists)])
-        starts = zip(lists, self._starts[:-1], strict=True)
-        self._kept = np.concatenate([self._usable(listed, int(start)) for listed, start in starts])
+        usable = [self._usable(listed) for listed in lists]
+        super().__init__(lists, map(len, lists), sum(map(len, usable)))
+        self._kept = np.concatenate([start + places for start, places in zip(self.starts, usable, strict=False)])
 
-    def _usable(self, listed: StreamedList, start: int) -> np.ndarray:
+    def _usable(self, listed: StreamedList) -> np.ndarray:
         """Places of the texts that hold a character that the charset knows."""
         known = set(self._charset.characters)
         texts = [self._change(text) for text in listed.texts]
@@ -101,7 +96,7 @@ class StreamedWords:
                 f"out of the text: {shown}",
             )
         self.warnings += skipped_warning(listed.path, "without text", self.empty[listed.path], listed.total)
-        return start + np.array([index for index in range(len(texts)) if index not in empty], np.int64)
+        return np.array([index for index in range(len(texts)) if index not in empty], np.int64)
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._others)
@@ -111,45 +106,40 @@ class StreamedWords:
         other._others = [*self._others, *others]
         return other
 
-    def _find(self, index: int) -> tuple[StreamedList, int]:
-        place = int(self._kept[index])
-        part = int(np.searchsorted(self._starts, place, side="right")) - 1
-        return self.lists[part], place - int(self._starts[part])
+    def _find(self, index: int) -> tuple[StreamedList, int, str]:
+        """The list of a word, its image's place there, and its image's name."""
+        number, place = find_part(self.starts, int(self._kept[index]))
+        return self.lists[number], place, self.name_of(number, place)
 
     def text(self, index: int) -> str:
         """The text, without its image."""
         if index >= len(self._kept):
             return self._others[index - len(self._kept)].text
-        listed, place = self._find(index)
+        listed, place, _ = self._find(index)
         return self._change(listed.texts[place])
-
-    def name(self, index: int) -> str:
-        """Of the image, as its list has it."""
-        listed, place = self._find(index)
-        return listed.names[place]
 
     def size(self, index: int) -> tuple[int, int] | None:
         """Height and width of the image as it would be given out; None where it cannot be used, which is noted."""
         if index >= len(self._kept):
             image = self._others[index - len(self._kept)].image
             return image.shape[0], image.shape[1]
-        listed, place = self._find(index)
+        listed, place, name = self._find(index)
         header = listed.header(place)
-        why = "unreadable" if header is None else TOO_LARGE if reduction(header) is None else ""
+        why = UNREADABLE if header is None else TOO_LARGE if reduction(header) is None else ""
         height, width = (0, 0) if header is None or why else listed.shown_size(header)
         if why or width == 1:
-            self.unusable[listed.names[place]] = why or "one pixel wide"
+            self.note([name], why or "one pixel wide")
             return None
         return height, width
 
     def __getitem__(self, index: int) -> Word:
-        """A word with its image; where that is damaged, a black one, and no text to learn."""
+        """A word with its image; where that is damaged, a black one, no text to learn, and its name."""
         if index >= len(self._kept):
             return self._others[index - len(self._kept)]
-        listed, place = self._find(index)
+        listed, place, name = self._find(index)
         image, text = listed.image(place), self._change(listed.texts[place])
         if image is None:
-            return Word(np.zeros((8, 8, 3), np.uint8), text, ())
+            return Word(np.zeros((8, 8, 3), np.uint8), text, (), damaged=name)
         return Word(image, text, tuple(self._charset.encode(text)[0]))
 
 

@@ -12,7 +12,7 @@ from compress.data import streaming
 from compress.data.labels import ListRules
 from compress.data.lmdb_folder import load_list
 from compress.data.overlap import shared_images
-from compress.data.streaming import Strings, count_images, stream_list
+from compress.data.streaming import StoredList, Strings, count_images, stream_list
 from compress.errors import DataError
 from tests.tasks.test_recognition import write_list
 
@@ -48,9 +48,9 @@ def test_the_same_as_a_list_that_is_decoded_at_once(kind: str, request: pytest.F
         header = streamed.header(index)
         assert header is not None
         assert image.shape[0] == min(6, header.height)
-    assert [stored.content() for stored in streamed.stored()] == [stored.digest for stored in whole.stored]
-    assert [stored.size for stored in streamed.stored()] == [stored.size for stored in whole.stored]
-    assert len(shared_images(whole.stored, streamed.stored())) == len(TEXTS)
+    assert [stored.content() for stored in StoredList([streamed])] == [stored.digest for stored in whole.stored]
+    assert [stored.size for stored in StoredList([streamed])] == [stored.size for stored in whole.stored]
+    assert len(shared_images(whole.stored, StoredList([streamed]))) == len(TEXTS)
     copied = pickle.loads(pickle.dumps(streamed))
     assert np.array_equal(copied.image(2), streamed.image(2))
     with pytest.raises(IndexError):

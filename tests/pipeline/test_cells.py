@@ -12,7 +12,7 @@ from torch import fx, nn
 from compress.errors import DataError
 from compress.graph import from_torch, load_model, to_onnx, to_torch
 from compress.measure.runtime import Session
-from compress.pipeline import make_task, run_sensitivity
+from compress.pipeline import run_sensitivity
 from compress.pipeline.cells import Cells
 from compress.pipeline.inputs import score_model
 from compress.pipeline.timing import as_graph_module
@@ -190,8 +190,7 @@ def test_a_model_of_one_image_at_a_time() -> None:
 def test_a_scan_has_the_figures_of_one_that_evaluates_every_network_from_scratch(tmp_path: Path) -> None:
     folder = tiny.write_inputs(tmp_path, crops=12)
     model = load_model(folder / "model.onnx")
-    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
-    task = make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+    task = tiny.task(folder)
     module, ratios = to_torch(model), (0.25, 0.5, 0.75)
     groups = find_groups(module, tiny.SHAPE)
     compensate = Compensation(module, groups, task.calibration_batches(24, 24))

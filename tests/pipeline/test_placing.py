@@ -13,7 +13,7 @@ from compress.graph import load_model, read_model
 from compress.graph.padding import paddable_sets
 from compress.measure.latency_table import LatencyTable
 from compress.measure.operators import Operator, OperatorTime, measure_operator
-from compress.pipeline import make_task, placing, run_quantize, score_model
+from compress.pipeline import placing, run_quantize, score_model
 from compress.pipeline.placing import (
     ALL_FLOAT,
     ALL_INTEGER,
@@ -247,8 +247,7 @@ def test_a_padded_network_is_trained_and_written(tmp_path: Path, monkeypatch: py
     """From the choice to the file: its convolutions have the padded widths, it agrees and scores as the one without."""
     folder = tiny.write_inputs(tmp_path, crops=6)
     canonical = load_model(folder / "model.onnx")
-    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
-    task = make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+    task = tiny.task(folder)
     step = QuantizeStep(epochs=1, batch_size=6, calibration=8, distill=0.0)
     monkeypatch.setattr(placing, "LatencyTable", lambda threads: table_for_padding(tmp_path))
     found = {}

@@ -17,7 +17,7 @@ from compress.errors import ArtifactError, CompressError, DataError, PlanError
 from compress.graph import from_torch, is_quantised, load_model, read_model, save_model
 from compress.graph.activations import REPLACEMENTS, activations_of, replace_activations
 from compress.measure.runtime import Session
-from compress.pipeline import make_task, run_prune, run_recipe, run_replace, run_sensitivity
+from compress.pipeline import run_prune, run_recipe, run_replace, run_sensitivity
 from compress.pipeline.inputs import recipe_task
 from compress.recipe import ReplaceStep
 from compress.tasks.base import Task
@@ -59,8 +59,7 @@ def names(model: onnx.ModelProto) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def task(folder: Path) -> Task:
-    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
-    return make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+    return tiny.task(folder)
 
 
 def replace(model: onnx.ModelProto, task: Task | None, out: Path, **changes: object) -> Replaced:

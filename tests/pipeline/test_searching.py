@@ -11,7 +11,7 @@ from compress.artifacts import Candidates, PruningPlan, Report, Sensitivity
 from compress.errors import ArtifactError, PlanError, RecipeError
 from compress.graph import load_model
 from compress.graph.lowering import lower_for_int8
-from compress.pipeline import make_task, run_prune, run_recipe, run_sensitivity
+from compress.pipeline import run_prune, run_recipe, run_sensitivity
 from compress.pipeline.inputs import score_model
 from compress.pipeline.searching import CANDIDATES_FILE, Search, check_search
 from compress.recipe import SearchSettings
@@ -37,8 +37,7 @@ def model(folder: Path) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def task(folder: Path) -> Task:
-    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
-    return make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+    return tiny.task(folder)
 
 
 @pytest.fixture(scope="module")

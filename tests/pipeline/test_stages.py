@@ -19,7 +19,7 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import places_of, predicted_ms
 from compress.measure.operators import Operator, OperatorTime
 from compress.measure.runtime import Session
-from compress.pipeline import make_task, open_model, run_plan, run_prune, run_sensitivity
+from compress.pipeline import open_model, run_plan, run_prune, run_sensitivity
 from compress.pipeline.stages import expand_names
 from compress.tasks.base import Task
 from tests.pipeline import tiny
@@ -39,8 +39,7 @@ def model(folder: Path) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def task(folder: Path) -> Task:
-    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
-    return make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+    return tiny.task(folder)
 
 
 class Recurrent(torch.nn.Module):

@@ -36,8 +36,7 @@ def model(folder: Path) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def task(folder: Path) -> Task:
-    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
-    return make_task("classification", **lists, input_shape=tiny.SHAPE, directions=True)
+    return tiny.task(folder)
 
 
 def finetune(model: onnx.ModelProto, task: Task, out: Path, teacher: onnx.ModelProto | None = None, **options) -> Score:  # type: ignore[no-untyped-def]

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from compress.data.synthetic import write_dataset
 from compress.graph import from_torch, save_model
+from compress.pipeline.inputs import make_task
 from compress.recipe import Recipe, load_recipe
+from compress.tasks.base import Task
 
 SHAPE = (3, 16, 32)
 
@@ -91,6 +93,12 @@ def _inputs(crops: int) -> dict[str, bytes]:
         write_dataset(folder / "train", crops, 1)
         write_dataset(folder / "val", crops, 2)
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def task(folder: Path) -> Task:
+    """The task of what `write_inputs` wrote."""
+    lists = {part: [folder / part / "labels.txt"] for part in ("train", "val")}
+    return make_task("classification", **lists, input_shape=SHAPE, directions=True)
 
 
 def recipe(folder: Path, out: str = "out", steps: dict[str, dict[str, Any]] | None = None, **changes: Any) -> Recipe:
