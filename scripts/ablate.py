@@ -27,15 +27,16 @@ from ablation_rows import FORM, Row, all_rows, choose, shared_steps, uniform_sha
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, StageResult
-from compress.cli.progress import OnProgress, progress
+from compress.cli.progress import progress
 from compress.errors import CompressError, ParityError, TrainingError, UnsupportedOpError
 from compress.graph import deployed_bytes
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info
 from compress.pipeline import open_any, run_recipe, score_model
-from compress.pipeline.inputs import recipe_task
-from compress.pipeline.run import timed_kernels
+from compress.pipeline.stages.prune import timed_kernels
+from compress.pipeline.tasks import recipe_task
+from compress.progress import Progress
 from compress.recipe import CompareSettings, GateSettings, PruneStep, Recipe, Step, load_recipe
 from compress.tasks.base import Task
 
@@ -61,7 +62,7 @@ class Ablation:
     changes: tuple[str, ...]
     out: Path
     base: Recipe
-    on_progress: OnProgress
+    on_progress: Progress
 
     def recipe(self, row: Row) -> Recipe:
         """The row's recipe, which works in the row's folder."""

@@ -1,25 +1,27 @@
 """Rows of an ablation (scripts/ablate.py) that export one trained network with its LSTM in different forms."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
 from compress.artifacts import Quantized, StageResult, fingerprint
-from compress.cli.progress import OnProgress
 from compress.errors import UnsupportedOpError
 from compress.export.recurrent import forms_of
 from compress.graph import read_model, save_model
 from compress.pipeline import open_model
-from compress.pipeline.inputs import default_threads
-from compress.pipeline.results import measure_files
-from compress.pipeline.state import Run
-from compress.pipeline.training import export_trained, lower_and_place, train_identity, train_int8
+from compress.pipeline.evaluation import default_threads
+from compress.pipeline.stages.measure import measure_files
+from compress.pipeline.stages.quantize import export_trained, lower_and_place, train_int8
+from compress.pipeline.stages.training import train_identity
+from compress.pipeline.state import Run, Stage
+from compress.progress import Progress
 from compress.recipe import QuantizeStep, Recipe
 from compress.tasks.base import Task
 
 
 def run_form(
-    base: Recipe, recipe: Recipe, task: Task, checkpoint: Path, on_progress: OnProgress
+    base: Recipe, recipe: Recipe, task: Task, checkpoint: Path, on_progress: Progress
 ) -> dict[str, StageResult]:
     """Export the base's int8 network in the form that a recipe names; its stages are what `run_recipe` would give.
 
@@ -43,29 +45,47 @@ def run_form(
         raise UnsupportedOpError(f"quantize.recurrent: {step.recurrent}: no layer of the model can have this form")
     run = Run(recipe, task, original, _teacher(base, original), recipe.threads or default_threads(), on_progress)
     model = read_model(base.out / "finetuned.onnx")
-    identity = train_identity(model, run.teacher, task, trained, recipe.seed)
-
-    def compute(file: Path) -> Quantized:
-        lowered = lower_and_place(model, task, trained, base.out / "int8.onnx", threads=base.compare.threads)
-        qat = train_int8(
-            model,
-            lowered,
-            run.teacher,
-            task,
-            trained,
-            seed=recipe.seed,
-            threads=run.threads,
-            checkpoint=checkpoint,
-            on_progress=on_progress,
-        )
-        made, quantized = export_trained(qat, lowered.model, task, step, run.threads, base.compare.threads)
-        save_model(made, file)
-        return quantized
-
-    run.stage("int8", fingerprint(identity, step.recurrent), compute)
+    run.stage(_Form(run, base, model, trained, step, checkpoint))
     files = {"baseline": _baseline(run), "finetuned": base.out / "finetuned.onnx", "int8": recipe.out / "int8.onnx"}
     results = measure_files(run, files).results
     return {result.stage: result for result in results}
+
+
+@dataclass(frozen=True)
+class _Form(Stage):
+    """The network that `trained` describes, in the form that `step` names."""
+
+    run: Run
+    base: Recipe
+    model: onnx.ModelProto
+    trained: QuantizeStep
+    step: QuantizeStep
+    checkpoint: Path
+
+    name = "int8"
+
+    def identity(self) -> str:
+        run = self.run
+        trained = train_identity(self.model, run.teacher, run.task, self.trained, run.recipe.seed)
+        return fingerprint(trained, self.step.recurrent)
+
+    def compute(self, file: Path) -> Quantized:
+        run, threads = self.run, self.base.compare.threads
+        lowered = lower_and_place(self.model, run.task, self.trained, self.base.out / "int8.onnx", threads=threads)
+        qat = train_int8(
+            self.model,
+            lowered,
+            run.teacher,
+            run.task,
+            self.trained,
+            seed=run.recipe.seed,
+            threads=run.threads,
+            checkpoint=self.checkpoint,
+            on_progress=run.on_progress,
+        )
+        made, quantized = export_trained(qat, lowered.model, run.task, self.step, run.threads, threads)
+        save_model(made, file)
+        return quantized
 
 
 def _teacher(base: Recipe, original: onnx.ModelProto) -> onnx.ModelProto:

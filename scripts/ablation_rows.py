@@ -6,7 +6,7 @@ from compress.artifacts import PruningPlan
 from compress.errors import CompressError
 from compress.graph import to_torch
 from compress.pipeline import open_model
-from compress.pipeline.stages import expand_names
+from compress.pipeline.models import expand_names
 from compress.prune.groups import find_groups
 from compress.prune.plan import plan_macs
 from compress.prune.ranking import Network

@@ -38,10 +38,11 @@ from bench_table import plot_svg, render, rewrite_marked
 from peers import peers_python
 
 from compress import artifacts
-from compress.cli.progress import OnProgress, progress
+from compress.cli.progress import progress
 from compress.errors import CompressError
 from compress.measure.machine import machine_info
 from compress.measure.openvino import load_openvino
+from compress.progress import Progress
 from compress.recipe import Recipe, load_recipe
 
 SHIPPED = ("det=recipes/demo_det.yaml", "rec=recipes/demo_rec.yaml", "cls=recipes/demo_cls.yaml")
@@ -63,7 +64,7 @@ def main() -> int:
     return 0
 
 
-def run(entries: Sequence[Entry], options: argparse.Namespace, on_progress: OnProgress) -> Bench:
+def run(entries: Sequence[Entry], options: argparse.Namespace, on_progress: Progress) -> Bench:
     """Make every file, score every file, and then, in one go, time them."""
     peers = options.peers_python
     python = functools.cache(lambda: peers or peers_python(options.out.parent / "peers_venv"))

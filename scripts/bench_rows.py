@@ -14,15 +14,16 @@ from peers import CANONICAL, DEPLOYED, ROOT, input_files, quantize_nncf_in
 import compress
 from compress import artifacts
 from compress.artifacts import Latency, Score
-from compress.cli.progress import OnProgress
 from compress.errors import CompressError, ModelError
 from compress.graph import deployed_bytes, deployed_files, read_model
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
-from compress.measure.runtime import quantize_static_minmax
 from compress.measure.runtimes import OPENVINO, Runner, open_runner
+from compress.measure.session import quantize_static_minmax
 from compress.pipeline import run_quantize, run_recipe, score_in, score_model
-from compress.pipeline.inputs import default_threads, recipe_task
+from compress.pipeline.evaluation import default_threads
+from compress.pipeline.tasks import recipe_task
+from compress.progress import Progress
 from compress.recipe import QuantizeStep
 from compress.tasks.base import Task
 
@@ -67,7 +68,7 @@ class Scores:
 # --- files -------------------------------------------------------------------------------------------------------
 
 
-def make_files(entry: Entry, folder: Path, python: Callable[[], Path], on_progress: OnProgress) -> Files:
+def make_files(entry: Entry, folder: Path, python: Callable[[], Path], on_progress: Progress) -> Files:
     """Every file of a model; those that are there, made from the same things, are taken as they are.
 
     Args:
@@ -106,7 +107,7 @@ def jobs(
     task: Task,
     found: Mapping[str, Path],
     python: Callable[[], Path],
-    on_progress: OnProgress,
+    on_progress: Progress,
 ) -> dict[str, Callable[[Path], str]]:
     """How each int8 file of the unpruned model is made; each takes the file to write and returns what to note.
 
@@ -144,7 +145,7 @@ def jobs(
     return {name: make for name, make in made.items() if not (name == OURS and entry.int8)}
 
 
-def pruned_file(entry: Entry, on_progress: OnProgress) -> Path:
+def pruned_file(entry: Entry, on_progress: Progress) -> Path:
     """The last file of the recipe's run; where no run is named and there is none yet, it is run now.
 
     Raises:
@@ -186,7 +187,7 @@ def tool_identity(name: str) -> str:
 # --- figures -----------------------------------------------------------------------------------------------------
 
 
-def score_files(model: Files, folder: Path, openvino: bool, on_progress: OnProgress) -> Scores:
+def score_files(model: Files, folder: Path, openvino: bool, on_progress: Progress) -> Scores:
     """The score of each row, kept in the folder; an int8 file that cannot be run is a row with its reason.
 
     Raises:
@@ -230,7 +231,7 @@ def kept_score(model: Files, row: str, record: Path) -> Score:
 
 
 def time_rows(
-    model: Files, rows: Sequence[str], threads: Sequence[int], rounds: int, on_progress: OnProgress
+    model: Files, rows: Sequence[str], threads: Sequence[int], rounds: int, on_progress: Progress
 ) -> dict[str, dict[str, Latency]]:
     """Row -> threads -> time of one image: all rows in turn, first with one number of threads, then the next."""
     found: dict[str, dict[str, Latency]] = {row: {} for row in rows}

@@ -51,7 +51,7 @@ from compress.artifacts import Figure, Report, Sensitivity, SetResult, StageResu
 from compress.errors import CompressError
 from compress.measure.machine import machine_info
 from compress.pipeline.code import differing, flat_settings, recipe_settings, stage_code
-from compress.pipeline.results import PEER
+from compress.pipeline.stages.measure import PEER
 from compress.pipeline.state import Record
 from compress.recipe import Recipe, load_recipe
 from compress.recipe.schema import STEPS

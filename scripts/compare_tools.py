@@ -25,15 +25,16 @@ from peers import CANONICAL, DEPLOYED, input_files, quantize_nncf, quiet
 
 from compress import artifacts
 from compress.artifacts import Latency, Machine, StageResult
-from compress.cli.progress import OnProgress, progress
+from compress.cli.progress import progress
 from compress.errors import CompressError, ModelError
 from compress.graph import deployed_bytes, read_model
 from compress.measure.cost import model_cost
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info, saturates_int8
-from compress.measure.runtime import quantize_static_minmax, quantize_static_percentile
+from compress.measure.session import quantize_static_minmax, quantize_static_percentile
 from compress.pipeline import score_model
-from compress.pipeline.inputs import recipe_task
+from compress.pipeline.tasks import recipe_task
+from compress.progress import Progress
 from compress.recipe import QuantizeStep, Recipe, load_recipe
 from compress.report import tables
 from compress.tasks.base import Task
@@ -85,7 +86,7 @@ def find_ours(folder: Path) -> dict[str, Path]:
     return {title: folder / name for name, title in OURS.items()}
 
 
-def compare(recipe: Recipe, ours: Mapping[str, Path], command: str, on_progress: OnProgress) -> Comparison:
+def compare(recipe: Recipe, ours: Mapping[str, Path], command: str, on_progress: Progress) -> Comparison:
     """Make the other tools' files, and measure all of them."""
     task = recipe_task(recipe)
     step = recipe.find_step(QuantizeStep)
@@ -113,7 +114,7 @@ def compare(recipe: Recipe, ours: Mapping[str, Path], command: str, on_progress:
     )
 
 
-def measure(recipe: Recipe, task: Task, files: Mapping[str, Path], on_progress: OnProgress) -> tuple[StageResult, ...]:
+def measure(recipe: Recipe, task: Task, files: Mapping[str, Path], on_progress: Progress) -> tuple[StageResult, ...]:
     """Score every file, and time them all in turn."""
     settings = recipe.compare
     latencies = measure_latency(

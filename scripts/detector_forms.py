@@ -22,7 +22,7 @@ from compress.graph import from_torch
 from compress.measure.cost import model_cost
 from compress.measure.latency import time_interleaved
 from compress.measure.machine import machine_info
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.zoo.detector import build_detector
 
 FORMS = {"256 inner channels, SE": (256, True), "96 inner channels, SE": (96, True), "96, without SE": (96, False)}

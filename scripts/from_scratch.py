@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from compress.artifacts import fingerprint
-from compress.cli.progress import OnProgress
 from compress.data.synthetic import write_dataset
+from compress.progress import Progress
 from compress.tasks.base import Predict, Task
 from compress.train import fit
 
@@ -38,7 +38,7 @@ def run_stage(
     task: Task,
     options: argparse.Namespace,
     before: str,
-    on_progress: OnProgress,
+    on_progress: Progress,
     teacher: nn.Module | None = None,
 ) -> str:
     """Train the module in place, near a teacher's outputs if there is one (it came out of the stage before).
@@ -82,7 +82,7 @@ def predictor(module: nn.Module) -> Predict:
 
 
 def rendered(
-    kind: str, options: argparse.Namespace, on_progress: OnProgress, write: Callable[..., Path] | None = None
+    kind: str, options: argparse.Namespace, on_progress: Progress, write: Callable[..., Path] | None = None
 ) -> Path:
     """The label list of a rendered set, made now unless a whole one of that size is there.
 

@@ -19,7 +19,7 @@ from compress.measure.latency import measure_latency
 from compress.measure.latency_table import LatencyTable, key_of
 from compress.measure.machine import machine_info
 from compress.measure.network_operators import places_of, predicted_ms, with_precision
-from compress.measure.operators import Precision
+from compress.measure.operator_times import Precision
 
 Shape = tuple[int, int, int]
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from compress.artifacts import Sensitivity
 from compress.pipeline import open_model, run_sensitivity
-from compress.pipeline.inputs import recipe_task
-from compress.pipeline.scan_measures import Measure
+from compress.pipeline.scanning.measures import Measure
+from compress.pipeline.tasks import recipe_task
 from compress.recipe import load_recipe
 
 RATIOS = (0.3, 0.5, 0.7)

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from compress.artifacts import Machine
 from compress.measure.latency import time_interleaved
 from compress.measure.machine import machine_info, saturates_int8
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 
 WARMUP = 5
 MULTIPLY = "p = MatMul(%s, %s)  l = Add(p, b)  y = Softmax<axis = 2>(l)"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.measure.machine import machine_info
-from compress.measure.operators import Operator, Precision, measure_operator
+from compress.measure.operator_times import Operator, Precision, measure_operator
 
 BLOCK = 16
 

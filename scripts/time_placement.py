@@ -22,7 +22,7 @@ from compress.errors import CompressError
 from compress.graph import from_torch, load_model
 from compress.measure.latency_table import LatencyTable
 from compress.measure.machine import machine_info
-from compress.pipeline.placing import ALL_FLOAT, ALL_INTEGER, CANONICAL, place
+from compress.pipeline.stages.placement import ALL_FLOAT, ALL_INTEGER, CANONICAL, place
 from compress.recipe import QuantizeStep
 from compress.zoo.classifier import build_classifier
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from compress.artifacts import Score
 from compress.graph import to_onnx, to_torch
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.pipeline import open_model
-from compress.pipeline.cells import Cells
-from compress.pipeline.inputs import recipe_task
-from compress.pipeline.scan_measures import Measure, score_by
-from compress.pipeline.timing import as_graph_module
+from compress.pipeline.models import as_graph_module
+from compress.pipeline.scanning.cells import Cells
+from compress.pipeline.scanning.measures import Measure, score_by
+from compress.pipeline.tasks import recipe_task
+from compress.prune.channel_scores import group_removal_count, lowest_channels, score_group
 from compress.prune.channels import remove_channels
 from compress.prune.groups import find_groups
 from compress.prune.importance import CRITERIA
-from compress.prune.scoring import group_removal_count, lowest_channels, score_group
 from compress.recipe import SensitivityStep, load_recipe
 
 

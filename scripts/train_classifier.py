@@ -26,7 +26,7 @@ from compress.cli.progress import progress
 from compress.errors import CompressError
 from compress.graph import from_torch, save_model
 from compress.measure.machine import machine_info
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.tasks.classification import DirectionTask
 from compress.zoo.classifier import build_classifier
 

@@ -30,12 +30,13 @@ from from_scratch import Stage, add_options, predictor, rendered, run_stage
 from torch import nn
 
 from compress.artifacts import to_json
-from compress.cli.progress import OnProgress, progress
+from compress.cli.progress import progress
 from compress.data.synthetic_scenes import write_scenes
 from compress.errors import CompressError
 from compress.graph import from_torch, save_model
 from compress.measure.machine import machine_info
-from compress.measure.runtime import Session
+from compress.measure.session import Session
+from compress.progress import Progress
 from compress.tasks.detection import DetectionTask
 from compress.zoo.detector import TextDetector, build_detector
 
@@ -78,7 +79,7 @@ def stages(options: argparse.Namespace) -> tuple[Stage, ...]:
     )
 
 
-def sharpen(module: TextDetector, task: DetectionTask, on_progress: OnProgress) -> None:
+def sharpen(module: TextDetector, task: DetectionTask, on_progress: Progress) -> None:
     """Scale and shift the probability's logits, in place, by those of GAINS and SHIFTS that score best; of equals the
     first. Source: Platt 1999 (there fitted by likelihood)."""
     module.eval()

@@ -30,7 +30,7 @@ from compress.cli.progress import progress
 from compress.errors import CompressError
 from compress.graph import from_torch, save_model
 from compress.measure.machine import machine_info
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.tasks.recognition import RecognitionTask
 from compress.zoo import models_folder
 from compress.zoo.recogniser import TextRecogniser, build_recogniser

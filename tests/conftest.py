@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 
 from compress.measure import latency_table
-from compress.measure.operators import Operator, OperatorTime
+from compress.measure.operator_times import Operator, OperatorTime
 
 # No deadline: a busy machine is no failure. The same examples each time; `--hypothesis-profile explore` draws new ones.
 settings.register_profile("same", deadline=None, derandomize=True)

@@ -10,9 +10,9 @@ from typer.testing import CliRunner, Result
 
 from compress.cli import app
 from compress.data.synthetic import write_dataset
-from compress.pipeline import shrinking
-from compress.pipeline.readiness import find_problems
-from compress.pipeline.shrink_cost import Pace
+from compress.pipeline.preparing import shrinking
+from compress.pipeline.preparing.readiness import find_problems
+from compress.pipeline.preparing.shrink_cost import Pace
 from compress.recipe import PruneStep, Recipe, load_recipe
 from tests.pipeline import tiny
 
@@ -77,7 +77,7 @@ CHARSET = ("--charset", ZOO / "latin.txt")
 def paced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is timed."""
     pace = Pace(load=0.01, forward=0.1, train=0.5, make=0.2)
-    monkeypatch.setattr("compress.pipeline.estimate.measure", lambda recipe, files: (pace, 9))
+    monkeypatch.setattr("compress.pipeline.preparing.estimate.measure", lambda recipe, files: (pace, 9))
 
 
 def written(out: Path, *args: str | Path) -> Recipe:

@@ -9,8 +9,8 @@ from typer.testing import CliRunner, Result
 
 from compress import artifacts, pipeline
 from compress.cli import app
-from compress.pipeline import shrink_cost
-from compress.pipeline.shrink_cost import Pace
+from compress.pipeline.preparing import shrink_cost
+from compress.pipeline.preparing.shrink_cost import Pace
 from compress.recipe import load_recipe
 from tests.pipeline import tiny
 

@@ -14,6 +14,7 @@ ROOT = Path(compress.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ROWS = {
     "errors": 0,
+    "progress": 0,
     "artifacts": 1,
     **dict.fromkeys(("graph", "data", "measure"), 2),
     **dict.fromkeys(("tasks", "prune", "train", "quant"), 3),
@@ -27,7 +28,7 @@ ROWS = {
 """Part of the package -> row. Parts of one row do not import one another."""
 ZOO_MAY_IMPORT = {"errors", "artifacts", "graph", "zoo"}
 ONLY_IN = {
-    "onnxruntime": ("measure/runtime.py",),
+    "onnxruntime": ("measure/session.py",),
     "openvino": ("measure/openvino.py",),
     "torch_pruning": ("prune/groups.py",),
     "jinja2": ("report/html.py",),

@@ -262,7 +262,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Placement:
-    """What runs in integers and what in float (see `compress.quant.placement`), and what it was chosen from."""
+    """What runs in integers and what in float (see `compress.quant.min_cut`), and what it was chosen from."""
 
     fingerprint: str
     optimize: str

@@ -64,9 +64,10 @@ def init(
       compress init rec.onnx --data words/labels.txt --charset dict.txt --out rec.yaml
     """
     shape, processing = options.parse_shape(settings.input_size), settings.processing()
-    from compress.pipeline import drafting, guessing, shrinking
-    from compress.pipeline.estimate import estimate, estimate_lines
-    from compress.pipeline.inputs import is_factory
+    from compress.pipeline import guessing
+    from compress.pipeline.models import is_factory
+    from compress.pipeline.preparing import drafting, shrinking
+    from compress.pipeline.preparing.estimate import estimate, estimate_lines
 
     if is_factory(str(model)):
         raise CompressError(f"{model}: not a file. Export the module first, with torch.onnx.export.")
@@ -124,8 +125,8 @@ def check(
     if recipe is None:
         raise CompressError("RECIPE: missing. Give the path of a recipe, or --schema.")
     given = load_recipe(recipe, changes or ())
-    from compress.pipeline.estimate import estimate, estimate_lines
-    from compress.pipeline.readiness import find_problems
+    from compress.pipeline.preparing.estimate import estimate, estimate_lines
+    from compress.pipeline.preparing.readiness import find_problems
 
     images = find_problems(given)
     typer.echo(f"{recipe}: no problems.")

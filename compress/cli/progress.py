@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 import typer
 
-OnProgress = Callable[[int, int, str], None]
+from compress.progress import Progress
+
 LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def progress(saved: str) -> Iterator[OnProgress]:
+def progress(saved: str) -> Iterator[Progress]:
     """Show progress on stderr while the block runs.
 
     Args:
@@ -35,7 +36,7 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def _bar() -> Iterator[OnProgress]:
+def _bar() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -72,7 +73,7 @@ def plain_lines(
     write: Callable[[str], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
     every_s: float = LINE_EVERY_S,
-) -> OnProgress:
+) -> Progress:
     """Progress as lines: the first and last of each stage, and one every `every_s` seconds between.
 
     Args:

@@ -50,8 +50,8 @@ def reconstruct(
     plan_file = plan_file or model.with_name("plan.json")
     plan = artifacts.load(PruningPlan, plan_file)
     from compress import pipeline
-    from compress.pipeline.planned import check_plan
-    from compress.pipeline.stages import model_identity
+    from compress.pipeline.models import model_identity
+    from compress.pipeline.stages.plan import check_plan
 
     made = make_task(settings, train, data, model=str(model), command="reconstruct")
     whole = pipeline.open_model(original, weights, made.input_shape, say)

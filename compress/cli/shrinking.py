@@ -94,7 +94,8 @@ def shrink(
     tests = _parse_tests(test or ())
     shape, processing = options.parse_shape(settings.input_size), settings.processing()
     from compress import pipeline
-    from compress.pipeline import guessing, shrink_cost, shrinking
+    from compress.pipeline import guessing
+    from compress.pipeline.preparing import shrink_cost, shrinking
     from compress.report import tables, terminal
 
     files = shrinking.list_files(images)

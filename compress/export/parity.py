@@ -23,7 +23,7 @@ from compress.data.charset import BLANK
 from compress.errors import ParityError
 from compress.export.qdq import Exported
 from compress.export.replay import Replayed, Step, replay
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.tasks.db_boxes import BoxSettings
 
 MAX_STEPS = 1.0

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from compress.export.qdq import Exported
 from compress.graph.modules import recurrent_output, recurrent_state
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.quant.functional import UINT8, quantize
 from compress.quant.layers import GATE_SCALE, IntegerHardSwish
 from compress.quant.pact import PACT

@@ -1,6 +1,6 @@
 """Read an ONNX file: every way in which it can be broken is one clear error; what comes out is canonical."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from compress.errors import CompressError, ModelError, first_line
 from compress.graph.batching import free_batch, has_single_batch
 from compress.graph.canonical import canonicalise
 from compress.graph.element_types import half_types, to_float32
+from compress.progress import Note
 
-Note = Callable[[str], None]
 MAX_BYTES = 2**31 - 1
 """protobuf's limit of one message: a model and all its weights must fit, or it cannot be changed or written."""
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from compress.artifacts import Cost
 from compress.errors import ModelError
-from compress.measure.runtime import value_shapes
+from compress.measure.session import value_shapes
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -9,10 +9,10 @@ import numpy as np
 
 from compress.artifacts import Latency
 from compress.errors import CompressError
-from compress.measure.runtime import Session
 from compress.measure.runtimes import Runner
+from compress.measure.session import Session
+from compress.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 Name = TypeVar("Name", bound=Hashable)
 
 MIN_ROUNDS = 3

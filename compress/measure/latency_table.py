@@ -15,7 +15,7 @@ from compress import artifacts
 from compress.artifacts import Machine
 from compress.errors import ArtifactError, OutputError
 from compress.measure.machine import machine_info
-from compress.measure.operators import Operator, OperatorTime, measure_operator
+from compress.measure.operator_times import Operator, OperatorTime, measure_operator
 
 CACHE_VARIABLE = "COMPRESS_CACHE"
 """Environment variable that names the folder of tables."""

@@ -15,8 +15,8 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 from compress.measure.micro_model import INTEGER_TYPES, PARAMETERS
-from compress.measure.operators import Activation, Operator, OperatorTime, Precision
-from compress.measure.runtime import value_shapes
+from compress.measure.operator_times import Activation, Operator, OperatorTime, Precision
+from compress.measure.session import value_shapes
 
 FREE = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Constant", "Shape", "Cast"))
 """Nodes that hand a tensor on as it is, or compute next to nothing."""

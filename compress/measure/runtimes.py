@@ -8,7 +8,7 @@ import numpy as np
 
 from compress.errors import CompressError, ModelError
 from compress.measure.openvino import OpenVinoSession
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
 RUNTIMES = (ONNXRUNTIME, OPENVINO)

@@ -1,24 +1,20 @@
 """The stages on files, and the whole run: what the command line calls."""
 
+from compress.pipeline.evaluation import examine_in, examine_model, score_in, score_model
 from compress.pipeline.guessing import guess_task
-from compress.pipeline.inputs import (
-    examine_in,
-    examine_model,
-    make_task,
-    open_any,
-    open_model,
-    score_in,
-    score_model,
-)
 from compress.pipeline.inspecting import inspect_model
 from compress.pipeline.labelling import label_unlabelled
-from compress.pipeline.pictures import score_with_pictures
-from compress.pipeline.planned import run_plan
-from compress.pipeline.reconstructing import run_reconstruct
-from compress.pipeline.replacing import run_replace
+from compress.pipeline.models import open_any, open_model
 from compress.pipeline.run import run_recipe
-from compress.pipeline.stages import run_prune, run_sensitivity
-from compress.pipeline.training import run_finetune, run_quantize
+from compress.pipeline.stages.finetune import run_finetune
+from compress.pipeline.stages.plan import run_plan
+from compress.pipeline.stages.prune import run_prune
+from compress.pipeline.stages.quantize import run_quantize
+from compress.pipeline.stages.reconstruct import run_reconstruct
+from compress.pipeline.stages.replace import run_replace
+from compress.pipeline.stages.scan import run_sensitivity
+from compress.pipeline.tasks import make_task
+from compress.pipeline.worst_cases import score_with_pictures
 
 __all__ = [
     "examine_in",

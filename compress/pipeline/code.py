@@ -21,22 +21,25 @@ MIXED = "mixed"
 """In the place of a module's hash: it changed while the stage was computed."""
 Read = Callable[[str], str | None]
 """The source of a module by its dotted name; None where there is none."""
-_PLAIN = tuple(f"compress.{part}" for part in ("errors", "artifacts", "recipe", "report", "cli", "zoo"))
+_PLAIN = tuple(f"compress.{part}" for part in ("errors", "progress", "artifacts", "recipe", "report", "cli", "zoo"))
 _PLAIN += ("compress.export.parity", "compress.export.replay")
-_PLAIN += tuple(f"compress.pipeline.{part}" for part in ("code", "state", "run", "results", "pictures", "scan_cost"))
-_INTEGERS = tuple(
-    f"compress.{part}"
-    for part in ("quant", "export", "pipeline.placing", "pipeline.forms", "pipeline.exporting", "measure.latency")
+_PLAIN += tuple(
+    f"compress.pipeline.{part}"
+    for part in (
+        *("code", "state", "run", "worst_cases", "scanning.cost"),
+        *("stages.measure", "stages.report", "stages.gates", "stages.scores"),
+    )
 )
-_PRUNING = ("compress.prune", "compress.pipeline.stages", "compress.pipeline.timing")
+_MAKES_TASKS = "compress.pipeline.tasks"
+_PRUNING = ("compress.prune", "compress.pipeline.stages.plan")
 STAGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "sensitivity": ("compress.pipeline.stages", ()),
-    "replaced": ("compress.pipeline.replacing", ()),
-    "pruned": ("compress.pipeline.searching", ()),
-    "reconstructed": ("compress.pipeline.reconstructing", ()),
-    "teacher": ("compress.pipeline.training", _INTEGERS + _PRUNING),
-    "finetuned": ("compress.pipeline.training", _INTEGERS + _PRUNING),
-    "int8": ("compress.pipeline.training", _PRUNING),
+    "sensitivity": ("compress.pipeline.stages.scan", ()),
+    "replaced": ("compress.pipeline.stages.replace", ()),
+    "pruned": ("compress.pipeline.stages.prune", ()),
+    "reconstructed": ("compress.pipeline.stages.reconstruct", ()),
+    "teacher": ("compress.pipeline.stages.finetune", _PRUNING),
+    "finetuned": ("compress.pipeline.stages.finetune", _PRUNING),
+    "int8": ("compress.pipeline.stages.quantize", _PRUNING),
 }
 """Stage -> the module that computes it, and what of its imports other stages need."""
 
@@ -144,7 +147,7 @@ def _installed_code(stage: str, tasks: tuple[str, ...]) -> Mapping[str, str]:
 def _stage_code(stage: str, tasks: tuple[str, ...], read: Read) -> dict[str, str]:
     root, others = STAGES[stage]
     found: dict[str, str] = {}
-    waiting = [root, *tasks]
+    waiting = [root, _MAKES_TASKS, *tasks]
     while waiting:
         name = waiting.pop()
         if name in found or _is_under(name, (*_PLAIN, *others)):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from compress.data.processing import OUTPUT_KEYS, PREPROCESS_KEYS, PRESETS, Processing
 from compress.errors import CompressError
-from compress.measure.runtime import Model, Session
+from compress.measure.session import Model, Session
 from compress.tasks.base import Processed, Task
 
 IMAGES = {"detection": 8}

@@ -13,8 +13,8 @@ import onnx
 from compress.data.processing import DEFAULT_PRESET, PRESETS, check_preset, find_preset
 from compress.errors import CompressError, ModelError
 from compress.graph import load_model
-from compress.measure.runtime import Model, Session
-from compress.pipeline.inputs import DEFAULT_SHAPE, is_factory
+from compress.measure.session import Model, Session
+from compress.pipeline.models import DEFAULT_SHAPE, is_factory
 from compress.recipe.task_settings import CHANNELS, INPUTS
 
 Shape = tuple[int, int, int]

@@ -16,7 +16,7 @@ from compress.graph.element_types import type_name
 from compress.graph.kept import kept_nodes
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.pipeline.guessing import Shape, declared_input, in_own_order, look_at, real_inputs, size_said
-from compress.pipeline.inputs import DEFAULT_SHAPE, is_factory, open_model
+from compress.pipeline.models import DEFAULT_SHAPE, is_factory, open_model
 from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
 from compress.report.inspection import GroupSummary, Inspection

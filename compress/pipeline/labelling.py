@@ -20,9 +20,11 @@ from compress.data.scenes import load_scenes
 from compress.data.transforms import preprocess_crop
 from compress.data.unlabelled import content_of_images, list_images, split_images
 from compress.errors import DataError
-from compress.measure.runtime import Session
-from compress.pipeline.inputs import LABELS, default_threads, make_task, open_model
-from compress.pipeline.stages import Progress, model_identity
+from compress.measure.session import Session
+from compress.pipeline.evaluation import default_threads
+from compress.pipeline.models import model_identity, open_model
+from compress.pipeline.tasks import LABELS, make_task
+from compress.progress import Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Case, Examiner, Predict, Resizable, Task, Unlabelled
 

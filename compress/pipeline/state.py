@@ -1,29 +1,25 @@
-"""What a run knows while it goes on, and what it leaves behind of each finished stage."""
+"""What a run knows while it goes on, what a stage is, and what it leaves behind when it is finished."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import onnx
 
 from compress import artifacts
-from compress.artifacts import Parity, Placement, Quantized, Replaced
+from compress.artifacts import Parity, Placement, Quantized
 from compress.errors import ArtifactError
 from compress.graph import read_model
 from compress.pipeline.code import begin, stage_code, task_modules
-from compress.pipeline.reconstructing import Reconstructed
-from compress.pipeline.replacing import SCAN_FILE
-from compress.pipeline.scan_cost import Note
-from compress.pipeline.stages import Progress
+from compress.progress import Note, Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Task
 
 BEGUN, CHECKPOINT = ".code.json", ".checkpoint"
 """What a stage leaves until its record is there: the code that it was begun by, and the training so far."""
-TAKEN_OVER = {"replaced": (SCAN_FILE,), "pruned": ("candidates.json",), "int8": ("int8.placement.json",)}
-"""Stage -> what else of it, beside a checkpoint, is taken over when it goes on."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,33 @@ class Record:
     code: dict[str, str] = dataclasses.field(default_factory=dict)
     """What computed it (see `compress.pipeline.code`); nothing in records of earlier versions."""
     version: int = artifacts.VERSION
+
+
+class Made(Protocol):
+    """What computing a stage's file tells of it."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For people: what was done, and what did not work."""
+
+
+class Stage(ABC):
+    """One file of a run: `identity` says what it depends on, `compute` makes it, and the run records it."""
+
+    name: str
+    """Of the file, without .onnx, and of its record."""
+    beside: tuple[str, ...] = ()
+    """Further files that are made with it, and belong to it."""
+    takes_over: tuple[str, ...] = ()
+    """What else of it, beside a checkpoint, is taken over when it goes on."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Fingerprint of everything that the file depends on, except code."""
+
+    @abstractmethod
+    def compute(self, file: Path) -> Made | None:
+        """Write the file, and those beside it."""
 
 
 @dataclass
@@ -61,21 +84,16 @@ class Run:
     notes: tuple[str, ...] = ()
     """What to say of the data beside the task's own warnings."""
 
-    def stage(
-        self,
-        name: str,
-        identity: str,
-        compute: Callable[[Path], Quantized | Reconstructed | Replaced | None],
-        beside: Sequence[str] = (),
-    ) -> onnx.ModelProto:
-        """Compute a stage's file, and others `beside` it, or take them as they are if the same things made them.
+    def stage(self, stage: Stage) -> onnx.ModelProto:
+        """Compute a stage's files, or take them as they are if the same things made them.
 
         Raises:
             ArtifactError: they were made of other things, or changed since.
         """
+        name, identity = stage.name, stage.identity()
         file, record_file = self.recipe.out / f"{name}.onnx", self.recipe.out / f"{name}.json"
         checkpoint, begun = (self.recipe.out / f"{name}{end}" for end in (CHECKPOINT, BEGUN))
-        others = [self.recipe.out / other for other in beside]
+        others = [self.recipe.out / other for other in stage.beside]
         if all(path.exists() for path in (record_file, file, *others)):
             record = artifacts.load(Record, record_file)
             artifacts.check_fresh(record_file, record.fingerprint, identity)
@@ -84,11 +102,11 @@ class Run:
                 _check_beside(other, file, record, record_file)
         else:
             started = time.monotonic()
-            so_far = (checkpoint, *(self.recipe.out / other for other in TAKEN_OVER.get(name, ())))
+            so_far = (checkpoint, *(self.recipe.out / other for other in stage.takes_over))
             if not any(path.exists() for path in so_far):
                 begun.unlink(missing_ok=True)  # nothing that it says something of is left
             code = begin(begun, stage_code(name, task_modules(self.task)))
-            made = compute(file)
+            made = stage.compute(file)
             seconds = round(time.monotonic() - started, 1)
             contents = {other.name: _content(other) for other in others}
             notes = made.notes if made else ()

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.graph.queries import norm_behind, output_count
+from compress.progress import Progress
 from compress.prune.channels import ChannelGroup
-from compress.prune.reconstruct import POSITIONS, RIDGE, Progress, layer_equations
+from compress.prune.reconstruct import POSITIONS, RIDGE, layer_equations
 from compress.prune.regression import GateRegression, Normal, Regression, regressions
 
 WIDEST = 2400

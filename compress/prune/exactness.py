@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from compress.graph import run_quietly
+from compress.prune.channel_scores import lowest_channels
 from compress.prune.channels import ChannelGroup, remove_channels, silence_channels
-from compress.prune.scoring import lowest_channels
 
 _TOLERANCE = 1e-3
 """Of the largest value: float32 sums in another order differ by about 1e-6, a wrong channel by about 1."""

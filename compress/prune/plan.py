@@ -8,9 +8,9 @@ from compress.artifacts import Curve, GroupPlan, PruningPlan, Sensitivity
 from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import module_cost, parameter_count
 from compress.prune.allocation import Allocation, Choice, cheapest, choices, highest_price, largest_ratio, log_costs
+from compress.prune.bisection import bisect, give_back, step_by_step, total_drop
 from compress.prune.channels import group_align, remove_channels
 from compress.prune.ranking import Kind, Network, Ranking, uniform
-from compress.prune.search import bisect, give_back, step_by_step, total_drop
 from compress.prune.sensitivity import group_params
 
 _LARGEST_UNIFORM_RATIO = 0.95

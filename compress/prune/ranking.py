@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from compress.artifacts import GroupPlan
 from compress.errors import PlanError
 from compress.measure.cost import layer_positions, macs_at, parameter_count
+from compress.prune.channel_scores import group_removal_count, lowest_channels, removal_count, score_group
 from compress.prune.channels import ChannelGroup, group_align, remove_channels
 from compress.prune.importance import CRITERIA
-from compress.prune.latency import PrunedTime, Timing
-from compress.prune.scoring import group_removal_count, lowest_channels, removal_count, score_group
+from compress.prune.pruned_time import PrunedTime, Timing
 
 Kind = Literal["macs", "params", "latency"]
 

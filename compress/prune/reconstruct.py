@@ -11,7 +11,7 @@ matrix's mean diagonal, measured).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.errors import ModelError
 from compress.graph.queries import norm_behind, output_count
+from compress.progress import Progress
 from compress.prune.regression import Normal, Regression, regressions
 
-Progress = Callable[[int, int, str], None]
 WIDEST = 4700
 """Inputs of a layer above which it stays as it is; a 3x3 convolution of 512 channels has 4609. Their Gram matrix takes
 177 MB and its solution half a minute."""

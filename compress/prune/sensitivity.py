@@ -9,12 +9,12 @@ from torch.nn.modules.conv import _ConvNd
 from compress.artifacts import Curve, Sensitivity
 from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import layer_positions, weight_count
+from compress.progress import Progress
+from compress.prune.channel_scores import group_removal_count, lowest_channels, score_group
 from compress.prune.channels import ChannelGroup, Member, remove_channels
 from compress.prune.importance import CRITERIA
-from compress.prune.scoring import group_removal_count, lowest_channels, score_group
 
 _WEIGHTED = (_ConvNd, nn.Linear, nn.RNNBase)
-Progress = Callable[[int, int, str], None]
 Compensate = Callable[[nn.Module, ChannelGroup, Sequence[int]], None]
 """(the network without these channels, their group, the channels)"""
 

@@ -47,7 +47,7 @@ def prepare_qat(
     Args:
         module: imported from a lowered model (no BatchNorm left behind a convolution).
         float_layers: names of layers to compute in float; their weights are stored as int8 all the same.
-        float_values: the same for any operators, by the ONNX value that they compute (see `compress.quant.placement`).
+        float_values: the same for any operators, by the ONNX value that they compute (see `compress.quant.min_cut`).
         pact: learn the thresholds; False keeps them at their calibrated values (plain QAT).
         asymmetric_hard_swish: use [-0.375, alpha] after hard-swish instead of [-alpha, alpha].
         weight_bits: 8, or 7 for CPUs whose int8 products saturate in 16 bits (x86 without VNNI).

@@ -14,11 +14,10 @@ from torch import Tensor
 from compress.artifacts import Score
 from compress.data.overlap import Stored
 from compress.data.processing import Processing
+from compress.progress import Progress
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Float32 images [N, 3, H, W] -> the model's first output, float32 [N, ...]."""
-Progress = Callable[[int, int, str], None]
-"""(done, in all, message)"""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from compress.data.streaming import StoredList, StreamedList, stream_lists
 from compress.data.transforms import PPOCR, resize_crop, stack_resized
 from compress.data.unlabelled import UNREADABLE, load_unlabelled
 from compress.errors import DataError
-from compress.tasks.base import Batch, Case, Examination, Predict, Progress
+from compress.progress import Progress
+from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.comparing import class_agreement, row_divergence
 from compress.tasks.loading import load_batches
 from compress.tasks.probabilities import as_probabilities, check_probabilities, kl_divergence, log_probabilities

@@ -22,7 +22,8 @@ from compress.data.tia import augment_text
 from compress.data.transforms import PPOCR, resize_crop, resized_width, stack_resized
 from compress.data.unlabelled import UNREADABLE, load_unlabelled
 from compress.errors import DataError, ModelError
-from compress.tasks.base import Batch, Case, Examination, Predict, Progress
+from compress.progress import Progress
+from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.comparing import step_divergence, text_agreement
 from compress.tasks.loading import load_batches
 from compress.tasks.probabilities import (

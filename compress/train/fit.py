@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from compress.artifacts import check_fresh, write_atomic
 from compress.errors import ArtifactError, TrainingError
+from compress.progress import Progress
 from compress.train.features import FeatureLoss
 from compress.train.mutual import PairFeatures
 from compress.train.schedule import cosine_with_warmup
-
-Progress = Callable[[int, int, str], None]
 
 
 class Images(Protocol):

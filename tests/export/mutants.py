@@ -26,7 +26,7 @@ from compress.export import Exported, check_parity, export_int8
 from compress.export.recurrent import RecurrentForm
 from compress.graph import load_model, to_torch
 from compress.graph.lowering import lower_for_int8
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.quant import calibrate, prepare_qat
 from compress.quant.layers import GATE_SCALE, QuantConv2d
 from compress.quant.recurrent import round_recurrent

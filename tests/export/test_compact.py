@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.export.compact import compact
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from tests.export import files
 from tests.quant import nets
 

@@ -15,7 +15,7 @@ from compress.export import Exported, check_parity, export_int8
 from compress.export import qdq as passes
 from compress.graph import from_torch, to_onnx, to_torch
 from compress.graph.lowering import lower_for_int8
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.quant import PACT, calibrate, integer_nodes, pacts, prepare_qat
 from compress.quant.layers import IntegerHardSwish
 from compress.zoo.classifier import build_classifier

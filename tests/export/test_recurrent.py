@@ -14,7 +14,7 @@ from compress.export.parity import stepwise_differences
 from compress.export.recurrent import bits_of, forms_of
 from compress.export.replay import Replayed
 from compress.measure.cost import model_cost
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.quant.recurrent import recurrent_layers, round_recurrent
 from tests.export import files
 from tests.export import recurrent as crnn

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from compress.export.weights import store_integers, store_scaled
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from tests.export import files
 
 WEIGHTS = {

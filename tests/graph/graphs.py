@@ -11,7 +11,7 @@ from onnx import numpy_helper, parser
 
 from compress.graph import to_onnx, to_torch
 from compress.graph.canonical import canonicalise
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 
 TOLERANCE = 1e-5
 """onnxruntime and PyTorch sum in another order; the values compared are of the order of 1."""

@@ -6,7 +6,7 @@ import pytest
 
 from compress.graph.batching import free_batch, has_single_batch
 from compress.graph.canonical import canonicalise
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from tests.graph.graphs import image_graph, images, ints, weights
 
 RECURRENT = {"w": weights(1, 20, 4), "r": weights(1, 20, 5), "m": weights(5, 7)}

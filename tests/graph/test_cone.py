@@ -6,7 +6,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from compress.graph.cone import COPY, cone_model, cone_of, prefix_model, readers_of
-from compress.measure.runtime import Part, Session
+from compress.measure.session import Part, Session
 
 CHANNELS = {"x": 3, "a": 16, "b": 16, "c": 16, "d": 16, "e": 16, "y": 2}
 

@@ -10,7 +10,7 @@ import torch
 
 from compress.graph import load_model, to_onnx, to_torch
 from compress.graph.lowering import lower_for_int8
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from tests.graph.graphs import ops
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"

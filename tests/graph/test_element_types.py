@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.errors import ModelError
 from compress.graph import load_model
 from compress.graph.element_types import half_types, to_float32, type_name
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from tests.graph.graphs import image_graph, images, weights
 
 

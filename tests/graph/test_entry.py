@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.graph import from_torch, load_model, save_model, to_onnx, to_torch
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from tests.graph.graphs import TOLERANCE, images, ops
 from tests.graph.networks import Crnn, Mobile, Pyramid, randomise
 

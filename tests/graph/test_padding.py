@@ -15,7 +15,7 @@ from compress.graph import from_torch, load_model, to_onnx, to_torch
 from compress.graph.canonical import canonicalise
 from compress.graph.lowering import lower_for_int8
 from compress.graph.padding import ChannelSet, pad_channels, paddable_sets
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.zoo import shipped
 from tests.graph.graphs import assert_same, image_graph, images, initialiser, ints, node_of, number, ops, run, weights
 from tests.graph.networks import randomise

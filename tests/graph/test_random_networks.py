@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compress.graph import from_torch, to_onnx, to_torch
 from compress.graph.lowering import lower_for_int8
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from tests.graph.graphs import images
 from tests.graph.networks import SpelledHardSwish, randomise
 

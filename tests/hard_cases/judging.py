@@ -17,7 +17,7 @@ from compress.errors import CompressError, TrainingError
 from compress.export import check_parity, export_int8
 from compress.graph import load_model, save_model, to_onnx, to_torch
 from compress.graph.lowering import lower_for_int8
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.prune.channels import remove_channels, silence_channels
 from compress.prune.groups import find_groups
 from compress.quant.calibrate import calibrate

@@ -23,7 +23,7 @@ from compress.artifacts import Report
 from compress.data.synthetic import render_crop
 from compress.data.synthetic_scenes import write_scenes
 from compress.pipeline import run_recipe
-from compress.pipeline.inputs import recipe_task
+from compress.pipeline.tasks import recipe_task
 from compress.recipe import load_recipe
 from compress.tasks.recognition import RecognitionTask
 from compress.train import fit

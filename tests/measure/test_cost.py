@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.measure.cost import layer_positions, macs_at, model_cost, module_cost, parameter_count
-from compress.measure.runtime import quantize_static_minmax
+from compress.measure.session import quantize_static_minmax
 
 
 class Small(nn.Module):

@@ -10,7 +10,7 @@ from compress.artifacts import Machine
 from compress.errors import ArtifactError
 from compress.measure import latency_table
 from compress.measure.latency_table import LatencyTable, cache_folder, key_of
-from compress.measure.operators import Operator, OperatorTime, measure_operator
+from compress.measure.operator_times import Operator, OperatorTime, measure_operator
 
 HERE = Machine("Some CPU", ("avx2", "fma"), 2, "Linux", {"onnxruntime": "1.0"})
 RELU = Operator("Relu", ((1, 8, 4, 4),))

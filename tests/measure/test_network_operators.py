@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.graph.canonical import canonicalise
 from compress.measure.network_operators import Place, operators_of, places_of, predicted_ms
-from compress.measure.operators import Operator, OperatorTime, Precision, operator_model
-from compress.measure.runtime import Session
+from compress.measure.operator_times import Operator, OperatorTime, Precision, operator_model
+from compress.measure.session import Session
 
 SHAPE = (3, 16, 16)
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.errors import CompressError, ModelError
 from compress.measure.machine import machine_info, saturates_int8
 from compress.measure.openvino import OpenVinoSession
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 
 SHAPE = (1, 3, 6, 8)
 IMAGES = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)

@@ -11,16 +11,16 @@ from torch import fx, nn
 
 from compress.errors import DataError
 from compress.graph import from_torch, load_model, to_onnx, to_torch
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.pipeline import run_sensitivity
-from compress.pipeline.cells import Cells
-from compress.pipeline.inputs import score_model
-from compress.pipeline.timing import as_graph_module
+from compress.pipeline.evaluation import score_model
+from compress.pipeline.models import as_graph_module
+from compress.pipeline.scanning.cells import Cells
+from compress.prune.channel_scores import group_removal_count, lowest_channels, score_group
 from compress.prune.channels import ChannelGroup, remove_channels
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
 from compress.prune.importance import CRITERIA
-from compress.prune.scoring import group_removal_count, lowest_channels, score_group
 from compress.prune.sensitivity import scan_sensitivity
 from compress.zoo import shipped
 from tests.pipeline import tiny
@@ -151,7 +151,7 @@ def test_a_part_that_does_not_run_alone(monkeypatch: pytest.MonkeyPatch) -> None
     def broken(*_: object) -> onnx.ModelProto:
         return onnx.ModelProto()
 
-    monkeypatch.setattr("compress.pipeline.cells.cone_model", broken)
+    monkeypatch.setattr("compress.pipeline.scanning.cells.cone_model", broken)
     model = from_torch(nets.initialise(nets.SqueezeExcite()), torch.zeros(1, 3, 16, 16))
     assert check_cells(model, (3, 16, 16), (0.5,)) == 0.0
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,8 +13,11 @@ from compress.artifacts import Report, Sensitivity
 from compress.graph import read_model, save_model
 from compress.pipeline import code, run_recipe
 from compress.pipeline.code import MIXED, STAGES, begin, recipe_settings, source_hash, stage_code, task_modules
-from compress.pipeline.inputs import recipe_task
-from compress.pipeline.state import BEGUN, Record, Run
+from compress.pipeline.stages.finetune import Finetuning
+from compress.pipeline.stages.quantize import Quantisation
+from compress.pipeline.stages.replace import Replacement
+from compress.pipeline.state import BEGUN, Record, Run, Stage
+from compress.pipeline.tasks import recipe_task
 from compress.recipe import load_recipe
 from compress.tasks.classification import DirectionTask
 from tests.pipeline import tiny
@@ -54,13 +58,13 @@ def test_stages_depend_on_what_they_compute_with_and_not_on_how_it_is_shown() ->
     for stage in (teacher, int8):
         assert {"compress.tasks.db_loss", "compress.data.db_targets", "compress.train.fit"} <= stage
     assert {"compress.data.scene_augment", "compress.tasks.hmean", "compress.graph.to_torch"} <= teacher
-    assert {"compress.quant.pact", "compress.export.qdq", "compress.pipeline.placing"} <= int8 - teacher
-    assert {"compress.prune.plan", "compress.prune.groups", "compress.prune.scoring"} <= pruned - int8
+    assert {"compress.quant.pact", "compress.export.qdq", "compress.pipeline.stages.placement"} <= int8 - teacher
+    assert {"compress.prune.plan", "compress.prune.groups", "compress.prune.channel_scores"} <= pruned - int8
     for stage in (teacher, int8, pruned):
         parts = {name.split(".")[1] for name in stage}
         assert parts.isdisjoint(("report", "cli", "recipe", "errors", "artifacts", "zoo"))
         assert "compress.tasks.recognition" not in stage
-        assert "compress.pipeline.results" not in stage
+        assert "compress.pipeline.stages.measure" not in stage
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -157,18 +161,18 @@ def test_a_run_keeps_the_code_of_its_stages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "left", "mixed"),
+    ("kind", "name", "left", "mixed"),
     [
-        ("finetuned", "finetuned.checkpoint", True),
-        ("finetuned", "", False),
-        ("finetuned", "pruned.onnx", False),
-        ("int8", "int8.placement.json", True),
-        ("replaced", "activations.json", True),
-        ("replaced", "", False),
+        (Finetuning, "finetuned", "finetuned.checkpoint", True),
+        (Finetuning, "finetuned", "", False),
+        (Finetuning, "finetuned", "pruned.onnx", False),
+        (Quantisation, "int8", "int8.placement.json", True),
+        (Replacement, "replaced", "activations.json", True),
+        (Replacement, "replaced", "", False),
     ],
 )
 def test_what_other_code_began_counts_where_something_of_it_is_left(
-    tmp_path: Path, name: str, left: str, mixed: bool
+    tmp_path: Path, kind: type[Stage], name: str, left: str, mixed: bool
 ) -> None:
     """Not where the user deleted the checkpoint to begin again."""
     recipe = tiny.recipe(tiny.write_inputs(tmp_path))
@@ -180,6 +184,8 @@ def test_what_other_code_began_counts_where_something_of_it_is_left(
     if left:
         (recipe.out / left).write_text("so far")
     run = Run(recipe, task, model, model, 1, None)
-    run.stage(name, "identity", lambda file: save_model(model, file))
+    stage = Mock(kind, identity=lambda: "identity", compute=lambda file: save_model(model, file))
+    stage.name, stage.beside, stage.takes_over = name, kind.beside, kind.takes_over
+    run.stage(stage)
     assert run.records[name].code == ({**now, other: MIXED} if mixed else now)
     assert not (recipe.out / f"{name}{BEGUN}").exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compress.data.headers import Header
-from compress.pipeline.estimate import (
+from compress.pipeline.preparing.estimate import (
     CHECKPOINT_COPIES,
     MUTUAL_FACTOR,
     QAT_MEMORY,
@@ -17,9 +17,9 @@ from compress.pipeline.estimate import (
     estimate,
     estimate_lines,
 )
-from compress.pipeline.readiness import Images, find_problems
-from compress.pipeline.shrink_cost import QAT_FACTOR, TIMING_S, Counts, Pace, saved_for_gradients, work_of
-from compress.pipeline.sources import Source
+from compress.pipeline.preparing.readiness import Images, find_problems
+from compress.pipeline.preparing.shrink_cost import QAT_FACTOR, TIMING_S, Counts, Pace, saved_for_gradients, work_of
+from compress.pipeline.preparing.sources import Source
 from compress.recipe import Recipe
 from tests.pipeline import tiny
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def paced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compress.pipeline.estimate.measure", lambda recipe, files: (PACE, 9))
+    monkeypatch.setattr("compress.pipeline.preparing.estimate.measure", lambda recipe, files: (PACE, 9))
 
 
 def seconds_of(recipe: Recipe) -> dict[str, float | None]:

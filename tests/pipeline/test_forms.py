@@ -12,9 +12,9 @@ from compress.graph import from_torch, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.graph.padding import ChannelSet, paddable_sets
 from compress.measure.latency_table import LatencyTable
-from compress.measure.operators import Operator, OperatorTime
-from compress.pipeline.forms import choose_padding, padded_form, read_form
-from compress.pipeline.placing import able_values
+from compress.measure.operator_times import Operator, OperatorTime
+from compress.pipeline.stages.forms import choose_padding, padded_form, read_form
+from compress.pipeline.stages.placement import able_values
 from tests.graph.graphs import assert_same
 from tests.quant import nets
 

@@ -23,7 +23,7 @@ from compress.cli import app
 from compress.data.synthetic import render_crop
 from compress.graph import load_model, read_model
 from compress.graph.load import is_quantised
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.tasks.recognition import RecognitionTask
 from tests.export import files
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress.errors import DataError
-from compress.pipeline.kept_values import KeptValues, Values
+from compress.pipeline.scanning.kept_values import KeptValues, Values
 
 IMAGES = [np.full((2, 1, 2, 2), number, np.float32) for number in range(2)]
 BYTES = IMAGES[0].nbytes

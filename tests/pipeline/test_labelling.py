@@ -20,8 +20,9 @@ from compress.data.synthetic_scenes import write_scenes
 from compress.errors import ArtifactError, DataError
 from compress.pipeline import run_recipe, score_model
 from compress.pipeline.code import recipe_settings
-from compress.pipeline.inputs import examine_model, held_out_task, recipe_task
+from compress.pipeline.evaluation import examine_model
 from compress.pipeline.labelling import Labelled, with_labels
+from compress.pipeline.tasks import held_out_task, recipe_task
 from compress.recipe import Recipe, load_recipe
 from tests.pipeline import tiny
 

@@ -7,8 +7,8 @@ import pytest
 
 from compress.data.synthetic import write_dataset
 from compress.errors import DataError, RecipeError
-from compress.pipeline.readiness import find_problems
-from compress.pipeline.sources import Source, format_of, read_source
+from compress.pipeline.preparing.readiness import find_problems
+from compress.pipeline.preparing.sources import Source, format_of, read_source
 from compress.recipe import load_recipe
 from tests.pipeline import tiny
 

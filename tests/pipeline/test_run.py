@@ -91,8 +91,8 @@ def test_again_it_computes_nothing_and_reports_the_same(
     def must_not(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    for target in ("stages.run_prune", "training.run_finetune", "training.run_quantize"):
-        monkeypatch.setattr(f"compress.pipeline.{target}", must_not)
+    for target in ("prune.run_prune", "finetune.run_finetune", "quantize.run_quantize"):
+        monkeypatch.setattr(f"compress.pipeline.stages.{target}", must_not)
     again = run_recipe(tiny.recipe(inputs, "whole", gates={"size_ratio": 0.9}), "again")
     assert lasting(again.stages) == lasting(whole.stages)
     assert [stage.seconds for stage in again.stages] == [stage.seconds for stage in whole.stages]
@@ -404,7 +404,7 @@ def test_gates_decide_the_exit_code(inputs: Path, whole: Report, ratio: float, c
 
 
 def test_interrupted_it_says_how_to_go_on(inputs: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compress.pipeline.training.run_finetune", _interrupt)
+    monkeypatch.setattr("compress.pipeline.stages.finetune.run_finetune", _interrupt)
     tiny.recipe(folder)
     found = CliRunner().invoke(app, ["run", str(folder / "recipe.yaml"), "--out", str(folder / "out")])
     assert found.exit_code == 130

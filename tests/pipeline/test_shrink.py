@@ -11,11 +11,11 @@ from PIL import Image
 from compress.data.headers import Header
 from compress.errors import CompressError, DataError, ModelError, RecipeError
 from compress.graph import from_torch, save_model
-from compress.pipeline import shrink_cost, shrinking
 from compress.pipeline.guessing import ModelFacts, choose_kind, guess_kind, look_at
 from compress.pipeline.labelling import TRAIN_SIDE
-from compress.pipeline.shrink_cost import Pace, Work, count_work, plan_lines, stage_seconds
-from compress.pipeline.shrinking import STAGES, Wishes, shrink_recipe
+from compress.pipeline.preparing import shrink_cost, shrinking
+from compress.pipeline.preparing.shrink_cost import Pace, Work, count_work, plan_lines, stage_seconds
+from compress.pipeline.preparing.shrinking import STAGES, Wishes, shrink_recipe
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReconstructStep, SensitivityStep, load_recipe
 from tests.pipeline import tiny
 

@@ -13,9 +13,12 @@ from compress.errors import ArtifactError, DataError, ParityError, PlanError
 from compress.export.parity import Reading
 from compress.graph import from_torch, is_quantised, load_model, read_model, to_torch
 from compress.graph.lowering import lower_for_int8
-from compress.pipeline import exporting, make_task, open_model, run_finetune, run_quantize, score_model, training
-from compress.pipeline.stages import model_identity
-from compress.pipeline.training import train_identity
+from compress.pipeline import make_task, open_model, run_finetune, run_quantize, score_model
+from compress.pipeline.models import model_identity
+from compress.pipeline.stages import finetune as finetune_stage
+from compress.pipeline.stages import int8_file, training
+from compress.pipeline.stages import quantize as quantize_stage
+from compress.pipeline.stages.training import train_identity
 from compress.quant import integer_nodes
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
 from compress.tasks.base import Task
@@ -141,7 +144,7 @@ def test_of_two_students_the_better_is_written(
         scored.append(made if isinstance(made, onnx.ModelProto) else read_model(made))
         return Score(next(metrics), "accuracy", 12)
 
-    monkeypatch.setattr(training, "score_model", score)
+    monkeypatch.setattr(finetune_stage, "score_model", score)
     assert mutually(model, task, tmp_path / "m.onnx").metric == 0.6
     assert [scored.index(each) for each in scored] == [0, 1, 2, 3, 4, 5, 3]
 
@@ -230,7 +233,7 @@ def test_a_file_that_differs_is_not_written(
     def fails(*_: object, **__: object) -> Parity:
         raise ParityError("differs")
 
-    monkeypatch.setattr(exporting, "check_parity", fails)
+    monkeypatch.setattr(int8_file, "check_parity", fails)
     with pytest.raises(ParityError, match="differs"):
         quantize(model, task, tmp_path / "int8.onnx", checkpoint=tmp_path / "c")
     assert [path.name for path in tmp_path.iterdir()] == ["c"]  # what was trained is kept
@@ -257,13 +260,13 @@ def test_the_file_is_checked_at_the_threshold_of_the_task(
         seen.append(reading.threshold)
         return Parity(0, 0, 0, 0, 1, 1, 1)
 
-    monkeypatch.setattr(exporting, "check_parity", look)
+    monkeypatch.setattr(int8_file, "check_parity", look)
     model = from_torch(Mapped().eval(), torch.zeros(1, *tiny.SHAPE))
     step = QuantizeStep(epochs=0, calibration=8, optimize="size")
     lowered = lower_for_int8(model)
-    qat = training.prepare_qat(to_torch(lowered))
-    training.calibrate(qat, task.calibration_batches(8, 4), total=8)
-    training.export_trained(qat, lowered, task, step)
+    qat = quantize_stage.prepare_qat(to_torch(lowered))
+    quantize_stage.calibrate(qat, task.calibration_batches(8, 4), total=8)
+    quantize_stage.export_trained(qat, lowered, task, step)
     assert seen == [expected]
 
 
@@ -284,7 +287,7 @@ def test_float_layers_go_by_the_models_own_names(
 ) -> None:
     """`first` has a BatchNorm that lowering folds: it is still called what `inspect` calls it."""
     seen: list[tuple[str, ...]] = []
-    prepare = training.prepare_qat
+    prepare = quantize_stage.prepare_qat
 
     def look(module, float_layers, **options):  # type: ignore[no-untyped-def]
         seen.append(float_layers)
@@ -292,7 +295,7 @@ def test_float_layers_go_by_the_models_own_names(
         assert len(found) == left
         return prepare(module, float_layers=float_layers, **options)
 
-    monkeypatch.setattr(training, "prepare_qat", look)
+    monkeypatch.setattr(quantize_stage, "prepare_qat", look)
     step = QuantizeStep(epochs=0, batch_size=6, calibration=8, distill=0.0, float_layers=patterns, optimize="size")
     quantize(model, task, tmp_path / "int8.onnx", step)
     assert len(seen) == 1
@@ -302,7 +305,7 @@ def test_float_layers_that_cannot_be_integer_anyway() -> None:
     """A pattern of everything names an LSTM, too, which is in float whatever one says."""
     model = from_torch(nets.initialise(nets.Recurrent()), nets.images(1))
     lowered = to_torch(lower_for_int8(model))
-    found = training._float_layers(model, lowered, ["*"])
+    found = quantize_stage._float_layers(model, lowered, ["*"])
     assert sorted(found) == ["conv_Conv_output_0", "fc_MatMul_output_0", "stem_stem_1_BatchNormalization_output_0"]
 
 
@@ -316,7 +319,7 @@ def test_settings_reach_the_network(
     model: onnx.ModelProto, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, object] = {}
-    prepare, groups = training.prepare_qat, training.qat_parameter_groups
+    prepare, groups = quantize_stage.prepare_qat, quantize_stage.qat_parameter_groups
 
     def look_at_prepare(module, **options):  # type: ignore[no-untyped-def]
         given.update(options)
@@ -326,8 +329,8 @@ def test_settings_reach_the_network(
         given.update(options)
         return groups(module, **options)
 
-    monkeypatch.setattr(training, "prepare_qat", look_at_prepare)
-    monkeypatch.setattr(training, "qat_parameter_groups", look_at_groups)
+    monkeypatch.setattr(quantize_stage, "prepare_qat", look_at_prepare)
+    monkeypatch.setattr(quantize_stage, "qat_parameter_groups", look_at_groups)
     pact = PactSettings(l2=0.5, lr_multiplier=3.0, asymmetric_hardswish=False)
     step = QuantizeStep(
         epochs=1,
@@ -340,7 +343,7 @@ def test_settings_reach_the_network(
         distill=0.0,
         optimize="size",
     )
-    monkeypatch.setattr(exporting, "check_parity", lambda *_, **__: None)  # 8 bits and such a rate: not what is tested
+    monkeypatch.setattr(int8_file, "check_parity", lambda *_, **__: None)  # 8 bits and such a rate: not what is tested
     quantize(model, task, tmp_path / "int8.onnx", step)
     assert given == {
         "float_layers": (),
@@ -356,9 +359,9 @@ def test_settings_reach_the_network(
 
 
 def test_the_teacher_is_the_original(model: onnx.ModelProto) -> None:
-    assert training._teacher(None, 1, 1.0) is None
-    assert training._teacher(model, 1, 0.0) is None
-    teacher = training._teacher(model, 1, 0.5)
+    assert training.teacher_outputs(None, 1, 1.0) is None
+    assert training.teacher_outputs(model, 1, 0.0) is None
+    teacher = training.teacher_outputs(model, 1, 0.5)
     assert teacher is not None
     images = torch.rand(2, *tiny.SHAPE).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.data.synthetic import write_dataset
 from compress.graph import from_torch, save_model
-from compress.pipeline.inputs import make_task
+from compress.pipeline.tasks import make_task
 from compress.recipe import Recipe, load_recipe
 from compress.tasks.base import Task
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from compress.errors import ModelError, PlanError
 from compress.graph import from_torch, to_torch
 from compress.prune import groups
+from compress.prune.channel_scores import lowest_channels
 from compress.prune.channels import remove_channels, silence_channels
 from compress.prune.groups import find_groups, survey_channels
-from compress.prune.scoring import lowest_channels
 from tests.fuzzing.inputs import Reader, Rich
 from tests.prune import nets
 

@@ -9,7 +9,7 @@ import torch
 
 from compress.graph import load_model, to_onnx, to_torch
 from compress.measure.cost import model_cost, module_cost
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.prune.apply import apply_plan
 from compress.prune.channels import silence_channels
 from compress.prune.groups import survey_channels

@@ -16,14 +16,14 @@ from compress.artifacts import PruningPlan
 from compress.errors import PlanError
 from compress.graph import from_torch, load_model, to_onnx, to_torch
 from compress.measure.cost import model_cost, module_cost
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.prune.apply import apply_plan
+from compress.prune.channel_scores import lowest_channels, score_group
 from compress.prune.channels import ChannelGroup, channel_blocks, remove_channels, silence_channels
 from compress.prune.groups import find_groups, survey_channels
 from compress.prune.importance import CRITERIA
 from compress.prune.plan import plan_ratio
 from compress.prune.ranking import Network
-from compress.prune.scoring import lowest_channels, score_group
 from tests.prune import nets
 
 SHAPE = (3, 8, 8)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.quant import functional
 from compress.quant.functional import (
     MIN_ALPHA,

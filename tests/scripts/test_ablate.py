@@ -263,7 +263,7 @@ def test_stopped_it_goes_on_to_the_same_files(ablate: ModuleType, inputs: Path, 
 
 @pytest.mark.slow
 def test_a_run_that_is_there_already_serves_as_base(ablate: ModuleType, inputs: Path, whole: Path, monkeypatch) -> None:
-    monkeypatch.setattr("compress.pipeline.training.run_finetune", None)
+    monkeypatch.setattr("compress.pipeline.stages.finetune.run_finetune", None)
     folder = run(ablate, inputs, "given", "--rows", "plain-qat", "--base", str(whole / "base"))
     assert same(folder / "plain-qat", whole / "plain-qat", *FILES) == [True] * 4
 

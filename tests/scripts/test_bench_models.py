@@ -15,7 +15,7 @@ from compress import artifacts
 from compress.artifacts import Latency, Machine, Score
 from compress.errors import CompressError, ModelError
 from compress.graph import is_quantised, read_model
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from tests.pipeline import tiny
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from tests.export import files
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "time_logits.py"

@@ -9,8 +9,8 @@ import pytest
 from onnx import numpy_helper
 
 from compress.measure.micro_model import random_feeds
-from compress.measure.operators import operator_model
-from compress.measure.runtime import Session
+from compress.measure.operator_times import operator_model
+from compress.measure.session import Session
 from tests.scripts.running import run_script
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "time_padding.py"

@@ -20,7 +20,7 @@ def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_started_again_it_goes_on_and_ends_with_the_same_file(tmp_path):
-    from compress.measure.runtime import Session
+    from compress.measure.session import Session
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(whole, "--epochs", "1", "1", "1", "1").returncode == 0

@@ -13,7 +13,7 @@ import torch
 
 from compress.artifacts import Score
 from compress.graph import load_model
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.zoo.detector import build_detector
 from tests.scripts.running import run_script
 

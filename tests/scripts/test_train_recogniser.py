@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from tests.scripts.running import run_script
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.tasks.classification import DirectionTask
 from compress.zoo.classifier import build_classifier
 

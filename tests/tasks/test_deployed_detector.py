@@ -10,7 +10,7 @@ from compress.artifacts import Score
 from compress.data import db_targets
 from compress.data.db_targets import make_maps
 from compress.data.scenes import scale_regions
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.tasks.db_boxes import find_boxes
 from compress.tasks.detection import DetectionTask
 from compress.tasks.hmean import match_boxes, score_matches

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.tasks.recognition import RecognitionTask
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

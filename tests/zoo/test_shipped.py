@@ -6,7 +6,7 @@ from compress.data.synthetic import write_dataset
 from compress.data.synthetic_scenes import write_scenes
 from compress.errors import ModelError
 from compress.graph import load_model, to_torch
-from compress.measure.runtime import Session
+from compress.measure.session import Session
 from compress.tasks.classification import DirectionTask
 from compress.tasks.detection import DetectionTask
 from compress.tasks.recognition import RecognitionTask

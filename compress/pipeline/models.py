@@ -1,0 +1,151 @@
+"""The model that a stage starts from, however it is named."""
+
+import fnmatch
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+import torch
+from torch import fx, nn
+
+from compress.artifacts import fingerprint
+from compress.errors import CompressError, ModelError, PlanError
+from compress.graph import from_torch, load_model, read_model
+
+Shape = tuple[int, int, int]
+DEFAULT_SHAPE = (3, 48, 192)
+"""Of the direction classifier; (C, H, W)."""
+
+
+def open_model(
+    spec: str,
+    weights: Path | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> onnx.ModelProto:
+    """The canonical model that a user names: an .onnx file, or `package.module:factory` for a PyTorch module.
+
+    Args:
+        spec: path, or factory that is called without arguments.
+        weights: state dict for the factory's module, .safetensors, or .pt (read without unpickling objects).
+        input_shape: (C, H, W) of the example a PyTorch module is exported with.
+        on_note: receives what was changed of a file so that it can be trained (see `compress.graph.load_model`).
+
+    Raises:
+        ModelError: nothing usable is there.
+    """
+    if not is_factory(spec):
+        if weights is not None:
+            raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
+        return load_model(Path(spec), on_note)
+    module = call_factory(spec)
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{spec}: returned {type(module).__name__}. Must return a torch.nn.Module.")
+    if weights is not None:
+        _load_weights(module, weights)
+    return from_torch(module, torch.zeros(1, *(input_shape or DEFAULT_SHAPE)))
+
+
+def open_any(spec: str, weights: Path | None = None, input_shape: tuple[int, int, int] | None = None) -> bytes:
+    """The bytes of a model to run as it is: a file of any kind, int8 included, or a PyTorch module's export.
+
+    Raises:
+        ModelError: nothing usable is there.
+    """
+    if is_factory(spec):
+        return open_model(spec, weights, input_shape).SerializeToString()
+    if weights is not None:
+        raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
+    return read_model(Path(spec)).SerializeToString()
+
+
+def is_factory(spec: str) -> bool:
+    """Whether a model is named as `package.module:factory`."""
+    return ":" in spec and not spec.endswith(".onnx") and not Path(spec).exists()
+
+
+def call_factory(spec: str, *arguments: Any, **options: Any) -> Any:
+    """Import `package.module:name` (the current folder included) and call it.
+
+    Raises:
+        CompressError: it is not there, or fails.
+    """
+    module_name, _, name = spec.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        factory = cast(Callable[..., Any], getattr(importlib.import_module(module_name), name))
+    except Exception as error:  # the user's module may raise anything while it is imported
+        raise CompressError(
+            f"{spec}: cannot be imported ({_reason(error)}). Expected package.module:name, found from here."
+        ) from error
+    try:
+        return factory(*arguments, **options)
+    except CompressError:
+        raise
+    except Exception as error:  # so may the call
+        raise CompressError(f"{spec}: failed when called ({_reason(error)}). --debug shows where.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, on one line: its kind, then up to three lines of its text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join([f"{type(error).__name__}:", *lines[:3]]) if lines else type(error).__name__
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    """Load a state dict; every name must match."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file. Expected weights as .safetensors or .pt.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(state)
+    except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
+        raise ModelError(
+            f"{path}: cannot be loaded into {type(module).__name__} ({_reason(error)}). "
+            "Expected the state_dict of that module."
+        ) from error
+
+
+def same_sizes(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
+    """Whether two models' weights have the same shapes, as of a model that was trained and not pruned."""
+    shapes = [sorted(tuple(value.dims) for value in model.graph.initializer) for model in (one, other)]
+    return shapes[0] == shapes[1]
+
+
+def model_identity(model: onnx.ModelProto) -> str:
+    """Fingerprint of a model's content."""
+    return fingerprint(model.SerializeToString(deterministic=True))
+
+
+def expand_names(module: nn.Module, patterns: Sequence[str], where: str) -> tuple[str, ...]:
+    """The layers that patterns name; `*` matches any text.
+
+    Raises:
+        PlanError: a pattern matches no layer.
+    """
+    layers = [name for name, child in module.named_modules() if name and next(child.parameters(), None) is not None]
+    found: list[str] = []
+    for pattern in patterns:
+        matches = fnmatch.filter(layers, pattern)
+        if not matches:
+            raise PlanError(
+                f"{where}: {pattern!r} matches no layer. `compress inspect` lists them, e.g. {', '.join(layers[:3])}."
+            )
+        found += matches
+    return tuple(dict.fromkeys(found))
+
+
+def as_graph_module(module: nn.Module) -> fx.GraphModule:
+    """Say that a module is the imported graph that it was made from, pruned or not."""
+    assert isinstance(module, fx.GraphModule)
+    return module

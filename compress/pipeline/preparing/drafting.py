@@ -1,0 +1,245 @@
+"""What `compress init` writes: a first recipe for a model and whatever data the user has, each part with a comment."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress import artifacts
+from compress.data.labels import Entry, read_labels
+from compress.data.unlabelled import split_images
+from compress.errors import CompressError, RecipeError
+from compress.pipeline.guessing import ModelFacts, image_shape
+from compress.pipeline.preparing.readiness import Images, find_problems
+from compress.pipeline.preparing.shrinking import (
+    FAMILIES,
+    Wishes,
+    check_sizes,
+    default_epochs,
+    default_steps,
+    held_back_share,
+    processing_of,
+    task_keys,
+)
+from compress.pipeline.preparing.sources import LIST_FILE, format_of, holds_images, read_source
+from compress.recipe import Recipe, load_recipe
+from compress.recipe.write import annotated_text
+
+METRIC_DROP = 0.02
+"""The gate that is written: a loss that most users would look into."""
+NOTES = {
+    "task": "What the model does, and how it is fed and read. Other projects' conventions: docs/presets.md.",
+    "gates": "Requirements on the last file; exit code 1 if one is missed. Others: size_ratio, macs_ratio, speedup.",
+    "steps.sensitivity": "Measure how much the metric drops when one group of channels is pruned at these ratios.",
+    "steps.prune": "Remove channels by that, until this share of the multiply-adds is left. Lower is smaller.",
+    "steps.reconstruct": "Solve the weights that are left by least squares, without training.",
+    "steps.finetune": "Train near the original's outputs. More epochs recover more of the metric.",
+    "steps.quantize": "Make the int8 file: calibration, training with simulated rounding, and a check of the file.",
+}
+IMAGES_NOTE = (
+    "Images without labels: the original labels them, and the metric is agreement with it on the share that is held "
+    "back. Labelled test sets, where you have some: test: {name: list}."
+)
+LISTS_NOTE = (
+    "Label lists, LMDB or ICDAR folders: `train` is learned from, `val` chooses epochs and ratios. A set that nothing "
+    "is chosen by judges the result: test: {name: list}."
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a recipe's `data` is made of: images without labels, or labelled parts."""
+
+    images: Path | None = None
+    train: Path | None = None
+    val: Path | None = None
+    """None where a part of `train` is to be split off."""
+    test: Path | None = None
+
+
+def find_data(path: Path, kind: str, val: Path | None = None) -> Data:
+    """What lies at a path: a label list, an LMDB or ICDAR folder, train/ and val/ with such, or images without labels.
+
+    Args:
+        path: as the user gave it.
+        kind: of the task.
+        val: labelled images to validate on, where the user gave some.
+
+    Raises:
+        CompressError: nothing usable is there, or `val` does not go with it.
+    """
+    if not path.exists():
+        raise CompressError(f"--data: {path}: no such file or folder. Give a folder of images, or a label list.")
+    parts = {name: _labelled(path / name, kind) for name in ("train", "val", "test")} if path.is_dir() else {}
+    if parts.get("train") and (val or parts["val"]):
+        return Data(train=parts["train"], val=val or parts["val"], test=parts["test"])
+    if (train := _labelled(path, kind)) is not None:
+        if val is None and format_of(train) != "list":
+            raise CompressError(f"--val: missing. {train} cannot be split here. Give labelled images to validate on.")
+        return Data(train=train, val=val)
+    if val is not None:
+        raise CompressError(f"--val: not with images without labels, as in {path}. Remove it, or name a label list.")
+    if format_of(path) == "icdar":
+        raise CompressError(
+            f"--data: {path} holds scenes (ICDAR), not for {kind}. Cut out lines: compress crop {path} --out lines"
+        )
+    if not holds_images(path):
+        raise CompressError(f"--data: {path}: no images, and no {LIST_FILE}. Give a folder of images, or a label list.")
+    return Data(images=path)
+
+
+def _labelled(path: Path, kind: str) -> Path | None:
+    """The label list, LMDB or (for detection) ICDAR folder that a path is, or holds."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        return None
+    if (path / LIST_FILE).is_file():
+        return path / LIST_FILE
+    found = format_of(path)
+    return path if found == "lmdb" or (found == "icdar" and kind == "detection") else None
+
+
+def draft(facts: ModelFacts, data: Data, file: Path, wishes: Wishes) -> tuple[dict[str, Any], dict[Path, str]]:
+    """A recipe as plain data, with paths from its own folder, and the texts of label lists that go beside it.
+
+    Args:
+        facts: the model.
+        data: see `find_data`.
+        file: where the recipe will be.
+        wishes: what the user said.
+
+    Raises:
+        CompressError: the model or the data do not allow one.
+    """
+    check_sizes(facts, wishes.kind, processing_of(wishes).resize)
+    family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
+    keys, lists, count = _data_keys(data, file, wishes.kind)
+    task = task_keys(facts, shape, wishes)
+    if "charset" in task:
+        task["charset"] = _from(file, Path(task["charset"]))
+    recipe = {
+        "version": 1,
+        "name": f"{facts.path.stem}, compressed",
+        "model": _from(file, facts.path),
+        "task": task,
+        "data": keys,
+        "steps": default_steps(default_epochs(count, family.seen), wishes, shape),
+        "gates": {"metric_drop": METRIC_DROP},
+    }
+    return recipe, lists
+
+
+def _data_keys(data: Data, file: Path, kind: str) -> tuple[dict[str, Any], dict[Path, str], int]:
+    """The recipe's `data`, the label lists to write, and how many images are trained on."""
+    most = FAMILIES[kind].most_held_back
+    if data.images is not None:
+        count = read_source(data.images, kind, labelled=False).images
+        share = held_back_share(count, most)
+        return {"images": _from(file, data.images), "held_back": share}, {}, count - round(share * count)
+    assert data.train is not None
+    if data.val is not None:
+        paths = {"train": data.train, "val": data.val, "test": data.test}
+        keys = {key: _from(file, path) for key, path in paths.items() if path is not None}
+        return keys, {}, read_source(data.train, kind).images
+    parts = split_list(data.train, most)
+    lists = {file.with_name(f"{file.stem}_{name}.txt"): text for name, (text, _) in parts.items()}
+    keys = dict(zip(parts, [path.name for path in lists], strict=True)) | {"root": _from(file, data.train.parent)}
+    return keys, lists, parts["train"][1]
+
+
+def split_list(path: Path, most: int) -> dict[str, tuple[str, int]]:
+    """Part a label list into one to train on and one to validate by, by a hash of each image's content.
+
+    Args:
+        path: the list.
+        most: images to hold back, at most.
+
+    Returns:
+        `train` and `val` -> text of the list, with absolute paths, and its number of images.
+
+    Raises:
+        DataError: it cannot be read, or holds fewer than two different images.
+    """
+    entries = read_labels(path).entries
+    files = list(dict.fromkeys(entry.image for entry in entries))
+    held = set(split_images(files, held_back_share(len(files), most))[1])
+    parts = {
+        "train": [entry for entry in entries if entry.image not in held],
+        "val": [entry for entry in entries if entry.image in held],
+    }
+    return {name: (_lines(part), len(part)) for name, part in parts.items()}
+
+
+def _lines(entries: Sequence[Entry]) -> str:
+    return "".join(f"{entry.image.absolute()}\t{entry.text}\n" for entry in entries)
+
+
+def _from(file: Path, path: Path) -> str:
+    """A path from the folder of a recipe, which both can be moved with; the whole one where they share no folder."""
+    folder, given = file.absolute().parent, path.absolute()
+    shared = os.path.commonpath([folder, given])
+    return str(given) if shared == folder.anchor else os.path.relpath(given, folder)
+
+
+def name_classes(content: dict[str, Any], data: Data, facts: ModelFacts, labels: Sequence[str] | None) -> None:
+    """Put a classifier's class names into a recipe's task, where the labels of the data need them.
+
+    Raises:
+        CompressError: they are needed, and nobody but the user knows their order.
+    """
+    task = content["task"]
+    if labels is not None:
+        task["labels"] = list(labels)
+    elif task["kind"] == "classification" and data.train is not None:
+        _check_named(read_source(data.train, "classification").texts, facts.output[-1] or 2)
+
+
+def _check_named(texts: Sequence[str], classes: int) -> None:
+    """Refuse labels other than 0 and 180, unless they are words, of which hardly any two are the same."""
+    found = sorted(set(texts) - {""})
+    words = classes == 2 and (len(found) != 2 or len(texts) == 2)
+    if words or set(found) <= {"0", "180"}:
+        return
+    shown = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+    raise CompressError(
+        f"--labels: missing. The model has {classes} classes, and the list names {shown}. Give the labels in the order "
+        "of the model's outputs, e.g. --labels 0,180."
+    )
+
+
+def write_draft(
+    content: Mapping[str, Any], lists: Mapping[Path, str], file: Path, command: str
+) -> tuple[Recipe, Images]:
+    """Write the recipe and its label lists, checked as `compress check` does; returns it with its data.
+
+    Raises:
+        CompressError: a file is there already.
+        RecipeError: it has problems; nothing is left then.
+        OutputError: a file cannot be written.
+    """
+    check_absent([file, *lists])
+    comment = [f"Written by: {command}", f"`compress check {file}` says what it takes, `compress run {file}` does it."]
+    notes = NOTES | {"data": IMAGES_NOTE if "images" in content["data"] else LISTS_NOTE}
+    texts = {**lists, file: annotated_text(content, notes, comment)}
+    try:
+        for path, text in texts.items():
+            artifacts.write_atomic(path, text.encode())
+        recipe = load_recipe(file)
+        return recipe, find_problems(recipe)
+    except RecipeError as error:
+        for path in texts:
+            path.unlink(missing_ok=True)
+        raise RecipeError(str(error).replace(f"{file}: ", "")) from None
+
+
+def check_absent(files: Sequence[Path]) -> None:
+    """Refuse to write over anything.
+
+    Raises:
+        CompressError: one of the files is there.
+    """
+    for path in files:
+        if path.exists():
+            raise CompressError(f"--out: {path}: is there already. Give another name, or delete it.")

@@ -1,0 +1,116 @@
+"""Whether a recipe can start: everything that it names is looked at, and every problem found at once. Nothing is run
+but the model, on one black image.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compress.data.charset import check_classes, read_charset
+from compress.data.labels import ListRules
+from compress.data.processing import find_preset
+from compress.errors import CompressError, DataError, ModelError, RecipeError
+from compress.measure.session import Session
+from compress.pipeline.guessing import guess_kind, shape_text
+from compress.pipeline.models import open_model
+from compress.pipeline.preparing.sources import Source, read_source
+from compress.pipeline.tasks import list_roots
+from compress.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a recipe's data holds."""
+
+    train: tuple[Source, ...]
+    val: tuple[Source, ...]
+    unlabelled: tuple[Source, ...]
+    tests: tuple[Source, ...]
+    images: tuple[Source, ...]
+    """Without labels, instead of `train` and `val`."""
+
+    @property
+    def learned(self) -> tuple[Source, ...]:
+        """What is trained on and validated by."""
+        return (*self.images, *self.train, *self.val)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Images of `learned` that lie in files."""
+        return tuple(file for source in self.learned for file in source.files)
+
+
+def find_problems(recipe: Recipe) -> Images:
+    """Look at everything that a valid recipe names, without running anything; returns the data.
+
+    Raises:
+        RecipeError: there are problems; the message has one line for each.
+    """
+    problems: list[str] = []
+    data = recipe.data
+    groups = {
+        "train": data.train,
+        "val": data.val,
+        "unlabelled": data.unlabelled,
+        "test": tuple(path for paths in data.test.values() for path in paths),
+        "images": data.images,
+    }
+    found: dict[str, tuple[Source, ...]] = {}
+    try:
+        rules = ListRules(data.max_skipped, list_roots(recipe))
+    except CompressError as error:
+        raise RecipeError(str(error)) from None
+    for key, paths in groups.items():
+        sources = []
+        for path in paths:
+            try:
+                labelled = key not in ("unlabelled", "images")
+                sources.append(read_source(path, recipe.task.kind, rules, labelled=labelled))
+            except CompressError as error:
+                problems.append(f"data.{key}: {error}")
+        found[key] = tuple(sources)
+    if data.images and len(found["images"]) == len(data.images) and sum(each.images for each in found["images"]) < 2:
+        problems.append("data.images: got one image. Must be two or more, one of them is held back.")
+    problems += _model_problems(recipe)
+    if problems:
+        raise RecipeError("\n".join(dict.fromkeys(line for text in problems for line in text.splitlines())))
+    return Images(found["train"], found["val"], found["unlabelled"], found["test"], found["images"])
+
+
+def _model_problems(recipe: Recipe) -> list[str]:
+    """What is wrong with the model, or with the charset or the labels for it."""
+    try:
+        channels, height, width = recipe.task.input_shape
+        session = Session(open_model(recipe.model, recipe.weights, (channels, height, width)), spin=False)
+        output = session.run(np.zeros((1, channels, height, width), np.float32)).shape
+        _check_output(recipe, output)
+    except DataError as error:
+        return [f"task: {error}"]
+    except CompressError as error:
+        return [f"model: {error}"]
+    return []
+
+
+def _check_output(recipe: Recipe, output: tuple[int, ...]) -> None:
+    """Compare what the model returns for one image with the task.
+
+    Raises:
+        ModelError: it is that of another kind of task.
+        DataError: it has another number of classes.
+    """
+    task, found = recipe.task, guess_kind(output)
+    if found is not None and found != task.kind:
+        raise ModelError(
+            f"{recipe.model}: output {shape_text(output)} is that of {found}, but task.kind is {task.kind}. Use "
+            f"--set task.kind={found}, or another model."
+        )
+    if task.kind == "classification" and output[-1] != len(task.labels):
+        raise DataError(
+            f"labels: got {len(task.labels)}: {', '.join(task.labels)}. {recipe.model} has {output[-1]} classes. Name "
+            "each of them, in the order of the outputs."
+        )
+    if task.kind == "recognition" and task.charset is not None:
+        preset = find_preset(task.preset, task.kind)
+        use_space = preset.use_space if task.use_space is None else task.use_space
+        check_classes(read_charset(task.charset, use_space=use_space), task.charset, output[-1], use_space)

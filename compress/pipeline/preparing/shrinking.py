@@ -1,0 +1,391 @@
+"""What `compress shrink` decides: a recipe for a model of a known kind and a folder of images without labels."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress.artifacts import write_atomic
+from compress.data.charset import Charset, check_classes, read_charset
+from compress.data.processing import DEFAULT_PRESET, Processing, make_processing
+from compress.data.synthetic import write_dataset
+from compress.data.unlabelled import list_images
+from compress.errors import CompressError, RecipeError
+from compress.pipeline.code import recipe_settings
+from compress.pipeline.guessing import ModelFacts, Shape, image_shape, shape_text, takes_several
+from compress.progress import Progress
+from compress.recipe import Recipe, load_recipe
+from compress.recipe.write import recipe_text
+
+RECIPE_FILE = "recipe.yaml"
+"""In the run's folder."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Defaults for one kind of task."""
+
+    macs: float
+    """Share of the multiply-adds that is left."""
+    seen: int
+    """Images that fine-tuning sees in all, each epoch counted: what decides the epochs of a folder."""
+    most_held_back: int
+    """Images that measure agreement, at most: all of them are scored after every epoch."""
+    batch_size: int
+    scan: Mapping[str, Any]
+    prune: Mapping[str, Any]
+    finetune: Mapping[str, Any]
+    quantize: Mapping[str, Any]
+    rendered: int = 0
+    """Crops with other text that are drawn and learned from, as many in an epoch as images of the folder."""
+
+
+RATIOS = [0.25, 0.5, 0.75]
+HELD_BACK = 0.2
+EPOCHS = (4, 60)
+"""The fewest and the most epochs of fine-tuning, whatever the folder."""
+DETECTION_SIDE = 960
+"""Longest side of scored scenes: PaddleOCR's own default in deployment."""
+SCAN_SIDE = 640
+CROP = 320
+FAMILIES = {
+    "classification": Family(
+        macs=0.65,
+        seen=16000,
+        most_held_back=400,
+        batch_size=32,
+        scan={"images": 128},
+        prune={"allocation": "threshold"},
+        finetune={
+            "lr": 1.0e-3,
+            "warmup_epochs": 1,
+            "weight_decay": 1.0e-5,
+            "freeze_bn": True,
+            "distill": 1.0,
+            "features": 3.0,
+            "average": 50,
+        },
+        quantize={"lr": 2.0e-4, "pact": {"l2": 0.001}},
+    ),
+    "recognition": Family(
+        macs=0.75,
+        seen=6400,
+        most_held_back=400,
+        batch_size=32,
+        scan={"images": 128},
+        prune={"allocation": "threshold"},
+        finetune={
+            "lr": 4.0e-3,
+            "warmup_epochs": 0.5,
+            "weight_decay": 1.0e-5,
+            "freeze_bn": True,
+            "distill": 1.0,
+            "features": 80.0,
+        },
+        rendered=1500,
+        quantize={"lr": 2.0e-4, "weight_decay": 1.0e-5, "pact": {"l2": 0.001}},
+    ),
+    "detection": Family(
+        macs=0.6,
+        seen=2400,
+        most_held_back=24,
+        batch_size=8,
+        scan={"images": 12},
+        prune={},
+        finetune={"lr": 4.0e-3, "warmup_epochs": 1, "freeze_bn": True, "distill": 2.0, "average": 30},
+        quantize={"lr": 2.0e-4, "calibration": 80, "distill": 2.0, "average": 30, "pact": {"l2": 0.0001}},
+    ),
+}
+"""Measured on PP-OCR's models: docs/recovery.md."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user may say; None is the family's default."""
+
+    kind: str
+    charset: Path | None = None
+    use_space: bool = True
+    input: Shape | None = None
+    macs: float | None = None
+    epochs: int | None = None
+    side: int | None = None
+    threads: int | None = None
+    seed: int = 0
+    rendered: int | None = None
+    max_drop: float | None = None
+    tests: Mapping[str, Path] = field(default_factory=dict)
+    processing: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of a recipe's task that say how the model is fed and read."""
+
+
+def fits_charset(facts: ModelFacts, charset: Path | None, command: str = "shrink") -> tuple[Path, bool]:
+    """The charset of a recogniser, and whether a space follows its characters, which the model's classes tell.
+
+    Args:
+        facts: the model.
+        charset: as the user gave it.
+        command: for messages.
+
+    Raises:
+        CompressError: there is none.
+        DataError: it is not the model's.
+    """
+    if charset is None:
+        raise CompressError(
+            f"--charset: missing. {facts.path} is a recogniser; give the file of its characters, one a line. Use: "
+            f"compress {command} {facts.path} --charset dict.txt ..."
+        )
+    read = read_charset(charset, use_space=True)
+    classes = facts.output[-1] if len(facts.output) == 3 else None
+    if classes is None:
+        return charset, True
+    without = Charset(read.characters[:-1])
+    if without.classes == classes:
+        return charset, False
+    check_classes(read, charset, classes, use_space=True)
+    return charset, True
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The images of the folder that can be used, as far as their headers tell.
+
+    Raises:
+        CompressError: there is no such folder.
+        DataError: there are no images in it, or too many that cannot be used.
+    """
+    if not folder.exists():
+        raise CompressError(f"--images: {folder}: no such folder. Give a folder of images like those that are read.")
+    return list(list_images(folder).files)
+
+
+def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) -> dict[str, Any]:
+    """The recipe, as plain data, for a run in the folder that it lies in.
+
+    It depends on the folder's number of images alone, so that the same command makes the same recipe again.
+
+    Args:
+        facts: the deployed model.
+        folder: of images.
+        images: how many there are in it.
+        wishes: what the user said.
+
+    Raises:
+        CompressError: the file fixes what must be open (the number of images, or the size of scenes), or has one class.
+    """
+    check_sizes(facts, wishes.kind, processing_of(wishes).resize)
+    family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
+    held_back = held_back_share(images, family.most_held_back)
+    epochs = wishes.epochs or default_epochs(images - round(images * held_back), family.seen)
+    recipe: dict[str, Any] = {
+        "version": 1,
+        "name": f"{facts.path.stem}, shrunk",
+        "model": str(facts.path.absolute()),
+        "task": task_keys(facts, shape, wishes),
+        "data": {"images": str(folder.absolute()), "held_back": held_back},
+        "out": ".",
+        "seed": wishes.seed,
+        "steps": default_steps(epochs, wishes, shape),
+    }
+    if rendered_count(wishes):
+        recipe["data"]["unlabelled"] = f"{rendered_folder(wishes)}/labels.txt"
+    if wishes.tests:
+        recipe["data"]["test"] = {name: str(path.absolute()) for name, path in wishes.tests.items()}
+    if wishes.threads is not None:
+        recipe["threads"] = wishes.threads
+    if wishes.max_drop is not None:
+        recipe["gates"] = {"metric_drop": wishes.max_drop}
+    return recipe
+
+
+def rendered_count(wishes: Wishes) -> int:
+    """How many crops are drawn beside the folder's images."""
+    return FAMILIES[wishes.kind].rendered if wishes.rendered is None else wishes.rendered
+
+
+def rendered_folder(wishes: Wishes) -> str:
+    """Name of the folder of drawn crops in the run's: another number of them is another folder, and another recipe."""
+    return f"rendered-{rendered_count(wishes)}-{wishes.seed}"
+
+
+def render(folder: Path, wishes: Wishes, on_progress: Progress | None = None) -> None:
+    """Draw the crops that are learned from beside the user's into a run's folder, unless they are there.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    drawn = folder / rendered_folder(wishes)
+    if rendered_count(wishes) and not (drawn / "labels.txt").exists():
+        write_dataset(drawn, rendered_count(wishes), wishes.seed, on_progress=on_progress)
+
+
+def processing_of(wishes: Wishes) -> Processing:
+    """How the model is fed and read."""
+    given = dict(wishes.processing)
+    changes = {**given.pop("preprocess", {}), **given}
+    preset = changes.pop("preset", DEFAULT_PRESET)
+    return make_processing(wishes.kind, preset, changes)
+
+
+def check_sizes(facts: ModelFacts, kind: str, resize: str) -> None:
+    """Refuse a file that fixes what must be open.
+
+    Raises:
+        CompressError: the number of images, or the size of scenes that are not resized to it, is fixed, or there is one
+            class.
+    """
+    where = f"{facts.path}: input {shape_text(facts.input)}"
+    if facts.input[0] is not None and not (facts.input[0] == 1 and takes_several(facts.path)):
+        raise CompressError(
+            f"{where} has a fixed number of images, and training and scoring take several. Export it with any number."
+        )
+    if kind == "classification" and facts.output[-1] == 1:
+        raise CompressError(
+            f"{facts.path}: output {shape_text(facts.output)} is one number an image, and classification compares two "
+            "or more. Export the model with a probability for each class."
+        )
+    if kind == "detection" and any(facts.input[2:]) and resize == "limit":
+        raise CompressError(
+            f"{where} has a fixed size, and scenes are scored at their own. Export the detector with any height and "
+            "width, or feed it scenes of that size: --preprocess resize=pad."
+        )
+
+
+def held_back_share(images: int, most: int) -> float:
+    """A fifth, or less where that were more than `most` images.
+
+    >>> held_back_share(100, 400), held_back_share(10000, 400)
+    (0.2, 0.04)
+    """
+    return min(HELD_BACK, max(1e-6, round(most / images, 6)))
+
+
+def default_epochs(train: int, seen: int) -> int:
+    """As many as show about `seen` images to the network, within `EPOCHS`.
+
+    >>> default_epochs(400, 6000), default_epochs(20, 6000), default_epochs(5000, 6000)
+    (15, 60, 4)
+    """
+    return min(EPOCHS[1], max(EPOCHS[0], round(seen / max(1, train))))
+
+
+def task_keys(facts: ModelFacts, shape: Shape, wishes: Wishes) -> dict[str, Any]:
+    """The recipe's `task`: kind and input, how the model is fed and read, and what its family needs."""
+    task: dict[str, Any] = {"kind": wishes.kind, "input": list(shape), **_plain(wishes.processing)}
+    if wishes.kind == "classification":
+        classes = facts.output[-1] or 2
+        return task if classes == 2 else {**task, "labels": [str(number) for number in range(classes)]}
+    if wishes.kind == "recognition":
+        task |= {"charset": str(wishes.charset.absolute()) if wishes.charset else None, "use_space": wishes.use_space}
+        one_width = facts.input[3] or processing_of(wishes).resize == "stretch"
+        return task if one_width else {**task, "widths": line_widths(shape[2])}
+    if processing_of(wishes).resize != "limit":
+        return {**task, "augment": "mild"}
+    return {**task, "side": wishes.side or DETECTION_SIDE, "crop": min(CROP, *shape[1:]), "augment": "mild"}
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as YAML has them."""
+    found = dict(settings)
+    if "preprocess" in found:
+        given = found["preprocess"].items()
+        found["preprocess"] = {key: list(value) if isinstance(value, tuple) else value for key, value in given}
+    return found
+
+
+def line_widths(width: int) -> list[int]:
+    """Widths to pad crops to: half the input's for words, up to twice for lines.
+
+    >>> line_widths(320), line_widths(100)
+    ([160, 320, 480, 640], [50, 100, 150, 200])
+    """
+    return sorted({max(1, width // 2), width, width * 3 // 2, width * 2})
+
+
+def default_steps(epochs: int, wishes: Wishes, shape: Shape) -> list[dict[str, Any]]:
+    """The recipe's `steps`, with the settings of its family; shape is the input's, (C, H, W)."""
+    family = FAMILIES[wishes.kind]
+    scan: dict[str, Any] = {"ratios": list(RATIOS), **family.scan}
+    if wishes.kind == "detection" and processing_of(wishes).resize == "limit":
+        scan["side"] = min(SCAN_SIDE, wishes.side or DETECTION_SIDE)
+    target = {"macs": family.macs if wishes.macs is None else wishes.macs}
+    finetune = {"epochs": epochs, "batch_size": family.batch_size, **family.finetune}
+    finetune["warmup_epochs"] = min(finetune["warmup_epochs"], epochs / 4)
+    quantize = {"epochs": min(epochs, max(2, round(epochs / 5))), "batch_size": family.batch_size, **family.quantize}
+    return [
+        {"sensitivity": scan},
+        {"prune": {"target": target, "align": 8, **family.prune}},
+        {"reconstruct": {}},
+        {"finetune": finetune},
+        {"quantize": quantize},
+    ]
+
+
+def write_recipe(
+    content: Mapping[str, Any], folder: Path, command: str, draw: Callable[[], None] = lambda: None
+) -> Recipe:
+    """Write the recipe into the run's folder, and read it back.
+
+    Gates, threads and test sets may be others than before; the rest decides what is computed and may not. `draw` makes
+    what the recipe names and is not there yet (see `render`); it is called once the recipe is no other one.
+
+    Raises:
+        RecipeError: a wish cannot be fulfilled, or the recipe that is there cannot be read.
+        CompressError: the folder holds a run of another recipe.
+    """
+    file = folder / RECIPE_FILE
+    probe = folder / f"{RECIPE_FILE}.new"
+    comment = [f"Written by: {command}", f"`compress run {file}` does the same, whatever is changed here."]
+    text = recipe_text(content, comment).encode()
+    write_atomic(probe, text)
+    try:
+        wanted = load_recipe(probe, check_files=False)
+        if file.exists():
+            _check_same(file, wanted)
+        draw()
+        recipe = load_recipe(probe)
+    except RecipeError as error:
+        raise RecipeError(str(error).replace(f"{probe}: ", "")) from None
+    finally:
+        probe.unlink()
+    write_atomic(file, text)
+    return recipe
+
+
+def _check_same(file: Path, recipe: Recipe) -> None:
+    before, now = (recipe_settings(each) for each in (load_recipe(file, check_files=False), recipe))
+    keys = before.keys() | now.keys()
+    others = sorted(key for key in keys if before.get(key) != now.get(key) and not key.startswith("data.test"))
+    if others:
+        raise CompressError(
+            f"{file}: of a run with another {', '.join(others)}. Use the same options to go on with it, `compress run "
+            f"{file}` if you changed it, or delete {file.parent} or give another --out to start anew."
+        )
+
+
+STAGES = ("label", "scan", "prune", "reconstruct", "fine-tune", "quantise", "report")
+
+
+def stage_now(folder: Path) -> int:
+    """How many of `STAGES` are finished in a run's folder, by what each leaves there."""
+    marks = (
+        ("labels/labels.json",),
+        ("pruned.json", "pruned.code.json"),  # the next stage was begun
+        ("pruned.json",),
+        ("reconstructed.json",),
+        ("finetuned.json",),
+        ("int8.json",),
+    )
+    done = [any((folder / name).exists() for name in names) for names in marks]
+    return done.index(False) if False in done else len(done)
+
+
+def with_stages(on_progress: Progress, folder: Path) -> Progress:
+    """Progress that also says which stage of how many it is of."""
+
+    def tell(done: int, total: int, message: str) -> None:
+        # A classifier's targets are made anew each time, after the lists.
+        now = 0 if message.endswith("with the original") else stage_now(folder)
+        on_progress(done, total, f"stage {now + 1} of {len(STAGES)}, {STAGES[now]}: {message}")
+
+    return tell

@@ -1,0 +1,115 @@
+"""Fine-tune a float model, the best epoch kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from torch import fx
+
+from compress.artifacts import PruningPlan, Score, lock
+from compress.errors import TrainingError
+from compress.graph import save_model, to_onnx, to_torch
+from compress.pipeline.evaluation import score_model
+from compress.pipeline.models import as_graph_module
+from compress.pipeline.stages.plan import kept_by_plan
+from compress.pipeline.stages.training import note_outputs, teacher_outputs, train, train_identity, trainable
+from compress.pipeline.state import CHECKPOINT, Run, Stage
+from compress.progress import Note, Progress
+from compress.recipe import FinetuneStep
+from compress.tasks.base import Task
+from compress.train import FeatureLoss
+
+
+def run_finetune(
+    model: onnx.ModelProto,
+    teacher: onnx.ModelProto | None,
+    task: Task,
+    out_file: Path,
+    step: FinetuneStep,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    kept: Mapping[str, Sequence[int]] | None = None,
+    checkpoint: Path | None = None,
+    on_progress: Progress | None = None,
+    on_note: Note | None = None,
+) -> Score:
+    """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
+
+    With `step.features` its layers learn what the teacher's compute, too; `kept` names the teacher's channels that
+    they have, where some were pruned (see `compress.prune.channels.kept_outputs`). With `step.mutual` a perturbed copy
+    is trained beside it, both learn from each other, and the better one is kept (see `compress.train.mutual`).
+
+    `on_note` is told where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
+    the finished file again. Whoever keeps the result removes it.
+    """
+    note_outputs(model, on_note)
+    module = trainable(model, task, threads)
+    with lock(out_file):
+        train(
+            module,
+            task,
+            step,
+            evaluate=lambda trained: score_model(to_onnx(as_graph_module(trained), model), task, threads).metric,
+            teacher=teacher_outputs(teacher, threads, step.distill),
+            features=_features(teacher, module, step, kept),
+            seed=seed,
+            checkpoint=checkpoint,
+            identity=train_identity(model, teacher, task, step, seed, kept),
+            on_progress=on_progress,
+        )
+        save_model(to_onnx(module, model), out_file)
+        return score_model(out_file, task, threads)
+
+
+def _features(
+    teacher: onnx.ModelProto | None,
+    student: fx.GraphModule,
+    step: FinetuneStep,
+    kept: Mapping[str, Sequence[int]] | None,
+) -> FeatureLoss | None:
+    """The loss on features, where the step has one.
+
+    Raises:
+        TrainingError: there is no teacher, or its layers are not the student's.
+    """
+    if step.features == 0:
+        return None
+    if teacher is None:
+        raise TrainingError("features: needs a teacher to compare the layers with. Name one, or use 0.")
+    loss = FeatureLoss(to_torch(teacher), step.features, kept)
+    loss.check(student)
+    return loss
+
+
+@dataclass(frozen=True)
+class Finetuning(Stage):
+    """The stage of a run that trains `model` in float, near the run's teacher."""
+
+    run: Run
+    name: str
+    model: onnx.ModelProto
+    step: FinetuneStep
+    plan: PruningPlan | None = None
+    """What `model` was pruned by."""
+
+    def identity(self) -> str:
+        run = self.run
+        return train_identity(self.model, run.teacher, run.task, self.step, run.recipe.seed)
+
+    def compute(self, file: Path) -> None:
+        run, plan = self.run, self.plan
+        kept = kept_by_plan(run.original, plan, run.task.input_shape) if plan and self.step.features else None
+        run_finetune(
+            self.model,
+            run.teacher,
+            run.task,
+            file,
+            self.step,
+            seed=run.recipe.seed,
+            threads=run.threads,
+            kept=kept,
+            checkpoint=file.with_suffix(CHECKPOINT),
+            on_progress=run.on_progress,
+        )

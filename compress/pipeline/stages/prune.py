@@ -1,0 +1,249 @@
+"""Prune: a plan from a scan or a ratio, and the network without the channels that it names."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from compress import artifacts
+from compress.artifacts import PruningPlan, Sensitivity, fingerprint
+from compress.errors import ArtifactError, PlanError
+from compress.graph import save_model, to_onnx, to_torch
+from compress.graph.activations import is_replacement
+from compress.measure.latency_table import LatencyTable
+from compress.measure.network_operators import Kernels
+from compress.pipeline.guessing import shape_for
+from compress.pipeline.models import as_graph_module, expand_names, model_identity
+from compress.pipeline.stages.plan import PLAN_FILE, check_unedited
+from compress.pipeline.stages.search import CANDIDATES_FILE, Search
+from compress.pipeline.stages.table_times import is_timed, saved_times, table_timing
+from compress.pipeline.state import Run, Stage
+from compress.progress import Note, Progress
+from compress.prune.allocation import Allocation
+from compress.prune.apply import apply_plan
+from compress.prune.candidates import Planner
+from compress.prune.groups import find_groups
+from compress.prune.plan import NAMES, plan_metric_drop, plan_ratio, plan_shares
+from compress.prune.ranking import Kind, Network
+from compress.prune.sensitivity import check_scan
+from compress.recipe import PruneStep, QuantizeStep, Recipe, SensitivityStep
+from compress.tasks.base import Task
+
+Choose = Callable[[Network, Sensitivity, Allocation, Planner], PruningPlan]
+"""(what is pruned, its scan, the rule, what makes a plan of curves by a rule) -> the plan."""
+
+
+def run_prune(
+    model: onnx.ModelProto,
+    out_file: Path,
+    *,
+    target: dict[str, float],
+    align: int,
+    criterion: str | None = None,
+    sensitivity: Sensitivity | None = None,
+    scanned: onnx.ModelProto | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    protect: Sequence[str] = (),
+    recurrent: bool = True,
+    allocation: Allocation = "price",
+    table: LatencyTable | None = None,
+    precision: Kernels = "float32",
+    choose: Choose | None = None,
+    on_progress: Progress | None = None,
+    on_note: Note | None = None,
+) -> PruningPlan:
+    """Plan, store the plan as plan.json beside the file, and prune by the stored plan.
+
+    With a `table` the plan says what time is predicted before and after, in kernels of this `precision`; a latency
+    target needs one. `on_note` is told how long operators were timed.
+
+    Args:
+        model: in canonical form.
+        out_file: the .onnx file to write.
+        target: {"ratio": r}, or one or several of {"metric_drop": t}, {"macs": share}, {"params": share} and
+            {"latency": share}.
+        align: keep channel counts at multiples of this.
+        criterion: how channels are ranked; default the scan's, else "fpgm".
+        sensitivity: a scan of this model, or of `scanned`.
+        scanned: what the scan is of, where `model` is that with activations replaced.
+        input_shape: (C, H, W) that multiply-adds refer to; default the scan's, else the model's.
+        protect: layers never to prune.
+        recurrent: prune hidden units, too.
+        allocation: the rule from curves to ratios.
+        table: times of operators.
+        precision: whose kernels are timed.
+        choose: tries several plans and returns one (see `compress.pipeline.stages.search`); default the scan's own.
+        on_progress: called as (done, in all, message).
+        on_note: is told how long operators were timed.
+
+    Raises:
+        PlanError: the target cannot be asked for like this, `align` leaves every group whole, or the scan ranks by
+            another criterion.
+        ArtifactError: the scan is of another model or other groups, or plan.json was edited and would be overwritten.
+        ModelError: onnxruntime does not run one of the operators alone, and the target is a latency.
+    """
+    plan_file = out_file.with_name(PLAN_FILE)
+    check_unedited(plan_file)
+    identity = model_identity(model)
+    if sensitivity is not None:
+        _check_scan(sensitivity, model, identity, scanned, input_shape)
+    criterion = _criterion(criterion, sensitivity)
+    shape = shape_for(model, input_shape, sensitivity.input_shape if sensitivity else ())
+    module = to_torch(model)
+    groups = find_groups(module, shape, expand_names(module, protect, "protect"), recurrent)
+    curves = {name: curve.metric for name, curve in sensitivity.curves.items()} if sensitivity else {}
+    made_from = fingerprint(identity, target, align, criterion, sorted(protect), recurrent, allocation, shape, curves)
+    network = Network(module, groups, shape, criterion, align, made_from)
+
+    def make() -> PruningPlan:
+        if choose is None or sensitivity is None:
+            return _make_plan(network, target, sensitivity, allocation)
+        return choose(network, sensitivity, allocation, lambda scan, rule: _make_plan(network, target, scan, rule))
+
+    if table is not None:
+        timing = table_timing(model, shape, table, precision, on_progress)
+        with saved_times(table, on_note):
+            if "latency" in target or is_timed(module, timing, on_note):
+                network = replace(network, timing=timing)
+            plan = make()
+    else:
+        plan = make()
+    plan = replace(plan, model=identity, input_shape=shape)
+    with artifacts.lock(plan_file), artifacts.lock(out_file):
+        artifacts.save(plan, plan_file)
+        pruned = apply_plan(module, artifacts.load(PruningPlan, plan_file), shape)
+        save_model(to_onnx(as_graph_module(pruned), model), out_file)
+    return plan
+
+
+def _check_scan(
+    scan: Sensitivity,
+    model: onnx.ModelProto,
+    identity: str,
+    scanned: onnx.ModelProto | None,
+    input_shape: tuple[int, int, int] | None,
+) -> None:
+    """Refuse a scan that does not fit what is pruned.
+
+    Raises:
+        ArtifactError: it is of another model.
+    """
+    of = identity if scanned is None else model_identity(scanned)
+    check_scan(scan, of, input_shape)
+    if scanned is not None and of != identity and not is_replacement(model, scanned):
+        raise ArtifactError(
+            "sensitivity: stale: the scanned model and the pruned one differ in more than replaced activations "
+            f"(fingerprints {of} and {identity}). Scan the model that is to be pruned."
+        )
+
+
+def _criterion(asked: str | None, scan: Sensitivity | None) -> str:
+    """What ranks the channels.
+
+    Raises:
+        PlanError: the scan ranks by something else than what is asked for.
+    """
+    if scan is not None and asked not in (None, scan.criterion):
+        raise PlanError(
+            f"prune.criterion: got {asked!r}, but the sensitivity scan ranks by {scan.criterion!r}. Must be the same."
+        )
+    return asked or (scan.criterion if scan is not None else "fpgm")
+
+
+def _make_plan(
+    network: Network, target: dict[str, float], sensitivity: Sensitivity | None, allocation: Allocation
+) -> PruningPlan:
+    if "ratio" in target:
+        return plan_ratio(network, target["ratio"])
+    shares: dict[Kind, float] = {kind: target[kind] for kind in NAMES if kind in target}
+    drop = target.get("metric_drop")
+    if shares:
+        return plan_shares(network, shares, sensitivity, allocation, drop)
+    if sensitivity is None or drop is None:
+        raise PlanError("prune.target.metric_drop: needs a sensitivity scan. Run `compress sensitivity` first.")
+    return plan_metric_drop(network, sensitivity, drop)
+
+
+@dataclass(frozen=True)
+class Pruning(Stage):
+    """The stage of a run: `model` without the channels of a plan, which is made from `scan` or from a ratio."""
+
+    run: Run
+    task: Task
+    """As it was scanned: its training images may be others than the run's."""
+    model: onnx.ModelProto
+    step: PruneStep
+    scan: Sensitivity | None
+
+    name = "pruned"
+    beside = (PLAN_FILE,)
+    takes_over = (CANDIDATES_FILE,)
+
+    def identity(self) -> str:
+        settings = self.step.model_dump(exclude={"precision", "target", "search"})
+        target = self.step.target
+        kernels, threads = timed_kernels(self.run.recipe), self.run.recipe.compare.threads
+        search = self._search()
+        return fingerprint(
+            model_identity(self.model),
+            settings,
+            target.as_dict(),
+            [kernels, threads] if target.latency is not None else "",  # else the plan's times decide nothing
+            self._criterion(),
+            self.scan.curves if self.scan else "",
+            *([search.identity()] if search else []),
+        )
+
+    def compute(self, file: Path) -> None:
+        run, step, search = self.run, self.step, self._search()
+        run_prune(
+            self.model,
+            file,
+            target=step.target.as_dict(),
+            align=step.align,
+            criterion=self._criterion(),
+            sensitivity=self.scan,
+            scanned=run.original,
+            input_shape=run.task.input_shape,
+            protect=step.protect,
+            recurrent=step.recurrent,
+            allocation=step.allocation,
+            table=LatencyTable(threads=run.recipe.compare.threads, on_note=run.on_note),
+            precision=timed_kernels(run.recipe),
+            choose=search.choose if search else None,
+            on_progress=run.on_progress,
+            on_note=run.on_note,
+        )
+
+    def _criterion(self) -> str:
+        return self.step.criterion or (self.scan.criterion if self.scan else "fpgm")
+
+    def _search(self) -> Search | None:
+        """How the plan is searched for, by the measure of the recipe's scan on its images."""
+        recipe = self.run.recipe
+        scan = recipe.find_step(SensitivityStep)
+        if self.step.search is None or scan is None:
+            return None
+        return Search(
+            self.model,
+            self.task,
+            self.run.task,
+            self.step.search,
+            recipe.out / CANDIDATES_FILE,
+            side=scan.side,
+            images=scan.images,
+            seed=recipe.seed,
+            threads=self.run.threads,
+            on_progress=self.run.on_progress,
+        )
+
+
+def timed_kernels(recipe: Recipe) -> Kernels:
+    """What predicts the time of a pruned network: the kernels that the recipe names, or that its last file will use."""
+    prune, quantize = recipe.find_step(PruneStep), recipe.find_step(QuantizeStep)
+    if prune is not None and prune.precision is not None:
+        return prune.precision
+    if quantize is None:
+        return "float32"
+    return "int8" if quantize.optimize == "size" else "mixed"

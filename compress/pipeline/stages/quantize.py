@@ -1,0 +1,262 @@
+"""Quantise: calibration, quantisation-aware training with PACT, and the int8 file, checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+from torch import fx, nn
+
+from compress.artifacts import Quantized, fingerprint, lock
+from compress.errors import PlanError
+from compress.export.parity import THRESHOLD, Reading
+from compress.graph import save_model, to_torch
+from compress.pipeline.evaluation import score_model
+from compress.pipeline.models import as_graph_module, expand_names
+from compress.pipeline.stages.int8_file import export_checked, export_form
+from compress.pipeline.stages.placement import Lowered, place, placement_lines
+from compress.pipeline.stages.training import (
+    check_trainable,
+    note_outputs,
+    teacher_outputs,
+    train,
+    train_identity,
+    trainable,
+)
+from compress.pipeline.state import CHECKPOINT, Run, Stage
+from compress.progress import Note, Progress
+from compress.quant import calibrate, prepare_qat, qat_parameter_groups
+from compress.recipe import QuantizeStep
+from compress.tasks.base import PostProcessing, Processed, Task
+
+PARITY_IMAGES, PARITY_PIXELS = 32, 4 * 640 * 640
+"""Images that an exported file is checked on, fewer if they are large: every integer tensor of each is compared, and
+all of them are kept in memory at once."""
+QUANTISABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def run_quantize(
+    model: onnx.ModelProto,
+    teacher: onnx.ModelProto | None,
+    task: Task,
+    out_file: Path,
+    step: QuantizeStep,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    latency_threads: int = 1,
+    checkpoint: Path | None = None,
+    on_progress: Progress | None = None,
+    on_note: Note | None = None,
+) -> Quantized:
+    """Fold, choose what runs in integers, calibrate, train with PACT, export, and check file against trained model.
+
+    The choice is kept beside the file, in a .placement.json (see `place`). Each epoch is scored as the int8 file it
+    would become, so the best epoch is the best file. With no epochs the calibrated model is written. LSTM and GRU
+    layers are not quantised in training; at the end their forms in the file are compared (see `export_checked`).
+    What is chosen by time is timed on `latency_threads`. A checkpoint stays, as in `run_finetune`.
+
+    Raises:
+        ArtifactError: the choice beside the file was timed on another machine.
+        ParityError: the file does not compute what the model computes; nothing is written.
+        OutputError: another process is writing the file.
+    """
+    check_trainable(model, task)  # before anything is timed
+    note_outputs(model, on_note)
+    with lock(out_file):
+        lowered = lower_and_place(model, task, step, out_file, on_progress, threads=latency_threads)
+        qat = train_int8(
+            model,
+            lowered,
+            teacher,
+            task,
+            step,
+            seed=seed,
+            threads=threads,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+        )
+        made, quantized = export_trained(qat, lowered.model, task, step, threads, latency_threads)
+        save_model(made, out_file)
+    lines = placement_lines(lowered.placement) if lowered.placement else ()
+    return replace(quantized, placement=lowered.placement, notes=(*lines, *quantized.notes))
+
+
+def lower_and_place(
+    model: onnx.ModelProto,
+    task: Task,
+    step: QuantizeStep,
+    out_file: Path,
+    on_progress: Progress | None = None,
+    *,
+    threads: int = 1,
+) -> Lowered:
+    """The lowered model and what of it runs in integers, as chosen for this file before, or now (see `place`)."""
+    return place(
+        model,
+        step,
+        task.input_shape,
+        lambda module: _float_layers(model, module, step.float_layers),
+        threads=threads,
+        file=out_file.with_suffix(".placement.json"),
+        on_progress=on_progress,
+    )
+
+
+def train_int8(
+    model: onnx.ModelProto,
+    lowered: Lowered,
+    teacher: onnx.ModelProto | None,
+    task: Task,
+    step: QuantizeStep,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    checkpoint: Path | None = None,
+    on_progress: Progress | None = None,
+) -> fx.GraphModule:
+    """Calibrate and train with PACT: the network that an int8 file will hold.
+
+    A checkpoint stays; the same call with it goes on, or gives the finished network again.
+
+    Args:
+        model: what is quantised.
+        lowered: the same as `place` made it.
+        teacher: see `run_finetune`.
+        task: images and metric.
+        step: how to train.
+        seed: of order and augmentation.
+        threads: for training and scoring.
+        checkpoint: file to go on from.
+        on_progress: called as (done, in all, message).
+    """
+    module = trainable(lowered.model, task, threads)
+    qat = prepare_qat(
+        module,
+        float_layers=_float_layers(model, module, step.float_layers),
+        float_values=lowered.float_values,
+        pact=step.pact.enabled,
+        asymmetric_hard_swish=step.pact.asymmetric_hardswish,
+        weight_bits=step.weight_bits,
+    )
+    batches = task.calibration_batches(step.calibration, min(step.batch_size, step.calibration))
+    calibrate(qat, batches, percentile=step.pact.percentile, total=step.calibration, on_progress=on_progress)
+    if step.epochs:
+        train(
+            qat,
+            task,
+            step,
+            evaluate=lambda trained: (
+                score_model(export_form(as_graph_module(trained), lowered.model, step).model, task, threads).metric
+            ),
+            teacher=teacher_outputs(teacher, threads, step.distill),
+            parameter_groups=qat_parameter_groups(
+                qat, lr=step.lr, weight_decay=step.weight_decay, l2=step.pact.l2, lr_multiplier=step.pact.lr_multiplier
+            ),
+            seed=seed + 1,  # other batches than fine-tuning saw
+            checkpoint=checkpoint,
+            identity=fingerprint(
+                train_identity(model, teacher, task, step, seed), lowered.float_values, _padding(lowered)
+            ),
+            on_progress=on_progress,
+        )
+    return qat
+
+
+def export_trained(
+    qat: fx.GraphModule,
+    lowered: onnx.ModelProto,
+    task: Task,
+    step: QuantizeStep,
+    threads: int | None = None,
+    latency_threads: int = 1,
+) -> tuple[onnx.ModelProto, Quantized]:
+    """The int8 file of a trained network, checked against it (see `export_checked`).
+
+    Raises:
+        ParityError: the file does not compute what the network computes.
+    """
+    _, height, width = task.input_shape
+    count = max(1, min(PARITY_IMAGES, PARITY_PIXELS // (height * width)))
+    images = max(task.calibration_batches(count, count), key=len)  # batches may differ in width
+    return export_checked(
+        qat,
+        lowered,
+        step,
+        lambda file: score_model(file, task, threads).metric,
+        images,
+        latency_threads,
+        reading_of(task),
+    )
+
+
+def reading_of(task: Task) -> Reading:
+    """What the outputs of a task's models mean; those of a task that does not say are probabilities as usual."""
+    settings = task.postprocessing() if isinstance(task, PostProcessing) else {}
+    reading = Reading(threshold=settings.get("threshold", THRESHOLD))
+    if isinstance(task, Processed):
+        return replace(reading, blank=task.blank, probabilities=task.probabilities)
+    return reading
+
+
+def _float_layers(model: onnx.ModelProto, lowered: fx.GraphModule, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The lowered module's layers that patterns name as they are called in the model.
+
+    Lowering folds a BatchNorm into its convolution, which then computes the BatchNorm's value and has its name. Of a
+    layer that became several (see `compress.graph.resampling`) all are found.
+
+    Raises:
+        PlanError: a pattern matches no layer.
+    """
+    module = to_torch(model)
+    named = set(expand_names(module, patterns, "float_layers"))
+    targets = {node.meta["onnx"]: str(node.target) for node in lowered.graph.nodes if node.op == "call_module"}
+    found: list[str] = []
+    for node in module.graph.nodes:
+        if str(node.target) not in named or not isinstance(module.get_submodule(str(node.target)), QUANTISABLE):
+            continue  # what cannot be quantised is in float anyway
+        readers = list(node.users)
+        folded = len(readers) == 1 and readers[0].meta["op_type"] == "BatchNormalization"
+        value = readers[0].meta["onnx"] if folded and readers[0].meta["onnx"] in targets else node.meta["onnx"]
+        parts = [target for name, target in targets.items() if name == value or name.startswith(f"{value}.")]
+        if not parts:
+            raise PlanError(f"float_layers: {node.target!r} is merged into the convolution behind it. Name that one.")
+        found += parts
+    return tuple(found)
+
+
+def _padding(lowered: Lowered) -> dict[str, int]:
+    """Widths of the sets of channels that are padded: of another padding, weights have other shapes."""
+    return lowered.placement.padding if lowered.placement else {}
+
+
+@dataclass(frozen=True)
+class Quantisation(Stage):
+    """The stage of a run: `model` as an int8 file."""
+
+    run: Run
+    model: onnx.ModelProto
+    step: QuantizeStep
+
+    name = "int8"
+    takes_over = ("int8.placement.json",)
+
+    def identity(self) -> str:
+        run = self.run
+        timed_on = () if self.step.optimize == "size" else (run.recipe.compare.threads,)  # else time chooses nothing
+        return fingerprint(train_identity(self.model, run.teacher, run.task, self.step, run.recipe.seed), timed_on)
+
+    def compute(self, file: Path) -> Quantized:
+        run = self.run
+        return run_quantize(
+            self.model,
+            run.teacher,
+            run.task,
+            file,
+            self.step,
+            seed=run.recipe.seed,
+            threads=run.threads,
+            latency_threads=run.recipe.compare.threads,
+            checkpoint=file.with_suffix(CHECKPOINT),
+            on_progress=run.on_progress,
+        )

@@ -1,0 +1,164 @@
+"""Sensitivity scan: what the metric loses for each group of channels at each ratio."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import torch
+
+from compress import artifacts
+from compress.artifacts import Sensitivity, fingerprint
+from compress.errors import CompressError
+from compress.graph import to_torch
+from compress.pipeline.code import MIXED, merge, stage_code, task_modules
+from compress.pipeline.evaluation import check_fits, default_threads
+from compress.pipeline.images import check_train_images, fitting_batches
+from compress.pipeline.models import expand_names, model_identity
+from compress.pipeline.scanning.cells import Cells
+from compress.pipeline.scanning.cost import announce_cost, at_side, side_of
+from compress.pipeline.scanning.measures import Measure, score_by
+from compress.pipeline.state import Run
+from compress.progress import Note, Progress
+from compress.prune.channels import ChannelGroup
+from compress.prune.compensation import Compensation
+from compress.prune.groups import find_groups
+from compress.prune.sensitivity import count_cells, scan_sensitivity
+from compress.recipe import PruneStep, SensitivityStep
+from compress.tasks.base import Processed, Task
+
+Recover = Literal["none", "reconstruct"]
+"""What happens to a pruned network before it is scored."""
+
+
+def run_sensitivity(
+    model: onnx.ModelProto,
+    task: Task,
+    out: Path,
+    *,
+    criterion: str,
+    ratios: Sequence[float],
+    images: int | None = None,
+    side: int | None = None,
+    protect: Sequence[str] = (),
+    recurrent: bool = True,
+    recover: Recover = "none",
+    measure: Measure = "metric",
+    training: Task | None = None,
+    threads: int | None = None,
+    on_progress: Progress | None = None,
+    on_note: Note | None = None,
+) -> Sensitivity:
+    """Scan a model group by group; out/sensitivity.json holds every finished cell, and a stopped scan goes on from it.
+
+    `measure` says what a cell's figure is (see `compress.pipeline.scanning.measures`): the metric on validation images,
+    or how near the outputs stay to the original's on training images. With `recover` "reconstruct" the layers that
+    read a pruned group make up for it before it is scored, on training images. No label of these is looked at;
+    `training` is the task that has them, if not `task`. `on_note` is told what the scan will cost once one evaluation
+    was timed: the original's, or, of a scan that goes on, its first cell.
+
+    Raises:
+        ArtifactError: out/sensitivity.json is of another model, data or settings.
+        OutputError: another process is writing it.
+        CompressError: `side` is given, but the task has none; or the task does not compare outputs, and `measure` does.
+        DataError: there are no training images, and `measure` or `recover` needs some.
+    """
+    if measure != "metric" and side is not None:
+        raise CompressError(f"sensitivity.side: not with measure: {measure}, which scores training images. Remove it.")
+    training, task = training or task, at_side(task, side)
+    path = out / "sensitivity.json"
+    module = to_torch(model)
+    check_fits(model, task)
+    scanned = model_identity(model)
+    more: list[str] = [value for value in (recover, measure) if value not in ("none", "metric")]
+    if more:  # what else decides, and the images that it is seen on
+        more.append(training.fingerprint())
+    identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent, *more)
+    now = stage_code("sensitivity", task_modules(task))
+    groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
+    if measure != "metric":
+        check_train_images(training)
+    cells = Cells(
+        module,
+        model,
+        groups,
+        threads=threads or default_threads(),
+        exact=measure == "metric",
+        batch_first=not (isinstance(task, Processed) and task.processing.layout == "tnk"),
+    )
+    score_of = score_by(measure, task, training, images, cells.original())
+
+    with artifacts.lock(path):
+        previous = _earlier_scan(path, identity, scanned, task.input_shape)
+        code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
+        count = count_cells(groups, ratios, previous)
+        share = cells.share(task.input_shape)
+        metric_of = announce_cost(score_of, count, side_of(task), on_note, resumed=previous is not None, share=share)
+        compensate = None
+        if recover == "reconstruct" and count:
+            torch.set_num_threads(threads or default_threads())
+            compensate = Compensation(module, groups, fitting_batches(module, training), on_progress=on_progress)
+
+        def evaluate_group(group: ChannelGroup, removed: Sequence[int]) -> float:
+            return metric_of(cells.predictor(group, cells.pruned_layers(group, removed, compensate)))
+
+        scan = scan_sensitivity(
+            module,
+            groups,
+            evaluate=lambda _: metric_of(cells.original()),
+            evaluate_group=evaluate_group,
+            ratios=ratios,
+            criterion=criterion,
+            fingerprint=identity,
+            metric_name=task.metric_name if measure == "metric" else measure,
+            input_shape=task.input_shape,
+            previous=previous,
+            on_cell=lambda scan: artifacts.save(replace(scan, code=code), path),
+            on_progress=on_progress,
+            model=scanned,
+        )
+        if not path.exists():  # a model without a single group to prune
+            artifacts.save(replace(scan, code=code), path)
+        return replace(scan, code=artifacts.load(Sensitivity, path).code)
+
+
+def _earlier_scan(path: Path, identity: str, model: str, input_shape: Sequence[int]) -> Sensitivity | None:
+    """What an earlier scan of the same things left; one that does not say of which model it is learns it here.
+
+    Raises:
+        ArtifactError: it is of another model, data or settings.
+    """
+    if not path.exists():
+        return None
+    found = artifacts.load(Sensitivity, path)
+    artifacts.check_fresh(path, found.fingerprint, identity)
+    if not found.model:
+        found = replace(found, model=model, input_shape=tuple(input_shape))
+        artifacts.save(found, path)
+    return found
+
+
+def scan_of(run: Run, task: Task) -> Sensitivity | None:
+    """The scan that the run's recipe has, if any, on `task`: as it was before images were labelled for training, which
+    no score depends on."""
+    step, prune = run.recipe.find_step(SensitivityStep), run.recipe.find_step(PruneStep)
+    if step is None:
+        return None
+    return run_sensitivity(
+        run.original,
+        task,
+        run.recipe.out,
+        criterion=step.criterion,
+        ratios=step.ratios,
+        images=step.images,
+        side=step.side,
+        protect=prune.protect if prune else (),
+        recurrent=prune.recurrent if prune else True,
+        recover=step.recover,
+        measure=step.measure,
+        training=run.task,
+        threads=run.threads,
+        on_progress=run.on_progress,
+        on_note=run.on_note,
+    )

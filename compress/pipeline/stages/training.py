@@ -1,0 +1,126 @@
+"""What both stages that train have in common: the loop with its objective, the teacher, and the fingerprint."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, fx, nn
+
+from compress.artifacts import fingerprint
+from compress.graph import check_runs, to_torch
+from compress.measure.session import Session
+from compress.pipeline.evaluation import check_fits, default_threads
+from compress.pipeline.images import check_train_images
+from compress.pipeline.models import model_identity
+from compress.progress import Note, Progress
+from compress.recipe import FinetuneStep, QuantizeStep
+from compress.tasks.base import MutualLoss, Task
+from compress.train import FeatureLoss, Objective, Pair, fit, pair_objective
+
+
+def note_outputs(model: onnx.ModelProto, on_note: Note | None) -> None:
+    """Say of a model of several outputs which one is trained and scored."""
+    first, *others = (value.name for value in model.graph.output)
+    if others and on_note:
+        on_note(
+            f"Note: the model has {1 + len(others)} outputs. The first, {first!r}, is trained and scored; "
+            f"{', '.join(map(repr, others))} follow{'s' if len(others) == 1 else ''} untrained."
+        )
+
+
+def train(
+    module: fx.GraphModule,
+    task: Task,
+    step: FinetuneStep | QuantizeStep,
+    *,
+    evaluate: Callable[[nn.Module], float],
+    teacher: Callable[[Tensor], Tensor] | None,
+    features: FeatureLoss | None = None,
+    parameter_groups: list[dict[str, Any]] | None = None,
+    seed: int,
+    checkpoint: Path | None,
+    identity: str,
+    on_progress: Progress | None,
+) -> None:
+    """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students."""
+    trained: nn.Module = module
+    objective = Objective(task.loss, task.distillation_loss, evaluate, features)
+    if isinstance(step, FinetuneStep) and step.mutual:
+        trained = Pair(module, torch.zeros(1, *task.input_shape), seed)
+        distance = task.mutual_loss if isinstance(task, MutualLoss) else task.distillation_loss
+        objective = pair_objective(objective, distance, step.mutual)
+    fit(
+        trained,
+        batches=lambda epoch: task.train_batches(epoch=epoch, batch_size=step.batch_size, seed=seed),
+        steps_per_epoch=task.train_steps(step.batch_size),
+        loss=objective.loss,
+        evaluate=objective.evaluate,
+        epochs=step.epochs,
+        lr=step.lr,
+        optimizer=step.optimizer,
+        momentum=step.momentum,
+        weight_decay=step.weight_decay,
+        warmup_epochs=step.warmup_epochs,
+        parameter_groups=parameter_groups,
+        teacher=teacher,
+        distillation_loss=objective.distillation_loss,
+        distill=step.distill,
+        features=objective.features,
+        average=step.average,
+        freeze_batch_norm=isinstance(step, FinetuneStep) and step.freeze_bn,
+        seed=seed,
+        checkpoint=checkpoint,
+        fingerprint=identity,
+        on_progress=on_progress,
+    )
+    if isinstance(trained, Pair):
+        module.load_state_dict(trained.better().state_dict())
+
+
+def train_identity(
+    model: onnx.ModelProto,
+    teacher: onnx.ModelProto | None,
+    task: Task,
+    step: FinetuneStep | QuantizeStep,
+    seed: int,
+    kept: Mapping[str, Sequence[int]] | None = None,
+) -> str:
+    """Fingerprint of a training stage: where it starts, what it learns from, and every setting."""
+    settings = json.loads(step.model_dump_json())
+    if not settings.get("features"):  # a run of an earlier version goes on
+        settings.pop("features", None)
+        kept = None
+    if not settings.get("mutual"):
+        settings.pop("mutual", None)
+    more = [] if kept is None else [{name: list(channels) for name, channels in kept.items()}]
+    return fingerprint(
+        model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed, *more
+    )
+
+
+def check_trainable(model: onnx.ModelProto, task: Task) -> None:
+    check_fits(model, task)
+    check_train_images(task)
+
+
+def trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.GraphModule:
+    """Import a model to train it: data checked first, threads set."""
+    check_trainable(model, task)
+    torch.set_num_threads(threads or default_threads())
+    module = to_torch(model)
+    check_runs(module, task.input_shape)
+    return module
+
+
+def teacher_outputs(
+    model: onnx.ModelProto | None, threads: int | None, weight: float
+) -> Callable[[Tensor], Tensor] | None:
+    """The original model as a function of images; onnxruntime runs it faster than PyTorch."""
+    if model is None or weight == 0:
+        return None
+    session = Session(model, threads=threads or default_threads(), spin=False)
+    return lambda images: torch.from_numpy(session.run(np.ascontiguousarray(images.numpy())))
