@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-rec demo-det check test test-slow bench docs clean
+.PHONY: help setup demo demo-rec demo-det check test test-slow test-wheel bench docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make demo-rec    the same for the text recogniser that ships"
 	@echo "make demo-det    the same for the text detector that ships"
 	@echo "make test        the quick tests        make test-slow   the long ones"
+	@echo "make test-wheel  build the wheel, and run its demo in an environment of its own"
 	@echo "make check       style, types, docs in step with the program, and figures marked where code has changed since"
 	@echo "make bench       time and score the models that ship: fp32, int8 by other tools, and ours; into docs/benchmarks.md"
 
@@ -38,11 +39,11 @@ demo-det: $(STAMP) runs/demo_scenes/.rendered
 
 # Seeded, so everyone's demo sees the same images.
 runs/demo_data/.rendered: | $(STAMP)
-	$(BIN)/python scripts/render_data.py --out runs/demo_data
+	$(BIN)/compress render --out runs/demo_data
 	@touch $@
 
 runs/demo_scenes/.rendered: | $(STAMP)
-	$(BIN)/python scripts/render_data.py --out runs/demo_scenes --kind scenes
+	$(BIN)/compress render --kind scenes --out runs/demo_scenes
 	@touch $@
 
 # Bytecode is kept even where the environment says otherwise: compiling every test anew costs each worker seconds.
@@ -51,6 +52,19 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m slow -n auto --dist worksteal
+
+# The wheel, in an environment and a folder that know nothing of this repository; its dependencies are those of $(VENV).
+test-wheel: $(STAMP)
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/python -m venv --without-pip build/wheel/venv
+	$(BIN)/python -m pip --disable-pip-version-check --quiet --python build/wheel/venv install --no-deps build/wheel/*.whl
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> "$$(build/wheel/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/dependencies.pth"
+	cd build/wheel && venv/bin/compress --version && venv/bin/compress demo --set finetune.epochs=1 \
+		--set sensitivity.images=32 --set compare.rounds=3 --set quantize.epochs=0 --set quantize.optimize=size \
+		--set gates.metric_drop=0.2
+	build/wheel/venv/bin/python -c "import compress; assert 'build/wheel' in compress.__file__, compress.__file__"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

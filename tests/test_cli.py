@@ -739,19 +739,22 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 def test_plain_progress_has_the_time_left() -> None:
-    """First and last, and one line each 5 s between; the pace is that since the stage began."""
+    """First and last, and between them after 5, 10, 20, 40 seconds and then each minute; the pace is the stage's."""
     lines: list[str] = []
     seconds = 0.0
     on_progress = plain_lines(lines.append, lambda: seconds)
-    for done in range(11):
-        on_progress(done, 10, "scan")
+    for done in range(101):
+        on_progress(done, 100, "scan")
         seconds += 2.0
     assert lines == [
-        "[0/10] scan",
-        "[3/10] scan, 14s left",
-        "[6/10] scan, 8s left",
-        "[9/10] scan, 2s left",
-        "[10/10] scan",
+        "[0/100] scan",
+        "[3/100] scan, 3m14s left",
+        "[8/100] scan, 3m04s left",
+        "[18/100] scan, 2m44s left",
+        "[38/100] scan, 2m04s left",
+        "[68/100] scan, 1m04s left",
+        "[98/100] scan, 4s left",
+        "[100/100] scan",
     ]
 
 

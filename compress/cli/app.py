@@ -20,6 +20,7 @@ from compress.cli import (
     preparing,
     pruning,
     reconstructing,
+    rendering,
     replacing,
     running,
     shrinking,
@@ -134,6 +135,8 @@ for command in (
     preparing.check,
     running.run,
     shrinking.shrink,
+    rendering.render,
+    rendering.demo,
 ):
     app.command()(command)
 

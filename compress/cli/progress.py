@@ -1,4 +1,4 @@
-"""How far a command has come: a bar with the time left on a terminal, a line every few seconds elsewhere."""
+"""How far a command has come: a bar with the time left on a terminal, lines elsewhere, one a minute."""
 
 import sys
 import time
@@ -9,7 +9,8 @@ import typer
 
 from compress.progress import Progress
 
-LINE_EVERY_S = 5.0
+FIRST_LINE_S, LINE_EVERY_S = 5.0, 60.0
+"""Seconds to the second line of a stage, and at most between lines; between the two they double."""
 
 
 @contextmanager
@@ -74,24 +75,25 @@ def plain_lines(
     clock: Callable[[], float] = time.monotonic,
     every_s: float = LINE_EVERY_S,
 ) -> Progress:
-    """Progress as lines: the first and last of each stage, and one every `every_s` seconds between.
+    """Progress as lines: the first and last of each stage; between them after 5 seconds, 10 more, and so on up to one
+    every `every_s`.
 
     Args:
         write: takes a line; stderr by default.
         clock: seconds, from anywhere.
-        every_s: seconds between lines.
+        every_s: most seconds between lines.
     """
     emit = write or (lambda line: typer.echo(line, err=True))
-    state = {"start": clock(), "line": float("-inf"), "first": 0, "done": 0, "total": -1}
+    state = {"start": clock(), "next": float("-inf"), "wait": 0.0, "first": 0, "done": 0, "total": -1}
 
     def on_progress(done: int, total: int, message: str) -> None:
         now = clock()
         if total != state["total"] or done < state["done"]:
-            state.update(start=now, line=float("-inf"), first=done, total=total)
+            state.update(start=now, next=float("-inf"), wait=min(FIRST_LINE_S, every_s), first=done, total=total)
         state["done"] = done
-        if done < total and now - state["line"] < every_s:
+        if done < total and now < state["next"]:
             return
-        state["line"] = now
+        state.update(next=now + state["wait"], wait=min(2 * state["wait"], every_s))
         emit(f"[{done}/{total}] {message}{_left(done - state['first'], total - done, now - state['start'])}")
 
     return on_progress

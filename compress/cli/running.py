@@ -41,6 +41,15 @@ def run(
       compress run recipes/demo_cls.yaml --set finetune.epochs=2 --out runs/short
       compress run recipes/demo_cls.yaml --junit junit.xml
     """
+    finish(recipe, changes, out, junit)
+
+
+def finish(recipe: Path, changes: list[str] | None, out: Path | None, junit: Path | None = None) -> None:
+    """Run a recipe to its end: the report printed, gates missed named.
+
+    Raises:
+        typer.Exit: with `GATE_MISSED`.
+    """
     with continuous.told(recipe.stem, junit) as tell:
         report, given = _run(recipe, changes, out)
         tell(report)
