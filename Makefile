@@ -64,7 +64,7 @@ test-wheel: $(STAMP)
 	cd build/wheel && venv/bin/compress --version && venv/bin/compress demo --set finetune.epochs=1 \
 		--set sensitivity.images=32 --set compare.rounds=3 --set quantize.epochs=0 --set quantize.optimize=size \
 		--set gates.metric_drop=0.2
-	build/wheel/venv/bin/python -c "import compress; assert 'build/wheel' in compress.__file__, compress.__file__"
+	build/wheel/venv/bin/python -I -c "import compress; assert 'build/wheel' in compress.__file__, compress.__file__"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
