@@ -71,9 +71,12 @@ check: $(STAMP)
 	$(BIN)/mypy compress
 	$(BIN)/python scripts/write_cli_docs.py --check
 	$(BIN)/python scripts/check_figures.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 docs: $(STAMP)
 	$(BIN)/python scripts/write_cli_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "The site: build/site/index.html"
 
 # Runs what the demos run, where that is not done yet; NNCF goes into runs/peers_venv, an environment of its own.
 bench: $(STAMP) runs/demo_data/.rendered runs/demo_scenes/.rendered

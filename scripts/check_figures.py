@@ -7,7 +7,7 @@
     python scripts/check_figures.py --record old --recipe recipes/demo_cls.yaml --command 'make bench' --at 6a61d06
     python scripts/check_figures.py --verify ppocr_det --before runs/short_then --after runs/short_now
 
-README.md and docs/benchmarks.md hold figures in blocks only:
+README.md, docs/benchmarks.md and docs/history.md hold figures in blocks only:
 
     <!-- figures: ppocr_det ppocr_cls -->
     <!-- table: stages ppocr_det -->
@@ -59,10 +59,12 @@ from compress.report import tables
 
 ROOT = Path(__file__).parents[1]
 REGISTRY = "docs/figures.json"
-PAGES = ("README.md", "docs/benchmarks.md")
+PAGES = ("README.md", "docs/benchmarks.md", "docs/history.md")
 BEGIN = re.compile(r"<!-- figures: (.+?) -->\s*")
 TABLE = re.compile(r"<!-- table: (\S+) (.+?) -->\s*")
 END, STATUS, HISTORY = "<!-- /figures -->", "<!-- status -->", "history"
+NUMBER = re.compile(r"(?<![\w.])\d[\d.,]*(?!\w)")
+"""In a row of a table: a table of words alone needs no block."""
 METRIC = re.compile(r"(?<![\w.])[01]?\.\d{4}(?![\d.])")
 """What looks like a metric; outside of blocks there is none."""
 STAGE_OF = {"teacher": "teacher", "sensitivity": "sensitivity", "replace": "replaced", "prune": "pruned",
@@ -201,7 +203,7 @@ def marked(text: str, registry: Registry, changed: Callable[[str], Sequence[str]
             if runs is not None and not said:  # prose alone
                 lines[-1:] = ["", *_status(runs, registry, changed), line]
             runs = None
-        elif runs is None and (line.startswith("|") or METRIC.search(line)):
+        elif runs is None and (NUMBER if line.startswith("|") else METRIC).search(line):
             what = "table" if line.startswith("|") else "figure"
             raise CompressError(f"a {what} outside of any block: {line[:80]!r}. Put <!-- figures: ... --> around it.")
         elif runs is not None and line.startswith("|") and not "".join(given[index + 1 : index + 2]).startswith("|"):

@@ -3,7 +3,7 @@
 onnxruntime has one integer kernel for them, `DynamicQuantizeLSTM`. It rounds a layer's input, and at each time step its
 state, to uint8 by the range they have in that call: the images of one batch share it (with several threads, those that
 one thread takes), so a reading may depend on what else is in the batch. An image alone is always read the same.
-Measured on PP-OCR's recogniser, one thread: docs/benchmarks.md.
+Measured on PP-OCR's recogniser, one thread: docs/history.md.
 """
 
 from typing import Literal

@@ -10,7 +10,7 @@ convolutions on the small tensor followed by a DepthToSpace, which only moves va
   (`delay_depth_to_space`).
 
 Each is exact in real arithmetic; in float32 the outputs agree to rounding. Measured on PP-OCR's detector:
-docs/benchmarks.md.
+docs/history.md.
 """
 
 from collections.abc import Callable

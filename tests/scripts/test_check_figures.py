@@ -42,7 +42,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "docs").mkdir()
     page = f"# P\n\n<!-- figures: tiny -->\n<!-- table: summary tiny -->\n{TABLE}\nSo it is .8685.\n<!-- /figures -->\n"
     (root / "README.md").write_text(page)
-    (root / "docs" / "benchmarks.md").write_text("# Nothing\n")
+    for name in ("benchmarks.md", "history.md"):
+        (root / "docs" / name).write_text("# Nothing\n")
     (root / ".gitignore").write_text("out/\n")
     git(root, "init", "-q")
     commit(root)
@@ -127,6 +128,11 @@ def test_history_names_its_commits(figures: Any) -> None:
 def test_figures_without_a_run_are_errors(figures: Any, text: str, message: str) -> None:
     with pytest.raises(CompressError, match=message):
         mark(figures, text, tables={"stages": (("file", "hmean"),)})
+
+
+def test_a_table_of_words_needs_no_block(figures: Any) -> None:
+    words = "| command | what it does |\n| --- | --- |\n| `run` | writes int8 files |\n"
+    assert words.strip() in mark(figures, words)
 
 
 def test_a_table_that_a_command_made_stays_as_it_is(figures: Any) -> None:
