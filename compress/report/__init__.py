@@ -22,7 +22,7 @@ def write_report(report: Report, folder: Path, sensitivity: Sensitivity | None =
     texts = {
         "report.json": artifacts.to_json(report),
         "report.md": render_markdown(report, sensitivity),
-        "report.html": render_html(report, sensitivity),
+        "report.html": render_html(report, sensitivity, folder),
     }
     for name, text in texts.items():
         artifacts.write_atomic(folder / name, text.encode())

@@ -3,6 +3,7 @@
 from compress.artifacts import Report
 from compress.report import tables
 from compress.report.markdown import escape, list_lines, table_text
+from compress.report.overview import verdict
 
 
 def render_summary(report: Report) -> str:
@@ -15,14 +16,6 @@ def render_summary(report: Report) -> str:
         table_text(tables.gate_table(report), level=3),
     ]
     return "\n\n".join(part for part in parts if part) + "\n\n"
-
-
-def verdict(report: Report) -> str:
-    """Whether the run did what was required of it."""
-    missed = [gate.name for gate in report.gates if not gate.passed]
-    if missed:
-        return f"{len(missed)} of {len(report.gates)} gates missed ({', '.join(missed)})"
-    return f"{len(report.gates)} of {len(report.gates)} gates met" if report.gates else "done, no gates"
 
 
 def render_error(title: str, error: str) -> str:

@@ -79,6 +79,20 @@ def _stage_row(stage: StageResult, first: StageResult | None) -> tuple[str, ...]
     )
 
 
+def file_table(report: Report) -> Table:
+    """Every stage's file, how long it took, and how near an exported file is to its network."""
+    rows = tuple(
+        (
+            stage.stage,
+            stage.file,
+            f"{stage.seconds:.0f}" if stage.seconds else NONE,
+            parity(stage.parity) if stage.parity else NONE,
+        )
+        for stage in report.stages
+    )
+    return Table("Files and parity", ("stage", "file", "seconds", "parity"), rows)
+
+
 def test_sets(report: Report) -> tuple[SetResult, ...]:
     """The test sets, the one where the last file loses most first."""
     found = [one for one in report.sets if one.name != VAL]

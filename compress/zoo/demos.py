@@ -30,6 +30,7 @@ def write_recipe(kind: str, folder: Path) -> Path:
             shutil.copyfile(file, folder / file.name)
     for prefix, own in ((_MODELS, ""), *((data, "data/") for data in _DATA)):
         text = text.replace(prefix, own)
+    text = text.replace("version: 1\n", f"version: 1\nname: {kind} demo\n")
     recipe = folder / "recipe.yaml"
     recipe.write_text(text, encoding="utf-8")
     return recipe

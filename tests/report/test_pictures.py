@@ -219,8 +219,24 @@ def test_html_loads_only_the_pictures_beside_it_and_late() -> None:
     text = render_html(make_report(gallery=make_gallery(NASTY, NASTY)))
     assert NASTY in Page(text).text
     assert not {"script", "link", "iframe"} & set(Page(text).tags)
-    assert set(re.findall(r'(?:src|href)="([^"]*)"', text)) == {"images/01-5.png"}
+    assert set(re.findall(r'(?:src|href)="(?!#)([^"]*)"', text)) == {"images/01-5.png"}
     assert text.count("<img ") == text.count('loading="lazy"') == 1
+
+
+def test_html_embeds_pictures_as_far_as_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report whose folder holds them needs nothing else; above the budget, and where a file is gone, names stay."""
+    scene = tuple(Reading("1", 0.0, f"images/{name}.jpg") for name in ("small", "large"))
+    gone = tuple(Reading("1", 0.0, "gone.jpg") for _ in scene)
+    gallery = dataclasses.replace(make_gallery(), pictures=(Picture("a", "1", scene), Picture("b", "1", gone)))
+    (tmp_path / "images").mkdir()
+    for name, size in (("small", 6), ("large", 60)):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(b"x" * size)
+    monkeypatch.setattr("compress.report.html.EMBEDDED", 50)
+    text = render_html(make_report(gallery=gallery), folder=tmp_path)
+    assert re.findall(r'img[^>]* src="([^"]*)"', text) == [
+        "data:image/jpeg;base64,eHh4eHh4",
+        *("images/large.jpg", "gone.jpg", "gone.jpg"),
+    ]
 
 
 def test_html_of_scenes_has_a_panel_for_each_model_and_says_what_the_lines_mean() -> None:

@@ -11,19 +11,23 @@ from rich.console import Console
 
 from compress import artifacts
 from compress.artifacts import (
+    VAL,
     ActivationScan,
     Cost,
     Curve,
+    Figure,
     Gate,
+    Interval,
     Latency,
     Machine,
     Parity,
     Report,
     Score,
     Sensitivity,
+    SetResult,
     StageResult,
 )
-from compress.report import render_html, render_markdown, tables, terminal, write_report
+from compress.report import overview, render_html, render_markdown, tables, terminal, write_report
 from compress.report.inspection import GroupSummary, Inspection
 from compress.report.plots import sensitivity_svg
 
@@ -227,3 +231,32 @@ def test_the_post_processing_is_said_everywhere(tmp_path: Path) -> None:
     artifacts.save(report, tmp_path / "report.json")
     assert artifacts.load(Report, tmp_path / "report.json").postprocessing == report.postprocessing
     assert "post-processing" not in render_markdown(make_report()) + render_html(make_report())
+
+
+def test_html_begins_with_the_verdict_and_the_figures_that_matter() -> None:
+    text = Page(render_html(make_report())).text
+    parts = ["1 of 2 gates missed (metric_min)", "0.8900", "150.0 KB", "15.00 M", "0.50 ms", "2.00x as fast", "Gates"]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "8 of 16" in text
+
+
+def test_cards_are_of_the_worst_set() -> None:
+    far, near = Figure(0.7, 0.2, None, Interval(0.1, 0.3)), Figure(0.9, 0.0)
+    stages = {"baseline": {"accuracy": Figure(0.9, 0.0)}, "int8": {"accuracy": far}}
+    sets = tuple(
+        SetResult(name, 10, "f", {**stages, "int8": {"accuracy": figure}}, "accuracy")
+        for name, figure in ((VAL, near), ("near", near), ("far", far))
+    )
+    card = overview.cards(make_report(sets=sets))[0]
+    assert card == overview.Card("accuracy on far", "0.9000", "0.7000", "drop +0.2000 [+0.1000, +0.3000]")
+
+
+def test_bars_are_of_what_is_cut_and_the_rest_is_named() -> None:
+    plan = {
+        name: {"channels": 8, "kept": kept, "pruning_ratio": 1 - kept / 8}
+        for name, kept in zip("abc", (8, 6, 2), strict=True)
+    }
+    cut, whole = overview.bars(make_report(plan=plan))
+    assert [(bar.name, bar.kept, bar.share) for bar in cut] == [("c", 2, 25.0), ("b", 6, 75.0)]
+    assert whole == ("a",)
