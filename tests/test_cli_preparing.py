@@ -70,6 +70,7 @@ def test_check_lists_every_problem(folder: Path) -> None:
 CLASSIFIER, RECOGNISER, DETECTOR = (
     ZOO / f"{name}.onnx" for name in ("direction_classifier", "text_recogniser", "text_detector")
 )
+BUILT = ("tests.pipeline.tiny:build", "--input", ",".join(map(str, tiny.SHAPE)))
 CHARSET = ("--charset", ZOO / "latin.txt")
 
 
@@ -167,12 +168,37 @@ def test_init_says_what_is_wrong_in_a_line(folder: Path, tmp_path: Path) -> None
         ((CLASSIFIER, "--data", named), "--labels: missing. The model has 2 classes, and the list names down, up."),
         ((CLASSIFIER, "--data", named, "--labels", "a,b,c"), "task: labels: got 3: a, b, c."),
         ((folder / "none.onnx", *listed), "no such file"),
-        (("package.module:factory", *listed), "package.module:factory: not a file."),
+        (("package.module:factory", *listed), "package.module:factory: cannot be imported"),
+        ((*BUILT, *listed, "--charset", "c.txt"), "--charset: not for classification."),
+        ((CLASSIFIER, *listed, "--weights", "w.pt"), "--weights: w.pt goes with package.module:factory"),
     ):
         found = fails("init", *args, *out)
         assert len(found) == 1, found
         assert said in found[0]
         assert not list(tmp_path.glob("r*")), "nothing is left of what was begun"
+
+
+@pytest.mark.usefixtures("paced")
+def test_init_exports_a_module_beside_the_recipe(folder: Path, tmp_path: Path) -> None:
+    recipe = written(tmp_path / "r.yaml", *BUILT, "--data", folder / "train")
+    assert (recipe.model, recipe.task.kind) == (str(tmp_path / "r.onnx"), "classification")
+    (tmp_path / "r.yaml").unlink()
+    (found,) = fails("init", *BUILT, "--data", folder / "train", "--out", tmp_path / "r.yaml")
+    assert found.endswith("r.onnx: is there already. Give another name, or delete it.")
+
+
+@pytest.mark.usefixtures("paced")
+def test_texts_of_another_charset_are_told_before_anything_runs(tmp_path: Path) -> None:
+    """With the setting that makes them fit, where there is one."""
+    labels = write_dataset(tmp_path / "words", 6, 0)
+    labels.write_text(labels.read_text().upper())
+    capitals = {ord(letter): chr(0x3B1 + number) for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
+    (tmp_path / "small.txt").write_text((ZOO / "latin.txt").read_text().translate(capitals))
+    args = ("init", RECOGNISER, "--data", labels, "--charset", tmp_path / "small.txt", "--out", tmp_path / "r.yaml")
+    found = [line for line in fails(*args) if "texts hold" in line]
+    assert found
+    assert all("In small letters" in line and "task.lowercase (--lowercase)" in line for line in found)
+    assert run(*args, "--lowercase").exit_code == 0
 
 
 @pytest.mark.usefixtures("paced")

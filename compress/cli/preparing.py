@@ -1,5 +1,6 @@
 """Commands before a run: init, check."""
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -28,7 +29,7 @@ Changes = Annotated[
 
 @spread
 def init(
-    model: Annotated[Path, typer.Argument(help="the .onnx file to compress.", metavar="MODEL")],
+    model: options.Model,
     data: Annotated[
         Path,
         typer.Option(
@@ -39,6 +40,7 @@ def init(
     ],
     *,
     settings: ModelOptions,
+    weights: options.Weights = None,
     charset: options.Charset = None,
     labels: options.Labels = None,
     val: Annotated[
@@ -56,39 +58,42 @@ def init(
 
     Kind of task, input and classes are the model's; what was guessed is said. Labels are used where there are some;
     a label list alone is split, into two lists beside the recipe. Images without labels will do: the original labels
-    them. Steps and settings are those of `compress shrink`. The recipe passes `compress check`.
+    them. Steps and settings are those of `compress shrink`. The recipe passes `compress check`. A PyTorch module is
+    exported to a file beside the recipe.
 
     \b
     Examples:
       compress init cls.onnx --data crops/
       compress init rec.onnx --data words/labels.txt --charset dict.txt --out rec.yaml
+      compress init my_package.crnn:make --weights crnn.pt --data words/labels.txt --charset dict.txt
     """
     shape, processing = options.parse_shape(settings.input_size), settings.processing()
     from compress.pipeline import guessing
-    from compress.pipeline.models import is_factory
     from compress.pipeline.preparing import drafting, shrinking
     from compress.pipeline.preparing.estimate import estimate, estimate_lines
 
-    if is_factory(str(model)):
-        raise CompressError(f"{model}: not a file. Export the module first, with torch.onnx.export.")
     drafting.check_absent([out])
-    facts = guessing.look_at(model, shape, preset=settings.preset or DEFAULT_PRESET)
-    kind, guess = guessing.choose_kind(facts, settings.task, "init")
-    if guess:
-        say(guess)
-    if charset is not None and kind != "recognition":
-        raise CompressError(f"--charset: not for {kind}. Remove it, or use --task recognition.")
-    if labels is not None and kind != "classification":
-        raise CompressError(f"--labels: not for {kind}. Remove it, or use --task classification.")
-    use_space = True
-    if kind == "recognition":
-        charset, use_space = shrinking.fits_charset(facts, charset, "init")
-    found = drafting.find_data(data, kind, val)
-    given = {key: value for key, value in processing.items() if value is not None}
-    wishes = shrinking.Wishes(kind, charset=charset, use_space=use_space, input=shape, processing=given)
-    content, lists = drafting.draft(facts, found, out, wishes)
-    drafting.name_classes(content, found, facts, options.parse_list(labels))
-    recipe, images = drafting.write_draft(content, lists, out, shlex.join(["compress", *sys.argv[1:]]))
+    with drafting.exported(model, weights, shape, out) as file:
+        if str(file) != model:
+            say(f"{model}: exported to {file}.")
+        facts = guessing.look_at(file, shape, preset=settings.preset or DEFAULT_PRESET)
+        named = dataclasses.replace(facts, path=Path(model))
+        kind, guess = guessing.choose_kind(named, settings.task, "init")
+        if guess:
+            say(guess)
+        if charset is not None and kind != "recognition":
+            raise CompressError(f"--charset: not for {kind}. Remove it, or use --task recognition.")
+        if labels is not None and kind != "classification":
+            raise CompressError(f"--labels: not for {kind}. Remove it, or use --task classification.")
+        use_space = True
+        if kind == "recognition":
+            charset, use_space = shrinking.fits_charset(named, charset, "init")
+        found = drafting.find_data(data, kind, val)
+        given = {key: value for key, value in processing.items() if value is not None}
+        wishes = shrinking.Wishes(kind, charset=charset, use_space=use_space, input=shape, processing=given)
+        content, lists = drafting.draft(facts, found, out, wishes)
+        drafting.name_classes(content, found, facts, options.parse_list(labels))
+        recipe, images = drafting.write_draft(content, lists, out, shlex.join(["compress", *sys.argv[1:]]))
     typer.echo(f"Written: {', '.join(str(path) for path in (out, *lists))}")
     for line in estimate_lines(recipe, estimate(recipe, images)):
         typer.echo(line)

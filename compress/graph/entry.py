@@ -22,6 +22,8 @@ def from_torch(
 ) -> onnx.ModelProto:
     """Export a PyTorch module to a canonical ONNX model with dynamic batch, height and width.
 
+    Where its operators depend on the height (as `squeeze` does), that is the example's.
+
     BatchNorm is kept as it is (not folded into the convolutions), so that the model can be trained on.
 
     Args:
@@ -35,7 +37,23 @@ def from_torch(
     """
     check_whole(sum(tensor.nbytes for tensor in module.state_dict().values()), type(module).__name__)
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    with tempfile.TemporaryDirectory() as folder, _evaluating(module), _exportable_pooling(module):
+    with _evaluating(module), _exportable_pooling(module):
+        for axes in _dynamic_axes(inputs[0]):
+            model = _export(module, inputs, axes, input_name, output_name)
+            if not any(node.op_type == "If" for node in model.graph.node):
+                break
+    return canonicalise(model)
+
+
+def _export(
+    module: nn.Module, inputs: tuple[Tensor, ...], axes: dict[int, str], input_name: str, output_name: str
+) -> onnx.ModelProto:
+    """What PyTorch makes of a module, with these axes of the first input left open.
+
+    Raises:
+        ModelError: the module cannot be exported.
+    """
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -49,13 +67,13 @@ def from_torch(
                     opset_version=OPSET,
                     input_names=[input_name, *(f"{input_name}_{index}" for index in range(1, len(inputs)))],
                     output_names=[output_name],
-                    dynamic_axes={input_name: _dynamic_axes(inputs[0])},
+                    dynamic_axes={input_name: axes},
                 )
         except Exception as error:  # the exporter raises many kinds; all mean the same to the user
             lines = str(error).strip().splitlines() or [type(error).__name__]
             reason = textwrap.shorten(lines[0], 200, placeholder="...")
             raise ModelError(f"{type(module).__name__}: cannot be exported to ONNX ({reason}).") from error
-        return canonicalise(onnx.load(path))
+        return onnx.load(path)
 
 
 @contextlib.contextmanager
@@ -100,5 +118,10 @@ def _exportable_pooling(module: nn.Module) -> Iterator[None]:
             setattr(owner, name, child)
 
 
-def _dynamic_axes(example: Tensor) -> dict[int, str]:
-    return {0: "batch"} | ({2: "height", 3: "width"} if example.ndim == 4 else {})
+def _dynamic_axes(example: Tensor) -> Iterator[dict[int, str]]:
+    """Axes that are left open, all first. `squeeze` of a height that is open becomes an If, which cannot be trained:
+    where the module has one, the height is fixed, and at last the width, too."""
+    if example.ndim == 4:
+        yield {0: "batch", 2: "height", 3: "width"}
+        yield {0: "batch", 3: "width"}
+    yield {0: "batch"}

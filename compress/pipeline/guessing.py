@@ -14,13 +14,9 @@ from compress.data.processing import DEFAULT_PRESET, PRESETS, check_preset, find
 from compress.errors import CompressError, ModelError
 from compress.graph import load_model
 from compress.measure.session import Model, Session
-from compress.pipeline.models import DEFAULT_SHAPE, is_factory
+from compress.pipeline.models import DEFAULT_SHAPE, OTHER_SIZES, Shape, is_factory
 from compress.recipe.task_settings import CHANNELS, INPUTS
 
-Shape = tuple[int, int, int]
-"""(C, H, W) of an image."""
-OTHER_SIZES = ((3, 48, 320), (3, 64, 256), (3, 224, 224), (3, 32, 100), (3, 32, 128), (3, 512, 512))
-"""(C, H, W) that are tried after those of the three kinds, where a file leaves its size open and takes none of them."""
 GREY = 1
 
 

@@ -16,7 +16,7 @@ from compress.graph.element_types import type_name
 from compress.graph.kept import kept_nodes
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.pipeline.guessing import Shape, declared_input, in_own_order, look_at, real_inputs, size_said
-from compress.pipeline.models import DEFAULT_SHAPE, is_factory, open_model
+from compress.pipeline.models import is_factory, open_model
 from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
 from compress.report.inspection import GroupSummary, Inspection
@@ -48,7 +48,7 @@ def inspect_model(spec: str, weights: Path | None = None, input_shape: Shape | N
     """
     if is_factory(spec):
         made = open_model(spec, weights, input_shape)
-        return _inspection(made, made, made.ByteSize(), _Size(input_shape or DEFAULT_SHAPE), (), ())
+        return _inspection(made, made, made.ByteSize(), _size_of(made, Path(spec), input_shape), (), ())
     if weights is not None:
         raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
     path = Path(spec)

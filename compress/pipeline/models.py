@@ -15,10 +15,14 @@ from torch import fx, nn
 from compress.artifacts import fingerprint
 from compress.errors import CompressError, ModelError, PlanError
 from compress.graph import from_torch, load_model, read_model
+from compress.recipe.task_settings import INPUTS
 
 Shape = tuple[int, int, int]
+"""(C, H, W) of an image."""
 DEFAULT_SHAPE = (3, 48, 192)
-"""Of the direction classifier; (C, H, W)."""
+"""Of the direction classifier."""
+OTHER_SIZES = ((3, 48, 320), (3, 64, 256), (3, 224, 224), (3, 32, 100), (3, 32, 128), (3, 512, 512), (1, 32, 100))
+"""What is tried after the sizes of the three kinds, where a model leaves its size open and takes none of them."""
 
 
 def open_model(
@@ -32,7 +36,8 @@ def open_model(
     Args:
         spec: path, or factory that is called without arguments.
         weights: state dict for the factory's module, .safetensors, or .pt (read without unpickling objects).
-        input_shape: (C, H, W) of the example a PyTorch module is exported with.
+        input_shape: (C, H, W) of the example a PyTorch module is exported with; default the first usual one that it
+            takes.
         on_note: receives what was changed of a file so that it can be trained (see `compress.graph.load_model`).
 
     Raises:
@@ -47,7 +52,25 @@ def open_model(
         raise ModelError(f"{spec}: returned {type(module).__name__}. Must return a torch.nn.Module.")
     if weights is not None:
         _load_weights(module, weights)
-    return from_torch(module, torch.zeros(1, *(input_shape or DEFAULT_SHAPE)))
+    return _export(module, (input_shape,) if input_shape else (DEFAULT_SHAPE, *INPUTS.values(), *OTHER_SIZES))
+
+
+def _export(module: nn.Module, sizes: Sequence[Shape]) -> onnx.ModelProto:
+    """A module's export, with an image of the first size that it takes.
+
+    Raises:
+        ModelError: it takes none; of the first is said why.
+    """
+    problems: list[ModelError] = []
+    for size in dict.fromkeys(sizes):
+        try:
+            return from_torch(module, torch.zeros(1, *size))
+        except ModelError as error:
+            problems.append(error)
+    said = str(problems[0]).removesuffix(".")
+    if len(problems) > 1:
+        said += f"; tried an image of {' x '.join(map(str, sizes[0]))} and {len(problems) - 1} other usual sizes"
+    raise ModelError(f"{said}. Name the size that it takes: --input C,H,W (task.input in a recipe).") from problems[0]
 
 
 def open_any(spec: str, weights: Path | None = None, input_shape: tuple[int, int, int] | None = None) -> bytes:

@@ -42,7 +42,8 @@ def make_words(loaded: LoadedList, charset: Charset) -> list[Word]:
     """
     encoded = [charset.encode(entry.text) for entry in loaded.entries]
     bad = [entry for entry, (_, unknown) in zip(loaded.entries, encoded, strict=True) if unknown]
-    _check_unknown(loaded.path, [f"{entry.text!r} in line {entry.line}" for entry in bad[:1]], len(bad), len(encoded))
+    first = f"{bad[0].text!r} in line {bad[0].line}" if bad else ""
+    _check_unknown(loaded.path, first, [entry.text for entry in bad], len(encoded), charset)
     return [
         Word(image, entry.text, tuple(classes))
         for image, entry, (classes, _) in zip(loaded.images, loaded.entries, encoded, strict=True)
@@ -50,13 +51,32 @@ def make_words(loaded: LoadedList, charset: Charset) -> list[Word]:
     ]
 
 
-def _check_unknown(path: Path, first: Sequence[str], count: int, total: int) -> None:
-    """Raise DataError where most texts hold characters that the charset lacks."""
-    if count > MAX_UNKNOWN_SHARE * total:
-        raise DataError(
-            f"{path}: {count} of {total} texts hold characters that the charset lacks, the first is {first[0]}. "
-            f"At most {MAX_UNKNOWN_SHARE:.0%} may. Check that charset and data fit."
+def check_texts(path: Path, texts: Sequence[str], charset: Charset) -> None:
+    """Compare a list's texts with a charset.
+
+    Raises:
+        DataError: most hold characters that the charset lacks.
+    """
+    known = set(charset.characters)
+    bad = [text for text in texts if not known.issuperset(text)]
+    _check_unknown(path, repr(bad[0]) if bad else "", bad, len(texts), charset)
+
+
+def _check_unknown(path: Path, first: str, bad: Sequence[str], total: int, charset: Charset) -> None:
+    """Raise DataError where most texts hold characters that the charset lacks; `bad` are those that do."""
+    if len(bad) <= MAX_UNKNOWN_SHARE * total:
+        return
+    known = set(charset.characters)
+    lower = sum(known.issuperset(text.lower()) for text in bad)
+    advice = "Check that charset and data fit"
+    if 2 * lower >= len(bad):
+        advice = (
+            f"In small letters {lower} of them fit: if the model reads these alone, set task.lowercase (--lowercase)"
         )
+    raise DataError(
+        f"{path}: {len(bad)} of {total} texts hold characters that the charset lacks, the first is {first}. "
+        f"At most {MAX_UNKNOWN_SHARE:.0%} may. {advice}."
+    )
 
 
 class StreamedWords(Streamed):
@@ -86,7 +106,7 @@ class StreamedWords(Streamed):
         known = set(self._charset.characters)
         texts = [self._change(text) for text in listed.texts]
         bad = [index for index, text in enumerate(texts) if not known.issuperset(text)]
-        _check_unknown(listed.path, [repr(texts[index]) for index in bad[:1]], len(bad), len(texts))
+        check_texts(listed.path, texts, self._charset)
         empty = {index for index, text in enumerate(texts) if known.isdisjoint(text)}
         self.empty[listed.path] = [listed.names[index] for index in sorted(empty)]
         if bad:

@@ -43,6 +43,35 @@ def test_network_round_trips_at_any_size(name: str) -> None:
     assert_equal_everywhere(network, from_torch(network, torch.zeros(2, 3, 32, 32)))
 
 
+class Squeezed(nn.Module):
+    """Takes away a height that its convolution has made 1, or a width as well."""
+
+    def __init__(self, *axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+        self.conv = nn.Conv2d(3, 4, (8, 1 if axes == (2,) else 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        for axis in reversed(self.axes):
+            x = x.squeeze(axis)
+        return x
+
+
+@pytest.mark.parametrize(("axes", "left_open"), [((2,), ("batch", "width")), ((2, 3), ("batch",))])
+def test_a_size_that_operators_depend_on_is_fixed(axes: tuple[int, ...], left_open: tuple[str, ...]) -> None:
+    """`squeeze` of an open size is exported as an If, which has no gradient."""
+    network = randomise(Squeezed(*axes))
+    model = from_torch(network, torch.zeros(2, 3, 8, 8))
+    assert set(ops(model)) <= {"Conv", "Squeeze", "Reshape"}
+    assert tuple(dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim if dim.dim_param) == left_open
+    x = images((3, 3, 8, 16 if "width" in left_open else 8), 0)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(x)).numpy()
+        np.testing.assert_allclose(to_torch(model)(torch.from_numpy(x)).numpy(), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(Session(model).run(x), expected, atol=TOLERANCE)
+
+
 def test_operators_are_canonical_and_batch_norm_is_kept() -> None:
     found = ops(from_torch(randomise(Mobile()), torch.zeros(1, 3, 32, 64)))
     assert found == {

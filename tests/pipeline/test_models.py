@@ -269,3 +269,24 @@ def test_threads_are_those_allowed() -> None:
 
 def test_modules_stay_ordinary() -> None:
     assert isinstance(tiny.build(), nn.Module)
+
+
+def test_a_module_is_exported_at_a_size_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a size usual ones are tried; where none fits, the first one's reason is said, and how to name one."""
+    sizes: list[tuple[int, ...]] = []
+
+    def export(module: object, image: torch.Tensor) -> str:
+        sizes.append(tuple(image.shape[1:]))
+        if image.shape[2] != wanted:
+            raise ModelError(f"Tiny: cannot be exported to ONNX (height {image.shape[2]}).")
+        return "exported"
+
+    monkeypatch.setattr("compress.pipeline.models.from_torch", export)
+    wanted = 32
+    assert open_model("tests.pipeline.tiny:build") == "exported"
+    assert sizes == [(3, 48, 192), (3, 32, 320)]
+    wanted = 31
+    with pytest.raises(ModelError, match=r"\(height 48\); tried an image of 3 x 48 x 192 and \d+ other .* --input"):
+        open_model("tests.pipeline.tiny:build")
+    with pytest.raises(ModelError, match=r"\(height 40\)\. Name the size"):
+        open_model("tests.pipeline.tiny:build", None, (3, 40, 40))

@@ -1,5 +1,6 @@
 """A whole recipe on a tiny network: in one go, stopped and gone on, stale, gated, and refused."""
 
+import base64
 import os
 import re
 import shutil
@@ -352,8 +353,9 @@ def test_the_report_shows_what_the_result_got_wrong_beside_the_original(inputs: 
     assert errors == sorted(errors, reverse=True)
     page, text = ((out / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
     for picture in gallery.pictures:
-        assert (out / picture.file).read_bytes().startswith(b"\x89PNG")
-        assert f'src="{picture.file}"' in page
+        content = (out / picture.file).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert f'src="data:image/png;base64,{base64.b64encode(content).decode()}"' in page
         assert f"({picture.file})" in text
 
 

@@ -1,7 +1,8 @@
 """What `compress init` writes: a first recipe for a model and whatever data the user has, each part with a comment."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from compress import artifacts
 from compress.data.labels import Entry, read_labels
 from compress.data.unlabelled import split_images
 from compress.errors import CompressError, RecipeError
+from compress.graph import save_model
 from compress.pipeline.guessing import ModelFacts, image_shape
+from compress.pipeline.models import is_factory, open_model
 from compress.pipeline.preparing.readiness import Images, find_problems
 from compress.pipeline.preparing.shrinking import (
     FAMILIES,
@@ -56,6 +59,29 @@ class Data:
     val: Path | None = None
     """None where a part of `train` is to be split off."""
     test: Path | None = None
+
+
+@contextmanager
+def exported(spec: str, weights: Path | None, shape: tuple[int, int, int] | None, out: Path) -> Iterator[Path]:
+    """The file of a model: as it was named, or a PyTorch module's export beside the recipe, gone if the block fails.
+
+    Raises:
+        ModelError: the module cannot be exported.
+        CompressError: a file is there already.
+    """
+    if not is_factory(spec):
+        if weights is not None:
+            raise CompressError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
+        yield Path(spec)
+        return
+    file = out.with_suffix(".onnx")
+    check_absent([file])
+    save_model(open_model(spec, weights, shape), file)
+    try:
+        yield file
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def find_data(path: Path, kind: str, val: Path | None = None) -> Data:

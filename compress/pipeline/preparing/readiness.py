@@ -2,6 +2,7 @@
 but the model, on one black image.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from compress.pipeline.models import open_model
 from compress.pipeline.preparing.sources import Source, read_source
 from compress.pipeline.tasks import list_roots
 from compress.recipe import Recipe
+from compress.tasks.words import check_texts
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,31 @@ def find_problems(recipe: Recipe) -> Images:
         found[key] = tuple(sources)
     if data.images and len(found["images"]) == len(data.images) and sum(each.images for each in found["images"]) < 2:
         problems.append("data.images: got one image. Must be two or more, one of them is held back.")
+    problems += _charset_problems(recipe, {key: found[key] for key in ("train", "val", "test")})
     problems += _model_problems(recipe)
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(line for text in problems for line in text.splitlines())))
     return Images(found["train"], found["val"], found["unlabelled"], found["test"], found["images"])
+
+
+def _charset_problems(recipe: Recipe, lists: Mapping[str, Sequence[Source]]) -> list[str]:
+    """Lists whose texts are mostly not of a recogniser's charset."""
+    task = recipe.task
+    if task.kind != "recognition" or task.charset is None:
+        return []
+    preset, problems = find_preset(task.preset, task.kind), []
+    lowercase = preset.processing.lowercase if task.lowercase is None else task.lowercase
+    try:
+        charset = read_charset(task.charset, use_space=preset.use_space if task.use_space is None else task.use_space)
+    except CompressError:
+        return []  # said of the model
+    for key, sources in lists.items():
+        for source in sources:
+            try:
+                check_texts(source.path, [text.lower() if lowercase else text for text in source.texts], charset)
+            except CompressError as error:
+                problems.append(f"data.{key}: {error}")
+    return problems
 
 
 def _model_problems(recipe: Recipe) -> list[str]:

@@ -14,6 +14,7 @@ from compress.artifacts import (
 from compress.errors import ArtifactError
 from compress.measure.machine import machine_info, saturates_int8
 from compress.pipeline.code import differing, digest, recipe_settings, stage_code, task_modules
+from compress.pipeline.diagnosis import LOW
 from compress.pipeline.models import model_identity
 from compress.pipeline.stages.gates import check_gates
 from compress.pipeline.stages.measure import Measured
@@ -36,6 +37,10 @@ def make_report(
         notes.append("this CPU has no VNNI: 8-bit weights saturate in 16-bit sums here; weight_bits: 7 does not")
     notes += list(plan.notes) if plan else []
     notes += code_notes(run)
+    if (score := measured.results[0].score).metric < LOW.get(run.task.kind, 0.0):
+        notes.insert(
+            0, f"the model itself scores {score.metric:.4f}: how much of that is lost says little of the result"
+        )
     gallery = _gallery(run, measured, notes)
     return Report(
         title=run.recipe.name,
