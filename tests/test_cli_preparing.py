@@ -191,7 +191,8 @@ def test_init_exports_a_module_beside_the_recipe(folder: Path, tmp_path: Path) -
 def test_texts_of_another_charset_are_told_before_anything_runs(tmp_path: Path) -> None:
     """With the setting that makes them fit, where there is one."""
     labels = write_dataset(tmp_path / "words", 6, 0)
-    labels.write_text(labels.read_text().upper())
+    rows = [line.split("\t") for line in labels.read_text().splitlines()]
+    labels.write_text("".join(f"{path}\t{text.upper()}\n" for path, text in rows))
     capitals = {ord(letter): chr(0x3B1 + number) for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
     (tmp_path / "small.txt").write_text((ZOO / "latin.txt").read_text().translate(capitals))
     args = ("init", RECOGNISER, "--data", labels, "--charset", tmp_path / "small.txt", "--out", tmp_path / "r.yaml")
