@@ -6,7 +6,7 @@ The public names, loaded when they are first used, so that `import compress` and
 - pruning: `find_groups`, `scan_sensitivity`, `apply_plan`
 - training: `fit`; quantisation: `lower_for_int8`, `prepare_qat`, `calibrate`, `export_int8`, `check_parity`
 - a whole recipe: `load_recipe`, `run_recipe`
-- every error a user can mend: `CompressError`
+- every error a user can fix: `CompressError`
 """
 
 import importlib

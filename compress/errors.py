@@ -2,7 +2,7 @@
 
 
 class CompressError(Exception):
-    """A problem the user can mend; the command line prints it without a traceback and exits with 2."""
+    """A problem the user can fix; the command line prints it without a traceback and exits with 2."""
 
 
 def reason(error: BaseException) -> str:
@@ -54,7 +54,7 @@ class ArtifactError(CompressError):
 
 
 class OutputError(CompressError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written where it was requested."""
 
 
 class PlanError(CompressError):

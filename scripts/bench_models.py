@@ -140,7 +140,7 @@ def write(bench: Bench, out: Path, docs: Path | None) -> None:
 
 
 def parse_entries(models: Sequence[str], changes: Sequence[str], images: Sequence[str]) -> list[Entry]:
-    """The models that are asked for.
+    """The models that are requested.
 
     Raises:
         CompressError: one is not understood, is named twice, or an option names none of them.

@@ -1,4 +1,4 @@
-"""What scripts/bench_models.py is asked for, and what it finds."""
+"""What scripts/bench_models.py is requested, and what it finds."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ class ModelBench:
     calibration: int
     """Training images that all int8 files were calibrated with."""
     images: int | None
-    """Validation images to score on that were asked for; None: all."""
+    """Validation images to score on that were requested; None: all."""
     trained: tuple[str, ...]
     """Rows that were trained, not calibrated only."""
     rows: tuple[Row, ...]
@@ -93,7 +93,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Entry:
-    """A model to measure, as it was asked for."""
+    """A model to measure, as it was requested."""
 
     name: str
     recipe: Recipe

@@ -204,7 +204,7 @@ def caption(comparison: Comparison) -> list[str]:
         f"command: `{comparison.command}`",
         f"{comparison.date}; {tables.machine_line(comparison.machine)}",
         f"{first.score.name} on {images} validation images; KB: 1000 bytes; MACs of one {shape} image; ms: median of "
-        f"one image over {runs} runs, {threads} thread(s), the files in turn; speed: over the deployed file.",
+        f"one image over {runs} runs, {threads} thread(s), the files interleaved; speed: over the deployed file.",
         f"onnxruntime: quantize_static, MinMax, per channel, {how}. NNCF: post-training quantisation with its defaults "
         "and the full bias correction (fast_bias_correction=False); files below opset 13 it quantises per tensor. "
         f"Both calibrate on the same {comparison.calibration} training images (percentiles, which take much memory, on "

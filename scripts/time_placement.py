@@ -94,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def models(options: argparse.Namespace) -> Iterator[tuple[str, onnx.ModelProto, Shape]]:
-    """Name, canonical model and input of all that is asked for."""
+    """Name, canonical model and input of all that is requested."""
     for given in options.model:
         file, _, size = given.rpartition("=")
         numbers = tuple(int(part) for part in size.split(",") if part.isdigit())

@@ -53,6 +53,7 @@ TINY = onnx.parser.parse_model(
 COMMANDS = [
     *("inspect", "sensitivity", "replace", "prune", "reconstruct", "finetune", "quantize"),
     *("evaluate", "crop", "bench", "report", "compare", "init", "check", "run", "shrink"),
+    *("render", "demo"),
 ]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
 GROUPS = {"a": GroupPlan(8, ("a",), 0.5, 0.0, (), "too few")}
@@ -108,6 +109,7 @@ class FakePipeline(types.ModuleType):
         cost = Cost(10, 100, 1000, (3, 48, 192))
         answers = {
             "open_model": onnx.ModelProto(),
+            "with_stages": lambda *_: None,
             "inspect_model": Inspection(("x",), ("y",), {"Conv": 3}, cost, (GroupSummary("conv1", 16, 0.5),)),
             "run_sensitivity": SCAN,
             "run_prune": PLAN,
@@ -437,7 +439,7 @@ def test_widths_that_are_no_numbers(pipeline: FakePipeline) -> None:
 
 @pytest.fixture
 def bench_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """Two files here, and times that do not depend on the machine; what was asked for."""
+    """Two files here, and times that do not depend on the machine; what was requested."""
     monkeypatch.chdir(tmp_path)
     seen: dict[str, Any] = {}
 

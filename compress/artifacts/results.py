@@ -351,7 +351,7 @@ class Report:
     placement: Placement | None = None
     """What of the int8 file runs in integers, and why; None where it was not chosen by timing."""
     gallery: Gallery | None = None
-    """Single images; None where none were asked for, or the task shows none."""
+    """Single images; None where none were requested, or the task shows none."""
     scan: str = ""
     """Fingerprint of the sensitivity scan that belongs to the run; empty where it has none."""
     postprocessing: dict[str, float] = field(default_factory=dict)

@@ -111,7 +111,7 @@ def program(
 ) -> None:
     """Make OCR models smaller and faster: ONNX in, pruned and quantised int8 ONNX out, with proof.
 
-    Wherever a MODEL is asked for, give an .onnx file, or package.module:factory with --weights.
+    Wherever a command takes a MODEL, give an .onnx file, or package.module:factory with --weights.
 
     Exit codes: 0 done, 1 a gate of the recipe was missed, 2 usage, bad input or an internal error,
     130 interrupted.

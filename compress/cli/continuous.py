@@ -1,4 +1,4 @@
-"""What a run tells a CI system: JUnit XML where it is asked for, and a summary where the system looks for one."""
+"""What a run tells a CI system: JUnit XML where it is requested, and a summary where the system looks for one."""
 
 import contextlib
 import os

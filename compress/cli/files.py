@@ -168,7 +168,7 @@ def bench(
     ] = "onnxruntime",
     out: Annotated[Path | None, typer.Option(help="write the figures here as JSON, too.", metavar="FILE")] = None,
 ) -> None:
-    """Time ONNX files against each other, in turn, so that a slow spell of the machine hits all of them.
+    """Time ONNX files against each other, interleaved, so that a slow spell of the machine hits all of them.
 
     \b
     Examples:

@@ -113,7 +113,7 @@ def check(
 
     Keys, label lists, images' headers, model and charset are looked at. Then come the stages in order, each with the
     time that it will take on this machine, and memory and disk in all. Times come from a few timed passes of the model;
-    what cannot be told so is shown as unknown.
+    what cannot be known so is shown as unknown.
 
     Exit code 2 if there are problems; all of them are listed.
 

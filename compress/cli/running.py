@@ -68,6 +68,6 @@ def _run(recipe: Path, changes: list[str] | None, out: Path | None) -> tuple[Rep
 
     command = shlex.join(["compress", *sys.argv[1:]])
     with progress(f"{given.out} holds what is done; the same command goes on from there.") as on_progress:
-        report = pipeline.run_recipe(given, command, on_progress, say)
+        report = pipeline.run_recipe(given, command, pipeline.with_stages(on_progress, given), say)
     print_report(report, wide_console())
     return report, given

@@ -43,7 +43,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class TaskOptions(ModelOptions):
-    """What every command that scores a model can be told of its task; named as `compress.pipeline.make_task` does."""
+    """What every command that scores a model takes of its task; named as `compress.pipeline.make_task` does."""
 
     directions: options.Directions = None
     labels: options.Labels = None

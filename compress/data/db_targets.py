@@ -69,7 +69,7 @@ def offset_polygon(points: np.ndarray, distance: float) -> np.ndarray | None:
 
 
 def make_maps(regions: Sequence[Region], height: int, width: int, *, threshold: bool) -> DbMaps:
-    """Targets for an image of that size; the threshold maps only where asked for (they take most of the time)."""
+    """Targets for an image of that size; the threshold maps only where requested (they take most of the time)."""
     text = np.zeros((height, width), np.float32)
     counted = np.ones((height, width), np.float32)
     learned = []

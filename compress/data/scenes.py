@@ -193,7 +193,7 @@ def _by_name(path: Path, files: Sequence[Path]) -> dict[str, Path]:
         if first is not file:
             raise DataError(
                 f"{path}: {first.relative_to(path)} and {file.relative_to(path)} have the same name, so that an image "
-                "and its text cannot be told. Give the folder of one data set."
+                "and its text is unknown. Give the folder of one data set."
             )
     return found
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Lazy(Sequence[T]):
-    """A sequence whose items are made when they are asked for."""
+    """A sequence whose items are made when they are requested."""
 
     def _at(self, index: int) -> T:
         """The item at an index that there is."""
@@ -207,7 +207,7 @@ def find_part(starts: np.ndarray, index: int) -> tuple[int, int]:
 
 
 def count_images(path: Path) -> int:
-    """About how many images a list or LMDB folder names, without reading it whole; 0 where that cannot be told."""
+    """About how many images a list or LMDB folder names, without reading it whole; 0 where that is unknown."""
     try:
         if path.is_dir():
             with opened(path) as get:

@@ -14,7 +14,7 @@ _VOWELS = "aeiou"
 
 
 def is_reversible(text: str) -> bool:
-    """Whether the text turned by 180 degrees still reads as a text, so that its direction cannot be told.
+    """Whether the text turned by 180 degrees still reads as a text, so that its direction cannot be determined.
 
     >>> is_reversible("NOON"), is_reversible("90"), is_reversible("Exit")
     (True, True, False)

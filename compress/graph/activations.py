@@ -1,4 +1,4 @@
-"""Put a cheaper activation in the place of another: no rewriting, another function, which training must make up for."""
+"""Put a cheaper activation in the place of another: another function, which training must compensate for."""
 
 from collections.abc import Collection
 

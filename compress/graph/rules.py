@@ -239,7 +239,7 @@ def drop_no_op(graph: ir.Graph, node: ir.Node) -> bool:
     if node.op_type not in ("Identity", "Dropout", "Reshape", "Flatten") or node.inputs[0] is None:
         return False
     source, result, *others = node.inputs[0], *node.outputs
-    if any(other.uses() or other.is_graph_output() for other in others):  # Dropout's mask is asked for
+    if any(other.uses() or other.is_graph_output() for other in others):  # Dropout's mask is requested
         return False
     if node.op_type in ("Reshape", "Flatten") and (dims_of(source) is None or dims_of(source) != dims_of(result)):
         return False

@@ -1,4 +1,4 @@
-"""Times of operators on this machine, measured when they are first asked for and kept in a file.
+"""Times of operators on this machine, measured when they are first requested and kept in a file.
 
 The file names the CPU, its flags, onnxruntime's version and the number of threads, and is refused where they differ.
 """

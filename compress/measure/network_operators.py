@@ -300,7 +300,7 @@ class _Reader:
         return tuple(sorted((name, value) for name, value in found.items() if not _is_default(node, name, value)))
 
     def _wanted(self) -> set[str]:
-        """Values whose shapes are asked for."""
+        """Values whose shapes are requested."""
         return {
             name
             for node in self.nodes

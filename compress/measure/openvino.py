@@ -1,4 +1,4 @@
-"""OpenVINO behind the same small class as onnxruntime: the only file that imports it, and only when it is asked for."""
+"""OpenVINO behind the same small class as onnxruntime: the only file that imports it, and only when it is requested."""
 
 from types import ModuleType
 

@@ -36,7 +36,7 @@ class Session:
             written: every operator in float between its DequantizeLinear and QuantizeLinear.
         exact_int8: forbid the 16-bit saturation of x86 CPUs without VNNI. There the fast kernels for uint8
             activations times int8 weights add two products in 16 bits, and 2 * 255 * 127 does not fit;
-            onnxruntime's `session.x64quantprecision` asks for slower kernels that are exact. It is a graph
+            onnxruntime's `session.x64quantprecision` requests slower kernels that are exact. It is a graph
             rewrite, hence without effect where `optimise` is off, and on CPUs that do not saturate.
         flush_denormals: treat denormal numbers as zero (they slow CPUs down 2 to 16 times).
         spin: let idle threads wait busily, onnxruntime's default; off where other work (training) needs the cores.
@@ -113,7 +113,7 @@ class Session:
 
 
 class Part:
-    """A part of a model in onnxruntime on the CPU: any inputs, and the outputs that are asked for.
+    """A part of a model in onnxruntime on the CPU: any inputs, and the outputs that are requested.
 
     Args:
         model: the part.
@@ -370,7 +370,7 @@ def _preprocessed(model_path: Path, out_path: Path) -> Path:
 
 
 def _reader(quantization: Any, input_name: str, batches: list[np.ndarray]) -> Any:
-    """The calibration reader that the tool asks for: an iterator in the shape of a class."""
+    """The calibration reader that the tool requires: an iterator in the shape of a class."""
     items: Iterator[dict[str, np.ndarray]] = iter([{input_name: batch} for batch in batches])
 
     class _Reader(quantization.CalibrationDataReader):

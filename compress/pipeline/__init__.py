@@ -13,6 +13,7 @@ from compress.pipeline.stages.quantize import run_quantize
 from compress.pipeline.stages.reconstruct import run_reconstruct
 from compress.pipeline.stages.replace import run_replace
 from compress.pipeline.stages.scan import run_sensitivity
+from compress.pipeline.state import with_stages
 from compress.pipeline.tasks import make_task
 from compress.pipeline.worst_cases import score_with_pictures
 
@@ -36,4 +37,5 @@ __all__ = [
     "score_in",
     "score_model",
     "score_with_pictures",
+    "with_stages",
 ]

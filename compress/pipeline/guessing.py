@@ -166,7 +166,7 @@ def choose_kind(facts: ModelFacts, task: str | None, command: str = "shrink") ->
     kind = guess_kind(facts.output)
     if kind is None:
         raise CompressError(
-            f"--task: cannot be told from {facts.path}'s output {shape_text(facts.output)}. Must be "
+            f"--task: cannot be determined from {facts.path}'s output {shape_text(facts.output)}. Must be "
             f"{', '.join(INPUTS)}. Use: compress {command} {facts.path} --task detection ..."
         )
     return kind, f"{facts.path}: output {shape_text(facts.output)}, taken for {kind}. If it is not: --task KIND."
@@ -183,7 +183,7 @@ def guess_task(spec: str, task: str | None, shape: Shape | None, command: str, p
         preset: whose sizes are the usual ones.
 
     Raises:
-        CompressError: it cannot be told.
+        CompressError: it cannot be determined.
         DataError: there is no such preset for this kind.
     """
     if is_factory(spec):

@@ -1,4 +1,4 @@
-"""What is in a model: any ONNX file, int8 ones included, or a PyTorch module's export. What cannot be told is said."""
+"""What is in a model: any ONNX file, int8 ones included, or a PyTorch module's export; what is unknown is said."""
 
 import collections
 from collections.abc import Iterator

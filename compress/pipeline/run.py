@@ -30,7 +30,7 @@ from compress.pipeline.stages.search import check_search
 from compress.pipeline.stages.training import note_outputs
 from compress.pipeline.state import Run, Stage
 from compress.pipeline.tasks import recipe_task
-from compress.progress import Note, Progress, prefixed
+from compress.progress import Note, Progress
 from compress.recipe import (
     FinetuneStep,
     PruneStep,
@@ -38,7 +38,6 @@ from compress.recipe import (
     Recipe,
     ReconstructStep,
     ReplaceStep,
-    SensitivityStep,
     TeacherStep,
 )
 from compress.report import write_report
@@ -49,10 +48,10 @@ def run_recipe(
 ) -> Report:
     """Do what the recipe says and report it; see the module's text for resuming.
 
-    `on_progress` is called as (done, in all, message); `on_note` is told what is to be known on the way.
+    `on_progress` is called as (done, in all, message); `on_note` receives what is to be known on the way.
 
     Raises:
-        CompressError: anything a user can mend; what was finished before stays.
+        CompressError: anything a user can fix; what was finished before stays.
     """
     artifacts.check_writable(recipe.out)
     with artifacts.lock(recipe.out):
@@ -77,13 +76,7 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
     run = Run(recipe, taught, original, original, threads, on_progress, on_note, given=given, notes=notes)
     files = {"baseline": _baseline_file(run)}
 
-    steps = iter(range(1, len(recipe.steps) + 2))
-
-    def next_step() -> None:
-        run.on_progress = prefixed(f"step {next(steps)} of {len(recipe.steps) + 1}: ", on_progress)
-
     def finished(stage: Stage) -> onnx.ModelProto:
-        next_step()
         model = run.stage(stage)
         files[stage.name] = recipe.out / f"{stage.name}.onnx"
         return model
@@ -91,8 +84,6 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
     model = original
     if (teach := recipe.find_step(TeacherStep)) is not None:
         run.teacher = finished(Finetuning(run, "teacher", original, teach.as_finetune()))
-    if recipe.find_step(SensitivityStep) is not None:
-        next_step()
     scan = scan_of(run, task)
     if (replace := recipe.find_step(ReplaceStep)) is not None:
         model = finished(Replacement(run, task, model, replace))
@@ -106,7 +97,6 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
         model = finished(Finetuning(run, "finetuned", model, finetune, plan))
     if (quantize := recipe.find_step(QuantizeStep)) is not None:
         finished(Quantisation(run, model, quantize))
-    next_step()
     measured = measure_files(run, files)
     report = make_report(run, command, measured, plan, scan)
     write_report(report, recipe.out, scan)

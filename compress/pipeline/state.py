@@ -21,6 +21,18 @@ from compress.tasks.base import Task
 BEGUN, CHECKPOINT = ".code.json", ".checkpoint"
 """What a stage leaves until its record is there: the code that it was begun by, and the training so far."""
 
+ORDER = ("teacher", "sensitivity", "replace", "prune", "reconstruct", "finetune", "quantize")
+"""The steps of a recipe as they are run."""
+FILES = {
+    "teacher": "teacher",
+    "replace": "replaced",
+    "prune": "pruned",
+    "reconstruct": "reconstructed",
+    "finetune": "finetuned",
+    "quantize": "int8",
+}
+"""Step -> what its file is called."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -140,3 +152,23 @@ def _check_beside(other: Path, file: Path, record: Record, record_file: Path) ->
 
 def _content(file: Path) -> str:
     return artifacts.fingerprint(file.read_bytes())
+
+
+def with_stages(on_progress: Progress, recipe: Recipe) -> Progress:
+    """Progress that also says which stage of how many it is of, known by the files that stages leave."""
+    names = [*sorted((step.name for step in recipe.steps), key=ORDER.index), "report"]
+
+    def is_begun(name: str) -> bool:
+        marks = (f"{FILES[name]}.json", f"{FILES[name]}{BEGUN}") if name in FILES else ()
+        return any((recipe.out / mark).exists() for mark in marks)
+
+    def is_done(number: int, name: str) -> bool:
+        if name == "sensitivity":  # which leaves no record: the next stage was begun
+            return any(map(is_begun, names[number + 1 :]))
+        return (recipe.out / f"{FILES[name]}.json").exists()
+
+    def tell(done: int, total: int, message: str) -> None:
+        now = next((at for at, name in enumerate(names[:-1]) if not is_done(at, name)), len(names) - 1)
+        on_progress(done, total, f"stage {now + 1} of {len(names)}, {names[now]}: {message}")
+
+    return tell

@@ -1,4 +1,4 @@
-"""The task that a stage is for: the kind, its data and what it is told, from options or from a recipe."""
+"""The task that a stage is for: the kind, its data and its settings, from options or from a recipe."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ LABELS = "labels"
 
 
 class TaskOptions(TypedDict, total=False):
-    """What a task can be told beside its data and input shape (`TASK_OPTIONS` says which task what); None is the task's
+    """What a task takes beside its data and input shape (`TASK_OPTIONS` says which task takes what); None is the task's
     own default."""
 
     preset: str | None
@@ -61,7 +61,7 @@ def make_task(
     input_shape: tuple[int, int, int] | None = None,
     **given: Unpack[TaskOptions],
 ) -> Task:
-    """The task of that kind on that data; `package.module:Class` for a user's own, which may have `labels` and
+    """The task of that kind on that data; `package.module:Class` for a user's, which may have `labels` and
     `unlabelled`.
 
     Raises:
@@ -96,7 +96,7 @@ RULE_OPTIONS = {
 }
 """Options of every task on lists of images -> what `ListRules` calls them."""
 TASK_OPTIONS = {kind: (*keys, *RULE_OPTIONS, "unlabelled", "agreement", "workers") for kind, keys in KEYS_OF.items()}
-"""Kind of task -> what it can be told beside its data and input shape."""
+"""Kind of task -> what it takes beside its data and input shape."""
 BOX_OPTIONS = ("threshold", "box_threshold", "unclip_ratio", "max_candidates")
 """Options that are the post-processing's (see `BoxSettings`)."""
 FLAGS = {"directions": "directions/--labelled", "use_space": "space/--no-space"}

@@ -31,7 +31,7 @@ class Draft:
 
 
 def drafts(scan: Sensitivity, allocation: Allocation, plan_of: Planner, count: int, seed: int) -> Iterator[Draft]:
-    """Different plans at one target, each made when it is asked for: the scan's own, then those of the other rules,
+    """Different plans at one target, each made when it is requested: the scan's own, then those of the other rules,
     then each rule's of curves that are multiplied by random factors.
 
     Args:
@@ -56,7 +56,7 @@ def drafts(scan: Sensitivity, allocation: Allocation, plan_of: Planner, count: i
 
 
 def scaled(scan: Sensitivity, spread: float, seed: int, number: int) -> Sensitivity:
-    """A scan whose groups' drops are multiplied by exp(spread n), n normal: dearer or cheaper than measured."""
+    """A scan whose groups' drops are multiplied by exp(spread n), n normal: larger or smaller than measured."""
     if not spread:
         return scan
     rng = np.random.default_rng([seed, number])

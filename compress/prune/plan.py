@@ -213,7 +213,7 @@ def plan_ratios(
         ranking: the network's, where it was made already.
 
     Raises:
-        PlanError: a group is unknown, or `align` leaves every group whole although pruning was asked for.
+        PlanError: a group is unknown, or `align` leaves every group whole although pruning was requested.
     """
     unknown = sorted(set(ratios) - {group.name for group in network.groups})
     if unknown:

@@ -23,7 +23,7 @@ class Network:
     """What every plan needs to know: the network, its groups, and how channels are ranked and rounded.
 
     `align`: kept channels (of a recurrent layer: units per direction) are a multiple of it, rounded up, so that never
-    more is removed than was asked for.
+    more is removed than was requested.
     """
 
     module: nn.Module

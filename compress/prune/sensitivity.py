@@ -95,7 +95,7 @@ def check_scan(scan: Sensitivity, model: str, input_shape: Sequence[int] | None 
     Args:
         scan: whatever was given.
         model: fingerprint of the model that it must be of.
-        input_shape: (C, H, W) that is asked for; None where the scan's is as good as any.
+        input_shape: (C, H, W) that is requested; None where the scan's is as good as any.
 
     Raises:
         ArtifactError: it is, or it is of an earlier version and does not say.

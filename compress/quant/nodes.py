@@ -60,7 +60,7 @@ def integer_nodes(module: fx.GraphModule, float_layers: Collection[str] = ()) ->
 def output_values(module: fx.GraphModule) -> set[str]:
     """Values of convolutions that compute an output: nothing but activations and moves stands behind them.
 
-    In integers they would round the output itself to 8 bits, and nothing behind them could make up for it.
+    In integers they would round the output itself to 8 bits, and nothing behind them could compensate for it.
     """
     convolutions = [node for node in module.graph.nodes if isinstance(module_of(module, node), nn.Conv2d)]
     return {value_name(node) for node in convolutions if _is_output(node)}

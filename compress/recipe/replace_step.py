@@ -1,4 +1,4 @@
-"""The keys of the step `replace`, which is in no recipe unless asked for."""
+"""The keys of the step `replace`, which is in no recipe unless requested."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -8,7 +8,7 @@ from compress.recipe.values import Names, NotNegativeFloat, Positive, Side, Step
 
 
 class ReplaceStep(Step):
-    """Put a cheaper activation in the place of another, for speed; training makes up for it."""
+    """Put a cheaper activation in the place of another, for speed; training compensates for it."""
 
     name: ClassVar[str] = "replace"
     hardswish: Literal["relu"] = Field(description="what takes the place of hard-swish: `relu`, free in integers")

@@ -66,7 +66,7 @@ class SensitivityStep(Step):
     )
     recover: Literal["none", "reconstruct"] = Field(
         "none",
-        description="`reconstruct`: the layers that read a pruned group make up for it by least squares before its "
+        description="`reconstruct`: the layers that read a pruned group compensate for it by least squares before its "
         "cell is scored, on training images without labels; for plans that a `reconstruct` step follows",
     )
 

@@ -33,7 +33,7 @@ INPUTS = {kind: preset.input for kind, preset in PRESETS[DEFAULT_PRESET].items()
 CHANNELS = 3
 """Of images in color."""
 PROCESSING = ("preset", "preprocess", "outputs")
-"""What every kind of task can be told of how its model is fed and read."""
+"""What every kind of task takes of how its model is fed and read."""
 KEYS_OF = {
     "classification": (*PROCESSING, "directions", "labels"),
     "recognition": (*PROCESSING, "layout", "blank", "lowercase", "charset", "use_space", "widths", "decouple"),

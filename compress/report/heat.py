@@ -1,4 +1,4 @@
-"""A sensitivity scan at a glance: a group to a line, a ratio to a column, the darker the dearer."""
+"""A sensitivity scan at a glance: a group to a line, a ratio to a column, the darker, the larger the drop."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class HeatRow:
 
 
 def heat_level(drop: float, baseline: float) -> int:
-    """How dear a drop is, from 0 to the number of limits; a drop that is no number is of the last level.
+    """How large a drop is, from 0 to the number of limits; a drop that is no number is of the last level.
 
     >>> [heat_level(drop, 0.8) for drop in (-0.1, 0.008, 0.03, 0.1, 0.3, 0.8, float("nan"))]
     [0, 0, 1, 2, 3, 4, 4]

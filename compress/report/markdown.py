@@ -61,7 +61,7 @@ def _legend(report: Report) -> str:
     if last.latency:
         lines.append(
             f"ms: median [10th-90th percentile] of one image over {last.latency.runs} runs, {last.latency.threads} "
-            "thread(s), the files in turn; speed: the first stage's median over this one's."
+            "thread(s), the files interleaved; speed: the first stage's median over this one's."
         )
     if any(stage.parity for stage in report.stages):
         lines.append(

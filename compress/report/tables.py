@@ -357,7 +357,7 @@ def gallery_lines(gallery: Gallery) -> tuple[str, ...]:
         numbers = ", ".join(f"{model} {wrong}" for model, wrong in zip(gallery.models, gallery.wrong, strict=True))
         lines = [
             f"Of {gallery.images} images not wholly right: {numbers}.",
-            f"Against {first}, {last} loses {gallery.lost} and mends {gallery.mended}; "
+            f"Against {first}, {last} loses {gallery.lost} and fixes {gallery.mended}; "
             f"its error is above {first}'s on {gallery.worse} and below it on {gallery.better}.",
         ]
     if shown:

@@ -50,7 +50,7 @@ class DetectionTask:
     both: what is found in them counts against precision.
 
     A network in training that gives [N, 3, H, W] (probability, threshold and binary map) gets DBNet's whole loss if
-    `threshold_maps` are asked for.
+    `threshold_maps` are requested.
 
     Args:
         train: label lists or folders to train and calibrate on; may be empty when only `evaluate` is used.

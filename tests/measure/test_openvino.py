@@ -156,7 +156,7 @@ class FakeOutput:
 
 
 class FakeOpenVino(ModuleType):
-    """OpenVINO as far as it is used; keeps what it was asked for, and gives images back."""
+    """OpenVINO as far as it is used; keeps what it was requested, and gives images back."""
 
     def __init__(self, inputs: int = 1) -> None:
         super().__init__("openvino")

@@ -210,7 +210,7 @@ def test_integers_too_coarse_for_the_network_are_not_chosen(monkeypatch: pytest.
 
 @pytest.mark.parametrize(("asked", "wrong"), [("auto", {"weights", "dynamic"}), ("dynamic", {"dynamic"})])
 def test_a_file_that_is_wrong_is_no_choice(asked: str, wrong: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What computes in float must agree, and so must what was asked for: nothing else is given instead."""
+    """What computes in float must agree, and so must what was requested: nothing else is given instead."""
     fails_for(wrong, monkeypatch)
     with pytest.raises(ParityError, match=r"differs by 0\.5"):
         export("lstm1", asked, lambda _: 0.8)

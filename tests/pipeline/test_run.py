@@ -19,7 +19,7 @@ from compress.cli import app
 from compress.errors import ArtifactError, CompressError, DataError, OutputError, PlanError, RecipeError
 from compress.graph import is_quantised, read_model
 from compress.pipeline import run_recipe
-from compress.pipeline.state import Record
+from compress.pipeline.state import Record, with_stages
 from compress.recipe import Recipe
 from tests.pipeline import tiny
 
@@ -450,3 +450,16 @@ def test_images_without_labels_shape_training_and_not_the_scan(folder: Path) -> 
     image.write_bytes(next((folder / "train").rglob("*.png")).read_bytes())
     with pytest.raises(ArtifactError, match=r"finetuned\.json"):
         run_recipe(given, "")
+
+
+def test_progress_says_the_stage_by_what_stages_leave(folder: Path) -> None:
+    told: list[str] = []
+    recipe = tiny.recipe(folder)
+    on_progress = with_stages(lambda done, total, message: told.append(message), recipe)
+    recipe.out.mkdir()
+    for name in ("", "pruned.code.json", "pruned.json", "finetuned.json", "int8.json"):
+        if name:
+            (recipe.out / name).touch()
+        on_progress(1, 2, "x")
+    names = ("sensitivity", "prune", "finetune", "quantize", "report")
+    assert told == [f"stage {number} of 5, {name}: x" for number, name in enumerate(names, start=1)]

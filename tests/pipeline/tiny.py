@@ -61,7 +61,7 @@ def needs_more(depth: int) -> nn.Module:
 
 
 class CountingTask:
-    """Stands for a user's own task; keeps what it was made from."""
+    """Stands for a user's task; keeps what it was made from."""
 
     def __init__(self, train: Any, val: Any, *, input_shape: tuple[int, int, int] = SHAPE) -> None:
         self.given = (train, val, input_shape)

@@ -194,7 +194,7 @@ def make_gallery(label: str = "EXIT", text: str | None = "EXlT") -> Gallery:
 
 FACTS = [
     "Of 600 images not wholly right: baseline 173, int8 152.",
-    "Against baseline, int8 loses 9 and mends 30; its error is above baseline's on 31 and below it on 52.",
+    "Against baseline, int8 loses 9 and fixes 30; its error is above baseline's on 31 and below it on 52.",
 ]
 
 

@@ -65,7 +65,7 @@ def inputs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nncf(bench_rows: Any, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """NNCF that gives the model back; the files it was asked for."""
+    """NNCF that gives the model back; the files it was requested."""
     made: list[Path] = []
 
     def quantize(python: Path, source: Path, images: list[Any], out_file: Path, *, half_range: bool) -> str:

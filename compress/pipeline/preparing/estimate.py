@@ -1,7 +1,7 @@
 """What a run of a recipe will take, told before it starts: stages in order with their time, memory and disk.
 
 Counts come from the label lists, seconds for one image from a few timed passes (see
-`compress.pipeline.preparing.shrink_cost`). What cannot be told cheaply is None, and shown as unknown.
+`compress.pipeline.preparing.shrink_cost`). What cannot be known cheaply is None, and shown as unknown.
 """
 
 import dataclasses

@@ -125,7 +125,7 @@ class Cells:
     def pruned_layers(
         self, group: ChannelGroup, removed: Sequence[int], compensate: Compensate | None = None
     ) -> nn.Module:
-        """The layers of one group without some of its channels; all layers, where others make up for it."""
+        """The layers of one group without some of its channels; all layers, where others compensate for it."""
         if compensate is None:
             return remove_channels(layers_of(self._module, group), [group], {group.name: removed})
         pruned = remove_channels(self._module, [group], {group.name: removed})
@@ -290,6 +290,6 @@ def _is_plain(model: onnx.ModelProto) -> bool:
 
 
 def _types_of(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    """The types of inner values, as far as they can be told."""
+    """The types of inner values, as far as they are known."""
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {value.name: value.type for value in graph.value_info if value.type.tensor_type.HasField("shape")}

@@ -77,7 +77,7 @@ def announce_cost(
         score: scores a network.
         cells: how many changed networks the scan has yet to score.
         side: the longest side of the images, where it can be chosen.
-        on_note: is told.
+        on_note: receives the line.
         resumed: the first one is already a cell of the scan; otherwise it is the network unchanged.
         share: what a cell takes of the time of the network unchanged.
     """

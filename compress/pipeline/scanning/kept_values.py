@@ -49,7 +49,7 @@ class KeptValues:
         return sum(call.nbytes for call in self._calls.values())
 
     def expect(self, call: int, images: np.ndarray) -> None:
-        """Tell of images that each cell will see, before any values are asked for."""
+        """Tell of images that each cell will see, before any values are requested."""
         self._known(call, images)
         self._complete = True
 

@@ -41,7 +41,7 @@ def run_finetune(
     they have, where some were pruned (see `compress.prune.channels.kept_outputs`). With `step.mutual` a perturbed copy
     is trained beside it, both learn from each other, and the better one is kept (see `compress.train.mutual`).
 
-    `on_note` is told where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
+    `on_note` receives where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
     the finished file again. Whoever keeps the result removes it.
     """
     note_outputs(model, on_note)

@@ -34,7 +34,7 @@ class Candidate:
     exported: Exported
     metric: float
     ms: float | None = None
-    """Median time of an image, where it was asked for."""
+    """Median time of an image, where it was requested."""
 
     @property
     def size_bytes(self) -> int:
@@ -91,7 +91,7 @@ def export_checked(
 
 
 def _times(made: Mapping[RecurrentForm, Exported], images: np.ndarray, threads: int) -> dict[str, float]:
-    """Median milliseconds of an image of this size, the files in turn."""
+    """Median milliseconds of an image of this size, the files interleaved."""
     files = {str(form): one.model.SerializeToString() for form, one in made.items()}
     _, channels, height, width = images.shape
     found = measure_latency(files, (channels, height, width), threads=threads, rounds=ROUNDS, budget_s=BUDGET_S)

@@ -30,7 +30,7 @@ of operators' times is only a model of the whole network's. Which one is best is
 BALANCED = 1.05
 """`balanced` takes the smallest file of those that take at most so many times the fastest one's time."""
 ROUNDS, BUDGET_S = 40, 20.0
-"""Timed rounds of all files in turn, fewer if that takes longer."""
+"""Timed rounds of all files interleaved, fewer if that takes longer."""
 PADDED, PADDED_FLOAT = "by the table, channels padded", "float throughout, channels padded, int8 weights"
 CANONICAL, ALL_INTEGER, ALL_FLOAT = "float32", "int8 throughout", "float throughout, int8 weights"
 

@@ -56,7 +56,7 @@ def run_prune(
     """Plan, store the plan as plan.json beside the file, and prune by the stored plan.
 
     With a `table` the plan says what time is predicted before and after, in kernels of this `precision`; a latency
-    target needs one. `on_note` is told how long operators were timed.
+    target needs one. `on_note` receives how long operators were timed.
 
     Args:
         model: in canonical form.
@@ -75,10 +75,10 @@ def run_prune(
         precision: whose kernels are timed.
         choose: tries several plans and returns one (see `compress.pipeline.stages.search`); default the scan's own.
         on_progress: called as (done, in all, message).
-        on_note: is told how long operators were timed.
+        on_note: receives how long operators were timed.
 
     Raises:
-        PlanError: the target cannot be asked for like this, `align` leaves every group whole, or the scan ranks by
+        PlanError: the target is not allowed like this, `align` leaves every group whole, or the scan ranks by
             another criterion.
         ArtifactError: the scan is of another model or other groups, or plan.json was edited and would be overwritten.
         ModelError: onnxruntime does not run one of the operators alone, and the target is a latency.
@@ -142,7 +142,7 @@ def _criterion(asked: str | None, scan: Sensitivity | None) -> str:
     """What ranks the channels.
 
     Raises:
-        PlanError: the scan ranks by something else than what is asked for.
+        PlanError: the scan ranks by something else than what is requested.
     """
     if scan is not None and asked not in (None, scan.criterion):
         raise PlanError(

@@ -48,7 +48,7 @@ def run_replace(
         step: what to replace, and by which rule.
         threads: for scoring; default every core.
         on_progress: called as (cells done, cells, message).
-        on_note: is told what the scan will cost.
+        on_note: receives what the scan will cost.
 
     Raises:
         PlanError: a pattern matches no such activation, the model has none, or `metric_drop` allows none.

@@ -98,7 +98,7 @@ def code_notes(run: Run) -> list[str]:
 
 
 def _gallery(run: Run, measured: Measured, notes: list[str]) -> Gallery | None:
-    """The result's worst cases beside the original's; None where the recipe asks for none, or the task tells none."""
+    """The result's worst cases beside the original's; None where the recipe requests none, or the task tells none."""
     task, count = run.task, run.recipe.compare.images
     if count and not isinstance(task, Examiner):
         notes.append(NOT_SHOWN)

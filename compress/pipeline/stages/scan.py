@@ -54,8 +54,8 @@ def run_sensitivity(
 
     `measure` says what a cell's figure is (see `compress.pipeline.scanning.measures`): the metric on validation images,
     or how near the outputs stay to the original's on training images. With `recover` "reconstruct" the layers that
-    read a pruned group make up for it before it is scored, on training images. No label of these is looked at;
-    `training` is the task that has them, if not `task`. `on_note` is told what the scan will cost once one evaluation
+    read a pruned group compensate for it before it is scored, on training images. No label of these is looked at;
+    `training` is the task that has them, if not `task`. `on_note` receives what the scan will cost once one evaluation
     was timed: the original's, or, of a scan that goes on, its first cell.
 
     Raises:

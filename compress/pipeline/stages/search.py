@@ -113,7 +113,7 @@ class Search:
         return score_by(measure, task, self.training, images, self._session(self.model).run)
 
     def _recovered(self, network: Network, plan: PruningPlan) -> Session:
-        """The network pruned by a plan, after what makes up for it cheaply."""
+        """The network pruned by a plan, after what compensates for it cheaply."""
         removed = {name: group.removed for name, group in plan.groups.items()}
         original = as_graph_module(network.module)
         pruned = as_graph_module(remove_channels(original, network.groups, removed))
