@@ -1,6 +1,6 @@
 """A GPU for tests on machines without one: tensors that compute on the CPU, but say that they are on `cuda:0`.
 
-As on a real GPU, an operator that gets tensors of both devices fails, as does `.numpy()` of one that is on the GPU. So a
+As on a real GPU, an operator that gets tensors of both devices fails, as does `.numpy()` of one that is on the GPU. A
 training that runs here moves everything that it must. What it computes is what the CPU computes, to the last bit.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
@@ -61,7 +61,7 @@ class OnGpu(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         copied = OnGpu(self.values.detach().clone())
-        made = torch.nn.Parameter(copied, self.requires_grad) if isinstance(self, torch.nn.Parameter) else copied
+        made = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
         memo[id(self)] = made
         return made
 
@@ -94,17 +94,22 @@ def _tensor(*given: Any, device: torch.device | None = None, made: Any = torch.t
     return result
 
 
+def _apply(self: nn.Module, *given: Any, real: Any = nn.Module._apply, **more: Any) -> Any:
+    """`Module._apply`, behind `Module.to`, which else gives parameters other memory: that cannot be pretended."""
+    with mock.patch("torch.__future__._swap_module_params_on_conversion", True):
+        return real(self, *given, **more)
+
+
 @contextmanager
 def pretend_gpu() -> Iterator[torch.device]:
     """A GPU while the block runs."""
     with (
-        mock.patch("torch.cuda.is_available", lambda: True),
-        mock.patch("torch.cuda.device_count", lambda: 1),
-        mock.patch("torch.cuda._lazy_init", lambda: None),
-        mock.patch("torch.cuda.empty_cache", lambda: None),
+        mock.patch("torch.cuda.is_available", return_value=True),
+        mock.patch("torch.cuda.device_count", return_value=1),
+        mock.patch("torch.cuda._lazy_init"),
+        mock.patch("torch.cuda.empty_cache"),
         mock.patch("torch.tensor", _tensor),
-        # Else Module.to gives its parameters other memory, which cannot be pretended.
-        mock.patch("torch.__future__._swap_module_params_on_conversion", True),
+        mock.patch("torch.nn.Module._apply", _apply),
         _Everywhere(),
     ):
         yield GPU

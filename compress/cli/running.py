@@ -9,6 +9,7 @@ import typer
 
 from compress.artifacts import Report
 from compress.cli import continuous
+from compress.cli.options import setting
 from compress.cli.preparing import Changes
 from compress.cli.progress import progress, say
 from compress.recipe import Recipe, load_recipe
@@ -22,6 +23,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="folder for all results; default runs/<the recipe's name>.", metavar="FOLDER")
     ] = None,
+    device: Annotated[str | None, setting(Recipe, "device")] = None,
     junit: Annotated[
         Path | None,
         typer.Option(
@@ -51,7 +53,7 @@ def finish(recipe: Path, changes: list[str] | None, out: Path | None, junit: Pat
         typer.Exit: with `GATE_MISSED`.
     """
     with continuous.told(recipe.stem, junit) as tell:
-        report, given = _run(recipe, changes, out)
+        report, given = _run(recipe, [*(changes or ()), *([f"device={device}"] if device else ())], out)
         tell(report)
     typer.echo(f"Report: {given.out / 'report.md'}")
     missed = [gate.name for gate in report.gates if not gate.passed]
@@ -60,9 +62,9 @@ def finish(recipe: Path, changes: list[str] | None, out: Path | None, junit: Pat
         raise typer.Exit(GATE_MISSED)
 
 
-def _run(recipe: Path, changes: list[str] | None, out: Path | None) -> tuple[Report, Recipe]:
+def _run(recipe: Path, changes: list[str], out: Path | None) -> tuple[Report, Recipe]:
     """Run the recipe and print the report."""
-    given = load_recipe(recipe, [*(changes or ()), *([f"out={out}"] if out else ())])
+    given = load_recipe(recipe, [*changes, *([f"out={out}"] if out else ())])
     from compress import pipeline
     from compress.report.terminal import print_report, wide_console
 

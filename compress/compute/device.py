@@ -5,27 +5,16 @@ device is chosen in one place, by whoever imports the network.
 """
 
 import dataclasses
-import re
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from compress.compute.names import DEVICES, is_device_name
 from compress.errors import DeviceError
 
 T = TypeVar("T")
-DEVICES = "auto, cpu, cuda, cuda:N (GPU number N, from 0) or mps"
-"""What a device may be called."""
-_NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-
-
-def is_device_name(name: str) -> bool:
-    """Whether a name is one of `DEVICES`; the device need not be there.
-
-    >>> [is_device_name(name) for name in ("auto", "cuda:1", "gpu", "cuda:")]
-    [True, True, False, False]
-    """
-    return _NAME.fullmatch(name) is not None
+CPU = torch.device("cpu")
 
 
 def find_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
@@ -44,7 +33,7 @@ def find_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
     if not is_device_name(name):
         raise DeviceError(f"device: got {name!r}. Must be {DEVICES}.")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
+        return CPU
     if name == "mps":
         if not torch.backends.mps.is_available():
             raise DeviceError("device: got 'mps', but PyTorch finds no Apple GPU here. Use cpu or auto.")
@@ -70,7 +59,7 @@ def _find_cuda(name: str, local_rank: int) -> torch.device:
 def device_of(module: nn.Module) -> torch.device:
     """Where a module's weights are; the CPU if it has none."""
     weight = next(module.parameters(), next(module.buffers(), None))
-    return torch.device("cpu") if weight is None else weight.device
+    return CPU if weight is None else weight.device
 
 
 def move(value: T, device: torch.device) -> T:

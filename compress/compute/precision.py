@@ -5,15 +5,14 @@ Source: Micikevicius et al. 2018, "Mixed Precision Training" (arXiv 1710.03740),
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compress.compute.names import Precision
 from compress.errors import DeviceError
 
-Precision = Literal["float32", "bf16", "fp16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _ENDS = (nn.Sigmoid, nn.Softmax, nn.LogSoftmax)
 

@@ -8,9 +8,12 @@ anywhere, even killed, goes on where it was, and ends with the same files as a r
 from pathlib import Path
 
 import onnx
+import torch
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Report
+from compress.compute.device import find_device
+from compress.compute.precision import check_precision
 from compress.graph import save_model
 from compress.pipeline.diagnosis import check_processing
 from compress.pipeline.evaluation import default_threads
@@ -59,7 +62,7 @@ def run_recipe(
 
 
 def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_note: Note | None) -> Report:
-    given = recipe
+    given, device = recipe, recipe_device(recipe)
     notes: tuple[str, ...] = ()
     if recipe.data.images:
         labelled = with_labels(recipe, on_progress)
@@ -73,7 +76,9 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
     threads = recipe.threads or default_threads()
     check_processing(original, task, on_note, threads=threads)
     taught = label_unlabelled(task, original, threads=threads, on_progress=on_progress)
-    run = Run(recipe, taught, original, original, threads, on_progress, on_note, given=given, notes=notes)
+    run = Run(
+        recipe, taught, original, original, threads, on_progress, on_note, given=given, notes=notes, device=device
+    )
     files = {"baseline": _baseline_file(run)}
 
     def finished(stage: Stage) -> onnx.ModelProto:
@@ -101,6 +106,19 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
     report = make_report(run, command, measured, plan, scan)
     write_report(report, recipe.out, scan)
     return report
+
+
+def recipe_device(recipe: Recipe) -> torch.device:
+    """What a recipe trains on.
+
+    Raises:
+        DeviceError: it is not there, or does not compute in the precision that a step names.
+    """
+    device = find_device(recipe.device)
+    for step in (recipe.find_step(TeacherStep), recipe.find_step(FinetuneStep)):
+        if step is not None:
+            check_precision(step.precision, device)
+    return device
 
 
 def _baseline_file(run: Run) -> Path:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 import onnx
+import torch
 
 from compress import artifacts
 from compress.artifacts import Parity, Placement, Quantized
+from compress.compute.device import CPU
 from compress.errors import ArtifactError
 from compress.graph import read_model
 from compress.pipeline.code import begin, stage_code, task_modules
@@ -95,6 +97,8 @@ class Run:
     """The recipe as the user gave it, where `recipe` is on label lists that the run made itself."""
     notes: tuple[str, ...] = ()
     """What to say of the data beside the task's own warnings."""
+    device: torch.device = CPU
+    """What trains, reconstructs and calibrates."""
 
     def stage(self, stage: Stage) -> onnx.ModelProto:
         """Compute a stage's files, or take them as they are if the same things made them.

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.compute import device_of
+from compress.compute.device import device_of
 from compress.errors import ModelError
 from compress.graph.queries import norm_behind, output_count
 from compress.progress import Progress

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from compress.compute import exact
+from compress.compute.device import exact
 from compress.prune.channels import swap_channels
 
 

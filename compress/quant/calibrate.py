@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.compute import device_of
+from compress.compute.device import device_of
 from compress.errors import DataError
 from compress.quant.layers import QuantLayer, correct_bias, record_shift
 from compress.quant.observer import Observer

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.compute import exact as in_float64
+from compress.compute.device import exact as in_float64
 from compress.quant import functional
 from compress.quant.pact import PACT
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from compress.compute import device_of
+from compress.compute.device import device_of
 from compress.errors import TrainingError
 from compress.graph.queries import norm_behind, output_count
 

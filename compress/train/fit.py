@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.compute import Precision, device_of, float32_ends, make_scaler
+from compress.compute.device import device_of
+from compress.compute.names import Precision
+from compress.compute.precision import float32_ends, make_scaler
 from compress.errors import TrainingError
 from compress.progress import Progress
 from compress.train.checkpoint import State, Trained, load_checkpoint, save_checkpoint

@@ -9,7 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from compress.compute import Precision, autocast, device_of, largest_batch, memory_ran_out, move
+from compress.compute.device import device_of, move
+from compress.compute.memory import largest_batch, memory_ran_out
+from compress.compute.names import Precision
+from compress.compute.precision import autocast
 from compress.errors import TrainingError
 from compress.train.features import FeatureLoss
 from compress.train.mutual import PairFeatures

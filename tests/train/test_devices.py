@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from compress.data.synthetic import write_dataset
 from compress.data.synthetic_scenes import write_scenes
 from compress.graph import load_model, to_onnx, to_torch
 from compress.graph.lowering import lower_for_int8
-from compress.pipeline.inputs import make_task
+from compress.pipeline.tasks import make_task
 from compress.prune.channels import kept_outputs, remove_channels
 from compress.prune.groups import find_groups
 from compress.prune.reconstruct import reconstruct
@@ -73,7 +73,8 @@ def train(module: nn.Module, task: Task, kind: str, device: torch.device, object
         evaluate=objective.evaluate,
         features=objective.features,
         epochs=1,
-        lr=1e-3,
+        lr=0.01,
+        optimizer="sgd",
         teacher=teacher_of(kind, device),
         distill=0.5,
         keep_best=False,
@@ -81,8 +82,8 @@ def train(module: nn.Module, task: Task, kind: str, device: torch.device, object
     )
 
 
-def finetuned(kind: str, task: Task, device: torch.device, mutual: bool) -> onnx.ModelProto:
-    """A network after a step with all losses, averages and frozen statistics."""
+def finetuned(kind: str, task: Task, device: torch.device, mutual: bool) -> dict[str, Tensor]:
+    """Weights of a network after a step with all losses, averages and frozen statistics."""
     module = to_torch(_model(kind)).to(device)
     features = FeatureLoss(to_torch(_model(kind)).to(device))
     objective = Objective(task.loss, task.distillation_loss, lambda trained: 0.0, features)
@@ -91,9 +92,9 @@ def finetuned(kind: str, task: Task, device: torch.device, mutual: bool) -> onnx
         trained = Pair(module, torch.zeros(1, *task.input_shape, device=device), 0)
         objective = pair_objective(objective, task.distillation_loss, 1.0)
     train(trained, task, kind, device, objective, average=4, freeze_batch_norm=True)
-    last = trained.second if isinstance(trained, Pair) else trained
-    assert isinstance(last, fx.GraphModule)
-    return to_onnx(last, _model(kind))
+    if not mutual:
+        to_onnx(module, _model(kind))  # wherever it is
+    return weights(trained)
 
 
 def quantized(kind: str, task: Task, device: torch.device) -> dict[str, Tensor]:
@@ -103,7 +104,7 @@ def quantized(kind: str, task: Task, device: torch.device) -> dict[str, Tensor]:
     groups = qat_parameter_groups(qat, lr=1e-3, weight_decay=0.0, l2=1e-4, lr_multiplier=1.0)
     objective = Objective(task.loss, task.distillation_loss, lambda trained: 0.0)
     train(qat, task, kind, device, objective, parameter_groups=groups)
-    return {name: _plain(value) for name, value in qat.state_dict().items()}
+    return weights(qat)
 
 
 def reconstructed(kind: str, task: Task, device: torch.device) -> dict[str, Tensor]:
@@ -115,13 +116,20 @@ def reconstructed(kind: str, task: Task, device: torch.device) -> dict[str, Tens
     reconstruct(
         whole.to(device), pruned, kept_outputs(copy.deepcopy(whole), groups, removed), task.calibration_batches(4, 2)
     )
-    return {name: _plain(value) for name, value in pruned.state_dict().items()}
+    return weights(pruned)
 
 
-def _plain(value: Tensor) -> Tensor:
-    return value.values if isinstance(value, OnGpu) else value
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.values if isinstance(value, OnGpu) else value for name, value in module.state_dict().items()}
 
 
+def check_same(found: dict[str, Tensor], wanted: dict[str, Tensor], slack: float) -> None:
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=slack, atol=slack)
+
+
+SLACK = {"classification": 0.0, "recognition": 1e-5, "detection": 0.0}
+"""What weights may differ by: the GPU's LSTM is another kernel."""
 SLOW = pytest.mark.slow
 
 
@@ -130,8 +138,13 @@ SLOW = pytest.mark.slow
 def test_finetuning_on_a_gpu(kind: str, mutual: bool, make: Callable[[str], Task]) -> None:
     wanted = finetuned(kind, make(kind), CPU, mutual)
     with pretend_gpu() as gpu:
-        assert finetuned(kind, make(kind), gpu, mutual) == wanted
-    assert wanted != to_onnx(to_torch(_model(kind)), _model(kind))  # something was learned
+        check_same(finetuned(kind, make(kind), gpu, mutual), wanted, SLACK[kind])
+    before = weights(to_torch(_model(kind)))
+    assert any(
+        not torch.equal(value, before[name.removeprefix("first.")])
+        for name, value in wanted.items()
+        if name.removeprefix("first.") in before
+    )
 
 
 @pytest.mark.slow
@@ -141,10 +154,7 @@ def test_other_stages_on_a_gpu(stage: Callable[..., dict[str, Tensor]], kind: st
     wanted = stage(kind, make(kind), CPU)
     with pretend_gpu() as gpu:
         found = stage(kind, make(kind), gpu)
-    for name, value in wanted.items():
-        # The kernel of an LSTM differs, and what is solved behind it; only there.
-        slack = 0.01 if stage is reconstructed and kind == "recognition" else 0.0
-        torch.testing.assert_close(found[name], value, rtol=slack, atol=slack)
+    check_same(found, wanted, SLACK[kind] * (1000 if stage is reconstructed else 1))
 
 
 def test_the_pretended_gpu_refuses_mixed_devices() -> None:

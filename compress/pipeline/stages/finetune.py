@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import torch
 from torch import fx
 
 from compress.artifacts import PruningPlan, Score, lock
+from compress.compute.device import CPU, device_of
+from compress.compute.precision import check_precision
 from compress.errors import TrainingError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.evaluation import score_model
@@ -30,6 +33,7 @@ def run_finetune(
     *,
     seed: int = 0,
     threads: int | None = None,
+    device: torch.device = CPU,
     kept: Mapping[str, Sequence[int]] | None = None,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
@@ -41,18 +45,21 @@ def run_finetune(
     they have, where some were pruned (see `compress.prune.channels.kept_outputs`). With `step.mutual` a perturbed copy
     is trained beside it, both learn from each other, and the better one is kept (see `compress.train.mutual`).
 
+    It trains on `device`; what it is scored by runs on the CPU, in onnxruntime.
+
     `on_note` receives where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
     the finished file again. Whoever keeps the result removes it.
     """
+    check_precision(step.precision, device)
     note_outputs(model, on_note)
-    module = trainable(model, task, threads)
+    module = trainable(model, task, threads, device)
     with lock(out_file):
         train(
             module,
             task,
             step,
             evaluate=lambda trained: score_model(to_onnx(as_graph_module(trained), model), task, threads).metric,
-            teacher=teacher_outputs(teacher, threads, step.distill),
+            teacher=teacher_outputs(teacher, threads, step.distill, device),
             features=_features(teacher, module, step, kept),
             seed=seed,
             checkpoint=checkpoint,
@@ -78,7 +85,7 @@ def _features(
         return None
     if teacher is None:
         raise TrainingError("features: needs a teacher to compare the layers with. Name one, or use 0.")
-    loss = FeatureLoss(to_torch(teacher), step.features, kept)
+    loss = FeatureLoss(to_torch(teacher).to(device_of(student)), step.features, kept)
     loss.check(student)
     return loss
 
@@ -109,6 +116,7 @@ class Finetuning(Stage):
             self.step,
             seed=run.recipe.seed,
             threads=run.threads,
+            device=run.device,
             kept=kept,
             checkpoint=file.with_suffix(CHECKPOINT),
             on_progress=run.on_progress,

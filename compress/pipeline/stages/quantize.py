@@ -5,9 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
+import torch
 from torch import fx, nn
 
 from compress.artifacts import Quantized, fingerprint, lock
+from compress.compute.device import CPU
+from compress.compute.memory import catch_out_of_memory
 from compress.errors import PlanError
 from compress.export.parity import THRESHOLD, Reading
 from compress.graph import save_model, to_torch
@@ -44,6 +47,7 @@ def run_quantize(
     *,
     seed: int = 0,
     threads: int | None = None,
+    device: torch.device = CPU,
     latency_threads: int = 1,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
@@ -73,6 +77,7 @@ def run_quantize(
             step,
             seed=seed,
             threads=threads,
+            device=device,
             checkpoint=checkpoint,
             on_progress=on_progress,
         )
@@ -112,10 +117,13 @@ def train_int8(
     *,
     seed: int = 0,
     threads: int | None = None,
+    device: torch.device = CPU,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
 ) -> fx.GraphModule:
-    """Calibrate and train with PACT: the network that an int8 file will hold.
+    """Calibrate and train with PACT: the network that an int8 file will hold, on the CPU.
+
+    All in float32, whatever the device: what is learned is where values are rounded.
 
     A checkpoint stays; the same call with it goes on, or gives the finished network again.
 
@@ -127,6 +135,7 @@ def train_int8(
         step: how to train.
         seed: of order and augmentation.
         threads: for training and scoring.
+        device: what calibrates and trains.
         checkpoint: file to go on from.
         on_progress: called as (done, in all, message).
     """
@@ -138,9 +147,10 @@ def train_int8(
         pact=step.pact.enabled,
         asymmetric_hard_swish=step.pact.asymmetric_hardswish,
         weight_bits=step.weight_bits,
-    )
+    ).to(device)
     batches = task.calibration_batches(step.calibration, min(step.batch_size, step.calibration))
-    calibrate(qat, batches, percentile=step.pact.percentile, total=step.calibration, on_progress=on_progress)
+    with catch_out_of_memory("calibration", f"Try batch_size: {max(1, step.batch_size // 2)}, or --device cpu."):
+        calibrate(qat, batches, percentile=step.pact.percentile, total=step.calibration, on_progress=on_progress)
     if step.epochs:
         train(
             qat,
@@ -149,7 +159,7 @@ def train_int8(
             evaluate=lambda trained: (
                 score_model(export_form(as_graph_module(trained), lowered.model, step).model, task, threads).metric
             ),
-            teacher=teacher_outputs(teacher, threads, step.distill),
+            teacher=teacher_outputs(teacher, threads, step.distill, device),
             parameter_groups=qat_parameter_groups(
                 qat, lr=step.lr, weight_decay=step.weight_decay, l2=step.pact.l2, lr_multiplier=step.pact.lr_multiplier
             ),
@@ -160,7 +170,7 @@ def train_int8(
             ),
             on_progress=on_progress,
         )
-    return qat
+    return qat.cpu()
 
 
 def export_trained(
@@ -256,6 +266,7 @@ class Quantisation(Stage):
             self.step,
             seed=run.recipe.seed,
             threads=run.threads,
+            device=run.device,
             latency_threads=run.recipe.compare.threads,
             checkpoint=file.with_suffix(CHECKPOINT),
             on_progress=run.on_progress,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.artifacts import fingerprint
+from compress.compute.device import CPU, device_of
 from compress.graph import check_runs, to_torch
 from compress.measure.session import Session
 from compress.pipeline.evaluation import check_fits, default_threads
@@ -46,11 +47,14 @@ def train(
     identity: str,
     on_progress: Progress | None,
 ) -> None:
-    """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students."""
+    """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students.
+
+    The module is trained on the device where it is, and afterwards on the CPU.
+    """
     trained: nn.Module = module
     objective = Objective(task.loss, task.distillation_loss, evaluate, features)
     if isinstance(step, FinetuneStep) and step.mutual:
-        trained = Pair(module, torch.zeros(1, *task.input_shape), seed)
+        trained = Pair(module, torch.zeros(1, *task.input_shape, device=device_of(module)), seed)
         distance = task.mutual_loss if isinstance(task, MutualLoss) else task.distillation_loss
         objective = pair_objective(objective, distance, step.mutual)
     fit(
@@ -70,6 +74,7 @@ def train(
         distillation_loss=objective.distillation_loss,
         distill=step.distill,
         features=objective.features,
+        precision=step.precision if isinstance(step, FinetuneStep) else "float32",
         average=step.average,
         freeze_batch_norm=isinstance(step, FinetuneStep) and step.freeze_bn,
         seed=seed,
@@ -79,6 +84,7 @@ def train(
     )
     if isinstance(trained, Pair):
         module.load_state_dict(trained.better().state_dict())
+    module.cpu()
 
 
 def train_identity(
@@ -96,10 +102,17 @@ def train_identity(
         kept = None
     if not settings.get("mutual"):
         settings.pop("mutual", None)
+    if settings.get("precision") == "float32":
+        del settings["precision"]
     more = [] if kept is None else [{name: list(channels) for name, channels in kept.items()}]
     return fingerprint(
         model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed, *more
     )
+
+
+def first_output(made: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """What a network of several outputs is trained and scored by."""
+    return made[0] if isinstance(made, tuple) else made
 
 
 def check_trainable(model: onnx.ModelProto, task: Task) -> None:
@@ -107,20 +120,27 @@ def check_trainable(model: onnx.ModelProto, task: Task) -> None:
     check_train_images(task)
 
 
-def trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.GraphModule:
-    """Import a model to train it: data checked first, threads set."""
+def trainable(model: onnx.ModelProto, task: Task, threads: int | None, device: torch.device = CPU) -> fx.GraphModule:
+    """Import a model to train it on a device: data checked first, threads set."""
     check_trainable(model, task)
     torch.set_num_threads(threads or default_threads())
     module = to_torch(model)
     check_runs(module, task.input_shape)
-    return module
+    return module.to(device)
 
 
 def teacher_outputs(
-    model: onnx.ModelProto | None, threads: int | None, weight: float
+    model: onnx.ModelProto | None, threads: int | None, weight: float, device: torch.device = CPU
 ) -> Callable[[Tensor], Tensor] | None:
-    """The original model as a function of images; onnxruntime runs it faster than PyTorch."""
+    """The original model as a function of images.
+
+    On the CPU onnxruntime runs it, faster than PyTorch. Beside a GPU that would be what training waits for, so there
+    PyTorch runs it on the GPU.
+    """
     if model is None or weight == 0:
         return None
+    if device.type != "cpu":
+        module = to_torch(model).to(device)
+        return lambda images: first_output(module(images))
     session = Session(model, threads=threads or default_threads(), spin=False)
     return lambda images: torch.from_numpy(session.run(np.ascontiguousarray(images.numpy())))
