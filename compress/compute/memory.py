@@ -1,7 +1,9 @@
 """Out of memory, as one line that says what fits."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +11,22 @@ from torch import Tensor, nn
 from compress.compute.device import device_of
 from compress.errors import DeviceError
 
+try:
+    import resource as _resource
+except ImportError:  # Windows
+    _resource = None  # type: ignore[assignment]
+
+resource: Any = _resource
 _SIGNS = ("out of memory", "can't allocate memory")
 """What PyTorch's errors say: those of CUDA and mps, and that of the CPU."""
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far (its resident set); 0 where the system does not say."""
+    if resource is None:
+        return 0
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def memory_ran_out(error: BaseException) -> bool:

@@ -1,6 +1,6 @@
 """Fine-tune a float model, the best epoch kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ def run_finetune(
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
+    on_speed: Callable[[float], None] | None = None,
 ) -> Score:
     """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
 
@@ -48,13 +49,14 @@ def run_finetune(
     It trains on `device`; what it is scored by runs on the CPU, in onnxruntime.
 
     `on_note` receives where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
-    the finished file again. Whoever keeps the result removes it.
+    the finished file again. Whoever keeps the result removes it. `on_speed` receives how many images per second were
+    trained on, 0 if the checkpoint left nothing to do.
     """
     check_precision(step.precision, device)
     note_outputs(model, on_note)
     module = trainable(model, task, threads, device)
     with lock(out_file):
-        train(
+        result = train(
             module,
             task,
             step,
@@ -66,6 +68,8 @@ def run_finetune(
             identity=train_identity(model, teacher, task, step, seed, kept),
             on_progress=on_progress,
         )
+        if on_speed:
+            on_speed(result.images_per_second)
         save_model(to_onnx(module, model), out_file)
         return score_model(out_file, task, threads)
 
@@ -120,4 +124,5 @@ class Finetuning(Stage):
             kept=kept,
             checkpoint=file.with_suffix(CHECKPOINT),
             on_progress=run.on_progress,
+            on_speed=lambda speed: run.speeds.update({self.name: speed}),
         )

@@ -1,6 +1,6 @@
 """Quantise: calibration, quantisation-aware training with PACT, and the int8 file, checked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,6 +52,7 @@ def run_quantize(
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
+    on_speed: Callable[[float], None] | None = None,
 ) -> Quantized:
     """Fold, choose what runs in integers, calibrate, train with PACT, export, and check file against trained model.
 
@@ -80,6 +81,7 @@ def run_quantize(
             device=device,
             checkpoint=checkpoint,
             on_progress=on_progress,
+            on_speed=on_speed,
         )
         made, quantized = export_trained(qat, lowered.model, task, step, threads, latency_threads)
         save_model(made, out_file)
@@ -120,6 +122,7 @@ def train_int8(
     device: torch.device = CPU,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
+    on_speed: Callable[[float], None] | None = None,
 ) -> fx.GraphModule:
     """Calibrate and train with PACT: the network that an int8 file will hold, on the CPU.
 
@@ -138,6 +141,7 @@ def train_int8(
         device: what calibrates and trains.
         checkpoint: file to go on from.
         on_progress: called as (done, in all, message).
+        on_speed: is told how many images per second were trained on.
     """
     module = trainable(lowered.model, task, threads)
     qat = prepare_qat(
@@ -152,7 +156,7 @@ def train_int8(
     with catch_out_of_memory("calibration", f"Try batch_size: {max(1, step.batch_size // 2)}, or --device cpu."):
         calibrate(qat, batches, percentile=step.pact.percentile, total=step.calibration, on_progress=on_progress)
     if step.epochs:
-        train(
+        result = train(
             qat,
             task,
             step,
@@ -170,6 +174,8 @@ def train_int8(
             ),
             on_progress=on_progress,
         )
+        if on_speed:
+            on_speed(result.images_per_second)
     return qat.cpu()
 
 
@@ -270,4 +276,5 @@ class Quantisation(Stage):
             latency_threads=run.recipe.compare.threads,
             checkpoint=file.with_suffix(CHECKPOINT),
             on_progress=run.on_progress,
+            on_speed=lambda speed: run.speeds.update({self.name: speed}),
         )

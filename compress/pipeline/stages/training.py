@@ -20,7 +20,7 @@ from compress.pipeline.models import model_identity
 from compress.progress import Note, Progress
 from compress.recipe import FinetuneStep, QuantizeStep
 from compress.tasks.base import MutualLoss, Task
-from compress.train import FeatureLoss, Objective, Pair, fit, pair_objective
+from compress.train import FeatureLoss, FitResult, Objective, Pair, fit, pair_objective
 
 
 def note_outputs(model: onnx.ModelProto, on_note: Note | None) -> None:
@@ -46,7 +46,7 @@ def train(
     checkpoint: Path | None,
     identity: str,
     on_progress: Progress | None,
-) -> None:
+) -> FitResult:
     """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students.
 
     The module is trained on the device where it is, and afterwards on the CPU.
@@ -57,7 +57,7 @@ def train(
         trained = Pair(module, torch.zeros(1, *task.input_shape, device=device_of(module)), seed)
         distance = task.mutual_loss if isinstance(task, MutualLoss) else task.distillation_loss
         objective = pair_objective(objective, distance, step.mutual)
-    fit(
+    result = fit(
         trained,
         batches=lambda epoch: task.train_batches(epoch=epoch, batch_size=step.batch_size, seed=seed),
         steps_per_epoch=task.train_steps(step.batch_size),
@@ -85,6 +85,7 @@ def train(
     if isinstance(trained, Pair):
         module.load_state_dict(trained.better().state_dict())
     module.cpu()
+    return result
 
 
 def train_identity(
