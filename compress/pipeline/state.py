@@ -14,6 +14,7 @@ from compress import artifacts
 from compress.artifacts import Parity, Placement, Quantized
 from compress.compute.device import CPU
 from compress.compute.memory import peak_memory_bytes
+from compress.compute.processes import Team
 from compress.errors import ArtifactError
 from compress.graph import read_model
 from compress.pipeline.code import begin, stage_code, task_modules
@@ -84,6 +85,13 @@ class Stage(ABC):
         """Write the file, and those beside it."""
 
 
+class Job(Protocol):
+    """What the first process of a run asks the others to take their share of."""
+
+    def join(self, run: "Run", task: Task) -> None:
+        """Take this process's share; `task` is as it was before images were labelled for training."""
+
+
 @dataclass
 class Run:
     """One run of a recipe: what stays the same from stage to stage."""
@@ -96,6 +104,10 @@ class Run:
     threads: int
     on_progress: Progress | None
     on_note: Note | None = None
+    device: torch.device = CPU
+    """What trains, reconstructs and calibrates."""
+    team: Team | None = None
+    """The processes that share the run."""
     records: dict[str, Record] = dataclasses.field(default_factory=dict)
     speeds: dict[str, float] = dataclasses.field(default_factory=dict)
     """Stage -> images per second that it was trained at."""
@@ -103,8 +115,6 @@ class Run:
     """The recipe as the user gave it, where `recipe` is on label lists that the run made itself."""
     notes: tuple[str, ...] = ()
     """What to say of the data beside the task's own warnings."""
-    device: torch.device = CPU
-    """What trains, reconstructs and calibrates."""
 
     def stage(self, stage: Stage) -> onnx.ModelProto:
         """Compute a stage's files, or take them as they are if the same things made them.

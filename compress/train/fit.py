@@ -1,6 +1,7 @@
 """One training loop for everything: training from scratch, fine-tuning, distillation and QAT."""
 
 import copy
+import io
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from compress.compute.device import device_of
 from compress.compute.names import Precision
 from compress.compute.precision import float32_ends, make_scaler
+from compress.compute.processes import Team
 from compress.errors import TrainingError
 from compress.progress import Progress
 from compress.train.checkpoint import State, Trained, load_checkpoint, save_checkpoint
@@ -61,6 +63,7 @@ def fit(
     seed: int = 0,
     checkpoint: Path | None = None,
     fingerprint: str = "",
+    team: Team | None = None,
     on_progress: Progress | None = None,
 ) -> FitResult:
     """Train a module in place and leave it with the weights that scored best on validation (the start included; the
@@ -93,6 +96,8 @@ def fit(
         seed: of everything random in the loop.
         checkpoint: file to save the state to after each epoch, and to go on from if it exists.
         fingerprint: identity of the run; a checkpoint of another one is refused.
+        team: the processes that train together, each on its share of every batch; `evaluate` and `checkpoint` matter in
+            the first one alone, whose state the others take over.
         on_progress: called as (steps done, steps in all, message).
 
     Raises:
@@ -113,6 +118,8 @@ def fit(
     if state is None:
         metric = _score(module, evaluate)
         state = State(0, metric, 0, [metric], copy.deepcopy(module.state_dict()))
+    if team is not None:
+        state.epoch = _same_start(team, trained, state.epoch)
     total = epochs * steps_per_epoch
     seen = Throughput()
     for epoch in range(state.epoch + 1, epochs + 1):
@@ -127,7 +134,7 @@ def fit(
                 factor = cosine_with_warmup(step, total, round(warmup_epochs * steps_per_epoch))
                 for group, peak in zip(tuner.param_groups, peaks, strict=True):
                     group["lr"] = peak * factor
-                value = take_step(module, batch, lesson, tuner, trained.scaler)
+                value, images = take_step(module, batch, lesson, tuner, trained.scaler, team)
                 if not math.isfinite(value):
                     raise TrainingError(
                         f"loss is {value} in epoch {epoch}, step {index + 1} "
@@ -136,7 +143,7 @@ def fit(
                     )
                 if average:
                     average_weights(averaged, module, average, step)
-                seen.add(len(batch.images))
+                seen.add(images)
                 if on_progress:
                     line = f"epoch {epoch}/{epochs} loss {value:.4f} best {state.best_metric:.4f}"
                     on_progress(step + 1, total, f"{line} {seen.of_epoch():.0f} images/s")
@@ -146,6 +153,17 @@ def fit(
     module.eval()
     seconds = time.monotonic() - started
     return FitResult(state.best_metric, state.best_epoch, tuple(state.history), seconds, seen.of_all())
+
+
+def _same_start(team: Team, trained: Trained, epoch: int) -> int:
+    """Give every process the first one's state; returns the epoch that it is of."""
+    stream = io.BytesIO()
+    if team.is_main:
+        torch.save(trained.state_dict(), stream)
+    epoch, saved = team.same((epoch, stream.getvalue()))
+    if not team.is_main:
+        trained.load_state_dict(torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True))
+    return epoch
 
 
 def memory_format(module: nn.Module) -> torch.memory_format:

@@ -13,6 +13,7 @@ from compress.compute.device import device_of, move
 from compress.compute.memory import largest_batch, memory_ran_out
 from compress.compute.names import Precision
 from compress.compute.precision import autocast
+from compress.compute.processes import Team
 from compress.errors import TrainingError
 from compress.train.features import FeatureLoss
 from compress.train.mutual import PairFeatures
@@ -61,36 +62,52 @@ class Lesson:
 
 
 def take_step(
-    module: nn.Module, batch: Images, lesson: Lesson, tuner: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> float:
-    """One update; returns the loss. Nothing is updated when it is not finite.
+    module: nn.Module,
+    batch: Images,
+    lesson: Lesson,
+    tuner: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    team: Team | None = None,
+) -> tuple[float, int]:
+    """One update; returns the loss and the number of images. Nothing is updated when it is not finite.
+
+    With a team, `batch` is this process's share, and loss and images are those of all.
 
     Raises:
         TrainingError: memory is not enough for the batch; the message says how many images fit.
     """
     device = device_of(module)
     try:
-        return _update(module, move(batch, device), lesson, tuner, scaler)
+        return _update(module, move(batch, device), lesson, tuner, scaler, team)
     except RuntimeError as error:
         if not memory_ran_out(error):
             raise
-    raise TrainingError(_too_large(module, batch.images, device, lesson.precision))
+    raise TrainingError(_too_large(module, batch.images, device, lesson.precision, team.count if team else 1))
 
 
 def _update(
-    module: nn.Module, batch: Images, lesson: Lesson, tuner: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> float:
+    module: nn.Module,
+    batch: Images,
+    lesson: Lesson,
+    tuner: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    team: Team | None,
+) -> tuple[float, int]:
     value = lesson.value(module, batch)
-    result = float(value.detach())
+    result, images = float(value.detach()), len(batch.images)
+    if team is None and not math.isfinite(result):
+        return result, images
+    tuner.zero_grad(set_to_none=True)
+    scaler.scale(value).backward()
+    if team is not None:
+        result, images = team.average(module, value.detach(), images)
     if math.isfinite(result):
-        tuner.zero_grad(set_to_none=True)
-        scaler.scale(value).backward()
         scaler.step(tuner)
         scaler.update()
-    return result
+    return result, images
 
 
-def _too_large(module: nn.Module, images: Tensor, device: torch.device, precision: Precision) -> str:
+def _too_large(module: nn.Module, images: Tensor, device: torch.device, precision: Precision, processes: int) -> str:
     """What to say of a batch that memory is not enough for, outside of the failed step, which holds some of it."""
     module.zero_grad(set_to_none=True)
     with autocast(precision, device):
@@ -99,4 +116,4 @@ def _too_large(module: nn.Module, images: Tensor, device: torch.device, precisio
     found = f"batch_size: out of memory on {device} with {count} images of {width} x {height} in a batch"
     if not fits:
         return f"{found}; not even one passes through the network. Use smaller images, or --device cpu."
-    return f"{found}; {fits} pass through the network. Try batch_size: {fits}."
+    return f"{found}; {fits} pass through the network. Try batch_size: {fits * processes}."

@@ -11,6 +11,7 @@ from torch import fx
 from compress.artifacts import PruningPlan, Score, lock
 from compress.compute.device import CPU, device_of
 from compress.compute.precision import check_precision
+from compress.compute.processes import Team
 from compress.errors import TrainingError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.evaluation import score_model
@@ -39,6 +40,7 @@ def run_finetune(
     on_progress: Progress | None = None,
     on_note: Note | None = None,
     on_speed: Callable[[float], None] | None = None,
+    team: Team | None = None,
 ) -> Score:
     """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
 
@@ -50,12 +52,14 @@ def run_finetune(
 
     `on_note` receives where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
     the finished file again. Whoever keeps the result removes it. `on_speed` receives how many images per second were
-    trained on, 0 if the checkpoint left nothing to do.
+    trained on, 0 if the checkpoint left nothing to do. `team` are the processes that share the training.
     """
     check_precision(step.precision, device)
     note_outputs(model, on_note)
     module = trainable(model, task, threads, device)
     with lock(out_file):
+        if team is not None:
+            team.send(FinetuneJob(model, teacher, step, seed, kept))
         result = train(
             module,
             task,
@@ -67,6 +71,7 @@ def run_finetune(
             checkpoint=checkpoint,
             identity=train_identity(model, teacher, task, step, seed, kept),
             on_progress=on_progress,
+            team=team,
         )
         if on_speed:
             on_speed(result.images_per_second)
@@ -92,6 +97,34 @@ def _features(
     loss = FeatureLoss(to_torch(teacher).to(device_of(student)), step.features, kept)
     loss.check(student)
     return loss
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """The share of fine-tuning that is another process's; the arguments of `run_finetune`."""
+
+    model: onnx.ModelProto
+    teacher: onnx.ModelProto | None
+    step: FinetuneStep
+    seed: int
+    kept: Mapping[str, Sequence[int]] | None
+
+    def join(self, run: Run, task: Task) -> None:
+        """Train along."""
+        module = trainable(self.model, run.task, run.threads, run.device)
+        train(
+            module,
+            run.task,
+            self.step,
+            evaluate=lambda _: 0.0,
+            teacher=teacher_outputs(self.teacher, run.threads, self.step.distill, run.device),
+            features=_features(self.teacher, module, self.step, self.kept),
+            seed=self.seed,
+            checkpoint=None,
+            identity="",
+            on_progress=None,
+            team=run.team,
+        )
 
 
 @dataclass(frozen=True)
@@ -124,5 +157,6 @@ class Finetuning(Stage):
             kept=kept,
             checkpoint=file.with_suffix(CHECKPOINT),
             on_progress=run.on_progress,
+            team=run.team,
             on_speed=lambda speed: run.speeds.update({self.name: speed}),
         )

@@ -11,6 +11,7 @@ from torch import fx, nn
 from compress.artifacts import Quantized, fingerprint, lock
 from compress.compute.device import CPU
 from compress.compute.memory import catch_out_of_memory
+from compress.compute.processes import Team
 from compress.errors import PlanError
 from compress.export.parity import THRESHOLD, Reading
 from compress.graph import save_model, to_torch
@@ -53,6 +54,7 @@ def run_quantize(
     on_progress: Progress | None = None,
     on_note: Note | None = None,
     on_speed: Callable[[float], None] | None = None,
+    team: Team | None = None,
 ) -> Quantized:
     """Fold, choose what runs in integers, calibrate, train with PACT, export, and check file against trained model.
 
@@ -82,6 +84,7 @@ def run_quantize(
             checkpoint=checkpoint,
             on_progress=on_progress,
             on_speed=on_speed,
+            team=team,
         )
         made, quantized = export_trained(qat, lowered.model, task, step, threads, latency_threads)
         save_model(made, out_file)
@@ -123,6 +126,7 @@ def train_int8(
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
     on_speed: Callable[[float], None] | None = None,
+    team: Team | None = None,
 ) -> fx.GraphModule:
     """Calibrate and train with PACT: the network that an int8 file will hold, on the CPU.
 
@@ -142,7 +146,10 @@ def train_int8(
         checkpoint: file to go on from.
         on_progress: called as (done, in all, message).
         on_speed: is told how many images per second were trained on.
+        team: the processes that share the training; each calibrates, and the first one's ranges are taken.
     """
+    if team is not None and team.is_main and step.epochs:
+        team.send(QuantizeJob(model, lowered, teacher, step, seed))
     module = trainable(lowered.model, task, threads)
     qat = prepare_qat(
         module,
@@ -173,6 +180,7 @@ def train_int8(
                 train_identity(model, teacher, task, step, seed), lowered.float_values, _padding(lowered)
             ),
             on_progress=on_progress,
+            team=team,
         )
         if on_speed:
             on_speed(result.images_per_second)
@@ -247,6 +255,31 @@ def _padding(lowered: Lowered) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
+class QuantizeJob:
+    """The share of quantisation-aware training that is another process's; the arguments of `train_int8`."""
+
+    model: onnx.ModelProto
+    lowered: Lowered
+    teacher: onnx.ModelProto | None
+    step: QuantizeStep
+    seed: int
+
+    def join(self, run: Run, task: Task) -> None:
+        """Calibrate and train along."""
+        train_int8(
+            self.model,
+            self.lowered,
+            self.teacher,
+            run.task,
+            self.step,
+            seed=self.seed,
+            threads=run.threads,
+            device=run.device,
+            team=run.team,
+        )
+
+
+@dataclass(frozen=True)
 class Quantisation(Stage):
     """The stage of a run: `model` as an int8 file."""
 
@@ -276,5 +309,6 @@ class Quantisation(Stage):
             latency_threads=run.recipe.compare.threads,
             checkpoint=file.with_suffix(CHECKPOINT),
             on_progress=run.on_progress,
+            team=run.team,
             on_speed=lambda speed: run.speeds.update({self.name: speed}),
         )

@@ -1,5 +1,6 @@
 """What both stages that train have in common: the loop with its objective, the teacher, and the fingerprint."""
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor, fx, nn
 
 from compress.artifacts import fingerprint
 from compress.compute.device import CPU, device_of
+from compress.compute.processes import Team
+from compress.errors import ProcessError
 from compress.graph import check_runs, to_torch
 from compress.measure.session import Session
 from compress.pipeline.evaluation import check_fits, default_threads
@@ -19,7 +22,7 @@ from compress.pipeline.images import check_train_images
 from compress.pipeline.models import model_identity
 from compress.progress import Note, Progress
 from compress.recipe import FinetuneStep, QuantizeStep
-from compress.tasks.base import MutualLoss, Task
+from compress.tasks.base import MutualLoss, Shareable, Task
 from compress.train import FeatureLoss, FitResult, Objective, Pair, fit, pair_objective
 
 
@@ -46,11 +49,17 @@ def train(
     checkpoint: Path | None,
     identity: str,
     on_progress: Progress | None,
+    team: Team | None = None,
 ) -> FitResult:
     """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students.
 
-    The module is trained on the device where it is, and afterwards on the CPU.
+    The module is trained on the device where it is, and afterwards on the CPU. Of a team's processes each trains on its
+    share of every batch; the first one scores, stores and reports, and it alone has the best weights in the end.
     """
+    if team is not None:
+        task = shared_task(task, team)
+        if not team.is_main:
+            evaluate, checkpoint, on_progress = (lambda _: 0.0), None, None
     trained: nn.Module = module
     objective = Objective(task.loss, task.distillation_loss, evaluate, features)
     if isinstance(step, FinetuneStep) and step.mutual:
@@ -80,12 +89,26 @@ def train(
         seed=seed,
         checkpoint=checkpoint,
         fingerprint=identity,
+        team=team,
         on_progress=on_progress,
     )
     if isinstance(trained, Pair):
         module.load_state_dict(trained.better().state_dict())
     module.cpu()
     return result
+
+
+def shared_task(task: Task, team: Team) -> Task:
+    """The same task with this process's share of its batches.
+
+    Raises:
+        ProcessError: it does not say how to share them.
+    """
+    if not isinstance(task, Shareable):
+        raise ProcessError(f"torchrun: the task {task.kind!r} has no `share` of its batches. Run it in one process.")
+    shared = copy.copy(task)
+    shared.share = (team.rank, team.count)
+    return shared
 
 
 def train_identity(
