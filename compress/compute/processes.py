@@ -26,6 +26,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compress.compute.launcher import process_count
 from compress.errors import ProcessError, first_line
 
+MEETING = timedelta(minutes=15)
+"""How long the processes may take to start."""
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others: the first one may measure for hours while they have nothing to do."""
 
@@ -50,7 +52,7 @@ class Team:
         if process_count() == 1:
             return None
         with _reaching_others():
-            store, rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+            store, rank, count = next(dist.rendezvous("env://", timeout=MEETING))
             dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=PATIENCE)
             backend = "nccl" if device.type == "cuda" else "gloo"
             group = dist.new_group(backend=backend, timeout=PATIENCE)

@@ -91,9 +91,7 @@ def _run_steps(
     threads = recipe.threads or default_threads()
     check_processing(original, task, on_note, threads=threads)
     taught = label_unlabelled(task, original, threads=threads, on_progress=on_progress)
-    run = Run(
-        recipe, taught, original, original, threads, on_progress, on_note, device, team, given=given, notes=notes
-    )
+    run = Run(recipe, taught, original, original, threads, on_progress, on_note, device, team, given=given, notes=notes)
     files = {"baseline": _baseline_file(run)}
 
     def finished(stage: Stage) -> onnx.ModelProto:
