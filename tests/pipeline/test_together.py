@@ -1,6 +1,7 @@
 """Processes that share a run: the scan of a single one, training on its batches, and a kill that costs little."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,10 +205,14 @@ def test_two_processes_and_a_kill(tmp_path: Path) -> None:
     kill_second(process, lambda: any(out.glob("sensitivity.part1.json")))
     assert "SIGKILL" in finish(process, status=1)
     assert not (out / "pruned.onnx").exists()
+    shutil.copytree(out, inputs / "alone")
     process = torchrun(inputs, "killed", "--max-restarts", "1")
     kill_second(process, (out / "finetuned.checkpoint").exists)
     finish(process)
     assert (out / "sensitivity.json").read_bytes() == (inputs / "one/sensitivity.json").read_bytes()
+    run_recipe(tiny.recipe(inputs, "alone", STEPS), "")  # so does a single process
+    assert (inputs / "alone/sensitivity.json").read_bytes() == (inputs / "one/sensitivity.json").read_bytes()
+    assert (inputs / "alone/int8.onnx").read_bytes() == (inputs / "one/int8.onnx").read_bytes()
     assert metrics(out) == pytest.approx(metrics(inputs / "two"), abs=0.1)
     assert metrics(out) == pytest.approx(metrics(inputs / "one"), abs=0.1)  # 80 images
 

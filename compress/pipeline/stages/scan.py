@@ -27,7 +27,7 @@ from compress.progress import Note, Progress
 from compress.prune.channels import ChannelGroup
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
-from compress.prune.sensitivity import count_cells, scan_sensitivity
+from compress.prune.sensitivity import count_cells, join_scans, scan_sensitivity
 from compress.recipe import PruneStep, SensitivityStep
 from compress.tasks.base import Processed, Task
 
@@ -139,7 +139,10 @@ def run_sensitivity(
         join_parts(path, identity)
         if not path.exists():  # a model without a single group to prune
             artifacts.save(replace(scan, code=code), path)
-        return artifacts.load(Sensitivity, path)
+        stored = artifacts.load(Sensitivity, path)
+        if team is not None:
+            scan = join_scans(scan, [stored])
+        return replace(scan, code=stored.code)
 
 
 def _earlier_scan(path: Path, identity: str, model: str, input_shape: Sequence[int]) -> Sensitivity | None:
