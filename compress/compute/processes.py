@@ -54,6 +54,8 @@ class Team:
         with _reaching_others():
             store, rank, count = next(dist.rendezvous("env://", timeout=MEETING))
             dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=PATIENCE)
+            if device.type == "cuda":
+                torch.cuda.set_device(device)  # NCCL looks there
             backend = "nccl" if device.type == "cuda" else "gloo"
             group = dist.new_group(backend=backend, timeout=PATIENCE)
         assert group is not None
