@@ -148,9 +148,9 @@ def trainable(model: onnx.ModelProto, task: Task, threads: int | None, device: t
     """Import a model to train it on a device: data checked first, threads set."""
     check_trainable(model, task)
     torch.set_num_threads(threads or default_threads())
-    module = to_torch(model)
+    module = to_torch(model).to(device)
     check_runs(module, task.input_shape)
-    return module.to(device)
+    return module
 
 
 def teacher_outputs(
