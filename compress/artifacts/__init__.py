@@ -33,6 +33,7 @@ from compress.artifacts.results import (
     SetResult,
     StageResult,
 )
+from compress.artifacts.rounding import FloatChoice, LayerRounding, QuantSensitivity
 from compress.artifacts.store import (
     VERSION,
     check_fresh,
@@ -55,16 +56,19 @@ __all__ = [
     "Cost",
     "Curve",
     "Figure",
+    "FloatChoice",
     "Gallery",
     "Gate",
     "GroupPlan",
     "Interval",
     "Latency",
+    "LayerRounding",
     "Machine",
     "Parity",
     "Picture",
     "Placement",
     "PruningPlan",
+    "QuantSensitivity",
     "Quantized",
     "Reading",
     "Region",
