@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from compress.artifacts.gallery import Gallery
+from compress.artifacts.rounding import QuantSensitivity
 from compress.artifacts.store import VERSION
 
 VAL = "val"
@@ -293,6 +294,8 @@ class Quantized:
     parity: Parity
     notes: tuple[str, ...] = ()
     placement: Placement | None = None
+    sensitivity: QuantSensitivity | None = None
+    """What each layer costs in integers, where a budget left some in float."""
 
 
 @dataclass(frozen=True)
@@ -350,6 +353,8 @@ class Report:
     """The plans that were tried; None where none were searched for."""
     placement: Placement | None = None
     """What of the int8 file runs in integers, and why; None where it was not chosen by timing."""
+    quant_sensitivity: QuantSensitivity | None = None
+    """What each layer costs in integers; None where no budget left some in float."""
     gallery: Gallery | None = None
     """Single images; None where none were requested, or the task shows none."""
     scan: str = ""

@@ -214,6 +214,11 @@ class QuantizeStep(_TrainStep):
     calibration: Positive = Field(256, description="training images that the ranges start from")
     pact: PactSettings = Field(default_factory=PactSettings, description="how ranges are learned; keys below")
     float_layers: Names = Field((), description="layers to leave in float; `*` matches any text")
+    float_budget: Share | None = Field(
+        None,
+        description="share of the network's multiply-adds, as 0.05, that may stay in float beside `float_layers`: those "
+        "layers that cost most in integers for each multiply-add, measured one by one on training images without labels",
+    )
     recurrent: Literal["auto", "float", "weights", "dynamic"] = Field(
         "auto",
         description="LSTM and GRU layers in the file: `float`; `weights`: int8 weights, computed in float; `dynamic`: "

@@ -86,7 +86,7 @@ class Evaluate:
 
 def start(made: Made, networks: Networks, evaluate: Evaluate) -> QuantSensitivity:
     whole, none = evaluate(networks.without(networks.layers)), evaluate(networks.without(()))
-    return QuantSensitivity("f", "divergence", 5, made.weight_bits, whole, none, 1000, nets.SHAPE, {})
+    return QuantSensitivity("f", "divergence", made.weight_bits, whole, none, 1000, nets.SHAPE, {})
 
 
 # --- networks ---------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ class Named:
 def budgeted(drops: dict[str, float], scores: dict[tuple[str, ...], float]) -> QuantSensitivity:
     """Spend a tenth of 100 multiply-adds; each layer has 5."""
     layers = {name: LayerRounding(5, 1.0 - drop) for name, drop in drops.items()}
-    scan = QuantSensitivity("f", "divergence", 5, 7, 1.0, 0.5, 100, nets.SHAPE, layers)
+    scan = QuantSensitivity("f", "divergence", 7, 1.0, 0.5, 100, nets.SHAPE, layers)
     return spend_budget(scan, 0.1, Named(tuple(drops)), scores.__getitem__)  # type: ignore[arg-type]
 
 
@@ -266,4 +266,4 @@ def test_nothing_stays_in_float_where_that_is_no_better() -> None:
 
 
 def test_without_a_budget_nothing_is_chosen() -> None:
-    assert QuantSensitivity("f", "divergence", 5, 7, 1.0, 0.5, 100, nets.SHAPE, {}).chosen is None
+    assert QuantSensitivity("f", "divergence", 7, 1.0, 0.5, 100, nets.SHAPE, {}).chosen is None
