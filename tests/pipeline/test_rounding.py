@@ -1,0 +1,141 @@
+"""The scan of layers in int8 on files: stored, resumed, refused when stale; and the budget that it is for."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from compress import artifacts
+from compress.artifacts import QuantSensitivity
+from compress.errors import ArtifactError, DataError
+from compress.graph import load_model, to_torch
+from compress.graph.lowering import lower_for_int8
+from compress.measure.cost import model_cost
+from compress.pipeline import make_task
+from compress.pipeline.rounding import Scanned, default_measure, run_int8_scan
+from compress.pipeline.scan_measures import Measure
+from compress.quant import calibrate, prepare_qat
+from compress.recipe import QuantizeStep
+from compress.tasks.base import Task
+from tests.pipeline import tiny
+
+FIRST, SECOND, LAST = (
+    "first_first_1_BatchNormalization_output_0", "second_second_0_Conv_output_0", "fc_Gemm_output_0",
+)  # fmt: skip
+MACS = {FIRST: 16 * 8 * 9 * 8 * 16, SECOND: 16 * 16 * 8 * 16, LAST: 128 * 2}
+"""Of images of 16 x 32; the stem halves them, and has 8 x 3 x 9 x 8 x 16 of its own."""
+WHOLE = sum(MACS.values()) + 8 * 3 * 9 * 8 * 16
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_inputs(tmp_path_factory.mktemp("rounding"), crops=6)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> onnx.ModelProto:
+    return load_model(folder / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def task(folder: Path) -> Task:
+    return tiny.task(folder)
+
+
+def step(**changes: object) -> QuantizeStep:
+    return QuantizeStep(**{"epochs": 0, "batch_size": 6, "calibration": 8, "optimize": "size", **changes})  # type: ignore[arg-type]
+
+
+def scan(model: onnx.ModelProto, task: Task, file: Path, measure: Measure = "divergence", **options) -> QuantSensitivity:  # type: ignore[no-untyped-def]
+    parts = options.pop("parts", False)
+    progress = options.pop("on_progress", None)
+    given = Scanned(model, task, step(**options), lambda _: (), measure)
+    return run_int8_scan(given, file, parts=parts, threads=1, on_progress=progress)
+
+
+def divergence(model: onnx.ModelProto, task: Task, float_layers: tuple[str, ...]) -> float:
+    """exp(-KL(float, int8)) of the classes over all training crops, the network calibrated from scratch."""
+    module = to_torch(lower_for_int8(model, resample=False))
+    images = np.concatenate(list(task.calibration_batches(64, 64)))
+    int8 = prepare_qat(module, float_layers=float_layers, weight_bits=7, asymmetric_hard_swish=True)
+    calibrate(int8, task.calibration_batches(8, 6))
+    with torch.no_grad():
+        found, wanted = (net(torch.from_numpy(images)).double() for net in (int8, module))
+    return float(torch.exp(-(wanted * (wanted / found).log()).sum(1).mean()))
+
+
+def test_figures_are_those_of_networks_from_scratch(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    found = scan(model, task, tmp_path / "s.json")
+    assert artifacts.load(QuantSensitivity, tmp_path / "s.json") == found
+    assert {name: layer.macs for name, layer in found.layers.items()} == MACS
+    assert found.macs == WHOLE == model_cost(model, tiny.SHAPE, 0).macs
+    assert found.integer == pytest.approx(divergence(model, task, ()), abs=1e-6)
+    assert found.baseline == pytest.approx(divergence(model, task, tuple(MACS)), abs=1e-6)
+    assert found.layers[LAST].metric == pytest.approx(divergence(model, task, (FIRST, SECOND)), abs=1e-6)
+    assert found.choices == () and found.metric_name == "divergence"
+
+
+def test_a_budget_leaves_what_costs_most(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    """The two last layers fit into a quarter, the first does not; what is tried is scored as a network from scratch."""
+    found = scan(model, task, tmp_path / "s.json", float_budget=0.25)
+    nothing, *others = found.choices
+    assert (nothing.layers, nothing.score) == ((), found.integer)
+    assert others
+    for choice in others:
+        assert set(choice.layers) <= {SECOND, LAST}
+        assert choice.macs == sum(MACS[name] for name in choice.layers) <= 0.25 * WHOLE
+        assert choice.score == pytest.approx(divergence(model, task, choice.layers), abs=1e-4)  # the gate, see Calibration
+    assert found.chosen is not None and found.chosen.score == max(choice.score for choice in found.choices)
+
+
+def test_another_budget_measures_no_layer_anew(
+    model: onnx.ModelProto, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = scan(model, task, tmp_path / "s.json", float_budget=0.25)
+    messages: list[str] = []
+    again = scan(
+        model, task, tmp_path / "s.json", float_budget=1.0, on_progress=lambda _, __, text: messages.append(text)
+    )
+    assert set(messages) == {"calibrating"}
+    assert again.layers == first.layers and again.float_budget == 1.0
+    monkeypatch.setattr("compress.pipeline.rounding.read_calibration", None)  # and the same one computes nothing
+    assert scan(model, task, tmp_path / "s.json", float_budget=1.0) == again
+
+
+def test_a_stopped_scan_goes_on_to_the_same_file(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    whole = scan(model, task, tmp_path / "whole.json", float_budget=0.25, parts=True)
+    with pytest.raises(KeyboardInterrupt):
+        scan(model, task, tmp_path / "s.json", parts=True, on_progress=tiny.stop_when(SECOND))
+    assert set(artifacts.load(QuantSensitivity, tmp_path / "s.json").layers) == {FIRST, SECOND}
+    assert scan(model, task, tmp_path / "s.json", float_budget=0.25, parts=True) == whole
+    assert (tmp_path / "s.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"weight_bits": 8}, {"calibration": 4}, {"optimize": "latency"}])
+def test_a_scan_of_other_settings_is_stale(
+    model: onnx.ModelProto, task: Task, tmp_path: Path, change: dict[str, object]
+) -> None:
+    scan(model, task, tmp_path / "s.json")
+    with pytest.raises(ArtifactError, match="stale"):
+        scan(model, task, tmp_path / "s.json", **change)
+
+
+def test_layers_named_by_the_user_are_not_measured(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    given = Scanned(model, task, step(), lambda _: (FIRST,), "metric")
+    found = run_int8_scan(given, tmp_path / "s.json", threads=1)
+    assert set(found.layers) == {SECOND, LAST}
+    assert found.metric_name == task.metric_name
+
+
+def test_there_must_be_images(model: onnx.ModelProto, folder: Path, tmp_path: Path) -> None:
+    val = [folder / "val" / "labels.txt"]
+    bare = make_task("classification", train=(), val=val, input_shape=tiny.SHAPE, directions=True)
+    with pytest.raises(DataError, match=r"no (training )?images"):
+        scan(model, bare, tmp_path / "s.json")
+
+
+def test_a_task_that_does_not_compare_outputs_is_scored_by_its_metric(task: Task) -> None:
+    assert default_measure(task) == "divergence"
+    assert default_measure(object()) == "metric"  # type: ignore[arg-type]
