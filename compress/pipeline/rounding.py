@@ -24,8 +24,8 @@ from compress.quant.sensitivity import Networks, integer_layers, read_calibratio
 from compress.recipe import QuantizeStep
 from compress.tasks.base import Comparable, Predict, Task
 
-FILE = "int8_sensitivity.json"
-"""In a folder of its own; a stage's lies beside its file, under that one's name."""
+FILE, SENSITIVITY = "int8_sensitivity.json", ".sensitivity.json"
+"""A scan of its own in a folder; and what the name of one beside an int8 file ends with."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,7 @@ class _Scan:
         score_of = score_by(given.measure, given.task, given.task, given.images, _predict(self._module))
         return lambda network: score_of(_predict(network))
 
-    def start(
-        self, networks: Networks, evaluate: Callable[[fx.GraphModule], float], identity: str
-    ) -> QuantSensitivity:
+    def start(self, networks: Networks, evaluate: Callable[[fx.GraphModule], float], identity: str) -> QuantSensitivity:
         """The scan without a layer: what float and integers throughout score."""
         given = self._given
         return QuantSensitivity(

@@ -1,8 +1,8 @@
 """Which layers hurt in integers, and which of them to leave in float within a budget of multiply-adds.
 
 A layer is measured alone in integers, everything else as the file has it in float: with int8 weights. The other way
-round, one layer back in float and everything else in integers, ranks worse: in a network that rounding has damaged, what
-one layer changes is mostly chance (docs/sensitivity.md has the figures).
+round, one layer back in float and everything else in integers, ranks worse: in a network that rounding has damaged,
+what one layer changes is mostly chance (docs/sensitivity.md has the figures).
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ RULES = {
     "the same, of layers with at least 1 % of all drops": 0.01,
 }
 """How layers are chosen -> least share of the sum of all drops. Layers of hardly any multiply-adds fit into any budget,
-also where their drop is chance; but some, as those of squeeze-and-excite, let others run in float that have no weights."""
+also where their drop is chance; but some, as those of squeeze-and-excite, let operators without weights run in float."""
 NOTHING = "no layer"
 
 

@@ -216,8 +216,8 @@ class QuantizeStep(_TrainStep):
     float_layers: Names = Field((), description="layers to leave in float; `*` matches any text")
     float_budget: Share | None = Field(
         None,
-        description="share of the network's multiply-adds, as 0.05, that may stay in float beside `float_layers`: those "
-        "layers that cost most in integers for each multiply-add, measured one by one on training images without labels",
+        description="share of the network's multiply-adds, as 0.05, that may stay in float beside `float_layers`: the "
+        "layers that cost most in integers for each multiply-add, each measured alone on training images without labels",
     )
     recurrent: Literal["auto", "float", "weights", "dynamic"] = Field(
         "auto",

@@ -48,7 +48,9 @@ def step(**changes: object) -> QuantizeStep:
     return QuantizeStep(**{"epochs": 0, "batch_size": 6, "calibration": 8, "optimize": "size", **changes})  # type: ignore[arg-type]
 
 
-def scan(model: onnx.ModelProto, task: Task, file: Path, measure: Measure = "divergence", **options) -> QuantSensitivity:  # type: ignore[no-untyped-def]
+def scan(
+    model: onnx.ModelProto, task: Task, file: Path, measure: Measure = "divergence", **options
+) -> QuantSensitivity:  # type: ignore[no-untyped-def]
     parts = options.pop("parts", False)
     progress = options.pop("on_progress", None)
     given = Scanned(model, task, step(**options), lambda _: (), measure)
@@ -74,7 +76,8 @@ def test_figures_are_those_of_networks_from_scratch(model: onnx.ModelProto, task
     assert found.integer == pytest.approx(divergence(model, task, ()), abs=1e-6)
     assert found.baseline == pytest.approx(divergence(model, task, tuple(MACS)), abs=1e-6)
     assert found.layers[LAST].metric == pytest.approx(divergence(model, task, (FIRST, SECOND)), abs=1e-6)
-    assert found.choices == () and found.metric_name == "divergence"
+    assert found.choices == ()
+    assert found.metric_name == "divergence"
 
 
 def test_a_budget_leaves_what_costs_most(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
@@ -86,8 +89,11 @@ def test_a_budget_leaves_what_costs_most(model: onnx.ModelProto, task: Task, tmp
     for choice in others:
         assert set(choice.layers) <= {SECOND, LAST}
         assert choice.macs == sum(MACS[name] for name in choice.layers) <= 0.25 * WHOLE
-        assert choice.score == pytest.approx(divergence(model, task, choice.layers), abs=1e-4)  # the gate, see Calibration
-    assert found.chosen is not None and found.chosen.score == max(choice.score for choice in found.choices)
+        assert choice.score == pytest.approx(
+            divergence(model, task, choice.layers), abs=1e-4
+        )  # the gate, see Calibration
+    assert found.chosen is not None
+    assert found.chosen.score == max(choice.score for choice in found.choices)
 
 
 def test_another_budget_measures_no_layer_anew(
@@ -99,7 +105,8 @@ def test_another_budget_measures_no_layer_anew(
         model, task, tmp_path / "s.json", float_budget=1.0, on_progress=lambda _, __, text: messages.append(text)
     )
     assert set(messages) == {"calibrating"}
-    assert again.layers == first.layers and again.float_budget == 1.0
+    assert again.layers == first.layers
+    assert again.float_budget == 1.0
     monkeypatch.setattr("compress.pipeline.rounding.read_calibration", None)  # and the same one computes nothing
     assert scan(model, task, tmp_path / "s.json", float_budget=1.0) == again
 

@@ -118,7 +118,8 @@ def test_integer_gates_round_while_calibrating(name: str) -> None:
 def test_layers_are_those_that_compute_in_integers() -> None:
     """Not the stem; nor the convolution that computes the output, the only other one of the second network."""
     found = integer_layers(Made("plain").prepare(()))
-    assert len(found) == 5 and not any("stem" in name for name in found)
+    assert len(found) == 5
+    assert not any("stem" in name for name in found)
     assert integer_layers(Made("conv_output").prepare(())) == ()
 
 
@@ -138,7 +139,8 @@ def test_weights_alone_round_no_activation() -> None:
     name = networks.layers[1]
     expected = networks.without(networks.layers)  # all in float
     layer = expected.get_submodule(name)
-    assert isinstance(layer, QuantLayer) and layer.bias is not None
+    assert isinstance(layer, QuantLayer)
+    assert layer.bias is not None
     scale = weight_scale(layer.weight, 7, layer.channel_axis)
     rounded = fake_quantize_weight(layer.weight, scale, 7, layer.channel_axis).detach()
     biases = dict(made.from_scratch(()).named_parameters())
@@ -153,7 +155,8 @@ def test_activations_alone_leave_the_weights_as_in_float() -> None:
     name = networks.layers[1]
     found, whole = networks.alone(name, "activations"), networks.alone(name)
     layer = found.get_submodule(name)
-    assert isinstance(layer, QuantLayer) and layer.bit_width == 8
+    assert isinstance(layer, QuantLayer)
+    assert layer.bit_width == 8
     assert all(pact.enabled for _, pact in pacts(found))
     assert not torch.equal(outputs(found), outputs(whole))
     eight = Made("plain", weight_bits=8).networks()
@@ -174,7 +177,8 @@ def test_a_scan_holds_what_networks_from_scratch_score() -> None:
     for name, layer in found.layers.items():
         assert layer.metric == evaluate(made.alone_from_scratch(name))
         assert found.drop(name) == found.baseline - layer.metric
-        assert layer.weights is not None and layer.activations is not None
+        assert layer.weights is not None
+        assert layer.activations is not None
     assert found.integer < min(layer.metric for layer in found.layers.values())
 
 
@@ -255,14 +259,16 @@ def test_the_best_of_what_was_tried_is_chosen() -> None:
     assert [(one.layers, one.macs, one.score) for one in found.choices] == [
         ((), 0, 0.5), (("a", "b"), 10, 0.7), (("a",), 5, 0.8),
     ]  # fmt: skip
-    assert found.chosen is not None and found.chosen.layers == ("a",)
+    assert found.chosen is not None
+    assert found.chosen.layers == ("a",)
     assert found.float_budget == 0.1
 
 
 def test_nothing_stays_in_float_where_that_is_no_better() -> None:
     found = budgeted({"a": 0.3, "b": 0.2}, {("a", "b"): 0.5})
     assert len(found.choices) == 2
-    assert found.chosen is not None and (found.chosen.origin, found.chosen.layers) == (NOTHING, ())
+    assert found.chosen is not None
+    assert (found.chosen.origin, found.chosen.layers) == (NOTHING, ())
 
 
 def test_without_a_budget_nothing_is_chosen() -> None:
