@@ -7,6 +7,7 @@ run leaves either the old file or the new one, never half of one.
 
 from compress.artifacts.gallery import Gallery, Picture, Reading
 from compress.artifacts.locking import lock
+from compress.artifacts.quant_sensitivity import FloatChoice, LayerRounding, QuantSensitivity
 from compress.artifacts.results import (
     VAL,
     ActivationScan,
@@ -33,7 +34,6 @@ from compress.artifacts.results import (
     SetResult,
     StageResult,
 )
-from compress.artifacts.rounding import FloatChoice, LayerRounding, QuantSensitivity
 from compress.artifacts.store import (
     VERSION,
     check_fresh,

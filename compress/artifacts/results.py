@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from compress.artifacts.gallery import Gallery
-from compress.artifacts.rounding import QuantSensitivity
+from compress.artifacts.quant_sensitivity import QuantSensitivity
 from compress.artifacts.store import VERSION
 
 VAL = "val"

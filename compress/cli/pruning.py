@@ -55,7 +55,8 @@ def sensitivity(
     """Measure how much the metric drops when each group of channels is pruned, or each layer computes in integers.
 
     Others stay as they are, and nothing is trained. With --of int8 the figure is --measure divergence by default, and
-    --float-budget, --float-layer and --weight-bits are those of `compress quantize`. What it will cost is said first. Every figure is saved at once: stopped, the same command goes on where it was.
+    --float-budget, --float-layer and --weight-bits are those of `compress quantize`.
+    What it will cost is said first. Every figure is saved at once: stopped, the same command goes on where it was.
 
     \b
     Examples:
@@ -143,10 +144,10 @@ def _scan_int8(
     step = options.build(QuantizeStep, layers)
     scan = options.build(SensitivityStep, {"measure": measure, "images": images})
     from compress import pipeline
-    from compress.pipeline.rounding import FILE, Scanned, default_measure
-    from compress.pipeline.training import float_layers_of
+    from compress.pipeline.stages.int8_scan import FILE, Scanned, default_measure
+    from compress.pipeline.stages.quantize import float_layers_of
     from compress.report import terminal
-    from compress.report.rounding import rounding_lines, rounding_table
+    from compress.report.quant_table import quant_lines, quant_table
 
     made = make_task(settings, train, data, model=model, command="sensitivity")
     proto = pipeline.open_model(model, weights, made.input_shape, say)
@@ -155,8 +156,8 @@ def _scan_int8(
     file = out / FILE
     with progress(f"{file} holds what is done; the same command goes on from there.") as on_progress:
         found = pipeline.run_int8_scan(given, file, parts=True, threads=threads, on_progress=on_progress, on_note=say)
-    terminal.print_table(rounding_table(found), terminal.wide_console())
-    for line in rounding_lines(found):
+    terminal.print_table(quant_table(found), terminal.wide_console())
+    for line in quant_lines(found):
         typer.echo(line)
     typer.echo(f"Written: {file}")
 

@@ -205,7 +205,7 @@ def quantize(
     _check_unlabelled(settings.unlabelled, teacher)
     from compress import pipeline
     from compress.report import tables, terminal
-    from compress.report.rounding import rounding_table
+    from compress.report.quant_table import quant_table
 
     made = make_task(settings, train, data, model=model, command="quantize")
     proto = pipeline.open_model(model, weights, made.input_shape, say)
@@ -232,7 +232,7 @@ def quantize(
     for note in result.notes:
         typer.echo(f"Note: {note}", err=True)
     if result.sensitivity is not None:
-        terminal.print_table(rounding_table(result.sensitivity), terminal.wide_console())
+        terminal.print_table(quant_table(result.sensitivity), terminal.wide_console())
     parity = result.parity
     typer.echo(f"File against its network: {tables.parity(parity)} ({parity.count} images).")
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import onnx
 
 from compress import artifacts
-from compress.artifacts import Parity, Placement, Quantized
+from compress.artifacts import Parity, Placement, Quantized, QuantSensitivity
 from compress.errors import ArtifactError
 from compress.graph import read_model
 from compress.pipeline.code import begin, stage_code, task_modules
@@ -44,6 +44,7 @@ class Record:
     parity: Parity | None = None
     notes: tuple[str, ...] = ()
     placement: Placement | None = None
+    sensitivity: QuantSensitivity | None = None
     beside: dict[str, str] = dataclasses.field(default_factory=dict)
     """Further files of the stage by name -> the identity of their content."""
     code: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -124,7 +125,9 @@ class Run:
             notes = made.notes if made else ()
             record = Record(identity, _content(file), seconds, notes=notes, beside=contents, code=code)
             if isinstance(made, Quantized):
-                record = dataclasses.replace(record, parity=made.parity, placement=made.placement)
+                record = dataclasses.replace(
+                    record, parity=made.parity, placement=made.placement, sensitivity=made.sensitivity
+                )
             artifacts.save(record, record_file)
         for leftover in (checkpoint, begun):  # now that the record vouches for the file
             leftover.unlink(missing_ok=True)

@@ -217,7 +217,7 @@ class QuantizeStep(_TrainStep):
     float_budget: Share | None = Field(
         None,
         description="share of the network's multiply-adds, as 0.05, that may stay in float beside `float_layers`: the "
-        "layers that cost most in integers for each multiply-add, each measured alone on training images without labels",
+        "layers that cost most in integers for each multiply-add, each measured alone on unlabelled training images",
     )
     recurrent: Literal["auto", "float", "weights", "dynamic"] = Field(
         "auto",

@@ -58,6 +58,7 @@ def make_report(
         plan=_plan_table(plan),
         candidates=_candidates(run),
         placement=run.records["int8"].placement if "int8" in run.records else None,
+        quant_sensitivity=run.records["int8"].sensitivity if "int8" in run.records else None,
         gallery=gallery,
         scan=scan.fingerprint if scan else "",
         postprocessing=run.task.postprocessing() if isinstance(run.task, PostProcessing) else {},

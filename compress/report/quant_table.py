@@ -4,7 +4,7 @@ from compress.artifacts import FloatChoice, QuantSensitivity, Report
 from compress.report.tables import NONE, Table
 
 
-def rounding_table(scan: QuantSensitivity) -> Table:
+def quant_table(scan: QuantSensitivity) -> Table:
     """Each layer alone in integers, the dearest first; a negative drop is noise, and is shown as it is."""
     chosen = scan.chosen
     rows = tuple(
@@ -25,13 +25,13 @@ def rounding_table(scan: QuantSensitivity) -> Table:
     return Table(title, tuple(header[i] for i in filled), tuple(tuple(row[i] for i in filled) for row in rows))
 
 
-def report_rounding_table(report: Report) -> Table:
+def report_quant_table(report: Report) -> Table:
     """The same of a run's report; without rows where nothing was measured."""
     found = report.quant_sensitivity
-    return Table("", (), ()) if found is None else rounding_table(found)
+    return Table("", (), ()) if found is None else quant_table(found)
 
 
-def rounding_lines(scan: QuantSensitivity) -> tuple[str, ...]:
+def quant_lines(scan: QuantSensitivity) -> tuple[str, ...]:
     """What the network scores in float and in integers, and what a budget came to."""
     figures = f"{scan.metric_name} {scan.baseline:.4f} in float with int8 weights, {scan.integer:.4f} in integers"
     chosen = scan.chosen

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor, fx
 
 from compress.artifacts import FloatChoice, LayerRounding, QuantSensitivity
+from compress.progress import Progress
 from compress.quant.calibrate import calibrate
 from compress.quant.layers import QuantLayer
 from compress.quant.nodes import module_of
@@ -23,7 +24,6 @@ Prepare = Callable[[Collection[str]], fx.GraphModule]
 """Layers to leave in float -> the network from `prepare_qat`, not calibrated."""
 Evaluate = Callable[[fx.GraphModule], float]
 """A network's figure, higher is better."""
-Progress = Callable[[int, int, str], None]
 Part = Literal["both", "weights", "activations"]
 """What of a layer is rounded beyond what it is in float."""
 RULES = {
@@ -31,7 +31,7 @@ RULES = {
     "the same, of layers with at least 1 % of all drops": 0.01,
 }
 """How layers are chosen -> least share of the sum of all drops. Layers of hardly any multiply-adds fit into any budget,
-also where their drop is chance; but some, as those of squeeze-and-excite, let operators without weights run in float."""
+also where their drop is chance; but some, like squeeze-and-excite's, let operators without weights run in float."""
 NOTHING = "no layer"
 
 
@@ -201,7 +201,7 @@ def spend_budget(scan: QuantSensitivity, budget: float, networks: Networks, eval
     drops = {name: scan.drop(name) for name in networks.layers}
     macs = {name: layer.macs for name, layer in scan.layers.items()}
     dear = sum(max(0.0, drop) for drop in drops.values())
-    tried = {(): FloatChoice(NOTHING, (), 0, scan.integer)}
+    tried: dict[tuple[str, ...], FloatChoice] = {(): FloatChoice(NOTHING, (), 0, scan.integer)}
     for origin, share in RULES.items():
         layers = choose_float(drops, macs, budget * scan.macs, share * dear)
         if layers not in tried:

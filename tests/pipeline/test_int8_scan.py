@@ -14,8 +14,9 @@ from compress.graph import load_model, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.cost import model_cost
 from compress.pipeline import make_task
-from compress.pipeline.rounding import Scanned, default_measure, run_int8_scan
-from compress.pipeline.scan_measures import Measure
+from compress.pipeline.scanning.measures import Measure
+from compress.pipeline.stages import int8_scan
+from compress.pipeline.stages.int8_scan import Scanned, default_measure, run_int8_scan
 from compress.quant import calibrate, prepare_qat
 from compress.recipe import QuantizeStep
 from compress.tasks.base import Task
@@ -107,7 +108,7 @@ def test_another_budget_measures_no_layer_anew(
     assert set(messages) == {"calibrating"}
     assert again.layers == first.layers
     assert again.float_budget == 1.0
-    monkeypatch.setattr("compress.pipeline.rounding.read_calibration", None)  # and the same one computes nothing
+    monkeypatch.setattr(int8_scan, "read_calibration", None)  # the same budget again computes nothing
     assert scan(model, task, tmp_path / "s.json", float_budget=1.0) == again
 
 

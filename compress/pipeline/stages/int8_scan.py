@@ -14,18 +14,23 @@ from compress.artifacts import QuantSensitivity, Score, fingerprint
 from compress.graph import to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.cost import layer_positions, macs_at, weight_count
-from compress.pipeline.inputs import default_threads
-from compress.pipeline.scan_cost import Note, announce_cost
-from compress.pipeline.scan_measures import Measure, score_by
-from compress.pipeline.stages import Progress, check_train_images, model_identity
+from compress.pipeline.evaluation import default_threads
+from compress.pipeline.images import check_train_images
+from compress.pipeline.models import model_identity
+from compress.pipeline.scanning.cost import announce_cost
+from compress.pipeline.scanning.measures import Measure, score_by
+from compress.progress import Note, Progress
 from compress.quant import prepare_qat
+from compress.quant.layer_scan import Networks, integer_layers, read_calibration, scan_layers, spend_budget
 from compress.quant.nodes import output_values
-from compress.quant.sensitivity import Networks, integer_layers, read_calibration, scan_layers, spend_budget
 from compress.recipe import QuantizeStep
 from compress.tasks.base import Comparable, Predict, Task
 
 FILE, SENSITIVITY = "int8_sensitivity.json", ".sensitivity.json"
 """A scan of its own in a folder; and what the name of one beside an int8 file ends with."""
+
+NamedLayers = Callable[[fx.GraphModule], tuple[str, ...]]
+"""A lowered module -> its layers that the user wants in float."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,7 @@ class Scanned:
     """In canonical form."""
     task: Task
     step: QuantizeStep
-    named: Callable[[fx.GraphModule], Collection[str]]
-    """The lowered model's layers that the user wants in float."""
+    named: NamedLayers
     measure: Measure
     images: int | None = None
 
@@ -110,7 +114,7 @@ class _Scan:
     def __init__(self, given: Scanned, on_progress: Progress | None) -> None:
         self._given, self._on_progress = given, on_progress
         self._module = to_torch(lower_for_int8(given.model, resample=given.step.optimize != "size"))
-        self._named = tuple(given.named(self._module))
+        self._named = given.named(self._module)
         self.layers = integer_layers(self._prepare(()))
         positions = layer_positions(self._module, given.task.input_shape)
         self.whole = macs_at(self._module, positions)

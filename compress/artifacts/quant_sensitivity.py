@@ -36,7 +36,7 @@ class QuantSensitivity:
 
     fingerprint: str
     metric_name: str
-    """`metric_name` of the task, `divergence` or `agreement` (see `compress.pipeline.scan_measures`)."""
+    """`metric_name` of the task, `divergence` or `agreement` (see `compress.pipeline.scanning.measures`)."""
     weight_bits: int
     baseline: float
     """Of the network in float, its weights stored as int8."""

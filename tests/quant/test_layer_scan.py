@@ -12,9 +12,7 @@ from compress.artifacts import LayerRounding, QuantSensitivity
 from compress.graph import to_torch
 from compress.quant import calibrate, pacts, prepare_qat
 from compress.quant.functional import fake_quantize_weight, weight_scale
-from compress.quant.layers import QuantLayer
-from compress.quant.nodes import output_values
-from compress.quant.sensitivity import (
+from compress.quant.layer_scan import (
     NOTHING,
     Networks,
     choose_float,
@@ -23,6 +21,8 @@ from compress.quant.sensitivity import (
     scan_layers,
     spend_budget,
 )
+from compress.quant.layers import QuantLayer
+from compress.quant.nodes import output_values
 from tests.quant import nets
 
 
