@@ -279,8 +279,11 @@ def _integer_names(form: Form) -> frozenset[str]:
 
 def _regions(best: Assignment) -> tuple[Region, ...]:
     costs = best.form.costs
-    fixed = {name: "first or last in the network, or named in float_layers" for name, cost in costs.items()
-             if cost.integer_time is None and cost.place.operator.op_type in ("Conv", "Gemm", "MatMul")}  # fmt: skip
+    why = "first or last in the network, or left in float by float_layers or float_budget"
+    layers = ("Conv", "Gemm", "MatMul")
+    fixed = {
+        name: why for name, cost in costs.items() if cost.integer_time is None and cost.place.operator.op_type in layers
+    }
     return describe(costs, costs.keys() - best.integer, fixed)
 
 
