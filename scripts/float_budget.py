@@ -5,9 +5,14 @@
 Each file is that of `quantize: {epochs: 0, float_budget: B}`; with `--random N` N more for each budget leave layers in
 float that are drawn (seeds 0 to N - 1) until no other fits. All are scored on the validation images and timed in turn,
 one thread, against the canonical float model.
+
+With `--rank` no file is made: layers are chosen by what each costs alone in integers, by what each brings alone back in
+float, and at random, and the networks (not the files) are scored on 256 training images without labels and on the
+validation images.
 """
 
 import argparse
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +26,16 @@ from compress.measure.cost import layer_positions, macs_at
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info
 from compress.pipeline import open_model, score_model
+from compress.pipeline.stages.int8_scan import LayerScan, Scanned, network_predict
 from compress.pipeline.stages.placement import Lowered, place
 from compress.pipeline.stages.quantize import export_trained, lower_and_place, train_int8
 from compress.pipeline.tasks import recipe_task
+from compress.quant.layer_scan import RULES, choose_float
 from compress.recipe import QuantizeStep, load_recipe
 from compress.tasks.base import Task
+
+RANKED = 256
+"""Training images that ways to choose are compared on."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,38 @@ def draw(scan: QuantSensitivity, seed: int) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+def rank(model: onnx.ModelProto, task: Task, step: QuantizeStep, budgets: Sequence[float], draws: int) -> None:
+    """Print a table in Markdown: what each way to choose leaves of the network."""
+    scan = LayerScan(Scanned(model, task, step, lambda _: (), "divergence"))
+    networks, few = scan.networks(), scan.scorer()
+    many = LayerScan(Scanned(model, task, step, lambda _: (), "divergence", RANKED)).scorer()
+    whole = few(networks.without(())).metric
+    alone = {name: 1 - few(networks.alone(name)).metric for name in scan.layers}
+    stored = 1 - few(networks.without(scan.layers)).metric
+    ways = {
+        "alone in integers": {name: drop - stored for name, drop in alone.items()},
+        "alone back in float": {name: few(networks.without((name,))).metric - whole for name in scan.layers},
+    }
+    chosen: dict[str, tuple[str, ...]] = {"nothing in float": (), "all in float": scan.layers}
+    for budget in budgets:
+        most = budget * scan.whole
+        for way, drops in ways.items():
+            dear = sum(max(0.0, drop) for drop in drops.values())
+            for rule, least in RULES.items():
+                chosen[f"{budget:g}: {way}, {rule}"] = choose_float(drops, scan.macs, most, least * dear)
+        for seed in range(draws):
+            shuffled = random.Random(seed).sample(scan.layers, len(scan.layers))
+            worth = {name: scan.macs[name] * (len(shuffled) - place) for place, name in enumerate(shuffled)}
+            chosen[f"{budget:g}: at random, seed {seed}"] = choose_float(worth, scan.macs, most)
+    print(f"| layers left in float | layers | share of MACs | KL, {RANKED} images | {task.metric_name} |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, layers in chosen.items():
+        network = networks.without(layers)
+        distance, metric = -math.log(many(network).metric), task.evaluate(network_predict(network)).metric
+        share = sum(scan.macs[layer] for layer in layers) / scan.whole
+        print(f"| {name} | {len(layers)} | {share:.4f} | {distance:.3f} | {metric:.4f} |", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,13 +136,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.02, 0.05, 0.1])
     parser.add_argument("--random", type=int, default=3, help="draws for each budget")
     parser.add_argument("--optimize", default="size", choices=("size", "balanced", "latency"))
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rank", action="store_true", help="compare ways to choose, instead of making files")
+    parser.add_argument("--out", type=Path, default=Path("runs/float_budget"))
     given = parser.parse_args(arguments)
     recipe = load_recipe(given.recipe)
     given.out.mkdir(parents=True, exist_ok=True)
     task = recipe_task(recipe.model_copy(update={"data": recipe.data.model_copy(update={"unlabelled": ()})}))
     model = open_model(recipe.model, recipe.weights, task.input_shape)
     step = QuantizeStep(epochs=0, optimize=given.optimize, distill=0.0)
+    if given.rank:
+        rank(model, task, step, given.budgets, given.random)
+        return
     maker = Maker(model, task, step, given.out)
     files = [maker.plain(None)[0]]
     for budget in given.budgets:

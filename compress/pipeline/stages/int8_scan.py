@@ -86,7 +86,7 @@ def run_int8_scan(
         found = artifacts.load(QuantSensitivity, file) if file.exists() else None
         if found is not None:
             artifacts.check_fresh(file, found.fingerprint, identity)
-        scan = _Scan(given, on_progress)
+        scan = LayerScan(given, on_progress)
         cells = scan.missing(found, parts)
         spent = budget is None or (found is not None and bool(found.choices) and found.float_budget == budget)
         if found is not None and cells == 0 and spent:
@@ -108,10 +108,11 @@ def run_int8_scan(
         return found
 
 
-class _Scan:
+class LayerScan:
     """The networks of one scan, and how they are scored."""
 
-    def __init__(self, given: Scanned, on_progress: Progress | None) -> None:
+    def __init__(self, given: Scanned, on_progress: Progress | None = None) -> None:
+        """Import the lowered model; nothing is calibrated or scored yet."""
         self._given, self._on_progress = given, on_progress
         self._module = to_torch(lower_for_int8(given.model, resample=given.step.optimize != "size"))
         self._named = given.named(self._module)
@@ -143,8 +144,8 @@ class _Scan:
     def scorer(self) -> Callable[[fx.GraphModule], Score]:
         """The figure of a network."""
         given = self._given
-        score_of = score_by(given.measure, given.task, given.task, given.images, _predict(self._module))
-        return lambda network: score_of(_predict(network))
+        score_of = score_by(given.measure, given.task, given.task, given.images, network_predict(self._module))
+        return lambda network: score_of(network_predict(network))
 
     def start(self, networks: Networks, evaluate: Callable[[fx.GraphModule], float], identity: str) -> QuantSensitivity:
         """The scan without a layer: what float and integers throughout score."""
@@ -171,7 +172,7 @@ class _Scan:
         )
 
 
-def _predict(module: fx.GraphModule) -> Predict:
+def network_predict(module: fx.GraphModule) -> Predict:
     """What a network predicts: its first output."""
 
     def predict(images: np.ndarray) -> np.ndarray:
