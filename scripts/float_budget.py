@@ -4,7 +4,8 @@
 
 Each file is that of `quantize: {epochs: 0, float_budget: B}`; with `--random N` N more for each budget leave layers in
 float that are drawn (seeds 0 to N - 1) until no other fits. All are scored on the validation images and timed in turn,
-one thread, against the canonical float model.
+one thread, against the canonical float model. LSTMs are in the form `weights`, and parity is not checked: what is drawn
+may leave a network whose outputs are too unsure for the check.
 
 With `--rank` no file is made: layers are chosen by what each costs alone in integers, by what each brings alone back in
 float, and at random, and the networks (not the files) are scored on 256 training images without labels and on the
@@ -26,9 +27,10 @@ from compress.measure.cost import layer_positions, macs_at
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info
 from compress.pipeline import open_model, score_model
+from compress.pipeline.stages.int8_file import export_form
 from compress.pipeline.stages.int8_scan import LayerScan, Scanned, network_predict
 from compress.pipeline.stages.placement import Lowered, place
-from compress.pipeline.stages.quantize import export_trained, lower_and_place, train_int8
+from compress.pipeline.stages.quantize import lower_and_place, train_int8
 from compress.pipeline.tasks import recipe_task
 from compress.quant.layer_scan import RULES, choose_float
 from compress.recipe import QuantizeStep, load_recipe
@@ -77,8 +79,7 @@ class Maker:
 
     def _write(self, name: str, file: Path, step: QuantizeStep, lowered: Lowered) -> Made:
         qat = train_int8(self.model, lowered, None, self.task, step, threads=1)
-        made, _ = export_trained(qat, lowered.model, self.task, step, 1, 1)
-        save_model(made, file)
+        save_model(export_form(qat, lowered.model, step, "weights").model, file)
         module = to_torch(lowered.model)
         positions = layer_positions(module, self.task.input_shape)
         inside = {layer: positions[layer] for layer in lowered.float_layers}

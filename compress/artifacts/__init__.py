@@ -5,6 +5,7 @@ so that a stale file is refused instead of silently reused, and is written atomi
 run leaves either the old file or the new one, never half of one.
 """
 
+from compress.artifacts.budgeted import BudgetedScan, CellInterval
 from compress.artifacts.gallery import Gallery, Picture, Reading
 from compress.artifacts.locking import lock
 from compress.artifacts.quant_sensitivity import FloatChoice, LayerRounding, QuantSensitivity
@@ -51,8 +52,10 @@ __all__ = [
     "VAL",
     "VERSION",
     "ActivationScan",
+    "BudgetedScan",
     "Candidate",
     "Candidates",
+    "CellInterval",
     "Cost",
     "Curve",
     "Figure",

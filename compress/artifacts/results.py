@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from compress.artifacts.budgeted import BudgetedScan
 from compress.artifacts.gallery import Gallery
 from compress.artifacts.quant_sensitivity import QuantSensitivity
 from compress.artifacts.store import VERSION
@@ -124,6 +125,8 @@ class Sensitivity:
     """(C, H, W) that the curves' multiply-adds refer to."""
     code: dict[str, str] = field(default_factory=dict)
     """Module -> hash of what measured the curves."""
+    budgeted: BudgetedScan | None = None
+    """How surely each cell is known, where a budget of time chose what to measure; curves hold what was measured."""
     version: int = VERSION
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +35,7 @@ def sensitivity(
     images: Annotated[int | None, setting(SensitivityStep, "images")] = None,
     measure: Annotated[str | None, setting(SensitivityStep, "measure")] = None,
     recover: Annotated[str | None, setting(SensitivityStep, "recover")] = None,
+    budget: Annotated[str | None, setting(SensitivityStep, "budget")] = None,
     train: Annotated[
         list[Path] | None,
         typer.Option(
@@ -63,6 +64,7 @@ def sensitivity(
       compress sensitivity model.onnx --task classification --data val/labels.txt --out runs/cls
       compress sensitivity model.onnx --data val/labels.txt --train train/labels.txt --measure divergence \\
           --recover reconstruct --out runs/cls
+      compress sensitivity model.onnx --data val/labels.txt --budget 5m --out runs/cls
       compress sensitivity model.onnx --of int8 --data val/labels.txt --train train/labels.txt \\
           --float-budget 0.05 --out runs/cls
     """
@@ -70,7 +72,7 @@ def sensitivity(
         raise CompressError(f"--of: got {of!r}. Must be channels or int8.")
     for_int8 = {"--float-budget": float_budget, "--float-layer": float_layer, "--weight-bits": weight_bits}
     for_channels = {
-        "--criterion": criterion, "--ratios": ratios, "--recover": recover, "--protect": protect,
+        "--criterion": criterion, "--ratios": ratios, "--recover": recover, "--budget": budget, "--protect": protect,
         "--recurrent": recurrent,
     }  # fmt: skip
     others = [flag for flag, value in (for_int8 if of == "channels" else for_channels).items() if value is not None]
@@ -88,8 +90,11 @@ def sensitivity(
             "images": images,
             "measure": measure,
             "recover": recover,
+            "budget": budget,
         },
     )
+    if step.budget is not None and (step.measure != "metric" or step.recover != "none"):
+        raise CompressError("--budget: not with --measure divergence or agreement, nor --recover. Remove one of them.")
     if (step.measure != "metric" or step.recover != "none") and not train:
         raise CompressError(
             "--train: missing. --measure divergence or agreement and --recover reconstruct need training images."
@@ -102,21 +107,20 @@ def sensitivity(
     with progress(
         f"{out / 'sensitivity.json'} holds what is done; the same command goes on from there."
     ) as on_progress:
-        found = pipeline.run_sensitivity(
-            proto,
-            made,
-            out,
-            criterion=step.criterion,
-            ratios=step.ratios,
-            images=step.images,
-            measure=step.measure,
-            recover=step.recover,
-            protect=tuple(protect or ()),
-            recurrent=recurrent is not False,
-            threads=threads,
-            on_progress=on_progress,
-            on_note=say,
-        )
+        common: dict[str, Any] = {
+            "criterion": step.criterion,
+            "ratios": step.ratios,
+            "images": step.images,
+            "protect": tuple(protect or ()),
+            "recurrent": recurrent is not False,
+            "threads": threads,
+            "on_progress": on_progress,
+            "on_note": say,
+        }
+        if step.budget is not None:
+            found = pipeline.run_budgeted_scan(proto, made, out, budget=step.budget, **common)
+        else:
+            found = pipeline.run_sensitivity(proto, made, out, measure=step.measure, recover=step.recover, **common)
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())
     terminal.print_heat(found, terminal.wide_console())
     typer.echo(f"{found.metric_name} of the model itself: {found.baseline:.4f}. Written: {out / 'sensitivity.json'}")
@@ -196,6 +200,7 @@ def prune(
     align: Annotated[int | None, setting(PruneStep, "align")] = None,
     criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None,
     allocation: Annotated[str | None, setting(PruneStep, "allocation")] = None,
+    pessimistic: Annotated[bool | None, setting(PruneStep, "pessimistic", "--pessimistic")] = None,
     precision: Annotated[
         str | None,
         typer.Option(help="kernels whose times predict the latency: float32, int8, or mixed.  [default: mixed]"),
@@ -229,6 +234,7 @@ def prune(
     if plan_file is not None:
         decided = {
             "--sensitivity": sensitivity_file, "--align": align, "--criterion": criterion, "--allocation": allocation,
+            "--pessimistic": pessimistic,
             "--precision": precision, "--protect": protect, "--recurrent": recurrent,
         }  # fmt: skip
         given = [flag for flag, value in decided.items() if value is not None]
@@ -242,6 +248,7 @@ def prune(
             "align": align,
             "criterion": criterion,
             "allocation": allocation,
+            "pessimistic": pessimistic,
             "precision": precision,
         },
     )
@@ -267,6 +274,7 @@ def prune(
             protect=tuple(protect or ()),
             recurrent=recurrent is not False,
             allocation=step.allocation,
+            pessimistic=step.pessimistic,
             table=LatencyTable(on_note=say),
             precision=step.precision or "mixed",
             on_progress=on_progress,

@@ -6,6 +6,7 @@ from compress.pipeline.inspecting import inspect_model
 from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.models import open_any, open_model
 from compress.pipeline.run import run_recipe
+from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.stages.finetune import run_finetune
 from compress.pipeline.stages.int8_scan import run_int8_scan
 from compress.pipeline.stages.plan import run_plan
@@ -27,6 +28,7 @@ __all__ = [
     "make_task",
     "open_any",
     "open_model",
+    "run_budgeted_scan",
     "run_finetune",
     "run_int8_scan",
     "run_plan",
