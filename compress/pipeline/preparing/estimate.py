@@ -163,6 +163,8 @@ def _stages(recipe: Recipe, images: Images, work: Work, pace: Pace) -> tuple[Sta
 
 
 def _scan_stage(step: SensitivityStep, recipe: Recipe, work: Work, pace: Pace) -> Stage:
+    if step.budget is not None:
+        return Stage(step.name, f"of {work.cells} networks those that decide, within the budget", step.budget)
     if step.measure != "metric":  # cells share what lies before the pruned layer, and cost a part of a pass
         count = step.images or UNLABELLED_IMAGES[recipe.task.kind]
         what = f"{work.cells} networks on {count} training images each, by {step.measure}"

@@ -132,7 +132,7 @@ def run_budgeted_scan(
     with artifacts.lock(path):
         previous = earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
-        judge = Judge(task, cells.original, images)
+        judge = Judge(task, lambda: cells.whole(module).run, images)
         scan = previous or empty_scan(
             module, groups, ratios=ratios, criterion=criterion, fingerprint=identity, metric_name=task.metric_name,
             input_shape=task.input_shape, baseline=judge.baseline, model=scanned,
