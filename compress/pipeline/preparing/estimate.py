@@ -157,7 +157,8 @@ def _stages(recipe: Recipe, images: Images, work: Work, pace: Pace) -> tuple[Sta
             what = f"{step.epochs} epochs of {work.train} images{two}"
             found.append(Stage(step.name, what, factor * seconds["fine-tune"], done))
         elif isinstance(step, QuantizeStep):
-            what = f"{step.epochs} epochs, and a check of the file"
+            scanned = "each layer alone in integers, " if step.float_budget else ""
+            what = f"{scanned}{step.epochs} epochs, and a check of the file"
             found.append(Stage(step.name, what, seconds["quantise"], done))
     return (*found, _report_stage(recipe, images, work, pace))
 

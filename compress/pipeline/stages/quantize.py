@@ -73,7 +73,7 @@ def run_quantize(
     note_outputs(model, on_note)
     with lock(out_file):
         lowered = lower_and_place(
-            model, task, step, out_file, on_progress, threads=latency_threads, training_threads=threads
+            model, task, step, out_file, on_progress, on_note, threads=latency_threads, training_threads=threads
         )
         qat = train_int8(
             model,
@@ -100,6 +100,7 @@ def lower_and_place(
     step: QuantizeStep,
     out_file: Path,
     on_progress: Progress | None = None,
+    on_note: Note | None = None,
     *,
     threads: int = 1,
     training_threads: int | None = None,
@@ -113,7 +114,7 @@ def lower_and_place(
     if step.float_budget is not None:
         file = out_file.with_suffix(SENSITIVITY)
         scanned = Scanned(model, task, step, named, default_measure(task))
-        found = run_int8_scan(scanned, file, threads=training_threads, on_progress=on_progress)
+        found = run_int8_scan(scanned, file, threads=training_threads, on_progress=on_progress, on_note=on_note)
     chosen = found.chosen.layers if found and found.chosen else ()
     lowered = place(
         model,
