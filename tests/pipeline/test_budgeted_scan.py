@@ -1,5 +1,9 @@
 """A scan within a budget on files: what it stores, that it goes on, and what plans make of it."""
 
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +215,31 @@ def test_bad_budgets_are_one_line(arguments: list[str], message: str, tmp_path: 
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.slow
+def test_killed_outright_it_goes_on_to_the_same_file(folder: Path, tmp_path: Path) -> None:
+    """Not asked to stop: at most one measurement is lost. Both go on from one file, which holds the pace."""
+
+    def command(out: Path, budget: str) -> list[str]:
+        data = ["--data", f"{folder}/val/labels.txt", "--task", "classification", "--input", "3,16,32", "--directions"]
+        scan = [sys.executable, "-m", "compress", "sensitivity", f"{folder}/model.onnx", *data, "--ratios", "0.25,0.5"]
+        return [*scan, "--budget", budget, "--threads", "1", "--out", str(out)]
+
+    subprocess.run(command(tmp_path / "whole", "0.001"), check=True, capture_output=True)
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    subprocess.run(command(tmp_path / "whole", "10s"), check=True, capture_output=True)
+    file, lengths = tmp_path / "killed" / "sensitivity.json", []
+    while len(lengths) < 4:
+        process = subprocess.Popen(
+            command(tmp_path / "killed", "10s"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        before = file.stat().st_mtime_ns
+        while file.stat().st_mtime_ns == before and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        lengths.append(len(file.read_text()))
+    assert len(set(lengths)) > 1
+    subprocess.run(command(tmp_path / "killed", "10s"), check=True, capture_output=True)
+    assert file.read_bytes() == (tmp_path / "whole" / "sensitivity.json").read_bytes()
