@@ -4,7 +4,8 @@
 
 Every cell of the recipe's scan is measured once on all validation images, and its tallies are kept in --out; a budget
 then reads the rows that it wants. Beside it stands a scan of every cell on as many images as that share. A plan is
-judged by the whole scan: by the sum of its groups' drops there.
+judged by what the network pruned by it loses on all validation images, untrained; behind it the sum of its groups'
+drops in the whole scan.
 """
 
 import argparse
@@ -17,13 +18,15 @@ import numpy as np
 import torch
 from rank_measures import spearman
 
-from compress.artifacts import BudgetedScan, Sensitivity
-from compress.graph import to_torch
+from compress.artifacts import BudgetedScan, PruningPlan, Sensitivity
+from compress.graph import to_onnx, to_torch
 from compress.measure.cost import layer_positions
-from compress.pipeline import open_model
+from compress.pipeline import open_model, score_model
+from compress.pipeline.models import as_graph_module
 from compress.pipeline.scanning.cells import Cells
 from compress.pipeline.tasks import recipe_task
 from compress.prune.allocation import rising_drop
+from compress.prune.apply import apply_plan
 from compress.prune.cell_choice import Cell, Group, bounds_of, image_counts, measure_drop, next_action
 from compress.prune.channel_scores import group_removal_count, lowest_channels, score_group
 from compress.prune.channels import ChannelGroup
@@ -109,17 +112,19 @@ class Replay:
         }  # fmt: skip
         return replace(scan, curves=curves, budgeted=BudgetedScan(0.0, 0, 0, 0, 0, (), False))
 
-    def plan_drop(self, found: Mapping[str, Group], target: float, rule: Any, upper: bool = False) -> float:
-        """The sum over groups of the whole scan's drops at the ratios of a plan."""
+    def plan_for(self, found: Mapping[str, Group], target: float, rule: Any, upper: bool = False) -> PruningPlan:
+        """The plan for a share of the multiply-adds."""
         network = Network(self.module, self.groups, self.shape, CRITERION, 8, "")
-        plan = plan_macs(network, target, self.scan(found, upper), rule)
+        return plan_macs(network, target, self.scan(found, upper), rule)
+
+    def summed_drop(self, plan: PruningPlan) -> float:
+        """The sum over groups of the whole scan's drops at the ratios of a plan."""
         whole = {name: {r: c.drop for r, c in group.cells.items()} for name, group in self.every(self.images).items()}
         return sum(rising_drop(whole[name], group.pruning_ratio) for name, group in plan.groups.items())
 
 
-def measure(recipe: Recipe, file: Path) -> Replay:
+def measure(recipe: Recipe, task: Any, file: Path) -> Replay:
     """Measure every cell, or read what was measured."""
-    task: Any = recipe_task(recipe.model_copy(update={"data": recipe.data.model_copy(update={"unlabelled": ()})}))
     model = open_model(recipe.model, recipe.weights, task.input_shape)
     module = to_torch(model)
     groups = find_groups(module, task.input_shape, (), True)
@@ -149,19 +154,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/budgets"))
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
-    replay = measure(load_recipe(given.recipe), given.out / "tallies.npz")
+    recipe = load_recipe(given.recipe)
+    task: Any = recipe_task(recipe.model_copy(update={"data": recipe.data.model_copy(update={"unlabelled": ()})}))
+    replay = measure(recipe, task, given.out / "tallies.npz")
     whole = replay.every(replay.images)
     drops = {(name, ratio): cell.drop for name, group in whole.items() for ratio, cell in group.cells.items()}
     columns = [(target, rule) for target in given.targets for rule in ("price", "threshold")]
     print(f"| scan | spent | cells | rank correlation | {' | '.join(f'{rule}, {left:g}x' for left, rule in columns)} |")
     print("| --- | ---: | ---: | ---: |" + " ---: |" * len(columns))
 
+    model = open_model(recipe.model, recipe.weights, task.input_shape)
+
+    def lost(plan: PruningPlan) -> float:
+        pruned = as_graph_module(apply_plan(replay.module, plan, replay.shape))
+        return replay.baseline - score_model(to_onnx(pruned, model), task, 1).metric
+
     def row(name: str, spent: float, found: Mapping[str, Group], upper: bool = False) -> None:
         curves = {group: bounds_of(known, replay.baseline) for group, known in found.items()}
         ranked = spearman([curves[group][ratio].middle for group, ratio in drops], list(drops.values()))
         cells = sum(len(group.cells) for group in found.values())
-        plans = " | ".join(f"{replay.plan_drop(found, left, rule, upper):.4f}" for left, rule in columns)
-        print(f"| {name} | {spent:.3f} | {cells} | {ranked:.3f} | {plans} |", flush=True)
+        plans = [replay.plan_for(found, left, rule, upper) for left, rule in columns]
+        shown = " | ".join(f"{lost(plan):.4f} ({replay.summed_drop(plan):.3f})" for plan in plans)
+        print(f"| {name} | {spent:.3f} | {cells} | {ranked:.3f} | {shown} |", flush=True)
 
     row("whole", 1.0, whole)
     for share in given.shares:

@@ -61,4 +61,7 @@ def test_a_whole_scan_is_judged_by_itself(replay: replay_budgets.Replay) -> None
     """Each group's drop is its ratio: the plan's sum is that of its ratios."""
     whole = replay.every(replay.images)
     assert {cell.drop for group in whole.values() for cell in group.cells.values()} == set(RATIOS)
-    assert 0 < replay.plan_drop(whole, 0.6, "price") <= sum(RATIOS[-1] for _ in whole)
+    plan = replay.plan_for(whole, 0.6, "price")
+    ratios = [group.pruning_ratio for group in plan.groups.values()]
+    assert replay.summed_drop(plan) == pytest.approx(sum(ratios))
+    assert sum(ratios) > 0
