@@ -16,7 +16,7 @@ from compress.artifacts import Sensitivity
 from compress.cli import app
 from compress.errors import ArtifactError, CompressError, PlanError
 from compress.graph import load_model
-from compress.pipeline import run_budgeted_scan, run_prune, run_sensitivity
+from compress.pipeline import run_budgeted_scan, run_prune, run_recipe, run_sensitivity
 from compress.pipeline.stages import budgeted_scan
 from compress.prune.plan import pessimistic
 from compress.report.budgeted import budget_lines
@@ -243,3 +243,16 @@ def test_killed_outright_it_goes_on_to_the_same_file(folder: Path, tmp_path: Pat
     assert len(set(lengths)) > 1
     subprocess.run(command(tmp_path / "killed", "10s"), check=True, capture_output=True)
     assert file.read_bytes() == (tmp_path / "whole" / "sensitivity.json").read_bytes()
+
+
+def test_a_recipe_plans_for_its_own_target_and_reports_what_was_skipped(folder: Path) -> None:
+    scanned = {"ratios": [0.25, 0.5, 0.75], "criterion": "l1", "budget": "4m"}
+    steps = {"sensitivity": scanned, "prune": {"target": {"macs": 0.8}, "align": 4, "pessimistic": True}}
+    recipe = tiny.recipe(folder, "budgeted", steps)
+    report = run_recipe(recipe, "compress run recipe.yaml")
+    found = artifacts.load(Sensitivity, folder / "budgeted" / "sensitivity.json")
+    assert found.budgeted is not None
+    assert (found.budgeted.images, found.budgeted.targets) == (240, (0.8,))
+    assert set(budget_lines(found)) <= set(report.notes)
+    again = run_recipe(recipe, "compress run recipe.yaml")
+    assert [stage.score for stage in again.stages] == [stage.score for stage in report.stages]
