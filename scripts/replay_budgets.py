@@ -182,7 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found, spent = replay.within(share, (0.5, 0.65, 0.8))
         row(f"budget 1/{share}", spent, found)
         row(f"budget 1/{share}, `pessimistic`", spent, found, upper=True)
-        row(f"every cell on 1/{share}", 1 / share, replay.every(replay.images // share))
+        evenly = replay.every(replay.images // share)
+        row(f"every cell on 1/{share}", 1 / share, evenly)
+        row(f"every cell on 1/{share}, upper ends", 1 / share, evenly, upper=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Which layers hurt in integers, and which of them to leave in float within a budget of multiply-adds.
 
 A layer is measured alone in integers, everything else as the file has it in float: with int8 weights. The other way
-round, one layer back in float and everything else in integers, ranks worse: in a network that rounding has damaged,
-what one layer changes is mostly chance (docs/sensitivity.md has the figures).
+round, one layer back in float and everything else in integers, finds the first few layers as well or better, and then
+ranks worse: in a network that rounding has damaged, what one layer changes is mostly chance (docs/sensitivity.md).
 """
 
 import dataclasses
