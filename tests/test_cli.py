@@ -225,7 +225,7 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
     assert callable(keywords.pop("on_progress"))
     assert callable(keywords.pop("on_note"))
     step = {"criterion": "fpgm", "ratios": (0.25, 0.5), "images": None, "measure": "metric", "recover": "none"}
-    assert keywords == {**step, "protect": ("fc",), "recurrent": False}
+    assert keywords == {**step, "protect": ("fc",), "recurrent": False, "threads": None}
     assert "+0.1000" in result.output
     assert "accuracy of the model itself: 0.9000. Written: o/sensitivity.json" in result.output
 

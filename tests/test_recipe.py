@@ -197,6 +197,26 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
             "sensitivity.side: not for classification. Remove it; `images` makes a scan quicker, too.",
         ),
         (
+            make_recipe(steps=[{"sensitivity": {"budget": "soon"}}]),
+            'sensitivity.budget: got "soon". Must be a time above 0. Use e.g. 5m, 90s or 1h.',
+        ),
+        (
+            make_recipe(steps=[{"sensitivity": {"budget": "5m", "measure": "divergence"}}]),
+            "sensitivity.budget: not with measure: divergence, which takes few images anyway. Remove one.",
+        ),
+        (
+            make_recipe(steps=[{"sensitivity": {"budget": "5m", "recover": "reconstruct"}}]),
+            "sensitivity.budget: not with recover: reconstruct. Remove one.",
+        ),
+        (
+            make_recipe(steps=[{"sensitivity": None}, {"prune": {"target": {"macs": 0.5}, "pessimistic": True}}]),
+            "prune.pessimistic: needs a scan with a `budget`, which alone says how sure it is.",
+        ),
+        (
+            make_recipe(steps=[{"quantize": {"float_budget": 1.5}}]),
+            "quantize.float_budget: got 1.5. Must be a share in (0, 1]. Use e.g. 0.5.",
+        ),
+        (
             make_recipe(steps=[{"replace": None}]),
             "replace.hardswish: missing. Add it: what takes the place of hard-swish",
         ),

@@ -5,8 +5,10 @@ so that a stale file is refused instead of silently reused, and is written atomi
 run leaves either the old file or the new one, never half of one.
 """
 
+from compress.artifacts.budgeted import BudgetedScan, CellInterval
 from compress.artifacts.gallery import Gallery, Picture, Reading
 from compress.artifacts.locking import lock
+from compress.artifacts.quant_sensitivity import FloatChoice, LayerRounding, QuantSensitivity
 from compress.artifacts.results import (
     VAL,
     ActivationScan,
@@ -50,21 +52,26 @@ __all__ = [
     "VAL",
     "VERSION",
     "ActivationScan",
+    "BudgetedScan",
     "Candidate",
     "Candidates",
+    "CellInterval",
     "Cost",
     "Curve",
     "Figure",
+    "FloatChoice",
     "Gallery",
     "Gate",
     "GroupPlan",
     "Interval",
     "Latency",
+    "LayerRounding",
     "Machine",
     "Parity",
     "Picture",
     "Placement",
     "PruningPlan",
+    "QuantSensitivity",
     "Quantized",
     "Reading",
     "Region",

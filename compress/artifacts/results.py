@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from compress.artifacts.budgeted import BudgetedScan
 from compress.artifacts.gallery import Gallery
+from compress.artifacts.quant_sensitivity import QuantSensitivity
 from compress.artifacts.store import VERSION
 
 VAL = "val"
@@ -123,6 +125,8 @@ class Sensitivity:
     """(C, H, W) that the curves' multiply-adds refer to."""
     code: dict[str, str] = field(default_factory=dict)
     """Module -> hash of what measured the curves."""
+    budgeted: BudgetedScan | None = None
+    """How surely each cell is known, where a budget of time chose what to measure; curves hold what was measured."""
     version: int = VERSION
 
 
@@ -293,6 +297,8 @@ class Quantized:
     parity: Parity
     notes: tuple[str, ...] = ()
     placement: Placement | None = None
+    sensitivity: QuantSensitivity | None = None
+    """What each layer costs in integers, where a budget left some in float."""
 
 
 @dataclass(frozen=True)
@@ -354,6 +360,8 @@ class Report:
     """The plans that were tried; None where none were searched for."""
     placement: Placement | None = None
     """What of the int8 file runs in integers, and why; None where it was not chosen by timing."""
+    quant_sensitivity: QuantSensitivity | None = None
+    """What each layer costs in integers; None where no budget left some in float."""
     gallery: Gallery | None = None
     """Single images; None where none were requested, or the task shows none."""
     scan: str = ""

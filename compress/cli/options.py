@@ -235,6 +235,10 @@ Protect = Annotated[
     list[str] | None,
     typer.Option("--protect", help="layer never to prune; may be repeated, * matches any text.", metavar="NAME"),
 ]
+FloatLayer = Annotated[
+    list[str] | None,
+    typer.Option("--float-layer", help="layer to leave in float; may be repeated, * matches any text.", metavar="NAME"),
+]
 Recurrent = Annotated[bool | None, setting(PruneStep, "recurrent", "--recurrent/--no-recurrent")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="of everything random.")]
 Threads = Annotated[

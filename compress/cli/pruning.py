@@ -1,7 +1,8 @@
 """Commands that find out what to prune, and prune it."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,35 +14,49 @@ from compress.cli.progress import progress, say
 from compress.cli.spreading import spread
 from compress.cli.tasks import FittedTaskOptions, make_task
 from compress.errors import CompressError
-from compress.recipe import PruneStep, SensitivityStep
+from compress.recipe import PruneStep, QuantizeStep, SensitivityStep
 
 
 @spread
 def sensitivity(
     model: options.Model,
     data: options.Val,
-    out: Annotated[Path, typer.Option(help="folder for sensitivity.json.", metavar="FOLDER")],
+    out: Annotated[Path, typer.Option(help="folder for sensitivity.json, or int8_sensitivity.json.", metavar="FOLDER")],
     *,
+    of: Annotated[
+        str,
+        typer.Option(
+            help="channels: each group of channels pruned; int8: each layer in integers, calibrated on --train.",
+            metavar="WHAT",
+        ),
+    ] = "channels",
     criterion: Annotated[str | None, setting(SensitivityStep, "criterion")] = None,
     ratios: Annotated[str | None, setting(SensitivityStep, "ratios")] = None,
     images: Annotated[int | None, setting(SensitivityStep, "images")] = None,
     measure: Annotated[str | None, setting(SensitivityStep, "measure")] = None,
     recover: Annotated[str | None, setting(SensitivityStep, "recover")] = None,
+    budget: Annotated[str | None, setting(SensitivityStep, "budget")] = None,
     train: Annotated[
         list[Path] | None,
         typer.Option(
-            help="label list or folder of training images, for --measure divergence or agreement and "
+            help="label list or folder of training images, for --of int8, --measure divergence or agreement and "
             "--recover reconstruct, which do not look at labels; may be repeated.",
             metavar="FILE",
         ),
     ] = None,
+    float_budget: Annotated[float | None, setting(QuantizeStep, "float_budget")] = None,
+    float_layer: options.FloatLayer = None,
+    weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
+    threads: options.Threads = None,
     protect: options.Protect = None,
     recurrent: options.Recurrent = None,
     weights: options.Weights = None,
     settings: FittedTaskOptions,
 ) -> None:
-    """Measure how much the metric drops when each group of channels is pruned, others untouched.
+    """Measure how much the metric drops when each group of channels is pruned, or each layer computes in integers.
 
+    Others stay as they are, and nothing is trained. With --of int8 the figure is --measure divergence by default, and
+    --float-budget, --float-layer and --weight-bits are those of `compress quantize`.
     What it will cost is said first. Every figure is saved at once: stopped, the same command goes on where it was.
 
     \b
@@ -49,7 +64,24 @@ def sensitivity(
       compress sensitivity model.onnx --task classification --data val/labels.txt --out runs/cls
       compress sensitivity model.onnx --data val/labels.txt --train train/labels.txt --measure divergence \\
           --recover reconstruct --out runs/cls
+      compress sensitivity model.onnx --data val/labels.txt --budget 5m --out runs/cls
+      compress sensitivity model.onnx --of int8 --data val/labels.txt --train train/labels.txt \\
+          --float-budget 0.05 --out runs/cls
     """
+    if of not in ("channels", "int8"):
+        raise CompressError(f"--of: got {of!r}. Must be channels or int8.")
+    for_int8 = {"--float-budget": float_budget, "--float-layer": float_layer, "--weight-bits": weight_bits}
+    for_channels = {
+        "--criterion": criterion, "--ratios": ratios, "--recover": recover, "--budget": budget, "--protect": protect,
+        "--recurrent": recurrent,
+    }  # fmt: skip
+    others = [flag for flag, value in (for_int8 if of == "channels" else for_channels).items() if value is not None]
+    if others:
+        raise CompressError(f"{', '.join(others)}: not with --of {of}. Remove {'it' if len(others) == 1 else 'them'}.")
+    if of == "int8":
+        layers = {"float_budget": float_budget, "float_layers": float_layer, "weight_bits": weight_bits}
+        _scan_int8(model, weights, data, train or (), out, layers, measure, images, settings, threads)
+        return
     step = options.build(
         SensitivityStep,
         {
@@ -58,8 +90,11 @@ def sensitivity(
             "images": images,
             "measure": measure,
             "recover": recover,
+            "budget": budget,
         },
     )
+    if step.budget is not None and (step.measure != "metric" or step.recover != "none"):
+        raise CompressError("--budget: not with --measure divergence or agreement, nor --recover. Remove one of them.")
     if (step.measure != "metric" or step.recover != "none") and not train:
         raise CompressError(
             "--train: missing. --measure divergence or agreement and --recover reconstruct need training images."
@@ -72,23 +107,63 @@ def sensitivity(
     with progress(
         f"{out / 'sensitivity.json'} holds what is done; the same command goes on from there."
     ) as on_progress:
-        found = pipeline.run_sensitivity(
-            proto,
-            made,
-            out,
-            criterion=step.criterion,
-            ratios=step.ratios,
-            images=step.images,
-            measure=step.measure,
-            recover=step.recover,
-            protect=tuple(protect or ()),
-            recurrent=recurrent is not False,
-            on_progress=on_progress,
-            on_note=say,
-        )
+        common: dict[str, Any] = {
+            "criterion": step.criterion,
+            "ratios": step.ratios,
+            "images": step.images,
+            "protect": tuple(protect or ()),
+            "recurrent": recurrent is not False,
+            "threads": threads,
+            "on_progress": on_progress,
+            "on_note": say,
+        }
+        if step.budget is not None:
+            found = pipeline.run_budgeted_scan(proto, made, out, budget=step.budget, **common)
+        else:
+            found = pipeline.run_sensitivity(proto, made, out, measure=step.measure, recover=step.recover, **common)
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())
     terminal.print_heat(found, terminal.wide_console())
     typer.echo(f"{found.metric_name} of the model itself: {found.baseline:.4f}. Written: {out / 'sensitivity.json'}")
+
+
+def _scan_int8(
+    model: str,
+    weights: Path | None,
+    data: list[Path],
+    train: Sequence[Path],
+    out: Path,
+    layers: Mapping[str, object],
+    measure: str | None,
+    images: int | None,
+    settings: FittedTaskOptions,
+    threads: int | None,
+) -> None:
+    """What each layer costs in integers.
+
+    Raises:
+        CompressError: there are no training images, or a setting is not one.
+    """
+    if not train:
+        raise CompressError("--train: missing. --of int8 calibrates on training images.")
+    step = options.build(QuantizeStep, layers)
+    scan = options.build(SensitivityStep, {"measure": measure, "images": images})
+    from compress import pipeline
+    from compress.pipeline.stages.int8_scan import FILE, Scanned, default_measure
+    from compress.pipeline.stages.quantize import float_layers_of
+    from compress.report import terminal
+    from compress.report.quant_table import quant_lines, quant_table
+
+    made = make_task(settings, train, data, model=model, command="sensitivity")
+    proto = pipeline.open_model(model, weights, made.input_shape, say)
+    by = scan.measure if measure else default_measure(made)
+    given = Scanned(proto, made, step, float_layers_of(proto, step), by, scan.images)
+    file = out / FILE
+    with progress(f"{file} holds what is done; the same command goes on from there.") as on_progress:
+        found = pipeline.run_int8_scan(given, file, parts=True, threads=threads, on_progress=on_progress, on_note=say)
+    terminal.print_table(quant_table(found), terminal.wide_console())
+    for line in quant_lines(found):
+        typer.echo(line)
+    typer.echo(f"Written: {file}")
 
 
 def prune(
@@ -125,6 +200,7 @@ def prune(
     align: Annotated[int | None, setting(PruneStep, "align")] = None,
     criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None,
     allocation: Annotated[str | None, setting(PruneStep, "allocation")] = None,
+    pessimistic: Annotated[bool | None, setting(PruneStep, "pessimistic", "--pessimistic")] = None,
     precision: Annotated[
         str | None,
         typer.Option(help="kernels whose times predict the latency: float32, int8, or mixed.  [default: mixed]"),
@@ -158,6 +234,7 @@ def prune(
     if plan_file is not None:
         decided = {
             "--sensitivity": sensitivity_file, "--align": align, "--criterion": criterion, "--allocation": allocation,
+            "--pessimistic": pessimistic,
             "--precision": precision, "--protect": protect, "--recurrent": recurrent,
         }  # fmt: skip
         given = [flag for flag, value in decided.items() if value is not None]
@@ -171,6 +248,7 @@ def prune(
             "align": align,
             "criterion": criterion,
             "allocation": allocation,
+            "pessimistic": pessimistic,
             "precision": precision,
         },
     )
@@ -196,6 +274,7 @@ def prune(
             protect=tuple(protect or ()),
             recurrent=recurrent is not False,
             allocation=step.allocation,
+            pessimistic=step.pessimistic,
             table=LatencyTable(on_note=say),
             precision=step.precision or "mixed",
             on_progress=on_progress,

@@ -145,7 +145,11 @@ def quantize(
     data: options.Val,
     out: Annotated[
         Path,
-        typer.Option(help="the int8 .onnx file to write; its .placement.json goes beside it.", metavar="FILE"),
+        typer.Option(
+            help="the int8 .onnx file to write; its .placement.json goes beside it, and with --float-budget its "
+            ".sensitivity.json.",
+            metavar="FILE",
+        ),
     ],
     *,
     teacher: options.Teacher = None,
@@ -164,10 +168,8 @@ def quantize(
     pact_l2: Annotated[float | None, setting(PactSettings, "l2", "--pact-l2")] = None,
     pact_lr_multiplier: Annotated[float | None, setting(PactSettings, "lr_multiplier", "--pact-lr-multiplier")] = None,
     pact_percentile: Annotated[float | None, setting(PactSettings, "percentile", "--pact-percentile")] = None,
-    float_layer: Annotated[
-        list[str] | None,
-        typer.Option(help="layer to leave in float; may be repeated, * matches any text.", metavar="NAME"),
-    ] = None,
+    float_layer: options.FloatLayer = None,
+    float_budget: Annotated[float | None, setting(QuantizeStep, "float_budget")] = None,
     recurrent: Annotated[str | None, setting(QuantizeStep, "recurrent")] = None,
     optimize: Annotated[str | None, setting(QuantizeStep, "optimize")] = None,
     weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
@@ -199,6 +201,7 @@ def quantize(
         "calibration": calibration,
         "pact": {key: value for key, value in ranges.items() if value is not None},
         "float_layers": float_layer,
+        "float_budget": float_budget,
         "recurrent": recurrent,
         "optimize": optimize,
         "weight_bits": weight_bits,
@@ -209,7 +212,8 @@ def quantize(
     _check_unlabelled(settings.unlabelled, teacher)
     from compress import pipeline
     from compress.compute.device import find_device
-    from compress.report import tables
+    from compress.report import tables, terminal
+    from compress.report.quant_table import quant_table
 
     chosen = find_device(device)
     made = make_task(settings, train, data, model=model, command="quantize")
@@ -237,6 +241,8 @@ def quantize(
     _print_score(pipeline.score_model(out, made, threads), out, made)
     for note in result.notes:
         typer.echo(f"Note: {note}", err=True)
+    if result.sensitivity is not None:
+        terminal.print_table(quant_table(result.sensitivity), terminal.wide_console())
     parity = result.parity
     typer.echo(f"File against its network: {tables.parity(parity)} ({parity.count} images).")
 

@@ -6,7 +6,9 @@ from compress.pipeline.inspecting import inspect_model
 from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.models import open_any, open_model
 from compress.pipeline.run import run_recipe
+from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.stages.finetune import run_finetune
+from compress.pipeline.stages.int8_scan import run_int8_scan
 from compress.pipeline.stages.plan import run_plan
 from compress.pipeline.stages.prune import run_prune
 from compress.pipeline.stages.quantize import run_quantize
@@ -26,7 +28,9 @@ __all__ = [
     "make_task",
     "open_any",
     "open_model",
+    "run_budgeted_scan",
     "run_finetune",
+    "run_int8_scan",
     "run_plan",
     "run_prune",
     "run_quantize",

@@ -11,7 +11,7 @@ import onnx
 import torch
 
 from compress import artifacts
-from compress.artifacts import Parity, Placement, Quantized
+from compress.artifacts import Parity, Placement, Quantized, QuantSensitivity
 from compress.compute.device import CPU
 from compress.compute.memory import peak_memory_bytes
 from compress.compute.processes import Team
@@ -48,6 +48,7 @@ class Record:
     parity: Parity | None = None
     notes: tuple[str, ...] = ()
     placement: Placement | None = None
+    sensitivity: QuantSensitivity | None = None
     beside: dict[str, str] = dataclasses.field(default_factory=dict)
     """Further files of the stage by name -> the identity of their content."""
     code: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -153,7 +154,9 @@ class Run:
                 peak_memory_bytes=peak_memory_bytes(),
             )
             if isinstance(made, Quantized):
-                record = dataclasses.replace(record, parity=made.parity, placement=made.placement)
+                record = dataclasses.replace(
+                    record, parity=made.parity, placement=made.placement, sensitivity=made.sensitivity
+                )
             artifacts.save(record, record_file)
         for leftover in (checkpoint, begun):  # now that the record vouches for the file
             leftover.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from compress.artifacts import Curve, GroupPlan, PruningPlan, Sensitivity
 from compress.errors import ArtifactError, PlanError
@@ -333,9 +333,28 @@ def _drops(network: Network, sensitivity: Sensitivity) -> dict[str, dict[float, 
         if curve is None or curve.channels != group.channels:
             found = "not in it" if curve is None else f"of {curve.channels} channels in it, now of {group.channels}"
             raise ArtifactError(f"sensitivity: channel group {group.name!r} is {found}. Scan this model again.")
-        if len(curve.metric) < len(sensitivity.ratios):
+        if sensitivity.budgeted is None and len(curve.metric) < len(sensitivity.ratios):
             raise ArtifactError(f"sensitivity: the scan of {group.name!r} is not finished. Run the scan to its end.")
     return {group.name: metric_drops(sensitivity.curves[group.name], sensitivity.baseline) for group in network.groups}
+
+
+def pessimistic(sensitivity: Sensitivity) -> Sensitivity:
+    """The scan with each drop at the upper end of its interval, so that plans keep away from what is hardly known.
+
+    Raises:
+        PlanError: the scan has no intervals.
+    """
+    if sensitivity.budgeted is None:
+        raise PlanError(
+            "prune.pessimistic: the scan says nothing of how surely its figures are known. Scan with a budget "
+            "(`sensitivity: {budget: 5m}`), or remove it."
+        )
+    cells = sensitivity.budgeted.cells
+    curves = {
+        name: replace(curve, metric={key: sensitivity.baseline - cells[name][key].high for key in curve.metric})
+        for name, curve in sensitivity.curves.items()
+    }
+    return replace(sensitivity, curves=curves)
 
 
 def metric_drops(curve: Curve, baseline: float) -> dict[float, float]:

@@ -105,6 +105,24 @@ def join_scans(scan: Sensitivity, others: Sequence[Sensitivity]) -> Sensitivity:
     return dataclasses.replace(scan, curves=curves)
 
 
+def empty_scan(
+    module: nn.Module,
+    groups: Sequence[ChannelGroup],
+    *,
+    ratios: Sequence[float],
+    criterion: str,
+    fingerprint: str,
+    metric_name: str,
+    input_shape: tuple[int, int, int],
+    baseline: float,
+    model: str,
+) -> Sensitivity:
+    """A scan without a cell; arguments and errors are those of `scan_sensitivity`."""
+    _check_request(ratios, criterion)
+    scan = _start(module, groups, ratios, criterion, fingerprint, metric_name, input_shape, None)
+    return dataclasses.replace(scan, model=model, input_shape=tuple(input_shape), baseline=baseline)
+
+
 def check_scan(scan: Sensitivity, model: str, input_shape: Sequence[int] | None = None) -> None:
     """Refuse a scan that is of another model, or whose multiply-adds are of another input.
 

@@ -69,6 +69,14 @@ def _check_scan(data: Mapping[str, Any], scan: Mapping[str, Any]) -> Iterator[Pr
     unlabelled = scan.get("measure") in ("divergence", "agreement")
     if unlabelled and scan.get("side"):
         yield "sensitivity.side", f"not with measure: {scan['measure']}, which looks at training images. Remove it."
+    if scan.get("budget") is not None:
+        if unlabelled:
+            yield (
+                "sensitivity.budget",
+                f"not with measure: {scan['measure']}, which takes few images anyway. Remove one.",
+            )
+        if scan.get("recover") == "reconstruct":
+            yield "sensitivity.budget", "not with recover: reconstruct. Remove one."
     listed = isinstance(data.get("data"), dict) and not at(data, "data", "images") and not at(data, "data", "train")
     if listed and (unlabelled or scan.get("recover") == "reconstruct"):
         yield "data.train", "missing. The scan looks at training images. Add a label list."
@@ -109,6 +117,11 @@ def _check_prune(steps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
             yield "prune.search", "needs a `sensitivity` step before it, around whose plan it searches. Add one."
         if isinstance(target, dict) and not (TARGETS - {"metric_drop"}) & set(target):
             yield "prune.search", f"not with {show(target)}: plans are compared at targets of macs, params or latency."
+    if prune.get("pessimistic") is True and steps.get("sensitivity", {}).get("budget") is None:
+        yield (
+            "prune.pessimistic",
+            "needs a scan with a `budget`, which alone says how sure it is. Add one, or remove it.",
+        )
     asked, ranked = prune.get("criterion"), steps.get("sensitivity", {}).get("criterion") or "fpgm"
     if asked and "sensitivity" in steps and asked != ranked:
         yield "prune.criterion", f"got {show(asked)}, but `sensitivity` ranks by {ranked}. Must be the same."

@@ -13,6 +13,7 @@ from compress.recipe.task_settings import TaskSettings
 from compress.recipe.values import (
     ByName,
     Device,
+    Duration,
     Flag,
     Float,
     Int,
@@ -65,6 +66,11 @@ class SensitivityStep(Step):
         "default 64 for classification, 48 for recognition, 8 for detection), whose labels are not looked at: "
         "`divergence`, exp(-distance of the outputs from the original's), or `agreement`, the metric with the "
         "original's answers for labels",
+    )
+    budget: Duration | None = Field(
+        None,
+        description="time to spend, as `5m`, `90s`, `1h` or seconds: instead of every cell on every validation image, "
+        "those cells are measured, on as many images, that decide what a plan takes; default no limit",
     )
     recover: Literal["none", "reconstruct"] = Field(
         "none",
@@ -124,6 +130,10 @@ class PruneStep(Step):
         description="with `macs` or `latency` and a scan: `price` spends the least metric for what is saved, drops of "
         "groups added; `product` the same, shares of the metric that groups leave multiplied, for large drops; "
         "`threshold` lets every group drop as much, as PaddleSlim does",
+    )
+    pessimistic: Flag = Field(
+        False,
+        description="plan by the upper end of each drop's interval; needs a scan with a `budget`, which alone has them",
     )
     precision: Literal["float32", "int8", "mixed"] | None = Field(
         None,
@@ -226,6 +236,11 @@ class QuantizeStep(_TrainStep):
     calibration: Positive = Field(256, description="training images that the ranges start from")
     pact: PactSettings = Field(default_factory=PactSettings, description="how ranges are learned; keys below")
     float_layers: Names = Field((), description="layers to leave in float; `*` matches any text")
+    float_budget: Share | None = Field(
+        None,
+        description="share of the network's multiply-adds, as 0.05, that may stay in float beside `float_layers`: the "
+        "layers that cost most in integers for each multiply-add, each measured alone on unlabelled training images",
+    )
     recurrent: Literal["auto", "float", "weights", "dynamic"] = Field(
         "auto",
         description="LSTM and GRU layers in the file: `float`; `weights`: int8 weights, computed in float; `dynamic`: "

@@ -40,6 +40,27 @@ def one_or_many(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def seconds(value: Any) -> Any:
+    """Read a duration; what is none stays as it is, to be refused.
+
+    >>> [seconds(text) for text in ("5m", "90s", "1.5h", "20", 20, "soon")]
+    [300.0, 90.0, 5400.0, 20.0, 20, 'soon']
+    """
+    found = DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    return float(found[1]) * SECONDS[found[2]] if found else value
+
+
+def positive_number(value: Any) -> Any:
+    """A number above 0, of whatever type; all problems in the same words."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise problem("Must be a time above 0. Use e.g. 5m, 90s or 1h.")
+    return float(value)
+
+
 MAX_THREADS = 1024
 """More than any machine has cores; libraries fail, each in its own way, where threads cannot be made."""
 Text = Annotated[str, Strict()]
@@ -54,6 +75,11 @@ NotNegativeFloat = Annotated[Float, rule(lambda v: v >= 0, "Must be 0 or more.")
 PruningRatio = Annotated[Float, rule(lambda v: 0 <= v < 1, "Must be a share in [0, 1). Use e.g. 0.3 to remove 30 %.")]
 Share = Annotated[Float, rule(lambda v: 0 < v <= 1, "Must be a share in (0, 1]. Use e.g. 0.5.")]
 Device = Annotated[str, rule(is_device_name, f"Must be {DEVICES}.")]
+Duration = Annotated[
+    float,
+    BeforeValidator(lambda value: positive_number(seconds(value)), json_schema_input_type=float | str),
+]
+"""Seconds."""
 Side = Annotated[Positive, rule(lambda v: v % 32 == 0, "Must be a multiple of 32. Use e.g. 960 or 1280.")]
 Names = Annotated[tuple[Text, ...], BeforeValidator(one_or_many, json_schema_input_type=Text | tuple[Text, ...])]
 Paths = Annotated[

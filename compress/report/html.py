@@ -14,6 +14,7 @@ from compress.report import overview, tables
 from compress.report.heat import SHADES, heat_legend, heat_rows
 from compress.report.pictures import COLOURS
 from compress.report.plots import sensitivity_svg, stages_svg
+from compress.report.quant_table import report_quant_table
 from compress.report.tables import Table
 from compress.tasks.base import MarkKind
 
@@ -60,6 +61,7 @@ def render_html(report: Report, sensitivity: Sensitivity | None = None, folder: 
             tables.detail_table(report),
             tables.candidate_table(report),
             tables.placement_table(report),
+            report_quant_table(report),
         ),
         curves=tables.sensitivity_table(sensitivity) if sensitivity else None,
         heat=heat_rows(sensitivity) if sensitivity else (),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from compress.artifacts import Gallery, Report, Sensitivity
 from compress.report import tables
+from compress.report.quant_table import report_quant_table
 from compress.report.tables import Table
 
 
@@ -24,6 +25,7 @@ def render_markdown(report: Report, sensitivity: Sensitivity | None = None) -> s
         table_text(tables.plan_table(report)),
         table_text(tables.candidate_table(report)),
         table_text(tables.placement_table(report)),
+        table_text(report_quant_table(report)),
         table_text(tables.sensitivity_table(sensitivity)) if sensitivity else "",
         _notes(report),
     ]

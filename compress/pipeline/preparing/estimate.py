@@ -157,12 +157,15 @@ def _stages(recipe: Recipe, images: Images, work: Work, pace: Pace) -> tuple[Sta
             what = f"{step.epochs} epochs of {work.train} images{two}"
             found.append(Stage(step.name, what, factor * seconds["fine-tune"], done))
         elif isinstance(step, QuantizeStep):
-            what = f"{step.epochs} epochs, and a check of the file"
+            scanned = "each layer alone in integers, " if step.float_budget else ""
+            what = f"{scanned}{step.epochs} epochs, and a check of the file"
             found.append(Stage(step.name, what, seconds["quantise"], done))
     return (*found, _report_stage(recipe, images, work, pace))
 
 
 def _scan_stage(step: SensitivityStep, recipe: Recipe, work: Work, pace: Pace) -> Stage:
+    if step.budget is not None:
+        return Stage(step.name, f"of {work.cells} networks those that decide, within the budget", step.budget)
     if step.measure != "metric":  # cells share what lies before the pruned layer, and cost a part of a pass
         count = step.images or UNLABELLED_IMAGES[recipe.task.kind]
         what = f"{work.cells} networks on {count} training images each, by {step.measure}"

@@ -8,7 +8,7 @@ import onnx
 from torch import fx
 
 from compress import artifacts
-from compress.artifacts import Placement, Region, fingerprint
+from compress.artifacts import Placement, QuantSensitivity, Region, fingerprint
 from compress.errors import ArtifactError
 from compress.export import export_int8
 from compress.graph import to_torch
@@ -45,6 +45,14 @@ class Lowered:
     """What computes in float although integer kernels exist."""
     placement: Placement | None
     """How that was chosen; None for `size`, where nothing is."""
+    sensitivity: QuantSensitivity | None = None
+    """What each layer costs in integers, and which of them a budget leaves in float; None without a budget."""
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """Layers that the budget leaves in float, beside those that the user names."""
+        chosen = self.sensitivity.chosen if self.sensitivity else None
+        return chosen.layers if chosen else ()
 
 
 @dataclass(frozen=True)
@@ -271,8 +279,11 @@ def _integer_names(form: Form) -> frozenset[str]:
 
 def _regions(best: Assignment) -> tuple[Region, ...]:
     costs = best.form.costs
-    fixed = {name: "first or last in the network, or named in float_layers" for name, cost in costs.items()
-             if cost.integer_time is None and cost.place.operator.op_type in ("Conv", "Gemm", "MatMul")}  # fmt: skip
+    why = "first or last in the network, or left in float by float_layers or float_budget"
+    layers = ("Conv", "Gemm", "MatMul")
+    fixed = {
+        name: why for name, cost in costs.items() if cost.integer_time is None and cost.place.operator.op_type in layers
+    }
     return describe(costs, costs.keys() - best.integer, fixed)
 
 

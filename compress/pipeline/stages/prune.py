@@ -25,6 +25,7 @@ from compress.prune.apply import apply_plan
 from compress.prune.candidates import Planner
 from compress.prune.groups import find_groups
 from compress.prune.plan import NAMES, plan_metric_drop, plan_ratio, plan_shares
+from compress.prune.plan import pessimistic as upper_ends
 from compress.prune.ranking import Kind, Network
 from compress.prune.sensitivity import check_scan
 from compress.recipe import PruneStep, QuantizeStep, Recipe, SensitivityStep
@@ -47,6 +48,7 @@ def run_prune(
     protect: Sequence[str] = (),
     recurrent: bool = True,
     allocation: Allocation = "price",
+    pessimistic: bool = False,
     table: LatencyTable | None = None,
     precision: Kernels = "float32",
     choose: Choose | None = None,
@@ -71,6 +73,7 @@ def run_prune(
         protect: layers never to prune.
         recurrent: prune hidden units, too.
         allocation: the rule from curves to ratios.
+        pessimistic: take the upper end of each drop's interval.
         table: times of operators.
         precision: whose kernels are timed.
         choose: tries several plans and returns one (see `compress.pipeline.stages.search`); default the scan's own.
@@ -88,6 +91,7 @@ def run_prune(
     identity = model_identity(model)
     if sensitivity is not None:
         _check_scan(sensitivity, model, identity, scanned, input_shape)
+        sensitivity = upper_ends(sensitivity) if pessimistic else sensitivity
     criterion = _criterion(criterion, sensitivity)
     shape = shape_for(model, input_shape, sensitivity.input_shape if sensitivity else ())
     module = to_torch(model)
@@ -182,6 +186,8 @@ class Pruning(Stage):
 
     def identity(self) -> str:
         settings = self.step.model_dump(exclude={"precision", "target", "search"})
+        if not settings["pessimistic"]:
+            del settings["pessimistic"]  # a run of an earlier version goes on
         target = self.step.target
         kernels, threads = timed_kernels(self.run.recipe), self.run.recipe.compare.threads
         search = self._search()
@@ -209,6 +215,7 @@ class Pruning(Stage):
             protect=step.protect,
             recurrent=step.recurrent,
             allocation=step.allocation,
+            pessimistic=step.pessimistic,
             table=LatencyTable(threads=run.recipe.compare.threads, on_note=run.on_note),
             precision=timed_kernels(run.recipe),
             choose=search.choose if search else None,

@@ -18,6 +18,13 @@ from compress.graph import save_model, to_torch
 from compress.pipeline.evaluation import score_model
 from compress.pipeline.models import as_graph_module, expand_names
 from compress.pipeline.stages.int8_file import export_checked, export_form
+from compress.pipeline.stages.int8_scan import (
+    SENSITIVITY,
+    NamedLayers,
+    Scanned,
+    default_measure,
+    run_int8_scan,
+)
 from compress.pipeline.stages.placement import Lowered, place, placement_lines
 from compress.pipeline.stages.training import (
     check_trainable,
@@ -31,6 +38,7 @@ from compress.pipeline.state import CHECKPOINT, Run, Stage
 from compress.progress import Note, Progress
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import QuantizeStep
+from compress.report.quant_table import quant_lines
 from compress.tasks.base import PostProcessing, Processed, Task
 
 PARITY_IMAGES, PARITY_PIXELS = 32, 4 * 640 * 640
@@ -71,7 +79,9 @@ def run_quantize(
     check_trainable(model, task)  # before anything is timed
     note_outputs(model, on_note)
     with lock(out_file):
-        lowered = lower_and_place(model, task, step, out_file, on_progress, threads=latency_threads)
+        lowered = lower_and_place(
+            model, task, step, out_file, on_progress, on_note, threads=latency_threads, training_threads=threads
+        )
         qat = train_int8(
             model,
             lowered,
@@ -88,8 +98,10 @@ def run_quantize(
         )
         made, quantized = export_trained(qat, lowered.model, task, step, threads, latency_threads)
         save_model(made, out_file)
-    lines = placement_lines(lowered.placement) if lowered.placement else ()
-    return replace(quantized, placement=lowered.placement, notes=(*lines, *quantized.notes))
+    lines = quant_lines(lowered.sensitivity) if lowered.sensitivity else ()
+    lines += placement_lines(lowered.placement) if lowered.placement else ()
+    notes = (*lines, *quantized.notes)
+    return replace(quantized, placement=lowered.placement, sensitivity=lowered.sensitivity, notes=notes)
 
 
 def lower_and_place(
@@ -98,19 +110,37 @@ def lower_and_place(
     step: QuantizeStep,
     out_file: Path,
     on_progress: Progress | None = None,
+    on_note: Note | None = None,
     *,
     threads: int = 1,
+    training_threads: int | None = None,
 ) -> Lowered:
-    """The lowered model and what of it runs in integers, as chosen for this file before, or now (see `place`)."""
-    return place(
+    """The lowered model and what of it runs in integers, as chosen for this file before, or now (see `place`).
+
+    Layers that a float budget chooses are as if the user had named them: what is fastest is sought around them. What
+    was measured for it is kept beside the file, in a .sensitivity.json (see `run_int8_scan`).
+    """
+    named, found = float_layers_of(model, step), None
+    if step.float_budget is not None:
+        file = out_file.with_suffix(SENSITIVITY)
+        scanned = Scanned(model, task, step, named, default_measure(task))
+        found = run_int8_scan(scanned, file, threads=training_threads, on_progress=on_progress, on_note=on_note)
+    chosen = found.chosen.layers if found and found.chosen else ()
+    lowered = place(
         model,
         step,
         task.input_shape,
-        lambda module: _float_layers(model, module, step.float_layers),
+        lambda module: (*named(module), *chosen),
         threads=threads,
         file=out_file.with_suffix(".placement.json"),
         on_progress=on_progress,
     )
+    return replace(lowered, sensitivity=found)
+
+
+def float_layers_of(model: onnx.ModelProto, step: QuantizeStep) -> NamedLayers:
+    """Those layers of a lowered module that the step names by what they are called in the model."""
+    return lambda module: _float_layers(model, module, step.float_layers)
 
 
 def train_int8(
@@ -153,7 +183,7 @@ def train_int8(
     module = trainable(lowered.model, task, threads)
     qat = prepare_qat(
         module,
-        float_layers=_float_layers(model, module, step.float_layers),
+        float_layers=(*_float_layers(model, module, step.float_layers), *lowered.float_layers),
         float_values=lowered.float_values,
         pact=step.pact.enabled,
         asymmetric_hard_swish=step.pact.asymmetric_hardswish,
@@ -177,7 +207,10 @@ def train_int8(
             seed=seed + 1,  # other batches than fine-tuning saw
             checkpoint=checkpoint,
             identity=fingerprint(
-                train_identity(model, teacher, task, step, seed), lowered.float_values, _padding(lowered)
+                train_identity(model, teacher, task, step, seed),
+                lowered.float_values,
+                _padding(lowered),
+                *lowered.float_layers,
             ),
             on_progress=on_progress,
             team=team,
@@ -288,7 +321,10 @@ class Quantisation(Stage):
     step: QuantizeStep
 
     name = "int8"
-    takes_over = ("int8.placement.json",)
+    takes_over = (
+        "int8.placement.json",
+        f"int8{SENSITIVITY}",
+    )
 
     def identity(self) -> str:
         run = self.run

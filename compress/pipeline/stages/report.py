@@ -22,6 +22,7 @@ from compress.pipeline.stages.search import CANDIDATES_FILE
 from compress.pipeline.state import Run
 from compress.pipeline.worst_cases import NOT_SHOWN, make_gallery
 from compress.recipe import PruneStep, SensitivityStep
+from compress.report.budgeted import budget_lines
 from compress.tasks.base import Examiner, PostProcessing
 
 IMAGES = "images"
@@ -35,6 +36,7 @@ def make_report(
     machine, notes = machine_info(), list(measured.notes)
     if saturates_int8(machine):
         notes.append("this CPU has no VNNI: 8-bit weights saturate in 16-bit sums here; weight_bits: 7 does not")
+    notes += budget_lines(scan) if scan else ()
     notes += list(plan.notes) if plan else []
     notes += code_notes(run)
     if (score := measured.results[0].score).metric < LOW.get(run.task.kind, 0.0):
@@ -58,6 +60,7 @@ def make_report(
         plan=_plan_table(plan),
         candidates=_candidates(run),
         placement=run.records["int8"].placement if "int8" in run.records else None,
+        quant_sensitivity=run.records["int8"].sensitivity if "int8" in run.records else None,
         gallery=gallery,
         scan=scan.fingerprint if scan else "",
         postprocessing=run.task.postprocessing() if isinstance(run.task, PostProcessing) else {},

@@ -20,10 +20,13 @@ from compress.pipeline.images import check_train_images, fitting_batches
 from compress.pipeline.models import expand_names, model_identity
 from compress.pipeline.scanning.cells import Cells
 from compress.pipeline.scanning.cost import announce_cost, at_side, side_of
+from compress.pipeline.scanning.earlier import earlier_scan
 from compress.pipeline.scanning.measures import Measure, score_by
 from compress.pipeline.scanning.parts import join_parts, part_file
+from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.state import Run
 from compress.progress import Note, Progress
+from compress.prune.cell_choice import TARGETS
 from compress.prune.channels import ChannelGroup
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
@@ -103,7 +106,7 @@ def run_sensitivity(
             join_parts(path, identity)  # what a stopped scan left
         if team is not None:
             team.wait()
-        previous = _earlier_scan(path, identity, scanned, task.input_shape)
+        previous = earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
         count = count_cells(groups, ratios, previous) // (team.count if team else 1)
         share = cells.share(task.input_shape)
@@ -145,28 +148,30 @@ def run_sensitivity(
         return replace(scan, code=stored.code)
 
 
-def _earlier_scan(path: Path, identity: str, model: str, input_shape: Sequence[int]) -> Sensitivity | None:
-    """What an earlier scan of the same things left; one that does not say of which model it is learns it here.
-
-    Raises:
-        ArtifactError: it is of another model, data or settings.
-    """
-    if not path.exists():
-        return None
-    found = artifacts.load(Sensitivity, path)
-    artifacts.check_fresh(path, found.fingerprint, identity)
-    if not found.model:
-        found = replace(found, model=model, input_shape=tuple(input_shape))
-        artifacts.save(found, path)
-    return found
-
-
 def scan_of(run: Run, task: Task) -> Sensitivity | None:
     """The scan that the run's recipe has, if any, on `task`: as it was before images were labelled for training, which
     no score depends on."""
     step, prune = run.recipe.find_step(SensitivityStep), run.recipe.find_step(PruneStep)
     if step is None:
         return None
+    if step.budget is not None:
+        wanted = prune.target.macs if prune else None
+        return run_budgeted_scan(
+            run.original,
+            task,
+            run.recipe.out,
+            budget=step.budget,
+            criterion=step.criterion,
+            ratios=step.ratios,
+            images=step.images,
+            side=step.side,
+            protect=prune.protect if prune else (),
+            recurrent=prune.recurrent if prune else True,
+            targets=TARGETS if wanted is None else (wanted,),
+            threads=run.threads,
+            on_progress=run.on_progress,
+            on_note=run.on_note,
+        )
     if run.team is not None and run.team.is_main:
         run.team.send(ScanJob())
     return run_sensitivity(

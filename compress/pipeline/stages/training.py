@@ -124,8 +124,9 @@ def train_identity(
     if not settings.get("features"):  # a run of an earlier version goes on
         settings.pop("features", None)
         kept = None
-    if not settings.get("mutual"):
-        settings.pop("mutual", None)
+    for later in ("mutual", "float_budget"):
+        if not settings.get(later):
+            settings.pop(later, None)
     if settings.get("precision") == "float32":
         del settings["precision"]
     more = [] if kept is None else [{name: list(channels) for name, channels in kept.items()}]

@@ -1,0 +1,247 @@
+"""A sensitivity scan within a budget of time: which cells are measured, on how many images, is decided on the way."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from torch import Tensor, fx
+
+from compress import artifacts
+from compress.artifacts import BudgetedScan, CellInterval, Sensitivity, fingerprint
+from compress.errors import CompressError
+from compress.graph import to_torch
+from compress.pipeline.code import MIXED, merge, stage_code, task_modules
+from compress.pipeline.evaluation import check_fits, default_threads
+from compress.pipeline.models import expand_names, model_identity
+from compress.pipeline.scanning.cells import Cells
+from compress.pipeline.scanning.cost import at_side
+from compress.pipeline.scanning.earlier import earlier_scan
+from compress.progress import Note, Progress
+from compress.prune.cell_choice import (
+    TARGETS,
+    Cell,
+    Group,
+    image_counts,
+    images_spent,
+    measure_drop,
+    next_action,
+)
+from compress.prune.channel_scores import group_removal_count, lowest_channels, score_group
+from compress.prune.channels import ChannelGroup
+from compress.prune.groups import find_groups
+from compress.prune.importance import CRITERIA
+from compress.prune.sensitivity import empty_scan, ratio_key
+from compress.report.budgeted import budget_lines
+from compress.tasks.base import Examiner, Predict, Task
+
+BUDGET = "budget"
+"""Marks the fingerprint of a scan that does not measure everything."""
+
+
+class Judge:
+    """Drops on some of a task's validation images, always the same ones, the fewer among the more.
+
+    Raises:
+        CompressError: the task does not judge single images.
+    """
+
+    def __init__(self, task: Task, original: Callable[[], Predict], limit: int | None) -> None:
+        """Examine the network as it is on all images, or on `limit`, and take the time."""
+        if not isinstance(task, Examiner):
+            raise CompressError(
+                f"sensitivity.budget: task {type(task).__name__} does not judge single images (see "
+                "compress.tasks.base.Examiner), so that nothing tells how sure a figure is. Use images."
+            )
+        self._task, self._original = task, original
+        started = time.monotonic()
+        found = task.examine(original(), limit)
+        self._name = found.score.name
+        if self._name not in found.tallies:
+            raise CompressError(f"sensitivity.budget: the task has no tallies of {self._name}. Use images.")
+        self.baseline, self.images = found.score.metric, found.score.count
+        self.seconds = time.monotonic() - started
+        self._known = {self.images: found.tallies[self._name]}
+
+    def drop(self, predict: Predict, images: int) -> Cell:
+        """What a network loses on so many images."""
+        if images not in self._known:
+            self._known[images] = self._tallies(self._original(), images)
+        return measure_drop(images, self._known[images], self._tallies(predict, images))
+
+    def _tallies(self, predict: Predict, images: int) -> np.ndarray:
+        assert isinstance(self._task, Examiner)
+        return self._task.examine(predict, images).tallies[self._name]
+
+
+def run_budgeted_scan(
+    model: onnx.ModelProto,
+    task: Task,
+    out: Path,
+    *,
+    budget: float,
+    criterion: str,
+    ratios: Sequence[float],
+    images: int | None = None,
+    side: int | None = None,
+    protect: Sequence[str] = (),
+    recurrent: bool = True,
+    targets: Sequence[float] = TARGETS,
+    threads: int | None = None,
+    on_progress: Progress | None = None,
+    on_note: Note | None = None,
+) -> Sensitivity:
+    """Scan by the metric for so many seconds; out/sensitivity.json holds what is known after every measurement.
+
+    The best answer so far is always a whole one: groups have what was measured of their curves, and plans take what
+    lies between as they do elsewhere. A stopped scan goes on; with a longer budget a finished one does, too.
+
+    Args:
+        model: in canonical form.
+        task: validation images and metric; it judges single images.
+        out: folder of sensitivity.json.
+        budget: seconds.
+        criterion: how channels are ranked.
+        ratios: that may be measured.
+        images: use so many validation images at most.
+        side: see `at_side`.
+        protect: layers never to prune.
+        recurrent: prune hidden units, too.
+        targets: shares of the multiply-adds left that plans may be for.
+        threads: of onnxruntime.
+        on_progress: called as (images spent, images in all, message).
+        on_note: is told what the budget is in images, and at the end what was skipped.
+
+    Raises:
+        ArtifactError: out/sensitivity.json is of another model, data or settings.
+        OutputError: another process is writing it.
+        CompressError: the task does not judge single images, or has no side.
+    """
+    task, path = at_side(task, side), out / "sensitivity.json"
+    module = to_torch(model)
+    check_fits(model, task)
+    scanned = model_identity(model)
+    identity = fingerprint(
+        scanned, task.fingerprint(), criterion, list(ratios), images, sorted(protect), recurrent, BUDGET
+    )
+    now = stage_code("sensitivity", task_modules(task))
+    groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
+    cells = Cells(module, model, groups, threads=threads or default_threads(), memory=0)
+    with artifacts.lock(path):
+        previous = earlier_scan(path, identity, scanned, task.input_shape)
+        code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
+        judge = Judge(task, lambda: cells.whole(module).run, images)
+        scan = previous or empty_scan(
+            module, groups, ratios=ratios, criterion=criterion, fingerprint=identity, metric_name=task.metric_name,
+            input_shape=task.input_shape, baseline=judge.baseline, model=scanned,
+        )  # fmt: skip
+        found = measure_within(
+            module,
+            cells,
+            groups,
+            judge,
+            scan,
+            budget,
+            targets,
+            on_cell=lambda so_far: artifacts.save(replace(so_far, code=code), path),
+            on_progress=on_progress,
+            on_note=on_note,
+        )
+        return replace(found, code=code)
+
+
+def measure_within(
+    module: fx.GraphModule,
+    cells: Cells,
+    groups: Sequence[ChannelGroup],
+    judge: Judge,
+    scan: Sensitivity,
+    seconds: float,
+    targets: Sequence[float],
+    *,
+    on_cell: Callable[[Sensitivity], None],
+    on_progress: Progress | None = None,
+    on_note: Note | None = None,
+) -> Sensitivity:
+    """Measure until the budget is spent or every decision is settled.
+
+    The budget becomes a number of images at the pace of the network as it is, taken once and stored: a scan that goes
+    on decides as one in one go.
+    """
+    counts = image_counts(judge.images)
+    known = _read(scan, groups)
+    pace = scan.budgeted.seconds_per_image if scan.budgeted else judge.seconds / judge.images
+    whole = BudgetedScan(
+        seconds_per_image=pace,
+        images=int(seconds / pace),
+        spent=images_spent(known, counts),
+        cells_in_all=sum(len(group.ratios) for group in known.values()),
+        images_in_all=judge.images,
+        targets=tuple(targets),
+        settled=False,
+    )
+    if on_note is not None:
+        each = f"{1000 * pace:.2g} ms"
+        on_note(
+            f"scan: {seconds:g} s are {whole.images} images of {each}, {whole.images / max(1, whole.whole):.3f} of a "
+            f"whole scan: {whole.cells_in_all} cells x {whole.images_in_all} images"
+        )
+    scores: dict[str, Tensor] = {}
+    of = {group.name: group for group in groups}
+    while True:
+        action = next_action(known, counts, scan.baseline, targets)
+        if action is None or whole.spent + action.images > whole.images:
+            break
+        group = of[action.group]
+        if group.name not in scores:
+            scores[group.name] = score_group(module, group, CRITERIA[scan.criterion])
+        removed = lowest_channels(group, scores[group.name], group_removal_count(group, action.ratio))
+        predict = cells.predictor(group, cells.pruned_layers(group, removed))
+        cell = known[group.name].cells[action.ratio] = judge.drop(predict, action.images)
+        whole = replace(whole, spent=images_spent(known, counts))
+        scan = _with(scan, known, whole)
+        on_cell(scan)
+        if on_progress is not None:
+            text = f"{action.group} at {action.ratio:g}: drop {cell.drop:.4f} ({cell.images} images)"
+            on_progress(whole.spent, whole.images, text)
+    scan = _with(scan, known, replace(whole, settled=action is None))
+    on_cell(scan)
+    if on_note is not None:
+        for line in budget_lines(scan):
+            on_note(line)
+    return scan
+
+
+def _read(scan: Sensitivity, groups: Sequence[ChannelGroup]) -> dict[str, Group]:
+    """What a scan knows; of ratios that remove the same number of channels the first may be measured."""
+    known = {}
+    for group in groups:
+        counts: dict[int, float] = {}
+        for ratio in scan.ratios:
+            counts.setdefault(group_removal_count(group, ratio), ratio)
+        found = Group(tuple(ratio for count, ratio in counts.items() if count), scan.curves[group.name].macs)
+        for key, cell in (scan.budgeted.cells.get(group.name, {}) if scan.budgeted else {}).items():
+            found.cells[float(key)] = Cell(cell.images, cell.drop, cell.low, cell.high)
+        known[group.name] = found
+    return known
+
+
+def _with(scan: Sensitivity, known: Mapping[str, Group], whole: BudgetedScan) -> Sensitivity:
+    """The scan with what is known, drops as figures beside the baseline."""
+    measured = {
+        name: {
+            ratio_key(ratio): CellInterval(cell.images, cell.drop, cell.low, cell.high)
+            for ratio, cell in sorted(group.cells.items())
+        }
+        for name, group in known.items()
+    }
+    curves = {
+        name: replace(
+            curve,
+            metric={ratio_key(ratio): scan.baseline - cell.drop for ratio, cell in sorted(known[name].cells.items())},
+        )
+        for name, curve in scan.curves.items()
+    }
+    return replace(scan, curves=curves, budgeted=replace(whole, cells=measured))
