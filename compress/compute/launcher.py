@@ -18,6 +18,12 @@ def local_count() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def restarts() -> str:
+    """How often the launcher restarted the processes, as part of a name; empty where several machines are at work, of
+    which each counts for itself."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "") if local_count() == process_count() else ""
+
+
 def local_number() -> int | None:
     """Which of those on its machine this is; None where there is one process in all."""
     return int(os.environ.get("LOCAL_RANK", "0")) if process_count() > 1 else None

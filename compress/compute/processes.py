@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.compute.launcher import process_count
+from compress.compute.launcher import process_count, restarts
 from compress.errors import ProcessError, first_line
 
 MEETING = timedelta(minutes=15)
@@ -52,7 +52,8 @@ class Team:
         if process_count() == 1:
             return None
         with _reaching_others():
-            store, rank, count = next(dist.rendezvous("env://", timeout=MEETING))
+            shared, rank, count = next(dist.rendezvous("env://", timeout=MEETING))
+            store = dist.PrefixStore(f"attempt{restarts()}", shared)  # else addresses of killed processes are found
             dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=PATIENCE)
             if device.type == "cuda":
                 torch.cuda.set_device(device)  # NCCL looks there
