@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.graph.indexing import step_slice
+from compress.graph.indexing import Numbers, step_slice
 
 
 class HardSigmoid(nn.Module):
@@ -58,10 +58,11 @@ def onnx_unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def onnx_slice(
-    x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
+    x: Tensor, starts: Numbers, ends: Numbers, axes: Numbers | None = None, steps: Numbers | None = None
 ) -> Tensor:
     """Slice with ONNX's clamped bounds; steps may be negative."""
-    for position, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+    for position, bounds in enumerate(zip(starts, ends, strict=True)):
+        start, end = int(bounds[0]), int(bounds[1])
         axis = position if axes is None else int(axes[position])
         step = 1 if steps is None else int(steps[position])
         if step < 0:

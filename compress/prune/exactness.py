@@ -17,16 +17,25 @@ _TOLERANCE = 1e-3
 
 
 def exact_groups(
-    module: nn.Module, input_shape: tuple[int, int, int], groups: list[ChannelGroup]
+    module: nn.Module,
+    input_shape: tuple[int, int, int],
+    groups: list[ChannelGroup],
+    known: Sequence[ChannelGroup] = (),
 ) -> list[ChannelGroup]:
     """The groups whose removal is exact; all are tried together, and one by one only if that fails.
 
     A group is exact if removing half of its channels gives what silencing them gives, in every layer. That fails where
     channels were coupled wrongly (a shuffle), or where something between layers looks at all of them (a softmax).
+
+    Args:
+        module: the network.
+        input_shape: (C, H, W).
+        groups: to be tried.
+        known: those of them that were found to be exact before.
     """
     if not groups or _is_exact(module, input_shape, groups):
         return groups
-    return [group for group in groups if _is_exact(module, input_shape, [group])]
+    return [group for group in groups if group in known or _is_exact(module, input_shape, [group])]
 
 
 def _is_exact(module: nn.Module, input_shape: tuple[int, int, int], groups: list[ChannelGroup]) -> bool:

@@ -15,11 +15,11 @@ from typing import Any, cast
 
 import torch
 import torch_pruning
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 from torch_pruning.dependency import index_mapping
 
-from compress.errors import PlanError, reason
+from compress.errors import PlanError
 from compress.graph import check_runs, run_quietly
 from compress.prune.channels import (
     ChannelGroup,
@@ -30,10 +30,13 @@ from compress.prune.channels import (
     is_grouped,
     unsupported_reason,
 )
+from compress.prune.coupling import find_coupled
 from compress.prune.exactness import exact_groups
 from compress.prune.recurrent import find_units
 
 _WEIGHTED = (_ConvNd, nn.Linear)
+INEXACT = "removing its channels would change more than their own contribution"
+UNFOLLOWED = "has channels that cannot be followed through the operators behind it"
 NO_GRADIENT = "reaches the output through operators without a gradient, as ArgMax, where channels cannot be followed"
 
 
@@ -91,8 +94,40 @@ def survey_channels(
     exact = exact_groups(module, input_shape, found)
     for group in found:
         if group not in exact:
-            protected[group.name] = "removing its channels would change more than their own contribution"
-    return Survey(sorted(exact, key=lambda group: traced.rank(group.name)), protected)
+            protected[group.name] = INEXACT
+    if isinstance(module, fx.GraphModule) and any(map(_is_unfollowed, protected.values())):
+        exact = _add_coupled(module, input_shape, protect, exact, protected)
+    return Survey(sorted(exact, key=lambda group: traced.rank(group.layer)), protected)
+
+
+def _is_unfollowed(why: str) -> bool:
+    """Whether channels stay as torch-pruning does not follow them, or wrongly."""
+    return why in (INEXACT, UNFOLLOWED)
+
+
+def _add_coupled(
+    module: fx.GraphModule,
+    input_shape: tuple[int, int, int],
+    protect: Collection[str],
+    exact: list[ChannelGroup],
+    protected: dict[str, str],
+) -> list[ChannelGroup]:
+    """Follow channels in our own way where torch-pruning fails to: shuffles, splits and attention.
+
+    Groups that are exact already stay as they are; what is found of other layers is put to them.
+    """
+    held = {member.layer for group in exact for member in group.members if member.side == "out"}
+    coupled, reasons = find_coupled(module, input_shape, protect)
+    more = [group for group in coupled if held.isdisjoint(group.layers)]
+    every = exact_groups(module, input_shape, [*exact, *more], known=exact)
+    found = {layer for group in every for layer in group.layers}
+    inexact = dict.fromkeys((group.layer for group in more if group not in every), INEXACT)
+    for name, why in (reasons | inexact).items():
+        if name in protected and _is_unfollowed(protected[name]):
+            protected[name] = why
+    for name in found & protected.keys():
+        del protected[name]
+    return every
 
 
 def _add_units(
@@ -143,10 +178,10 @@ class _Traced:
                     self._broken = _number_channels(self._graph)  # the last step, which fails as a whole
             self.output_layers = self._layers_before_output()
             self.unfollowed = self._without_gradient()
-        except Exception as error:  # on networks that it does not know it fails in any way
+        except Exception:  # on networks that it does not know it fails in any way
             self._graph.module2node = {}
             layers = (layer for layer in self.module.modules() if isinstance(layer, _WEIGHTED))
-            self.unfollowed = {self._names[id(layer)]: _cannot_follow(error) for layer in layers}
+            self.unfollowed = {self._names[id(layer)]: UNFOLLOWED for layer in layers}
 
     def groups(self) -> Iterator[ChannelGroup]:
         """Every group that torch-pruning can follow, once; the others are then in `unfollowed`.
@@ -165,8 +200,8 @@ class _Traced:
                     if id(node) in self._broken:
                         raise self._broken[id(node)]
                 group = _alike_in_groups(_as_group(_members_of(found, self), self), self)
-            except Exception as error:  # e.g. ZeroDivisionError where channels are shuffled
-                self.unfollowed[self._names[id(layer)]] = _cannot_follow(error)
+            except Exception:  # e.g. ZeroDivisionError where channels are shuffled
+                self.unfollowed[self._names[id(layer)]] = UNFOLLOWED
                 continue
             seen |= {id(item.dep.target.module) for item in found if self.is_output_channel_fn(item.dep.handler)}
             yield group
@@ -263,10 +298,6 @@ def _number_channels(graph: Any) -> dict[int, Exception]:
             broken[id(node)] = error
             node.type = torch_pruning.ops.OPTYPE.ELEMENTWISE  # else every search for a group would try it again
     return broken
-
-
-def _cannot_follow(error: Exception) -> str:
-    return f"has channels that torch-pruning cannot follow ({reason(error)})"
 
 
 def _replace_recurrent(module: nn.Module) -> dict[int, str]:
