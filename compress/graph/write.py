@@ -1,7 +1,7 @@
 """Write a module's weights back into the ONNX graph it came from.
 
-Pruning changes the sizes of weights and the few numbers that count channels (see `compress.graph.sizes`), not the graph:
-names, dynamic axes and metadata survive.
+Pruning changes the sizes of weights and the few numbers that count channels (see `compress.graph.sizes`), not the
+graph: names, dynamic axes and metadata survive.
 """
 
 from typing import Any

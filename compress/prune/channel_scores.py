@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from compress.prune.channels import ChannelGroup, Member, channel_blocks, is_depthwise, parts_to_keep, swap_channels
+from compress.prune.channels import ChannelGroup, Member, channel_blocks, parts_to_keep, swap_channels
 from compress.prune.importance import Criterion
+from compress.prune.layer_kinds import is_depthwise
 from compress.prune.units import block_filters, unit_blocks
 
 
@@ -22,8 +23,8 @@ def score_group(module: nn.Module, group: ChannelGroup, criterion: Criterion) ->
     the accuracy 3.4 points (standard error 2.4) higher at ratio 0.2 and 2.0 (1.7) at 0.35, on 120 word crops in both
     orientations.
 
-    The units of a recurrent layer are scored in each direction by itself, by all their gates' rows of W_ih and W_hh; the
-    places of attention's heads in each head by itself, whole heads by all their rows of queries, keys and values.
+    The units of a recurrent layer are scored in each direction by itself, by all their gates' rows of W_ih and W_hh;
+    the places of attention's heads in each head by itself, and whole heads by all their queries, keys and values.
     """
     root = _module_or_none(module, group.name)
     if isinstance(root, nn.RNNBase):

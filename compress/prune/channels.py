@@ -19,6 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from compress.errors import PlanError
 from compress.graph.queries import output_count
 from compress.graph.sizes import set_sizes
+from compress.prune.layer_kinds import group_width, is_depthwise, is_grouped
 from compress.prune.units import shrink_units, silence_units
 
 
@@ -41,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Size:
-    """A number in a network's graph that counts channels: of a Reshape's target, a Split's parts or a Slice's bounds."""
+    """A number in a network's graph that counts channels: in a Reshape's target, a Split's parts, a Slice's bounds."""
 
     node: str
     """Name of the fx node."""
@@ -71,8 +72,8 @@ class ChannelGroup:
     blocks: int = 1
     """The channels lie in this many equal runs (the directions of a recurrent layer), which must stay equal."""
     factors: tuple[Member, ...] = ()
-    """Members whose channels are summed over in a product with others, where no layer reads them (queries of attention):
-    they are unheard where they are zero."""
+    """Members whose channels are summed over in a product with others, where no layer reads them (queries of
+    attention): they are unheard where they are zero."""
     sizes: tuple[Size, ...] = ()
     """Numbers of the graph that follow."""
 
@@ -125,11 +126,11 @@ def silence_channels(
                     tensor.index_fill_(dim, torch.tensor(places, device=tensor.device), 0.0)
             elif isinstance(target, nn.RNNBase):  # its units read each other
                 silence_units(target, indices)
-        for layer, indices in _factors(groups, removed).items():
+        for layer, zeroed in _factors(groups, removed).items():
             for name, dim in _tensor_axes(silent.get_submodule(layer), "out").items():
                 if name in ("weight", "bias"):
                     tensor = getattr(silent.get_submodule(layer), name)
-                    tensor.index_fill_(dim, torch.tensor(sorted(indices), device=tensor.device), 0.0)
+                    tensor.index_fill_(dim, torch.tensor(sorted(zeroed), device=tensor.device), 0.0)
     return silent
 
 
@@ -203,21 +204,6 @@ def group_align(group: ChannelGroup, align: int) -> int:
     return align // math.gcd(align, max(1, width))
 
 
-def is_depthwise(layer: nn.Module) -> bool:
-    """Whether a convolution treats each channel by itself, so that its outputs are its inputs' channels."""
-    return isinstance(layer, _ConvNd) and 1 < layer.groups == layer.in_channels == layer.out_channels
-
-
-def is_grouped(layer: nn.Module | None) -> bool:
-    """Whether a convolution works in groups of several channels each."""
-    return isinstance(layer, _ConvNd) and layer.groups > 1 and not is_depthwise(layer)
-
-
-def group_width(layer: _ConvNd, side: str) -> int:
-    """Channels of one of a convolution's groups, on that side."""
-    return (layer.in_channels if side == "in" else layer.out_channels) // layer.groups
-
-
 def is_even(layer: _ConvNd, member: Member) -> bool:
     """Whether each channel of a group is the same places in all of a convolution's groups, so that these stay alike."""
     width = group_width(layer, member.side)
@@ -225,17 +211,6 @@ def is_even(layer: _ConvNd, member: Member) -> bool:
         {index % width + width * place for index in indices for place in range(layer.groups)} == set(indices)
         for indices in member.indices
     )
-
-
-def unsupported_reason(layer: nn.Module, side: str) -> str:
-    """Why a layer's channels cannot be removed; empty where they can."""
-    if isinstance(layer, _ConvNd) and layer.groups > 1 and not is_depthwise(layer):
-        return f"is a convolution in {layer.groups} groups, which must stay equal in size"
-    if isinstance(layer, nn.RNNBase):
-        return "" if side == "in" else "holds the hidden units of a recurrent layer"
-    if isinstance(layer, _ConvNd | nn.Linear | _NormBase | nn.PReLU):
-        return ""
-    return f"is a {type(layer).__name__}, which mixes or normalises channels"
 
 
 def _by_layer(
@@ -255,9 +230,7 @@ def _by_layer(
     return {place: sorted(indices) for place, indices in found.items() if indices}
 
 
-def _follow_sizes(
-    pruned: fx.GraphModule, groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]
-) -> None:
+def _follow_sizes(pruned: fx.GraphModule, groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]) -> None:
     """Change the numbers of the graph that count channels, in place."""
     nodes = {node.name: node for node in pruned.graph.nodes}
     gone: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))

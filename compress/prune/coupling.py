@@ -2,11 +2,12 @@
 
 Labels that are joined go together, so that each set of them is a channel of ours. Three kinds of groups are made:
 
-- Channels with members in the same layers, as many in each. ShuffleNet's shuffles and splits bring 1, 2, 4, ... channels
-  of a layer together, which are groups of their own.
+- Channels with members in the same layers, as many in each. ShuffleNet's shuffles and splits bring 1, 2, 4, ...
+  channels of a layer together, which are groups of their own.
 - Heads of attention: all their places in queries, keys and values.
-- Widths of heads: one place of a head's queries and keys, or of its values. Heads may lose different places, but as many
-  each (`ChannelGroup.blocks`). Queries, keys and values that one Reshape lays out together lose as many as one another.
+- Widths of heads: one place of a head's queries and keys, or of its values. Heads may lose different places, but as
+  many each (`ChannelGroup.blocks`). Queries, keys and values that one Reshape lays out together lose as many as one
+  another.
 """
 
 from collections import Counter, defaultdict
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor, fx
 
 from compress.prune.channels import ChannelGroup, Member, Size
-from compress.prune.following import Followed, follow
+from compress.prune.followed import Followed
+from compress.prune.following import follow
 from compress.prune.labels import NONE
-from compress.prune.layouts import Grid, SizeUse, slices_along
+from compress.prune.layouts import Grid, slices_along
 
 HEADS = ":heads"
 """Behind the name of the first layer that makes the queries, keys or values of a group of heads."""
@@ -71,8 +73,8 @@ class _Coupling:
         for grid in followed.layouts.grids:
             if grid.mixed or not set(grid.labels.reshape(-1).tolist()) <= products.attended:
                 self._unite(grid)
-        while (grid := self._uneven_grid()) is not None:
-            self._unite(grid)
+        while (uneven := self._uneven_grid()) is not None:
+            self._unite(uneven)
         self._uses = _uses_of(followed)
         self._modules = {*followed.made, *followed.carried}
         self._makers = {label for labels in followed.made.values() for label in labels.tolist()}
@@ -177,13 +179,14 @@ class _Coupling:
 
     def _sizes(self, channels: _Channels, owner: Mapping[int, int]) -> Iterator[Size]:
         for use in self._followed.layouts.sizes:
+            reads = use.computed and not use.read.isdisjoint(owner)
             for place, (twin, axis) in use.counted.items():
-                counted = self._counted(use, twin, axis, channels, owner)
-                if any(counted):
+                counted = self._counted(twin, axis, channels, owner)
+                if reads or any(counted):
                     yield Size(use.node, use.numbers, place, counted, use.axis)
 
     def _counted(
-        self, use: SizeUse, twin: Tensor, axis: int, channels: _Channels, owner: Mapping[int, int]
+        self, twin: Tensor, axis: int, channels: _Channels, owner: Mapping[int, int]
     ) -> tuple[tuple[int, ...], ...]:
         """The places along an axis that go with each channel."""
         slices = slices_along(twin, axis)
@@ -223,12 +226,16 @@ class _Coupling:
 
     def _ragged(self) -> list[Grid]:
         """Grids whose rows are heads that may lose different places."""
-        return [grid for grid in self._followed.layouts.grids if len(set(self._rows(grid))) > 1 and not self._is_even(grid)]
+        return [
+            grid for grid in self._followed.layouts.grids if len(set(self._rows(grid))) > 1 and not self._is_even(grid)
+        ]
 
     def _is_even(self, grid: Grid) -> bool:
         """Whether the classes of a grid are the same along one of its axes: then any of them may go."""
         found = torch.tensor(self._rows(grid)).reshape(grid.labels.shape)
-        return any(bool((found == found.narrow(axis, 0, 1)).all()) for axis in range(found.ndim) if found.shape[axis] > 1)
+        return any(
+            bool((found == found.narrow(axis, 0, 1)).all()) for axis in range(found.ndim) if found.shape[axis] > 1
+        )
 
     def _uneven_grid(self) -> Grid | None:
         """A grid of heads whose rows share some places, but not all, or have fixed ones."""

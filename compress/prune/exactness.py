@@ -22,7 +22,7 @@ def exact_groups(
     groups: list[ChannelGroup],
     known: Sequence[ChannelGroup] = (),
 ) -> list[ChannelGroup]:
-    """The groups whose removal is exact; all are tried together, and one by one only if that fails.
+    """The groups whose removal is exact; all are tried together, and one by one if that fails or sizes must follow.
 
     A group is exact if removing half of its channels gives what silencing them gives, in every layer. That fails where
     channels were coupled wrongly (a shuffle), or where something between layers looks at all of them (a softmax).
@@ -33,16 +33,33 @@ def exact_groups(
         groups: to be tried.
         known: those of them that were found to be exact before.
     """
-    if not groups or _is_exact(module, input_shape, groups):
+    if not groups or (
+        _is_exact(module, input_shape, groups)
+        and all(_is_exact(module, input_shape, [group], share=0.0) for group in groups if group.sizes)
+    ):
         return groups
-    return [group for group in groups if group in known or _is_exact(module, input_shape, [group])]
+    return [
+        group
+        for group in groups
+        if group in known
+        or all(_is_exact(module, input_shape, [group], share) for share in (0.5, 0.0)[: 1 + bool(group.sizes)])
+    ]
 
 
-def _is_exact(module: nn.Module, input_shape: tuple[int, int, int], groups: list[ChannelGroup]) -> bool:
-    """Compare every layer's output, because a network's own output may be saturated on noise."""
+def _is_exact(
+    module: nn.Module, input_shape: tuple[int, int, int], groups: list[ChannelGroup], share: float = 0.5
+) -> bool:
+    """Compare every layer's output, because a network's own output may be saturated on noise.
+
+    Removed is a share of each group's channels, at least one (of each block).
+    """
     generator = torch.Generator().manual_seed(0)
     removed = {
-        group.name: lowest_channels(group, torch.rand(group.channels, generator=generator), group.channels // 2)
+        group.name: lowest_channels(
+            group,
+            torch.rand(group.channels, generator=generator),
+            max(int(group.channels * share), group.blocks if share == 0.0 else 0),
+        )
         for group in groups
     }
     image = torch.randn(1, *input_shape, generator=generator).to(next((p.device for p in module.parameters()), "cpu"))

@@ -9,8 +9,7 @@ What a Reshape, Split or Slice holds of sizes is noted with the labels that it c
 """
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,12 +19,12 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from compress.graph import elementwise, indexing, interpolation, modules
-from compress.graph.queries import output_count
 from compress.measure.cost import evaluating
-from compress.prune.channels import group_width, is_depthwise, is_grouped, unsupported_reason
-from compress.prune.labels import NONE, Labels, thinned, varying_axes
-from compress.prune.layouts import Layouts, slice_of, target_of
-from compress.prune.products import Products, letters_of_einsum, letters_of_matmul
+from compress.prune.followed import FOREIGN, Followed, aligned
+from compress.prune.labels import NONE, thinned, varying_axes
+from compress.prune.layer_kinds import is_depthwise, unsupported_reason
+from compress.prune.layouts import slice_of, target_of
+from compress.prune.products import letters_of_einsum, letters_of_matmul
 from compress.prune.recurrent import ELEMENTWISE, ELEMENTWISE_LAYERS, asks_for_size
 
 _UNARY: set[Any] = ELEMENTWISE | {
@@ -44,22 +43,6 @@ _SPATIAL |= {interpolation.resize, indexing.pad_same}
 """Functions of images that treat each channel alike and by itself."""
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _ACTIVATIONS = (*ELEMENTWISE_LAYERS, nn.Softplus, nn.Mish, nn.CELU, nn.Threshold, elementwise.Selu)
-FOREIGN = "meets values that no layer makes, which would stay"
-
-
-@dataclass
-class Followed:
-    """Where the channels of a network are."""
-
-    labels: Labels = field(default_factory=Labels)
-    made: dict[str, Tensor] = field(default_factory=dict)
-    """Layer -> the labels of its output channels."""
-    carried: dict[str, Tensor] = field(default_factory=dict)
-    """Layer that treats each channel by itself -> their labels."""
-    read: dict[str, Tensor] = field(default_factory=dict)
-    """Layer -> the labels of its input channels."""
-    layouts: Layouts = field(default_factory=Layouts)
-    products: Products = field(default_factory=Products)
 
 
 class Follower(fx.Interpreter):
@@ -69,8 +52,6 @@ class Follower(fx.Interpreter):
         super().__init__(module)
         self.found = Followed()
         self._twins: dict[fx.Node, Any] = {}
-        self._tensors: dict[str, tuple[int, Tensor]] = {}
-        """Parameter or buffer -> the dimension along which it has labels, and these."""
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node, and note what its result's elements are."""
@@ -101,21 +82,21 @@ class Follower(fx.Interpreter):
         if isinstance(layer, _ACTIVATIONS) or (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):
             return twin
         if isinstance(layer, _NormBase | nn.PReLU) and twin is not None:
-            return self._carry(name, twin, 1)
+            return self.found.carry(name, twin, 1)
         if isinstance(layer, _POOLING) and twin is not None:
             return self._spatial(n, twin, value)
         if isinstance(layer, nn.Flatten) and twin is not None:
             return self.found.layouts.reshaped(n.name, twin, value.shape, None)
         if isinstance(layer, nn.Softmax | nn.LogSoftmax) and twin is not None:
-            self._keep_along(twin, [int(layer.dim or 0)], f"{name} is a softmax over them")
+            self.found.keep_along(twin, [int(layer.dim or 0)], f"{name} is a softmax over them")
             return twin
         if isinstance(layer, nn.RNNBase) and twin is not None:
-            self._read(name, layer, twin, -1)
+            self.found.read_by(name, layer, twin, -1)
             self._keep([each for each in n.all_input_nodes if each is not source], f"are states of {name}")
             return None
         if isinstance(layer, nn.LayerNorm) and twin is not None:
             axes = list(range(-len(layer.normalized_shape), 0))
-            self._keep_along(twin, axes, f"{name} {unsupported_reason(layer, 'out')}")
+            self.found.keep_along(twin, axes, f"{name} {unsupported_reason(layer, 'out')}")
             return twin
         self._keep(n.all_input_nodes, _unknown(n))
         return None
@@ -125,50 +106,14 @@ class Follower(fx.Interpreter):
         name, axis = str(n.target), -1 if isinstance(layer, nn.Linear) else 1 - layer.weight.ndim
         twin = self._twins.get(cast(fx.Node, n.args[0]))
         if is_depthwise(layer):
-            return None if twin is None else self._spatial(n, self._carry(name, twin, axis), value)
+            return None if twin is None else self._spatial(n, self.found.carry(name, twin, axis), value)
         if twin is not None:
-            self._read(name, layer, twin, axis)
-        if name not in self.found.made:
-            self.found.made[name] = self.found.labels.owned(name, output_count(layer))
-            if is_grouped(layer):
-                self._join_groups(self.found.made[name], cast(_ConvNd, layer), "out", name)
-        made = self.found.made[name]
-        return made.reshape(-1, *[1] * (-axis - 1)).expand(value.shape)
-
-    def _read(self, name: str, layer: nn.Module, twin: Tensor, axis: int) -> None:
-        """Note which channels a layer reads at which inputs."""
-        labels = self._along(twin, axis, f"{name} reads them at different places")
-        if is_grouped(layer):
-            self._join_groups(labels, cast(_ConvNd, layer), "in", name)
-        before = self.found.read.setdefault(name, labels)
-        self.found.labels.join(before, labels, f"{name} is used twice and also reads other values")
-
-    def _join_groups(self, labels: Tensor, layer: _ConvNd, side: str, name: str) -> None:
-        """Convolutions in groups lose the same places in each of theirs."""
-        width = group_width(layer, side)
-        if width < 2:
-            self.found.labels.keep(labels, f"{name} {unsupported_reason(layer, side)}")
-        else:
-            groups = labels.reshape(-1, width)
-            self.found.labels.join(groups, groups[:1], f"{name} {unsupported_reason(layer, side)}")
-
-    def _carry(self, name: str, twin: Tensor, axis: int) -> Tensor:
-        labels = self._along(twin, axis, f"{name} normalises or filters them together with others")
-        before = self.found.carried.setdefault(name, labels)
-        self.found.labels.join(before, labels, f"{name} is used twice and also reads other values")
-        return twin
-
-    def _along(self, twin: Tensor, axis: int, why: str) -> Tensor:
-        """The labels along an axis; where they vary along others as well they stay."""
-        axis = axis % twin.ndim
-        if set(varying_axes(twin)) - {axis}:
-            self.found.labels.keep(twin, why)
-            return torch.zeros(twin.shape[axis], dtype=torch.long)
-        return twin[tuple(slice(None) if each == axis else 0 for each in range(twin.ndim))]
+            self.found.read_by(name, layer, twin, axis)
+        return self.found.made_by(name, layer).reshape(-1, *[1] * (-axis - 1)).expand(value.shape)
 
     def _spatial(self, n: fx.Node, twin: Tensor, value: Tensor) -> Tensor | None:
         """Of what computes each channel of [N, C, ...] by itself, to any height and width."""
-        self._keep_along(twin, range(2, twin.ndim), f"{n.name} computes along them")
+        self.found.keep_along(twin, range(2, twin.ndim), f"{n.name} computes along them")
         if value.ndim != twin.ndim or value.shape[1] != twin.shape[1]:
             self.found.labels.keep(twin, f"{n.name} changes their number")
             return None
@@ -177,10 +122,13 @@ class Follower(fx.Interpreter):
     def _function(self, n: fx.Node, given: list[fx.Node], value: Any) -> Any:
         """The twin of what a function makes."""
         twin = self._twins[given[0]]
-        if n.target in _UNARY:
+        operands = {each: self.env[each] for each in n.all_input_nodes if isinstance(self.env[each], Tensor)}
+        if n.target in _UNARY and len(operands) == 1:
             return twin
-        if n.target in _MIXING or n.target is modules.onnx_expand:
-            return self._met(n, value)
+        if n.target in _MIXING | _UNARY:
+            return self._met(operands, value)
+        if n.target is modules.onnx_expand:
+            return aligned(twin, value.shape)
         if n.target in _MOVES:
             args = map_arg(n.args, lambda each: self._twins.get(each))
             return cast(Callable[..., Any], n.target)(*args, **n.kwargs)
@@ -192,56 +140,18 @@ class Follower(fx.Interpreter):
             return None
         return special(self, n, value)
 
-    def _met(self, n: fx.Node, value: Tensor) -> Tensor:
-        """Join what an element-wise function brings together."""
-        shape = value.shape
-        operands = [each for each in n.all_input_nodes if isinstance(self.env[each], Tensor)]
-        twins = {each: self._aligned(self._twins[each], shape) for each in operands if each in self._twins}
-        varying = {axis for twin in twins.values() for axis in varying_axes(twin)}
-        for each in operands:
-            if each not in twins and self.env[each].numel() > 1:
-                twin = self._of_tensor(each, list(twins.values()), varying, shape)
-                twins |= {} if twin is None else {each: twin}
-        base = max(twins.values(), key=lambda twin: len(varying_axes(twin)))
-        for twin in twins.values():
-            if varying_axes(base) and not varying_axes(twin):
-                self.found.labels.keep(twin, "has a single channel")
-            else:
-                self.found.labels.join(base, twin, FOREIGN)
-        return base
-
-    def _aligned(self, twin: Tensor, shape: Sequence[int]) -> Tensor:
-        return twin.reshape(*[1] * (len(shape) - twin.ndim), *twin.shape).expand(shape)
-
-    def _of_tensor(
-        self, n: fx.Node, twins: list[Tensor], varying: set[int], shape: Sequence[int]
-    ) -> Tensor | None:
-        """Labels for a constant that meets channels along one of its dimensions; other values keep the channels."""
-        tensor = self.env[n]
-        offset = len(shape) - tensor.ndim
-        axes = [axis for axis in varying if axis >= offset and tensor.shape[axis - offset] > 1]
-        if not axes:
-            return None
-        name, dim = str(n.target), axes[0] - offset
-        known = self._tensors.get(name)
-        if n.op != "get_attr" or len(axes) > 1 or (known is not None and known[0] != dim):
-            for twin in twins:
-                self.found.labels.keep(twin, FOREIGN)
-            return None
-        if known is None:
-            known = self._tensors[name] = dim, self.found.labels.owned(name, tensor.shape[dim], dim)
-        return self._aligned(known[1].reshape(-1, *[1] * (tensor.ndim - dim - 1)).expand(tensor.shape), shape)
+    def _met(self, operands: Mapping[fx.Node, Tensor], value: Tensor) -> Tensor:
+        twins = {each: self._twins[each] for each in operands if each in self._twins}
+        others = {each: tensor for each, tensor in operands.items() if each not in twins and tensor.numel() > 1}
+        named = {str(each.target): tensor for each, tensor in others.items() if each.op == "get_attr"}
+        foreign = [tensor for each, tensor in others.items() if each.op != "get_attr"]
+        return self.found.meet(list(twins.values()), named, foreign, value.shape)
 
     def _keep(self, nodes: Iterable[fx.Node], why: str) -> None:
         for each in nodes:
             twin = self._twins.get(each)
             for part in (twin,) if isinstance(twin, Tensor) else twin or ():
                 self.found.labels.keep(part, why)
-
-    def _keep_along(self, twin: Tensor, axes: Iterable[int], why: str) -> None:
-        """Labels that vary along some axes stay."""
-        if {axis % twin.ndim for axis in axes} & set(varying_axes(twin)):
-            self.found.labels.keep(twin, why)
 
     def _value(self, argument: Any) -> Any:
         """What an argument is, be it a node or a plain value."""
@@ -254,14 +164,14 @@ class Follower(fx.Interpreter):
             numbers = target_of(source.shape, twin, value.shape)
         else:
             numbers = tuple(int(size) for size in cast(Sequence[int], target))
-        return self.found.layouts.reshaped(n.name, twin, value.shape, numbers)
+        return self.found.layouts.reshaped(n.name, twin, value.shape, numbers, isinstance(target, fx.Node))
 
     def _flatten(self, n: fx.Node, value: Tensor) -> Tensor:
         return self.found.layouts.reshaped(n.name, self._twins[cast(fx.Node, n.args[0])], value.shape, None)
 
     def _split(self, n: fx.Node, value: Sequence[Tensor]) -> tuple[Tensor, ...]:
         twin = self._twins[cast(fx.Node, n.args[0])]
-        return self.found.layouts.split(n.name, twin, int(cast(int, n.kwargs["dim"])), value)
+        return self.found.layouts.split(n.name, twin, int(cast(int, n.kwargs["dim"])), value, n.target is torch.chunk)
 
     def _slice(self, n: fx.Node, value: Tensor) -> Tensor:
         twin = self._twins[cast(fx.Node, n.args[0])]
@@ -269,14 +179,16 @@ class Follower(fx.Interpreter):
             None if each is None else [int(number) for number in self._value(each)]
             for each in (*n.args[1:], None, None)[:4]
         )
-        assert starts is not None and ends is not None
+        assert starts is not None
+        assert ends is not None
         for start, end, axis, step in slice_of(starts, ends, axes, steps):
             varies = axis % twin.ndim in varying_axes(twin)
             if varies and (step != 1 or len(starts) > 1):
                 self.found.labels.keep(twin, f"{n.name} picks of them by steps, or along several axes")
             elif varies:
-                self.found.layouts.sliced(n.name, twin, axis % twin.ndim, start, end)
-        return cast(Tensor, modules.onnx_slice(twin, starts, ends, axes, steps))
+                computed = any(isinstance(each, fx.Node) and each.op != "get_attr" for each in n.args[1:3])
+                self.found.layouts.sliced(n.name, twin, axis % twin.ndim, (start, end), computed)
+        return modules.onnx_slice(twin, starts, ends, axes, steps)
 
     def _pick(self, n: fx.Node, value: Tensor) -> Tensor:
         """One place of an axis."""
@@ -295,8 +207,8 @@ class Follower(fx.Interpreter):
         return twin
 
     def _twin_or_none(self, n: fx.Node) -> Tensor:
-        twin = self._twins.get(n)
-        return torch.full((), NONE).expand(self.env[n].shape) if twin is None else cast(Tensor, twin)
+        twin: Tensor | None = self._twins.get(n)
+        return torch.full((), NONE).expand(self.env[n].shape) if twin is None else twin
 
     def _reduce(self, n: fx.Node, value: Tensor) -> Tensor | None:
         twin = self._twins[cast(fx.Node, n.args[0])]
@@ -312,9 +224,9 @@ class Follower(fx.Interpreter):
         if any(twin.shape[axis] != value.shape[axis] for axis in varying_axes(twin)) or twin.ndim != value.ndim:
             self.found.labels.keep(twin, f"{n.name} repeats them")
             return None
-        return twin[tuple(slice(None) if axis in varying_axes(twin) else slice(0, 1) for axis in range(twin.ndim))].expand(
-            value.shape
-        )
+        return twin[
+            tuple(slice(None) if axis in varying_axes(twin) else slice(0, 1) for axis in range(twin.ndim))
+        ].expand(value.shape)
 
     def _matmul(self, n: fx.Node, value: Tensor) -> Tensor | None:
         first, second = (self._twin_or_none(cast(fx.Node, each)) for each in n.args)
@@ -365,10 +277,15 @@ def follow(module: fx.GraphModule, input_shape: tuple[int, int, int]) -> Followe
     with evaluating(module), torch.no_grad():
         device = next((parameter.device for parameter in module.parameters()), None)
         for batch in (2, 1):
-            follower = Follower(module)
+            images = torch.zeros(batch, *input_shape, device=device)
             try:
-                follower.run(torch.zeros(batch, *input_shape, device=device))
+                fx.Interpreter(module).run(images)
             except Exception:  # networks exported for a single image fail in any way
                 continue
+            follower = Follower(module)
+            try:
+                follower.run(images)
+            except Exception:  # operators take labels in place of values, which some may refuse in any way
+                return None
             return follower.found
     return None

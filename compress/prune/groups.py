@@ -24,14 +24,11 @@ from compress.graph import check_runs, run_quietly
 from compress.prune.channels import (
     ChannelGroup,
     Member,
-    group_width,
-    is_depthwise,
     is_even,
-    is_grouped,
-    unsupported_reason,
 )
 from compress.prune.coupling import find_coupled
 from compress.prune.exactness import exact_groups
+from compress.prune.layer_kinds import group_width, is_depthwise, is_grouped, unsupported_reason
 from compress.prune.recurrent import find_units
 
 _WEIGHTED = (_ConvNd, nn.Linear)

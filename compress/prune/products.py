@@ -15,7 +15,7 @@ from compress.prune.labels import NONE, Labels, varying_axes
 
 Letters = tuple[Sequence[Hashable], Sequence[Hashable], Sequence[Hashable]]
 """Names for the axes of both factors and of the product, as in an einsum."""
-_UNKNOWN = "are multiplied with one another in a way that cannot be followed"
+_UNKNOWN = "has channels in a product that cannot be followed"
 
 
 def letters_of_matmul(first: int, second: int) -> Letters | None:
@@ -68,7 +68,8 @@ class Products:
             shape: of the product.
         """
         if letters is None:
-            return _lost(labels, first, second)
+            _keep(labels, first, second)
+            return None
         one, other = _Side(first, letters[0]), _Side(second, letters[1])
         inner = [letter for letter in letters[0] if letter in letters[1] and letter not in letters[2]]
         alone = [side.varying - set(letters[2]) - set(inner) for side in (one, other)]
@@ -77,10 +78,12 @@ class Products:
             for side, against in ((one, other), (other, one))
         ]
         if alone[0] or alone[1] or (own[0] and own[1]):
-            return _lost(labels, first, second)
+            _keep(labels, first, second)
+            return None
         if (one.varying | other.varying) & set(inner):
             if own[0] or own[1]:
-                return _lost(labels, first, second)
+                _keep(labels, first, second)
+                return None
             return self._contract(labels, one, other, inner, letters[2], shape)
         if own[1] or (not own[0] and len(other.varying) > len(one.varying)):
             one, other = other, one
@@ -98,10 +101,11 @@ class Products:
         """Labels are summed over: those at the same place go together, and their rows are heads."""
         shared = [letter for letter in made if letter in one.varying | other.varying]
         if any(letter not in side.letters for letter in shared for side in (one, other)):
-            return _lost(labels, one.labels, other.labels)
+            _keep(labels, one.labels, other.labels)
+            return None
         order = [*shared, *inner]
         pair = torch.broadcast_tensors(one.along(order), other.along(order))
-        labels.join(*pair, _UNKNOWN)
+        labels.join(pair[0], pair[1], _UNKNOWN)
         self.summed |= set(pair[0].reshape(-1).tolist()) - {NONE}
         if not shared:
             return None
@@ -126,7 +130,8 @@ class Products:
         shared = [letter for letter in carrier.letters if letter in carrier.varying and letter in against.letters]
         foreign = [letter for letter in shared if letter not in against.varying and against.size(letter) > 1]
         if foreign or against.varying - carrier.varying:
-            return _lost(labels, carrier.labels, against.labels)
+            _keep(labels, carrier.labels, against.labels)
+            return None
         order = [letter for letter in carrier.letters if letter in carrier.varying]
         places = carrier.along(order)
         if against.varying:
@@ -167,6 +172,6 @@ def _spread(labels: Tensor, order: Sequence[Hashable], made: Sequence[Hashable],
     return moved.reshape([next(sizes) if letter in present else 1 for letter in made]).expand(tuple(shape))
 
 
-def _lost(labels: Labels, first: Tensor, second: Tensor) -> None:
+def _keep(labels: Labels, first: Tensor, second: Tensor) -> None:
     for twin in (first, second):
         labels.keep(twin, _UNKNOWN)

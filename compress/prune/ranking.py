@@ -22,8 +22,8 @@ Kind = Literal["macs", "params", "latency"]
 class Network:
     """What every plan needs to know: the network, its groups, and how channels are ranked and rounded.
 
-    `align`: kept channels (of a recurrent layer: units per direction, of attention: places per head) are a multiple of it, rounded up, so that never
-    more is removed than was requested.
+    `align`: kept channels (of a recurrent layer: units per direction; of attention: places per head) are a multiple of
+    it, rounded up, so that never more is removed than was requested.
     """
 
     module: nn.Module
