@@ -9,7 +9,7 @@ is protected, with the reason.
 import copy
 import difflib
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -173,6 +173,9 @@ class _Traced:
                     if not self._graph.module2node:
                         raise
                     self._broken = _number_channels(self._graph)  # the last step, which fails as a whole
+            self._steps = _Steps(1000 + 20 * len(self._graph.module2node))
+            for node in self._graph.module2node.values():
+                node.dependencies = _Counted(node.dependencies, self._steps)
             self.output_layers = self._layers_before_output()
             self.unfollowed = self._without_gradient()
         except Exception:  # on networks that it does not know it fails in any way
@@ -189,6 +192,7 @@ class _Traced:
         for layer in list(self._graph.module2node):
             if not isinstance(layer, _WEIGHTED) or id(layer) in seen:
                 continue
+            self._steps.done = 0
             try:
                 pruner = self._graph.get_pruner_of_module(layer)
                 channels = list(range(pruner.get_out_channels(layer)))
@@ -268,6 +272,28 @@ class _RecurrentStandIn(nn.Module):
         layers, units = self.state_sizes
         hidden = steps.new_zeros(layers, steps.shape[self.batch_dim], units)
         return self.linear(steps), (hidden, hidden.clone()) if self.has_cell_state else hidden
+
+
+@dataclass
+class _Steps:
+    """How often torch-pruning may go on from a node, in a search for one group."""
+
+    most: int
+    done: int = 0
+
+
+class _Counted(list[Any]):
+    """Where torch-pruning goes on from a node; it fails where a search never ends (channels added to their neighbours)."""
+
+    def __init__(self, items: Iterable[Any], steps: _Steps) -> None:
+        super().__init__(items)
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[Any]:
+        self._steps.done += 1
+        if self._steps.done > self._steps.most:
+            raise RecursionError("the search for a group does not end")
+        return super().__iter__()
 
 
 class _Part:
