@@ -43,9 +43,15 @@ def recurrent_state(result: tuple[Tensor, Tensor | tuple[Tensor, Tensor]], index
     return state[index] if isinstance(state, tuple) else state
 
 
-def onnx_reshape(x: Tensor, target: Tensor | Sequence[int]) -> Tensor:
-    """Reshape where 0 keeps a dimension and -1 infers one."""
+COMPUTED = -2
+"""Among the numbers of a Reshape: the one that its target has there."""
+
+
+def onnx_reshape(x: Tensor, target: Numbers, numbers: Sequence[int] = ()) -> Tensor:
+    """Reshape where 0 keeps a dimension and -1 infers one; `numbers`, but for `COMPUTED`, take the target's place."""
     sizes = [int(size) for size in target]
+    if numbers:
+        sizes = [size if number == COMPUTED else number for size, number in zip(sizes, numbers, strict=True)]
     return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)])
 
 

@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 from torch import fx
 
-from compress.graph.modules import onnx_reshape, onnx_slice
+from compress.graph.modules import COMPUTED, onnx_reshape, onnx_slice
 
 MEANS = {onnx_reshape: "Reshape", torch.split: "Split", torch.chunk: "Split", onnx_slice: "Slice"}
 """Function of an fx node -> the ONNX operator that it stands for."""
@@ -23,12 +23,15 @@ def set_sizes(node: fx.Node, numbers: Sequence[int], axis: int = 0) -> None:
 
     Args:
         node: a Reshape, Split or Slice.
-        numbers: the target of a Reshape, the sizes of a Split's parts, start and end of a Slice.
+        numbers: the target of a Reshape (`COMPUTED` where the graph computes it), the sizes of a Split's parts, start
+            and end of a Slice.
         axis: of a Slice, the one that it cuts.
     """
     given = [int(number) for number in numbers]
     if node.target is onnx_slice:
         node.args = (node.args[0], [given[0]], [given[1]], [axis], [1])
+    elif COMPUTED in given:
+        node.args = (node.args[0], node.args[1], given)
     else:
         node.args = (node.args[0], given)
         node.target = torch.split if node.target is torch.chunk else node.target
@@ -57,6 +60,9 @@ def _write(graph: onnx.GraphProto, node: onnx.NodeProto, made: fx.Node) -> None:
     numbers = made.meta["sizes"]
     if node.op_type == "Slice":
         inputs = {1: [numbers[0]], 2: [numbers[1]], 3: made.args[3], 4: [1]}
+    elif COMPUTED in numbers:
+        _write_some(graph, node, np.array(numbers, np.int64))
+        return
     else:
         inputs = {1: list(numbers)}
     for entry in [entry for entry in node.attribute if entry.name == "num_outputs"]:
@@ -66,6 +72,16 @@ def _write(graph: onnx.GraphProto, node: onnx.NodeProto, made: fx.Node) -> None:
         node.input[place] = f"{node.output[0]}.sizes.{place}"
         array = np.array(values, np.int64)
         graph.initializer.append(numpy_helper.from_array(array, node.input[place]))
+
+
+def _write_some(graph: onnx.GraphProto, node: onnx.NodeProto, numbers: np.ndarray) -> None:
+    """Some of a Reshape's numbers, the others as they are computed: chosen by a Where in front of it."""
+    names = [f"{node.output[0]}.sizes.{part}" for part in ("given", "numbers", "chosen")]
+    for name, array in zip(names, (numbers != COMPUTED, numbers), strict=False):
+        graph.initializer.append(numpy_helper.from_array(array, name))
+    chosen = onnx.helper.make_node("Where", [*names[:2], node.input[1]], names[2:], name=names[2])
+    graph.node.insert(list(graph.node).index(node), chosen)
+    node.input[1] = names[2]
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:

@@ -283,7 +283,7 @@ class _Steps:
 
 
 class _Counted(list[Any]):
-    """Where torch-pruning goes on from a node; it fails where a search never ends (channels added to their neighbours)."""
+    """Where torch-pruning goes on from a node; fails where a search never ends (channels added to their neighbours)."""
 
     def __init__(self, items: Iterable[Any], steps: _Steps) -> None:
         super().__init__(items)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from compress.graph.modules import COMPUTED
 from compress.prune.labels import core, thinned, varying_axes
 
 _END = 1 << 62
@@ -123,27 +124,27 @@ class Layouts:
             grid.mixed |= any(len(line.intersection(row)) > 1 for row in grid.rows)
 
 
-def target_of(before: Sequence[int], twin: Tensor, after: Sequence[int]) -> tuple[int, ...] | None:
-    """A target in plain numbers for a Reshape whose own is computed: 0 keeps a dimension, and -1 follows.
+def target_of(before: Sequence[int], twin: Tensor, after: Sequence[int]) -> tuple[int, ...]:
+    """A target for a Reshape whose own is computed: 0 keeps a dimension, -1 follows.
+
+    Where more dimensions would have to follow than the one that may, those without labels stay `COMPUTED`.
 
     Args:
         before: the shape of what it reads.
         twin: its labels.
         after: the shape of what it makes.
-
-    Returns:
-        None where it needs more dimensions that follow than the one that may.
     """
     made = thinned(twin.reshape(tuple(after)))
     varying, target = varying_axes(made), list[int]()
     for axis, size in enumerate(after):
-        if axis in varying and len(set(map(tuple, slices_along(made, axis)))) == size:
-            target.append(size)
-        elif axis not in varying and tuple(before[: axis + 1]) == tuple(after[: axis + 1]):
-            target.append(0)
+        if axis in varying:
+            alone = len(set(map(tuple, slices_along(made, axis)))) == size  # else it counts images as well
+            target.append(size if alone else -1)
         else:
-            target.append(-1)
-    return tuple(target) if target.count(-1) <= 1 else None
+            target.append(0 if tuple(before[: axis + 1]) == tuple(after[: axis + 1]) else COMPUTED)
+    if target.count(COMPUTED) == 1 and -1 not in target:
+        target[target.index(COMPUTED)] = -1
+    return tuple(target)
 
 
 def slice_of(

@@ -29,9 +29,7 @@ class Unit(nn.Module):
         self.left = None if stride == 1 else nn.Sequential(
             block(channels, channels, 3, stride, channels, act=False), block(channels, half)
         )  # fmt: skip
-        self.right = nn.Sequential(
-            block(read, half), block(half, half, 3, stride, half, act=False), block(half, half)
-        )
+        self.right = nn.Sequential(block(read, half), block(half, half, 3, stride, half, act=False), block(half, half))
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = (x, x) if self.left is not None else x.chunk(2, 1)

@@ -1,4 +1,4 @@
-"""Channels behind shuffles, splits and attention: found as by hand, and removed as if they were zero, also in the file."""
+"""Channels behind shuffles, splits and attention: found as by hand, removed as if they were zero, also in the file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -17,7 +17,7 @@ from compress.graph.canonical import canonicalise
 from compress.measure.session import Session
 from compress.prune import coupling
 from compress.prune.channel_scores import score_group
-from compress.prune.channels import ChannelGroup, Member, group_align, remove_channels, silence_channels
+from compress.prune.channels import ChannelGroup, group_align, remove_channels, silence_channels
 from compress.prune.groups import survey_channels
 from compress.prune.importance import CRITERIA
 from tests.hard_cases.torch_cases import script
@@ -69,7 +69,9 @@ class Case:
         """The group of a layer, by its name in PyTorch and the part behind the colon."""
         layer, _, part = name.partition(":")
         start = layer.replace(".", "_") + "_"
-        found = [group for group in self.groups if group.name.startswith(start) and group.name.partition(":")[2] == part]
+        found = [
+            group for group in self.groups if group.name.startswith(start) and group.name.partition(":")[2] == part
+        ]
         assert len(found) == 1, [group.name for group in self.groups]
         return found[0]
 
@@ -132,7 +134,11 @@ def test_orbits_of_shuffled_channels_are_those_found_by_hand() -> None:
         [(0,), (1,)],
         [(0, 1), (2, 3)],
     )
-    assert (held(once, "stem"), held(once, "one"), held(once, "two", "in")) == ([(2,), (3,)], [(2,), (3,)], [(0, 1), (2, 3)])
+    assert (held(once, "stem"), held(once, "one"), held(once, "two", "in")) == (
+        [(2,), (3,)],
+        [(2,), (3,)],
+        [(0, 1), (2, 3)],
+    )
     assert (held(never, "stem"), held(never, "one", "in")) == ([(4,), (5,), (6,), (7,)], [(0,), (1,), (2,), (3,)])
     # a0 z0 y0 z1 a1 z2 y1 z3, and the second half as it was
     assert held(twice, "merge", "in") == [(0, 1, 2, 3), (4, 5, 6, 7)]
@@ -145,7 +151,10 @@ def test_orbits_of_shuffled_channels_are_those_found_by_hand() -> None:
         ({"stem": [1]}, {"stem": [1], "one": [1], "two": [2, 3]}),
         ({"stem:2": [0]}, {"stem": [2], "one": [2]}),
         ({"stem:3": [0, 3]}, {"stem": [4, 7]}),
-        ({"stem": [0], "stem:2": [1], "stem:3": [2], "merge": [5]}, {"stem": [0, 3, 6], "one": [0, 3], "two": [0, 1], "merge": [5]}),
+        (
+            {"stem": [0], "stem:2": [1], "stem:3": [2], "merge": [5]},
+            {"stem": [0, 3, 6], "one": [0, 3], "two": [0, 1], "merge": [5]},
+        ),
     ],
     ids=["both units", "first unit", "none", "all"],
 )  # fmt: skip
@@ -153,14 +162,7 @@ def test_shuffled_channels_are_removed_as_if_they_were_zero(
     removed: dict[str, list[int]], zeroed: dict[str, list[int]]
 ) -> None:
     given = case(Halves)
-    network = nn.Module.__new__(Halves)
-    network.__dict__ = dict(given.network.__dict__)
-    check(given, given.pruned(removed), _with_zero_channels(given.network, zeroed))
-
-
-def _with_zero_channels(network: nn.Module, zeroed: Mapping[str, Sequence[int]]) -> np.ndarray:
-    """As `with_zeros`; all layers are followed by a ReLU, which keeps zeros."""
-    return with_zeros(network, zeroed)
+    check(given, given.pruned(removed), with_zeros(given.network, zeroed))  # a ReLU behind each keeps zeros
 
 
 def test_numbers_in_the_file_follow_uneven_halves() -> None:
@@ -189,7 +191,9 @@ def test_a_head_is_removed_with_its_queries_keys_and_values(make: Callable[[], n
     for layer in ("block_q", "block_k", "block_v"):
         assert held(heads, layer) == rows
     assert held(heads, "block_project", "in") == rows
-    written = check(given, given.pruned({"block.q:heads": [1, 2]}), with_zeros(given.network, {"block.v": range(4, 12)}))
+    written = check(
+        given, given.pruned({"block.q:heads": [1, 2]}), with_zeros(given.network, {"block.v": range(4, 12)})
+    )
     shapes = {tuple(tensor.dims) for tensor in written.graph.initializer}
     assert (16, 8) in shapes  # queries, keys and values
     assert (8, 16) in shapes  # the projection
@@ -205,7 +209,9 @@ def test_heads_lose_places_of_their_own_but_as_many_each() -> None:
     lost = [0, 5, 10, 15]
     check(given, given.pruned({"block.q": lost}), with_zeros(given.network, {"block.q": lost}))
     check(given, given.pruned({"block.v": lost}), with_zeros(given.network, {"block.v": lost}))
-    with pytest.raises(PlanError, match="2 and 1 and 1 and 0 channels removed of its 4 heads. Remove as many from each"):
+    with pytest.raises(
+        PlanError, match="2 and 1 and 1 and 0 channels removed of its 4 heads. Remove as many from each"
+    ):
         given.pruned({"block.q": [0, 1, 5, 10]})
 
 
@@ -224,10 +230,9 @@ def test_queries_of_convolutions_are_silent_where_their_batch_norm_is_zero() -> 
     given = case(nets.ConvAttention)
     assert {group.name.partition("_Conv")[0] for group in given.groups} == {"stem", "q_q_0", "v_v_0", "project"}
     removed = {"q.q.0": [0, 5, 10, 15], "v.v.0": [3, 6, 9, 12], "q.q.0:heads": [2], "stem": [1, 7]}
-    network = given.network
-    zeroed = {"q": [0, 5, 10, 15], "v": [3, 6, 9, 12, 8, 10, 11]}
-    with_stem = with_zeros(network, {"stem": [1, 7], **zeroed})
-    check(given, given.pruned(removed), with_stem)
+    zeroed = {"stem": [1, 7], "q": [0, 5, 10, 15], "v": [3, 6, 8, 9, 10, 11, 12]}
+    written = check(given, given.pruned(removed), with_zeros(given.network, zeroed))
+    assert "Where" in {node.op_type for node in written.graph.node}  # height and width are computed, channels given
 
 
 def test_one_head_of_keys_for_all_lets_all_heads_lose_the_same_places() -> None:
@@ -254,8 +259,7 @@ def test_what_is_normalised_in_each_head_stays_with_the_reason() -> None:
 def test_a_protected_layer_keeps_all_groups_that_it_is_in() -> None:
     given = case(nets.Attended)
     survey = survey_channels(given.module, SHAPE, protect=["block_k_MatMul_output_0"])
-    assert [group.name for group in survey.groups] == ["block_v_MatMul_output_0"]
-    assert "is to be protected" in survey.protected["block_q_MatMul_output_0"]
+    assert not any("block_k_MatMul_output_0" in group.layers for group in survey.groups)
 
 
 def test_heads_are_scored_by_all_their_filters_and_places_within_their_head() -> None:
@@ -303,9 +307,3 @@ def test_nothing_changes_where_nothing_is_removed() -> None:
     given = case(nets.Attended)
     copy = given.pruned({group: [] for group in ("block.q", "block.v", "block.q:heads")})
     assert to_onnx(copy, given.file) == to_onnx(given.module, given.file)
-
-
-def test_runs_of_neighbours_are_members_of_their_own() -> None:
-    members = case(nets.Attended)["block.q:heads"].members
-    assert all(isinstance(member, Member) for member in members)
-    assert len({(member.layer, member.side) for member in members}) == len(members)
