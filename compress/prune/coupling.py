@@ -179,10 +179,10 @@ class _Coupling:
 
     def _sizes(self, channels: _Channels, owner: Mapping[int, int]) -> Iterator[Size]:
         for use in self._followed.layouts.sizes:
-            reads = use.computed and not use.read.isdisjoint(owner)
+            depends = not use.depends.isdisjoint(owner)
             for place, (twin, axis) in use.counted.items():
                 counted = self._counted(twin, axis, channels, owner)
-                if reads or any(counted):
+                if depends or any(counted):
                     yield Size(use.node, use.numbers, place, counted, use.axis)
 
     def _counted(

@@ -33,16 +33,18 @@ def exact_groups(
         groups: to be tried.
         known: those of them that were found to be exact before.
     """
+    new = [group for group in groups if group not in known]
+    alone = new if any(group.sizes for group in new) else []  # sizes of one group may depend on another's
     if not groups or (
         _is_exact(module, input_shape, groups)
-        and all(_is_exact(module, input_shape, [group], share=0.0) for group in groups if group.sizes)
+        and all(_is_exact(module, input_shape, [group], share=0.0) for group in alone)
     ):
         return groups
+    shares = (0.5, 0.0) if alone else (0.5,)
     return [
         group
         for group in groups
-        if group in known
-        or all(_is_exact(module, input_shape, [group], share) for share in (0.5, 0.0)[: 1 + bool(group.sizes)])
+        if group in known or all(_is_exact(module, input_shape, [group], share) for share in shares)
     ]
 
 

@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from compress.graph import elementwise, indexing, interpolation, modules
 from compress.measure.cost import evaluating
 from compress.prune.followed import FOREIGN, Followed, aligned
-from compress.prune.labels import NONE, thinned, varying_axes
+from compress.prune.labels import NONE, core, thinned, varying_axes
 from compress.prune.layer_kinds import is_depthwise, unsupported_reason
 from compress.prune.layouts import slice_of, target_of
 from compress.prune.products import letters_of_einsum, letters_of_matmul
@@ -157,6 +157,19 @@ class Follower(fx.Interpreter):
         """What an argument is, be it a node or a plain value."""
         return self.env[argument] if isinstance(argument, fx.Node) else argument
 
+    def _behind(self, arguments: Iterable[Any]) -> frozenset[int]:
+        """The labels of the tensors that some sizes are computed from."""
+        stack, seen = [each for each in arguments if isinstance(each, fx.Node)], set[fx.Node]()
+        found: set[int] = set()
+        while stack:
+            n = stack.pop()
+            if n in self._twins and isinstance(self._twins[n], Tensor):
+                found.update(core(self._twins[n]).reshape(-1).tolist())
+            elif n not in seen:
+                seen.add(n)
+                stack.extend(n.all_input_nodes)
+        return frozenset(found - {NONE})
+
     def _reshape(self, n: fx.Node, value: Tensor) -> Tensor:
         twin = self._twins[cast(fx.Node, n.args[0])]
         source, target = self.env[cast(fx.Node, n.args[0])], n.args[1]
@@ -164,14 +177,16 @@ class Follower(fx.Interpreter):
             numbers = target_of(source.shape, twin, value.shape)
         else:
             numbers = tuple(int(size) for size in cast(Sequence[int], target))
-        return self.found.layouts.reshaped(n.name, twin, value.shape, numbers, isinstance(target, fx.Node))
+        return self.found.layouts.reshaped(n.name, twin, value.shape, numbers, self._behind(n.args[1:]))
 
     def _flatten(self, n: fx.Node, value: Tensor) -> Tensor:
         return self.found.layouts.reshaped(n.name, self._twins[cast(fx.Node, n.args[0])], value.shape, None)
 
     def _split(self, n: fx.Node, value: Sequence[Tensor]) -> tuple[Tensor, ...]:
         twin = self._twins[cast(fx.Node, n.args[0])]
-        return self.found.layouts.split(n.name, twin, int(cast(int, n.kwargs["dim"])), value, n.target is torch.chunk)
+        return self.found.layouts.split(
+            n.name, twin, int(cast(int, n.kwargs["dim"])), value, self._behind(n.args[: n.target is torch.chunk])
+        )
 
     def _slice(self, n: fx.Node, value: Tensor) -> Tensor:
         twin = self._twins[cast(fx.Node, n.args[0])]
@@ -186,8 +201,8 @@ class Follower(fx.Interpreter):
             if varies and (step != 1 or len(starts) > 1):
                 self.found.labels.keep(twin, f"{n.name} picks of them by steps, or along several axes")
             elif varies:
-                computed = any(isinstance(each, fx.Node) and each.op != "get_attr" for each in n.args[1:3])
-                self.found.layouts.sliced(n.name, twin, axis % twin.ndim, (start, end), computed)
+                depends = self._behind(n.args[1:])
+                self.found.layouts.sliced(n.name, twin, axis % twin.ndim, (start, end), depends)
         return modules.onnx_slice(twin, starts, ends, axes, steps)
 
     def _pick(self, n: fx.Node, value: Tensor) -> Tensor:

@@ -31,10 +31,8 @@ class SizeUse:
     """Of a Slice, the one that it cuts."""
     is_index: bool = False
     """It picks a place by its number, so that none may go along the axis."""
-    computed: bool = False
-    """The file computes the numbers from sizes, which pruning changes in other ways."""
-    read: frozenset[int] = frozenset()
-    """The labels of all that the node reads."""
+    depends: frozenset[int] = frozenset()
+    """Labels of the tensors from whose sizes the file computes the numbers, which pruning changes in other ways."""
 
 
 @dataclass
@@ -60,7 +58,12 @@ class Layouts:
     sizes: list[SizeUse] = field(default_factory=list)
 
     def reshaped(
-        self, node: str, twin: Tensor, shape: Sequence[int], numbers: Sequence[int] | None, computed: bool = False
+        self,
+        node: str,
+        twin: Tensor,
+        shape: Sequence[int],
+        numbers: Sequence[int] | None,
+        depends: frozenset[int] = frozenset(),
     ) -> Tensor:
         """Reshape labels.
 
@@ -69,7 +72,7 @@ class Layouts:
             twin: labels of what it reads.
             shape: of what it makes.
             numbers: its target; None where it follows what it reads by itself, or cannot.
-            computed: whether the target is computed.
+            depends: see `SizeUse`.
         """
         made = thinned(twin.reshape(tuple(shape)))
         after = varying_axes(made)
@@ -79,27 +82,29 @@ class Layouts:
             self.grids.append(Grid(_distinct_rows(core(made))))
         if numbers is not None and after:
             counted = {axis: (made, axis) for axis in after if numbers[axis] > 0}
-            self.sizes.append(SizeUse(node, tuple(numbers), counted, computed=computed, read=_labels_of(twin)))
+            self.sizes.append(SizeUse(node, tuple(numbers), counted, depends=depends))
         return made
 
-    def split(self, node: str, twin: Tensor, axis: int, parts: Sequence[Tensor], computed: bool) -> tuple[Tensor, ...]:
-        """Split labels as their values were split into `parts`; `computed`: into equal ones, of whatever size."""
+    def split(
+        self, node: str, twin: Tensor, axis: int, parts: Sequence[Tensor], depends: frozenset[int]
+    ) -> tuple[Tensor, ...]:
+        """Split labels as their values were split into `parts`; `depends` as in `SizeUse`."""
         axis = axis % twin.ndim
         sizes = [part.shape[axis] for part in parts]
         made = twin.split(sizes, axis)
         if axis in varying_axes(twin):
             self._check_cut(twin, axis)
             counted = {place: (part, axis) for place, part in enumerate(made)}
-            self.sizes.append(SizeUse(node, tuple(sizes), counted, computed=computed, read=_labels_of(twin)))
+            self.sizes.append(SizeUse(node, tuple(sizes), counted, depends=depends))
         return made
 
-    def sliced(self, node: str, twin: Tensor, axis: int, bounds: tuple[int, int], computed: bool) -> None:
-        """Note a slice of one axis of labels."""
+    def sliced(self, node: str, twin: Tensor, axis: int, bounds: tuple[int, int], depends: frozenset[int]) -> None:
+        """Note a slice of one axis of labels; `depends` as in `SizeUse`."""
         size = twin.shape[axis]
         first, last = (max(0, bound + size) if bound < 0 else min(bound, size) for bound in bounds)
         self._check_cut(twin, axis)
         counted = {place: (twin.narrow(axis, 0, bound), axis) for place, bound in enumerate((first, last)) if bound}
-        self.sizes.append(SizeUse(node, (first, last), counted, axis, computed=computed, read=_labels_of(twin)))
+        self.sizes.append(SizeUse(node, (first, last), counted, axis, depends=depends))
 
     def picked(self, node: str, twin: Tensor, axis: int) -> None:
         """Note that places of an axis of labels are picked by their numbers."""
@@ -169,10 +174,6 @@ def slices_along(twin: Tensor, axis: int) -> list[list[int]]:
     small = twin[tuple(slice(None) if each in (axis, *varying) else slice(0, 1) for each in range(twin.ndim))]
     found: list[list[int]] = small.movedim(axis, 0).reshape(twin.shape[axis], -1).tolist()
     return found
-
-
-def _labels_of(twin: Tensor) -> frozenset[int]:
-    return frozenset(core(twin).reshape(-1).tolist())
 
 
 def _distinct_rows(labels: Tensor) -> Tensor:
