@@ -17,9 +17,10 @@ from compress.graph.canonical import canonicalise
 from compress.measure.session import Session
 from compress.prune import coupling
 from compress.prune.channel_scores import score_group
-from compress.prune.channels import ChannelGroup, group_align, remove_channels, silence_channels
+from compress.prune.channels import ChannelGroup, group_align, kept_outputs, remove_channels, silence_channels
 from compress.prune.groups import survey_channels
 from compress.prune.importance import CRITERIA
+from compress.prune.reconstruct import reconstruct
 from tests.hard_cases.torch_cases import script
 from tests.prune import coupled_nets as nets
 
@@ -311,3 +312,21 @@ def test_nothing_changes_where_nothing_is_removed() -> None:
     given = case(nets.Attended)
     copy = given.pruned({group: [] for group in ("block.q", "block.v", "block.q:heads")})
     assert to_onnx(copy, given.file) == to_onnx(given.module, given.file)
+
+
+def test_a_pruned_file_is_reconstructed_though_it_computes_no_sizes() -> None:
+    given = case(nets.Attended)
+    removed = {"block.q": [0, 5, 10, 15], "block.q:heads": [2]}
+    pruned = to_torch(canonicalise(to_onnx(given.pruned(removed), given.file)))
+    assert len(pruned.graph.nodes) < len(given.module.graph.nodes)
+    kept = kept_outputs(given.module, given.groups, {given[name].name: some for name, some in removed.items()})
+    x = torch.from_numpy(images())
+
+    def error() -> float:
+        with torch.no_grad():
+            return float((pruned(x) - given.module(x)).square().sum())
+
+    before = error()
+    solved = reconstruct(given.module, pruned, kept, [images(16)])
+    assert {layer.name for layer in solved} >= {"block_project_MatMul_output_0"}
+    assert error() < before
