@@ -1,0 +1,210 @@
+"""The published hard case: a ResNet18-CRNN without 90 % of its multiply-adds, pruned by four rules in one protocol.
+
+    python scripts/hard_case.py --out runs/hard_case
+    python scripts/hard_case.py --out runs/quick --crops 64 32 32 --epochs 1 1 1 --set teacher.epochs=1 \
+        --set finetune.epochs=1 --set sensitivity.images=8 --rows uniform,price
+
+Renders words of letters and digits, trains the network on them (--scale: width, 1 is the published one), and runs
+scripts/hard_case.yaml once for each row. The control is the recipe's `teacher`: the unpruned network, trained on as
+long and in the same way as the pruned ones, which learn from it. Validation words choose ratios, plans and epochs; the
+test words, of another seed, judge. Killed and started again with the same options it goes on where it was. Writes
+--out/table.md; results, machine and times: docs/sensitivity.md.
+"""
+
+import argparse
+import copy
+import dataclasses
+import shlex
+import string
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from ablate import copy_stages
+from ablation_results import commit
+from from_scratch import Stage, run_stage
+from resnet_crnn import ResNetCrnn
+from train_recogniser import ALONE, BackboneReader
+
+from compress import artifacts
+from compress.artifacts import Report, Scored
+from compress.cli.progress import OnProgress, progress
+from compress.data.transforms import PPOCR
+from compress.data.rendered import write_rendered
+from compress.data.synthetic import render_crop
+from compress.data.texts import random_text
+from compress.errors import CompressError
+from compress.graph import from_torch, save_model
+from compress.measure.machine import machine_info
+from compress.pipeline import run_recipe
+from compress.pipeline.scoring import FOLDER, compare_files
+from compress.recipe import Recipe, load_recipe
+from compress.tasks.base import Examination
+from compress.tasks.recognition import RecognitionTask
+
+ROWS = {
+    "price": (),
+    "uniform": (),
+    "threshold": ("prune.allocation=threshold",),
+    "search": ("prune.search={candidates: 13, recover: reconstruct}",),
+}
+"""Row -> keys of the recipe that it changes; `uniform` does without the scan. The first makes what all share."""
+SEEDS = {"train": 0, "val": 1, "test": 2, "plain": 3}
+"""Sets of crops, and what is added to --seed for each."""
+SHAPE = (3, 32, 320)
+
+
+def main() -> None:
+    options = parse_arguments()
+    with progress(f"{options.work} holds what is done; the same command goes on from there.") as on_progress:
+        render(options, on_progress)
+        if not (options.work / "network.onnx").exists():
+            train(options, on_progress)
+        for row in options.rows.split(","):
+            report = run_recipe(row_recipe(row, options), shlex.join(["python", *sys.argv]), on_progress)
+            print(f"{row}: {report.stages[-1].score.metric:.4f} on validation, {report.stages[-1].cost.macs} MACs")
+            write_table(options)
+
+
+def render(options: argparse.Namespace, on_progress: OnProgress) -> None:
+    """The charset and the four sets of words, where they are not whole yet."""
+    characters = string.digits + string.ascii_lowercase
+    artifacts.write_atomic(options.work / "charset.txt", "\n".join(characters).encode())
+    train_crops, val_crops, test_crops = options.crops
+    counts = {"plain": train_crops // 2, "train": train_crops, "val": val_crops, "test": test_crops}
+    for name, count in counts.items():
+        folder, plain = options.work / name, name == "plain"
+        if not (folder / "labels.txt").exists():
+            write_rendered(
+                folder,
+                count,
+                options.seed + SEEDS[name],
+                render=lambda rng, plain=plain: word(rng, plain),
+                suffix=".png",
+                on_progress=on_progress,
+            )
+
+
+def word(rng: np.random.Generator, plain: bool) -> tuple[bytes, str]:
+    """A crop as PNG, and its letters and digits in lower case, whatever the case that is drawn."""
+    text = ""
+    while not text:
+        text = "".join(filter(str.isalnum, random_text(rng, directed=False)))
+    return cv2.imencode(".png", render_crop(text, rng, plain=plain))[1].tobytes(), text.lower()
+
+
+def train(options: argparse.Namespace, on_progress: OnProgress) -> None:
+    """Backbone alone, then the whole network taught by it, both on plain crops; then realistic ones."""
+    started = time.monotonic()
+    torch.manual_seed(options.seed)
+    module = ResNetCrnn(classes=37, scale=options.scale, se=options.se).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    identity, teacher = "", None
+    for name, epochs in zip((ALONE, "2-plain", "3-real"), options.epochs, strict=True):
+        real = name == "3-real"
+        stage = Stage(name, "train" if real else "plain", SHAPE, epochs, options.lr, augment=real)
+        network = BackboneReader(module) if name == ALONE else module
+        identity = run_stage(
+            network, stage, make_task(options.work, stage), options, identity, on_progress, None if real else teacher
+        )
+        teacher = copy.deepcopy(network).eval()
+    save_model(from_torch(module.eval(), torch.zeros(1, *SHAPE)), options.work / "network.onnx")
+    print(f"network.onnx: {time.monotonic() - started:.0f} s, from the last start on")
+
+
+def make_task(out: Path, stage: Stage) -> RecognitionTask:
+    """The stage's crops, fed and scored as the recipe does."""
+    recipe = load_recipe(recipe_file(), check_files=False)
+    return RecognitionTask(
+        [out / stage.crops / "labels.txt"],
+        [out / "val" / "labels.txt"],
+        charset=out / "charset.txt",
+        use_space=False,
+        input_shape=SHAPE,
+        widths=recipe.task.widths,
+        augment=stage.augment,
+        processing=dataclasses.replace(PPOCR, lowercase=True),
+    )
+
+
+def row_recipe(row: str, options: argparse.Namespace) -> Recipe:
+    """The recipe of a row, in a folder of its own, with the teacher and scan that another row has made."""
+    out = options.work
+    paths = [f"data.{name}={out / name / 'labels.txt'}" for name in ("train", "val", "test")]
+    paths += [f"model={out / 'network.onnx'}", f"task.charset={out / 'charset.txt'}", f"out={out / row}"]
+    recipe = load_recipe(recipe_file(), [*paths, *options.set, *ROWS[row]])
+    for other in ROWS:
+        if other != row and (out / other / "report.json").exists():
+            copy_stages(out / other, recipe.out, ["teacher", "sensitivity"])
+    if row == "uniform":
+        steps = tuple(step for step in recipe.steps if step.name != "sensitivity")
+        recipe = recipe.model_copy(update={"steps": steps})
+    return recipe
+
+
+def recipe_file() -> Path:
+    return Path(__file__).with_suffix(".yaml")
+
+
+def write_table(options: argparse.Namespace) -> None:
+    """Every finished row beside the control, with its drop from it on the test words."""
+    lines = [
+        "| row | MACs | params | pruned: val, test | fine-tuned: val, test | drop from the control, points | s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in ROWS:
+        folder = options.work / row
+        if (folder / "report.json").exists():
+            report = artifacts.load(Report, folder / "report.json")
+            if len(lines) == 2:
+                lines += [table_line("unpruned", report, folder, "baseline", "baseline")]
+                lines += [table_line("control", report, folder, "baseline", "teacher")]
+            lines += [table_line(row, report, folder, "pruned", "finetuned")]
+    caption = f"commit {commit()}, {time.strftime('%Y-%m-%d')}, {machine_info().cpu}, one thread"
+    artifacts.write_atomic(options.work / "table.md", "\n".join([*lines, "", caption, ""]).encode())
+
+
+def table_line(name: str, report: Report, folder: Path, before: str, after: str) -> str:
+    """A row: two stages of its run, and what the second loses against the control on the same words, in points."""
+    stages = {stage.stage: stage for stage in report.stages}
+    figures = []
+    for stage in (before, after):
+        figures.append(", ".join(f"{scored(folder, words, stage).score.metric:.4f}" for words in ("val", "test")))
+    pair = {"control": scored(folder, "test", "teacher"), name: scored(folder, "test", after)}
+    lost = compare_files("test", "", pair).stages[name]["exact"]
+    sure = lost.drop_interval
+    drop = f"{100 * lost.drop:.1f} [{100 * sure.low:.1f}, {100 * sure.high:.1f}]" if sure and after != "teacher" else "-"
+    cost, whole = stages[after].cost, stages["baseline"].cost
+    macs = f"{cost.macs / 1e6:.1f} M ({cost.macs / whole.macs:.3f}x)"
+    return f"| {name} | {macs} | {cost.params} | {figures[0]} | {figures[1]} | {drop} | {stages[after].seconds:.0f} |"
+
+
+def scored(folder: Path, words: str, stage: str) -> Examination:
+    """What a run keeps of a stage's score on one of its sets."""
+    kept = artifacts.load(Scored, folder / FOLDER / f"{words}.{stage}.json")
+    return Examination(kept.score, (), {figure: np.array(rows) for figure, rows in kept.tallies.items()})
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--out", dest="work", type=Path, default=Path("runs/hard_case"), metavar="FOLDER", help="folder for everything (default %(default)s)")
+    add("--rows", default=",".join(ROWS), help="which, in which order (default %(default)s)")
+    add("--crops", type=int, nargs=3, default=(12000, 1000, 2000), metavar="N", help="training, validation, test words")
+    add("--epochs", type=int, nargs=3, default=(1, 1, 6), metavar="N", help="of each stage (default 1 1 6)")
+    add("--scale", type=float, default=0.375, help="width of the backbone (default %(default)s)")
+    add("--se", action="store_true", help="squeeze-and-excite in every block")
+    add("--lr", type=float, default=2e-3, help="peak learning rate (default %(default)s)")
+    add("--batch-size", type=int, default=32, help="(default %(default)s)")
+    add("--seed", type=int, default=700, help="of crops, weights and order (default %(default)s)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe in every row")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CompressError as error:
+        sys.exit(f"Error: {error}")
