@@ -31,14 +31,14 @@ class SqueezeExcite(nn.Module):
 
 
 class Block(nn.Module):
-    """ResNet-vd's basic block: two 3x3 convolutions; where shapes differ, the shortcut is a mean and a 1x1."""
+    """ResNet-vd's basic block: two 3x3 convolutions; the shortcut of a stage's first one is a mean and a 1x1."""
 
-    def __init__(self, channels: int, out: int, stride: int, se: bool) -> None:
+    def __init__(self, channels: int, out: int, stride: int, se: bool, first: bool) -> None:
         super().__init__()
         self.first, self.second = layer(channels, out, stride=stride), layer(out, out)
         self.se = SqueezeExcite(out) if se else nn.Identity()
         pool = nn.AvgPool2d((stride, 1), (stride, 1)) if stride > 1 else nn.Identity()
-        self.skip = nn.Identity() if (channels, stride) == (out, 1) else nn.Sequential(pool, layer(channels, out, 1))
+        self.skip = nn.Sequential(pool, layer(channels, out, 1)) if first else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.se(self.second(functional.relu(self.first(x)))) + self.skip(x))
@@ -51,7 +51,7 @@ class Backbone(nn.Sequential):
         half, *widths = (round(scale * width) for width in (32, 64, 64, 128, 256, 512))
         stem = [part for pair in pairwise((3, half, half, widths[0])) for part in (layer(*pair), nn.ReLU())]
         stages = [
-            nn.Sequential(Block(before, after, stride, se), Block(after, after, 1, se))
+            nn.Sequential(Block(before, after, stride, se, True), Block(after, after, 1, se, False))
             for (before, after), stride in zip(pairwise(widths), HEIGHTS, strict=True)
         ]
         super().__init__(*stem, nn.MaxPool2d(3, 2, 1), *stages, nn.MaxPool2d(2))
