@@ -194,7 +194,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--out", dest="work", type=Path, default=usual, metavar="FOLDER", help="for everything (default %(default)s)")
     add("--rows", default=",".join(ROWS), help="which, in which order (default %(default)s)")
     add("--crops", type=int, nargs=3, default=(12000, 1000, 2000), metavar="N", help="training, validation, test words")
-    add("--epochs", type=int, nargs=3, default=(2, 1, 5), metavar="N", help="of each stage (default 2 1 5)")
+    add("--epochs", type=int, nargs=3, default=(2, 1, 4), metavar="N", help="of each stage (default 2 1 4)")
     add("--scale", type=float, default=0.375, help="width of the backbone (default %(default)s)")
     add("--se", action="store_true", help="squeeze-and-excite in every block")
     add("--lr", type=float, default=2e-3, help="peak learning rate (default %(default)s)")
