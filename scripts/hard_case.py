@@ -5,10 +5,10 @@
         --set finetune.epochs=1 --set sensitivity.images=8 --rows uniform,price
 
 Renders short words of letters and digits, trains the network on them (--scale and --units: 1 and 64 are the published
-width), and runs scripts/hard_case.yaml once for each row. The control is the recipe's `teacher`: the unpruned network, trained on as
-long and in the same way as the pruned ones, which learn from it. Validation words choose ratios, plans and epochs; the
-test words, of another seed, judge. Killed and started again with the same options it goes on where it was. Writes
---out/table.md; results, machine and times: docs/sensitivity.md.
+width), and runs scripts/hard_case.yaml once for each row. The control is the recipe's `teacher`: the unpruned network,
+trained on as long and in the same way as the pruned ones, which learn from it. Validation words choose ratios, plans
+and epochs; the test words, of another seed, judge. Killed and started again with the same options it goes on where it
+was. Writes --out/table.md; results, machine and times: docs/sensitivity.md.
 """
 
 import argparse
@@ -54,7 +54,7 @@ ROWS = {
 """Row -> keys of the recipe that it changes; `uniform` does without the scan. The first makes what all share."""
 SETS = ("train", "val", "test")
 SHAPE = (3, 32, 320)
-LONGEST = 6
+LONGEST = 5
 """Characters of a word; longer texts are cut, which halves the time of a step."""
 
 

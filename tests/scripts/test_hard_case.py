@@ -42,7 +42,7 @@ def test_words_are_letters_and_digits_in_lower_case(hard_case):
     for number in range(20):
         data, text = hard_case.word(np.random.default_rng(number))
         assert text.isalnum()
-        assert len(text) <= 6
+        assert len(text) <= 5
         assert text == text.lower()
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).ndim == 3
 
