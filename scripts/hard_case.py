@@ -31,7 +31,7 @@ from train_recogniser import ALONE, BackboneReader
 
 from compress import artifacts
 from compress.artifacts import Report, Scored
-from compress.cli.progress import OnProgress, progress
+from compress.cli.progress import progress
 from compress.data.rendered import write_rendered
 from compress.data.synthetic import render_crop
 from compress.data.texts import random_text
@@ -40,7 +40,8 @@ from compress.errors import CompressError
 from compress.graph import from_torch, save_model
 from compress.measure.machine import machine_info
 from compress.pipeline import run_recipe
-from compress.pipeline.scoring import FOLDER, compare_files
+from compress.pipeline.stages.scores import FOLDER, compare_files
+from compress.progress import Progress
 from compress.recipe import Recipe, load_recipe
 from compress.tasks.base import Examination
 from compress.tasks.recognition import RecognitionTask
@@ -73,7 +74,7 @@ def main() -> None:
             write_table(options)
 
 
-def render(options: argparse.Namespace, on_progress: OnProgress) -> None:
+def render(options: argparse.Namespace, on_progress: Progress) -> None:
     """The charset and the three sets of words, where they are not whole yet."""
     characters = string.digits + string.ascii_lowercase
     artifacts.write_atomic(options.work / "charset.txt", "\n".join(characters).encode())
@@ -91,7 +92,7 @@ def word(rng: np.random.Generator) -> tuple[bytes, str]:
     return cv2.imencode(".png", render_crop(text, rng, plain=True))[1].tobytes(), text.lower()
 
 
-def train(options: argparse.Namespace, on_progress: OnProgress) -> None:
+def train(options: argparse.Namespace, on_progress: Progress) -> None:
     """Backbone alone, then the whole network taught by it, then the whole network by itself on augmented crops."""
     started = time.monotonic()
     torch.manual_seed(options.seed)
