@@ -2,7 +2,7 @@
 
     python scripts/hard_case.py --out runs/hard_case
     python scripts/hard_case.py --out runs/quick --crops 64 32 32 --epochs 1 1 1 --set teacher.epochs=1 \
-        --set finetune.epochs=1 --set sensitivity.images=8 --rows uniform,price
+        --set finetune.epochs=1 --set sensitivity.images=8 --rows uniform price
 
 Renders short words of letters and digits, trains the network on them (--scale and --units: 1 and 64 are the published
 width), and runs scripts/hard_case.yaml once for each row. The control is the recipe's `teacher`: the unpruned network,
@@ -23,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import typer
 from ablate import copy_stages
 from ablation_results import commit
 from from_scratch import Stage, run_stage
@@ -52,7 +53,7 @@ ROWS = {
     "threshold": ("prune.allocation=threshold",),
     "search": ("prune.search={candidates: 13, recover: reconstruct}",),
 }
-"""Row -> keys of the recipe that it changes; `uniform` does without the scan. The first makes what all share."""
+"""Row -> keys of the recipe that it changes; `uniform` does without the scan."""
 SETS = ("train", "val", "test")
 SHAPE = (3, 32, 320)
 LONGEST = 5
@@ -63,15 +64,10 @@ def main() -> None:
     options = parse_arguments()
     with progress(f"{options.work} holds what is done; the same command goes on from there.") as on_progress:
         render(options, on_progress)
-        if not (options.work / "network.onnx").exists():
-            train(options, on_progress)
-        for row in options.rows.split(","):
-            report = run_recipe(row_recipe(row, options), shlex.join(["python", *sys.argv]), on_progress)
-            print(
-                f"{row}: {report.stages[-1].score.metric:.4f} on validation, {report.stages[-1].cost.macs} MACs",
-                flush=True,
-            )
-            write_table(options)
+        train(options, on_progress)
+        for row in options.rows:
+            run_recipe(row_recipe(row, options), shlex.join(["python", *sys.argv]), on_progress)
+            print(write_table(options), flush=True)
 
 
 def render(options: argparse.Namespace, on_progress: Progress) -> None:
@@ -80,7 +76,8 @@ def render(options: argparse.Namespace, on_progress: Progress) -> None:
     artifacts.write_atomic(options.work / "charset.txt", "\n".join(characters).encode())
     for number, (name, count) in enumerate(zip(SETS, options.crops, strict=True)):
         folder, seed = options.work / name, options.seed + number
-        if not (folder / "labels.txt").exists():
+        labels = folder / "labels.txt"
+        if not labels.exists() or len(labels.read_text().splitlines()) != count:
             write_rendered(folder, count, seed, render=word, suffix=".png", on_progress=on_progress)
 
 
@@ -93,7 +90,10 @@ def word(rng: np.random.Generator) -> tuple[bytes, str]:
 
 
 def train(options: argparse.Namespace, on_progress: Progress) -> None:
-    """Backbone alone, then the whole network taught by it, then the whole network by itself on augmented crops."""
+    """Backbone alone, then the whole network taught by it, then the whole network by itself on augmented crops.
+
+    Stages that are finished are read back; checkpoints of other options are refused.
+    """
     started = time.monotonic()
     torch.manual_seed(options.seed)
     module = ResNetCrnn(classes=37, scale=options.scale, units=options.units, se=options.se)
@@ -105,7 +105,7 @@ def train(options: argparse.Namespace, on_progress: Progress) -> None:
         identity = run_stage(network, stage, task, options, identity, on_progress, teacher)
         teacher = copy.deepcopy(network).eval() if name == ALONE else None
     save_model(from_torch(module.eval(), torch.zeros(1, *SHAPE)), options.work / "network.onnx")
-    print(f"network.onnx: {time.monotonic() - started:.0f} s, from the last start on", flush=True)
+    print(f"network.onnx: {time.monotonic() - started:.0f} s, from the last start on")
 
 
 def make_task(out: Path, stage: Stage) -> RecognitionTask:
@@ -142,8 +142,8 @@ def recipe_file() -> Path:
     return Path(__file__).with_suffix(".yaml")
 
 
-def write_table(options: argparse.Namespace) -> None:
-    """Every finished row beside the control, with its drop from it on the test words."""
+def write_table(options: argparse.Namespace) -> str:
+    """Every finished row beside the control, with its drop from it on the test words; written and returned."""
     lines = [
         "| row | MACs | params | pruned: val, test | fine-tuned: val, test | drop from the control, points | s |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -157,7 +157,9 @@ def write_table(options: argparse.Namespace) -> None:
                 lines += [table_line("control", report, folder, "baseline", "teacher")]
             lines += [table_line(row, report, folder, "pruned", "finetuned")]
     caption = f"commit {commit()}, {time.strftime('%Y-%m-%d')}, {machine_info().cpu}, one thread"
-    artifacts.write_atomic(options.work / "table.md", "\n".join([*lines, "", caption, ""]).encode())
+    table = "\n".join([*lines, "", caption, ""])
+    artifacts.write_atomic(options.work / "table.md", table.encode())
+    return table
 
 
 def table_line(name: str, report: Report, folder: Path, before: str, after: str) -> str:
@@ -186,7 +188,14 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     usual = Path("runs/hard_case")
     add("--out", dest="work", type=Path, default=usual, metavar="FOLDER", help="for everything (default %(default)s)")
-    add("--rows", default=",".join(ROWS), help="which, in which order (default %(default)s)")
+    add(
+        "--rows",
+        nargs="+",
+        choices=ROWS,
+        default=tuple(ROWS),
+        metavar="ROW",
+        help=f"of {', '.join(ROWS)} (default all)",
+    )
     add("--crops", type=int, nargs=3, default=(12000, 1000, 2000), metavar="N", help="training, validation, test words")
     add("--epochs", type=int, nargs=3, default=(1, 1, 2), metavar="N", help="of each stage (default 1 1 2)")
     add("--scale", type=float, default=0.25, help="width of the backbone (default %(default)s)")
@@ -204,3 +213,5 @@ if __name__ == "__main__":
         main()
     except CompressError as error:
         sys.exit(f"Error: {error}")
+    except typer.Exit as stop:  # interrupted; what is kept was said
+        sys.exit(stop.exit_code)
