@@ -1,4 +1,4 @@
-"""The published hard case: a ResNet18-CRNN without 90 % of its multiply-adds, pruned by four rules in one protocol.
+"""The published hard case: a ResNet18-CRNN without 90 % of its multiply-adds, pruned by several rules in one protocol.
 
     python scripts/hard_case.py --out runs/hard_case
     python scripts/hard_case.py --out runs/quick --crops 64 32 32 --epochs 1 1 1 --set teacher.epochs=1 \
@@ -26,6 +26,7 @@ import torch
 import typer
 from ablate import copy_stages
 from ablation_results import commit
+from ablation_rows import shared_steps
 from from_scratch import Stage, run_stage
 from resnet_crnn import ResNetCrnn
 from train_recogniser import ALONE, BackboneReader
@@ -51,7 +52,9 @@ ROWS = {
     "price": (),
     "uniform": (),
     "threshold": ("prune.allocation=threshold",),
+    "product": ("prune.allocation=product",),
     "search": ("prune.search={candidates: 13, recover: reconstruct}",),
+    "recovered": ("sensitivity.recover=reconstruct", "prune.allocation=threshold"),
 }
 """Row -> keys of the recipe that it changes; `uniform` does without the scan."""
 SETS = ("train", "val", "test")
@@ -66,7 +69,8 @@ def main() -> None:
         render(options, on_progress)
         train(options, on_progress)
         for row in options.rows:
-            run_recipe(row_recipe(row, options), shlex.join(["python", *sys.argv]), on_progress)
+            recipe = take_shared(row_recipe(row, options), options)
+            run_recipe(recipe, shlex.join(["python", *sys.argv]), on_progress)
             print(write_table(options), flush=True)
 
 
@@ -124,17 +128,22 @@ def make_task(out: Path, stage: Stage) -> RecognitionTask:
 
 
 def row_recipe(row: str, options: argparse.Namespace) -> Recipe:
-    """The recipe of a row, in a folder of its own, with the teacher and scan that another row has made."""
+    """The recipe of a row, in a folder of its own."""
     out = options.work
     paths = [f"data.{name}={out / name / 'labels.txt'}" for name in SETS]
     paths += [f"model={out / 'network.onnx'}", f"task.charset={out / 'charset.txt'}", f"out={out / row}"]
     recipe = load_recipe(recipe_file(), [*paths, *options.set, *ROWS[row]])
-    for other in ROWS:
-        if other != row and (out / other / "report.json").exists():
-            copy_stages(out / other, recipe.out, ["teacher", "sensitivity"])
-    if row == "uniform":
-        steps = tuple(step for step in recipe.steps if step.name != "sensitivity")
-        recipe = recipe.model_copy(update={"steps": steps})
+    steps = tuple(step for step in recipe.steps if row != "uniform" or step.name != "sensitivity")
+    return recipe.model_copy(update={"steps": steps})
+
+
+def take_shared(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """The same recipe, its folder with the teacher and the scan that a finished row has made in the same way."""
+    for row in ROWS:
+        if (options.work / row / "report.json").exists():
+            other = row_recipe(row, options)
+            shared = {"teacher", "sensitivity"}.intersection(shared_steps(other, recipe))
+            copy_stages(other.out, recipe.out, sorted(shared))
     return recipe
 
 

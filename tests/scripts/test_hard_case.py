@@ -14,6 +14,8 @@ from compress.artifacts import Score, Scored
 from compress.recipe import SensitivityStep, load_recipe
 from tests.scripts.running import SCRIPTS, run_script
 
+RULES = ("price", "threshold", "product")
+
 
 @pytest.fixture
 def hard_case(monkeypatch):
@@ -55,11 +57,22 @@ def test_rows_differ_in_the_plan_alone(hard_case, tmp_path, monkeypatch):
         prune = next(step for step in recipe.steps if step.name == "prune")
         assert prune.target.as_dict() == {"macs": 0.1}
         assert (prune.search is not None) == (name == "search")
-        assert prune.allocation == ("threshold" if name == "threshold" else "price")
+        assert prune.allocation == {"recovered": "threshold"}.get(name, name if name in RULES else "price")
         assert (recipe.find_step(SensitivityStep) is None) == (name == "uniform")
-        rest = [step for step in recipe.steps if step.name in ("teacher", "finetune")]
-        assert rest == [step for step in rows["price"].steps if step.name in ("teacher", "finetune")]
+        others = [step for step in recipe.steps if step.name in ("teacher", "finetune")]
+        assert others == [step for step in rows["price"].steps if step.name in ("teacher", "finetune")]
         assert recipe.out == tmp_path / name
+
+
+def test_rows_share_a_scan_made_in_the_same_way_alone(hard_case, tmp_path, monkeypatch):
+    monkeypatch.setattr(hard_case, "load_recipe", lambda path, sets=(): load_recipe(path, sets, check_files=False))
+    options = argparse.Namespace(work=tmp_path, set=[])
+    for name in ("report", "teacher", "sensitivity"):
+        artifacts.write_atomic(tmp_path / "price" / f"{name}.json", b"{}")
+    for row, scan in {"search": True, "recovered": False, "uniform": False}.items():
+        recipe = hard_case.take_shared(hard_case.row_recipe(row, options), options)
+        assert (recipe.out / "teacher.json").exists()
+        assert (recipe.out / "sensitivity.json").exists() == scan
 
 
 def test_a_kept_score_is_read_back(hard_case, tmp_path):
