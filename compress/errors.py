@@ -65,6 +65,14 @@ class TrainingError(CompressError):
     """Training cannot go on, e.g. the loss became NaN."""
 
 
+class DeviceError(CompressError):
+    """There is no such device, it lacks what was asked for, or its memory is not enough."""
+
+
+class ProcessError(CompressError):
+    """Another process of the same run is gone, or there are processes where only one can work."""
+
+
 class ParityError(CompressError):
     """An exported file does not compute what the model it came from computes.
 

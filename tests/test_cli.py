@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -335,6 +336,27 @@ def test_finetune(pipeline: FakePipeline) -> None:
     assert "Note: 2 images skipped" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["finetune", "quantize", "reconstruct"])
+def test_devices(command: str, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    options = ["--train", "a.txt", "--data", "v.txt", "--out", "f.onnx"]
+    if command == "reconstruct":
+        artifacts.save(PLAN, Path("plan.json"))
+        options += ["--original", "o.onnx"]
+    else:
+        run(command, "p.onnx", *options)
+        assert pipeline.calls[f"run_{command}"][1]["device"] == torch.device("cpu")
+    assert "device: got 'cuda:1', but PyTorch" in fails(command, "p.onnx", *options, "--device", "cuda:1")
+    assert "device: got 'gpu'. Must be auto, cpu" in fails(command, "p.onnx", *options, "--device", "gpu")
+
+
+def test_precision(pipeline: FakePipeline) -> None:
+    options = ["p.onnx", "--train", "a.txt", "--data", "v.txt", "--out", "f.onnx", "--precision"]
+    run("finetune", *options, "bf16")
+    assert pipeline.calls["run_finetune"][0][4].precision == "bf16"
+    assert '--precision: got "half"' in fails("finetune", *options, "half")
+
+
 def test_quantize(pipeline: FakePipeline) -> None:
     options = ["--train", "a.txt", "--data", "v.txt", "--out", "q.onnx", "--float-layer", "stem", "--no-pact"]
     result = run("quantize", "f.onnx", *options, "--epochs", "0", "--pact-l2", "0.01")
@@ -564,11 +586,12 @@ def test_report_does_not_show_the_scan_of_another_run(tmp_path: Path, scan: str,
 
 
 def test_run(pipeline: FakePipeline, tmp_path: Path) -> None:
-    result = run("run", write_recipe(tmp_path), "--set", "quantize.epochs=2", "--out", "there")
+    result = run("run", write_recipe(tmp_path), "--set", "quantize.epochs=2", "--out", "there", "--device", "cuda:1")
     assert result.exit_code == 0, result.output
     recipe = pipeline.calls["run_recipe"][0][0]
     assert isinstance(recipe, Recipe)
     assert recipe.out == Path("there")
+    assert recipe.device == "cuda:1"  # looked for when it runs
     assert recipe.steps == (QuantizeStep(epochs=2),)
     assert "Report: there/report.md" in result.stdout
 

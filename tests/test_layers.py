@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ROWS = {
     "errors": 0,
     "progress": 0,
-    "artifacts": 1,
+    **dict.fromkeys(("artifacts", "compute"), 1),
     **dict.fromkeys(("graph", "data", "measure"), 2),
     **dict.fromkeys(("tasks", "prune", "train", "quant"), 3),
     **dict.fromkeys(("export", "report"), 4),

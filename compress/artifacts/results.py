@@ -313,6 +313,10 @@ class StageResult:
     parity: Parity | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    images_per_second: float = 0.0
+    """While it was trained, without validation; 0 of a stage that trains nothing."""
+    peak_memory_bytes: int = 0
+    """Most memory that the process had held when the stage was finished; stages before it count."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from compress.cli import (
     shrinking,
     training,
 )
+from compress.compute.launcher import process_count
 from compress.errors import CompressError, killed_worker, reason
 
 BAD_INPUT = 2
@@ -104,6 +105,7 @@ app = typer.Typer(
 
 @app.callback()
 def program(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error.")] = False,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and exit.")
@@ -116,6 +118,11 @@ def program(
     Exit codes: 0 done, 1 a gate of the recipe was missed, 2 usage, bad input or an internal error,
     130 interrupted.
     """
+    if process_count() > 1 and context.invoked_subcommand != "run":
+        raise CompressError(
+            f"torchrun: {process_count()} processes were started, and only `compress run` shares its work between "
+            "several. Run this command without torchrun."
+        )
 
 
 for command in (

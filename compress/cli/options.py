@@ -216,6 +216,7 @@ MaxCandidates = Annotated[int | None, setting(TaskSettings, "max_candidates")]
 MaxSkipped = Annotated[float | None, setting(DataSettings, "max_skipped")]
 DataRoot = Annotated[Path | None, setting(DataSettings, "root", "--data-root")]
 AllowOverlap = Annotated[bool | None, setting(DataSettings, "allow_overlap", "--allow-overlap/--no-overlap")]
+Device = Annotated[str, setting(Recipe, "device")]
 Workers = Annotated[int | None, setting(Recipe, "workers")]
 Unlabelled = Annotated[
     list[Path] | None,

@@ -34,6 +34,7 @@ def reconstruct(
     settings: FittedTaskOptions,
     seed: options.Seed = 0,
     threads: options.Threads = None,
+    device: options.Device = "auto",
 ) -> None:
     """Solve the weights that pruning left, so that its layers compute what they did: no training, no labels.
 
@@ -50,15 +51,26 @@ def reconstruct(
     plan_file = plan_file or model.with_name("plan.json")
     plan = artifacts.load(PruningPlan, plan_file)
     from compress import pipeline
+    from compress.compute.device import find_device
     from compress.pipeline.models import model_identity
     from compress.pipeline.stages.plan import check_plan
 
+    chosen = find_device(device)
     made = make_task(settings, train, data, model=str(model), command="reconstruct")
     whole = pipeline.open_model(original, weights, made.input_shape, say)
     check_plan(plan, plan_file, model_identity(whole))
     pruned = pipeline.open_model(str(model), None, made.input_shape, say)
     with progress("Nothing is kept: the same command starts anew.") as on_progress:
         done = pipeline.run_reconstruct(
-            whole, pruned, plan, made, out, step, seed=seed, threads=threads, on_progress=on_progress
+            whole,
+            pruned,
+            plan,
+            made,
+            out,
+            step,
+            seed=seed,
+            threads=threads,
+            device=chosen,
+            on_progress=on_progress,
         )
     typer.echo(f"{'. '.join(done.notes)}. Written: {out}")

@@ -9,8 +9,10 @@ import typer
 
 from compress.artifacts import Report
 from compress.cli import continuous
+from compress.cli.options import setting
 from compress.cli.preparing import Changes
 from compress.cli.progress import progress, say
+from compress.compute.launcher import process_number
 from compress.recipe import Recipe, load_recipe
 
 GATE_MISSED = 1
@@ -22,6 +24,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="folder for all results; default runs/<the recipe's name>.", metavar="FOLDER")
     ] = None,
+    device: Annotated[str | None, setting(Recipe, "device")] = None,
     junit: Annotated[
         Path | None,
         typer.Option(
@@ -41,7 +44,11 @@ def run(
       compress run recipes/demo_cls.yaml --set finetune.epochs=2 --out runs/short
       compress run recipes/demo_cls.yaml --junit junit.xml
     """
-    finish(recipe, changes, out, junit)
+    every = [*(changes or ()), *([f"device={device}"] if device else ())]
+    if process_number():
+        _join(recipe, every, out)
+        return
+    finish(recipe, every, out, junit)
 
 
 def finish(recipe: Path, changes: list[str] | None, out: Path | None, junit: Path | None = None) -> None:
@@ -51,7 +58,7 @@ def finish(recipe: Path, changes: list[str] | None, out: Path | None, junit: Pat
         typer.Exit: with `GATE_MISSED`.
     """
     with continuous.told(recipe.stem, junit) as tell:
-        report, given = _run(recipe, changes, out)
+        report, given = _run(recipe, changes or [], out)
         tell(report)
     typer.echo(f"Report: {given.out / 'report.md'}")
     missed = [gate.name for gate in report.gates if not gate.passed]
@@ -60,9 +67,18 @@ def finish(recipe: Path, changes: list[str] | None, out: Path | None, junit: Pat
         raise typer.Exit(GATE_MISSED)
 
 
-def _run(recipe: Path, changes: list[str] | None, out: Path | None) -> tuple[Report, Recipe]:
+def _join(recipe: Path, changes: list[str], out: Path | None) -> None:
+    """Take a share of what the first process does; it prints and writes."""
+    given = load_recipe(recipe, [*changes, *([f"out={out}"] if out else ())])
+    from compress.pipeline.together import join_run
+
+    with progress("The first process holds what is done."):
+        join_run(given)
+
+
+def _run(recipe: Path, changes: list[str], out: Path | None) -> tuple[Report, Recipe]:
     """Run the recipe and print the report."""
-    given = load_recipe(recipe, [*(changes or ()), *([f"out={out}"] if out else ())])
+    given = load_recipe(recipe, [*changes, *([f"out={out}"] if out else ())])
     from compress import pipeline
     from compress.report.terminal import print_report, wide_console
 

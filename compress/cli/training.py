@@ -41,6 +41,7 @@ def finetune(
     average: Annotated[int | None, setting(FinetuneStep, "average")] = None,
     distill: Annotated[float | None, setting(FinetuneStep, "distill")] = None,
     freeze_bn: Annotated[bool | None, setting(FinetuneStep, "freeze_bn", "--freeze-bn/--live-bn")] = None,
+    precision: Annotated[str | None, setting(FinetuneStep, "precision")] = None,
     features: Annotated[float | None, setting(FinetuneStep, "features")] = None,
     mutual: Annotated[float | None, setting(FinetuneStep, "mutual")] = None,
     plan_file: Annotated[
@@ -54,6 +55,7 @@ def finetune(
     settings: TrainedTaskOptions,
     seed: options.Seed = 0,
     threads: options.Threads = None,
+    device: options.Device = "auto",
 ) -> None:
     """Train a pruned model back to its metric; the best epoch on the validation data is kept.
 
@@ -73,6 +75,7 @@ def finetune(
         "average": average,
         "distill": _distill(distill, teacher),
         "freeze_bn": freeze_bn,
+        "precision": precision,
         "features": features,
         "mutual": mutual,
     }
@@ -82,7 +85,9 @@ def finetune(
     options.check_out(out, model, teacher or model)
     _check_unlabelled(settings.unlabelled, teacher)
     from compress import pipeline
+    from compress.compute.device import find_device
 
+    chosen = find_device(device)
     made = make_task(settings, train, data, model=model, command="finetune")
     proto = pipeline.open_model(model, weights, made.input_shape, say)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
@@ -99,6 +104,7 @@ def finetune(
             step,
             seed=seed,
             threads=threads,
+            device=chosen,
             kept=kept,
             checkpoint=checkpoint,
             on_progress=on_progress,
@@ -171,6 +177,7 @@ def quantize(
     settings: TrainedTaskOptions,
     seed: options.Seed = 0,
     threads: options.Threads = None,
+    device: options.Device = "auto",
 ) -> None:
     """Make an int8 ONNX file: calibrate, train with learned ranges (PACT), export, and check the file.
 
@@ -204,9 +211,11 @@ def quantize(
     options.check_out(out, model, teacher or model)
     _check_unlabelled(settings.unlabelled, teacher)
     from compress import pipeline
+    from compress.compute.device import find_device
     from compress.report import tables, terminal
     from compress.report.quant_table import quant_table
 
+    chosen = find_device(device)
     made = make_task(settings, train, data, model=model, command="quantize")
     proto = pipeline.open_model(model, weights, made.input_shape, say)
     original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
@@ -222,6 +231,7 @@ def quantize(
             step,
             seed=seed,
             threads=threads,
+            device=chosen,
             latency_threads=timed.threads,
             checkpoint=checkpoint,
             on_progress=on_progress,

@@ -62,13 +62,14 @@ def tile(x: Tensor, repeats: Numbers) -> Tensor:
 
 
 def full(shape: Numbers, value: float | bool, dtype: torch.dtype) -> Tensor:
-    """A tensor of one value."""
-    return torch.full([int(size) for size in shape], value, dtype=dtype)
+    """A tensor of one value, on the shape's device."""
+    device = shape.device if isinstance(shape, Tensor) else None
+    return torch.full([int(size) for size in shape], value, dtype=dtype, device=device)
 
 
 def number_range(start: Tensor, limit: Tensor, step: Tensor) -> Tensor:
     """Numbers from start up to the limit, in their own type."""
-    return torch.arange(start.item(), limit.item(), step.item(), dtype=start.dtype)
+    return torch.arange(start.item(), limit.item(), step.item(), dtype=start.dtype, device=start.device)
 
 
 def one_hot(index: Tensor, depth: Tensor, values: Tensor, axis: int) -> Tensor:

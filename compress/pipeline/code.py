@@ -118,9 +118,9 @@ def source_hash(source: str) -> str:
 
 
 def recipe_settings(recipe: Recipe) -> dict[str, str]:
-    """What of a recipe figures depend on, by key: not its gates, threads, workers and folders; of paths the last two
-    parts."""
-    kept = recipe.model_dump(exclude={"name", "out", "gates", "steps", "threads", "workers"})
+    """What of a recipe figures depend on, by key: not its gates, threads, workers, device and folders; of paths the
+    last two parts."""
+    kept = recipe.model_dump(exclude={"name", "out", "gates", "steps", "threads", "workers", "device"})
     kept["steps"] = {step.name: step.model_dump() for step in recipe.steps}
     kept["model"] = Path(recipe.model)
     return dict(flat_settings("", kept))

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 
 from compress.artifacts import Score
+from compress.compute.launcher import local_count
 from compress.errors import DataError
 from compress.measure.runtimes import open_runner
 from compress.measure.session import Session
@@ -82,8 +83,9 @@ def _checked_session(model: Path | bytes | onnx.ModelProto, task: Task, threads:
 
 
 def default_threads() -> int:
-    """Every core this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Every core this process may use; of several that share a run on this machine, each its share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // local_count())
 
 
 def check_fits(model: onnx.ModelProto, task: Task) -> None:

@@ -8,9 +8,14 @@ anywhere, even killed, goes on where it was, and ends with the same files as a r
 from pathlib import Path
 
 import onnx
+import torch
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Report
+from compress.compute.device import find_device
+from compress.compute.launcher import local_number
+from compress.compute.precision import check_precision
+from compress.compute.processes import Team
 from compress.graph import save_model
 from compress.pipeline.diagnosis import check_processing
 from compress.pipeline.evaluation import default_threads
@@ -48,22 +53,35 @@ def run_recipe(
 ) -> Report:
     """Do what the recipe says and report it; see the module's text for resuming.
 
+    Of several processes that torchrun started, this is what the first one does (see `compress.pipeline.together`).
+
     `on_progress` is called as (done, in all, message); `on_note` receives what is to be known on the way.
 
     Raises:
         CompressError: anything a user can fix; what was finished before stays.
     """
     artifacts.check_writable(recipe.out)
+    device = recipe_device(recipe)
+    team = Team.join(device)
     with artifacts.lock(recipe.out):
-        return _run_steps(recipe, command, on_progress, on_note)
+        return _run_steps(recipe, command, on_progress, on_note, device, team)
 
 
-def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_note: Note | None) -> Report:
+def _run_steps(
+    recipe: Recipe,
+    command: str,
+    on_progress: Progress | None,
+    on_note: Note | None,
+    device: torch.device,
+    team: Team | None,
+) -> Report:
     given = recipe
     notes: tuple[str, ...] = ()
     if recipe.data.images:
         labelled = with_labels(recipe, on_progress)
         recipe, notes = labelled.recipe, labelled.warnings
+    if team is not None:
+        team.send(recipe)
     task = recipe_task(recipe)
     check_test_sets(recipe, task)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
@@ -73,7 +91,7 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
     threads = recipe.threads or default_threads()
     check_processing(original, task, on_note, threads=threads)
     taught = label_unlabelled(task, original, threads=threads, on_progress=on_progress)
-    run = Run(recipe, taught, original, original, threads, on_progress, on_note, given=given, notes=notes)
+    run = Run(recipe, taught, original, original, threads, on_progress, on_note, device, team, given=given, notes=notes)
     files = {"baseline": _baseline_file(run)}
 
     def finished(stage: Stage) -> onnx.ModelProto:
@@ -97,10 +115,26 @@ def _run_steps(recipe: Recipe, command: str, on_progress: Progress | None, on_no
         model = finished(Finetuning(run, "finetuned", model, finetune, plan))
     if (quantize := recipe.find_step(QuantizeStep)) is not None:
         finished(Quantisation(run, model, quantize))
+    if team is not None:
+        team.send(None)  # what follows is timed
+        team.leave()
     measured = measure_files(run, files)
     report = make_report(run, command, measured, plan, scan)
     write_report(report, recipe.out, scan)
     return report
+
+
+def recipe_device(recipe: Recipe) -> torch.device:
+    """What a recipe trains on.
+
+    Raises:
+        DeviceError: it is not there, or does not compute in the precision that a step names.
+    """
+    device = find_device(recipe.device, local_number())
+    for step in (recipe.find_step(TeacherStep), recipe.find_step(FinetuneStep)):
+        if step is not None:
+            check_precision(step.precision, device)
+    return device
 
 
 def _baseline_file(run: Run) -> Path:

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 import onnx
+import torch
 
 from compress import artifacts
 from compress.artifacts import Parity, Placement, Quantized, QuantSensitivity
+from compress.compute.device import CPU
+from compress.compute.memory import peak_memory_bytes
+from compress.compute.processes import Team
 from compress.errors import ArtifactError
 from compress.graph import read_model
 from compress.pipeline.code import begin, stage_code, task_modules
@@ -49,6 +53,9 @@ class Record:
     """Further files of the stage by name -> the identity of their content."""
     code: dict[str, str] = dataclasses.field(default_factory=dict)
     """What computed it (see `compress.pipeline.code`); nothing in records of earlier versions."""
+    images_per_second: float = 0.0
+    """While it was trained; 0 where it was not, or an earlier version did."""
+    peak_memory_bytes: int = 0
     version: int = artifacts.VERSION
 
 
@@ -79,6 +86,13 @@ class Stage(ABC):
         """Write the file, and those beside it."""
 
 
+class Job(Protocol):
+    """What the first process of a run asks the others to take their share of."""
+
+    def join(self, run: "Run", task: Task) -> None:
+        """Take this process's share; `task` is as it was before images were labelled for training."""
+
+
 @dataclass
 class Run:
     """One run of a recipe: what stays the same from stage to stage."""
@@ -91,7 +105,13 @@ class Run:
     threads: int
     on_progress: Progress | None
     on_note: Note | None = None
+    device: torch.device = CPU
+    """What trains, reconstructs and calibrates."""
+    team: Team | None = None
+    """The processes that share the run."""
     records: dict[str, Record] = dataclasses.field(default_factory=dict)
+    speeds: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Stage -> images per second that it was trained at."""
     given: Recipe | None = None
     """The recipe as the user gave it, where `recipe` is on label lists that the run made itself."""
     notes: tuple[str, ...] = ()
@@ -123,7 +143,16 @@ class Run:
             seconds = round(time.monotonic() - started, 1)
             contents = {other.name: _content(other) for other in others}
             notes = made.notes if made else ()
-            record = Record(identity, _content(file), seconds, notes=notes, beside=contents, code=code)
+            record = Record(
+                identity,
+                _content(file),
+                seconds,
+                notes=notes,
+                beside=contents,
+                code=code,
+                images_per_second=round(self.speeds.get(name, 0.0), 1),
+                peak_memory_bytes=peak_memory_bytes(),
+            )
             if isinstance(made, Quantized):
                 record = dataclasses.replace(
                     record, parity=made.parity, placement=made.placement, sensitivity=made.sensitivity

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compress.compute.device import device_of
 from compress.errors import ModelError
 from compress.graph.queries import norm_behind, output_count
 from compress.progress import Progress
@@ -56,7 +57,7 @@ def reconstruct(
 
     Args:
         original: the network as it was; not changed.
-        pruned: the same graph with fewer channels.
+        pruned: the same graph with fewer channels, on the same device.
         kept: layer -> the original's output channels that are left; of a layer that is not named, all.
         batches: images [N, C, H, W] float32, of any number and of several sizes; kept in memory, with the activations
             that later layers read (see `bytes_per_pixel`).
@@ -69,7 +70,7 @@ def reconstruct(
         ModelError: the two networks differ in more than their channels, or there are no images.
     """
     _check_pair(original, pruned, kept)
-    images = [torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches]
+    images = _on_device(batches, pruned)
     if not images:
         raise ModelError("reconstruct: no images. Give some of the kind that the network reads.")
     before, after = _Walk(original, images), _Walk(pruned, images)
@@ -107,6 +108,12 @@ def _check_pair(original: fx.GraphModule, pruned: fx.GraphModule, kept: Mapping[
             )
 
 
+def _on_device(batches: Iterable[np.ndarray], module: fx.GraphModule) -> list[Tensor]:
+    """Images where a network's weights are."""
+    device = device_of(module)
+    return [torch.from_numpy(np.ascontiguousarray(batch)).to(device) for batch in batches]
+
+
 def left_out(pruned: fx.GraphModule) -> list[str]:
     """The layers with more than `WIDEST` inputs, which `reconstruct` leaves as they are: its time grows with the cube
     of a layer's inputs, its memory with the square."""
@@ -134,7 +141,7 @@ def layer_equations(
         widest: leave out layers of more inputs.
         on_progress: called as (layers done, in all, message).
     """
-    walk = _Walk(module, [torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches])
+    walk = _Walk(module, _on_device(batches, module))
     found: dict[str, list[tuple[Regression, Normal]]] = {}
     with torch.no_grad():
         for node in module.graph.nodes:
@@ -265,7 +272,7 @@ def _solve(
         weights = normal.solve(start, ridge, has_bias=regression.has_bias)
         errors = normal.error(start), normal.error(weights)
         if bool(torch.isfinite(weights).all()) and errors[1] <= errors[0]:
-            regression.assign(weights.to(start.dtype))
+            regression.assign(weights.to(start))
             solved.append(SolvedLayer(name, *errors))
     return solved
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from compress.compute.device import exact
 from compress.prune.channels import swap_channels
 
 
@@ -64,7 +65,7 @@ class Normal:
         """Of one batch of rows; products in float32, as exact as the activations are."""
         x, y = rows
         transposed = x.transpose(1, 2)
-        return cls((transposed @ x).double(), (transposed @ y).double(), (y.double() ** 2).sum(dim=1))
+        return cls(exact(transposed @ x), exact(transposed @ y), (exact(y) ** 2).sum(dim=1))
 
     def add(self, other: "Normal") -> None:
         """Take in another batch."""
@@ -84,13 +85,13 @@ class Normal:
         penalty = torch.full_like(diagonal, 1.0) * weights.mean(dim=1, keepdim=True).clamp_min(1e-12) * ridge
         if has_bias:
             penalty[:, -1] *= 1e-6
-        before = start.double()
+        before = exact(start)
         step = torch.linalg.solve(self.gram + torch.diag_embed(penalty), self.cross - self.gram @ before)
         return before + step
 
     def error(self, weights: Tensor) -> float:
         """|XW - Y|^2 over |Y|^2, of all problems together."""
-        found = weights.double()
+        found = exact(weights)
         squared = (found * (self.gram @ found - 2 * self.cross)).sum() + self.squares.sum()
         return float((squared / self.squares.sum().clamp_min(1e-30)).clamp_min(0.0))
 

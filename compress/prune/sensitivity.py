@@ -36,6 +36,7 @@ def scan_sensitivity(
     model: str = "",
     compensate: Compensate | None = None,
     evaluate_group: Callable[[ChannelGroup, Sequence[int]], float] | None = None,
+    is_mine: Callable[[int], bool] | None = None,
 ) -> Sensitivity:
     """Measure the metric with one group pruned at a time, at each ratio; the module is left as it was.
 
@@ -59,6 +60,7 @@ def scan_sensitivity(
         compensate: what readers of a pruned group do before it is measured (see `compress.prune.compensation`).
         evaluate_group: metric of the network without these channels of a group, where that is quicker than `evaluate`
             of a pruned copy; `compensate` is then its own affair.
+        is_mine: place of a group in `groups` -> whether its cells are measured here, asked in order; default all are.
 
     Raises:
         PlanError: a ratio is out of range or the criterion unknown.
@@ -74,7 +76,9 @@ def scan_sensitivity(
         scan = dataclasses.replace(scan, baseline=evaluate(module) if baseline is None else baseline)
     total = len(groups) * len(scan.ratios)
     done = sum(len(curve.metric) for curve in scan.curves.values())
-    for group in groups:
+    for place, group in enumerate(groups):
+        if is_mine is not None and not is_mine(place):
+            continue
         missing = [ratio for ratio in scan.ratios if ratio_key(ratio) not in scan.curves[group.name].metric]
         scores = score_group(module, group, CRITERIA[criterion]) if missing else None
         for ratio in missing:
@@ -87,6 +91,18 @@ def scan_sensitivity(
             if on_progress is not None:
                 on_progress(done, total, f"{group.name} at {ratio:g}: {metric_name} {metric:.4f}")
     return scan
+
+
+def join_scans(scan: Sensitivity, others: Sequence[Sensitivity]) -> Sensitivity:
+    """A scan with the cells that others measured of the same things; as if it had been made in one go."""
+    curves = {}
+    for name, curve in scan.curves.items():
+        cells = dict(curve.metric)
+        for other in others:
+            cells.update(other.curves[name].metric if name in other.curves else {})
+        keys = [ratio_key(ratio) for ratio in scan.ratios]
+        curves[name] = dataclasses.replace(curve, metric={key: cells[key] for key in keys if key in cells})
+    return dataclasses.replace(scan, curves=curves)
 
 
 def empty_scan(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compress.compute.device import device_of
 from compress.errors import DataError
 from compress.quant.layers import QuantLayer, correct_bias, record_shift
 from compress.quant.observer import Observer
@@ -26,7 +27,7 @@ def calibrate(
 
     Args:
         module: from `prepare_qat`; its alphas and biases are changed.
-        batches: images float32 [N, 3, H, W].
+        batches: images float32 [N, 3, H, W]; moved to the device where the module is.
         percentile: of |x|, in (0, 100]; None takes the alpha of least squared error.
         on_progress: called as (images done, total, message).
         total: number of images expected, for progress.
@@ -45,12 +46,12 @@ def calibrate(
     for layer in layers:
         record_shift(layer)
     count = 0
-    was_training = module.training
+    was_training, device = module.training, device_of(module)
     module.eval()
     try:
         with torch.no_grad():
             for images in batches:
-                module(torch.from_numpy(images))
+                module(torch.from_numpy(images).to(device))
                 count += len(images)
                 if on_progress:
                     on_progress(count, max(total, count), "calibrating")

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.compute.device import exact as in_float64
 from compress.quant import functional
 from compress.quant.pact import PACT
 
@@ -23,7 +24,7 @@ class OutputShift:
 
     def record(self, exact: Tensor, rounded: Tensor) -> None:
         """Look at an output of exact weights and the same of rounded ones."""
-        difference = (exact - rounded).double().transpose(0, self.axis).flatten(1)
+        difference = in_float64(exact - rounded).transpose(0, self.axis).flatten(1)
         self.total = difference.sum(1) + (0.0 if self.total is None else self.total)
         self.count += difference.shape[1]
 
@@ -151,14 +152,14 @@ def correct_bias(layer: QuantLayer) -> None:
     if mean is not None and layer.bias is not None:
         layer.correction = mean
         with torch.no_grad():
-            layer.bias += mean
+            layer.bias += mean.to(layer.bias.device)
 
 
 def record_shift(layer: QuantLayer) -> None:
     """Have a layer compute with exact weights and record what rounding changes; an earlier correction is taken back."""
     if layer.correction is not None and layer.bias is not None:
         with torch.no_grad():
-            layer.bias -= layer.correction
+            layer.bias -= layer.correction.to(layer.bias.device)
     layer.correction = None
     layer.shift = OutputShift(-1 if isinstance(layer, nn.Linear) else 1)
 

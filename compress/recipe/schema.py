@@ -5,12 +5,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from compress.compute.names import Precision
 from compress.recipe.reconstruct_step import ReconstructStep
 from compress.recipe.replace_step import ReplaceStep
 from compress.recipe.search_settings import SearchSettings
 from compress.recipe.task_settings import TaskSettings
 from compress.recipe.values import (
     ByName,
+    Device,
     Duration,
     Flag,
     Float,
@@ -180,6 +182,11 @@ class FinetuneStep(_TrainStep):
     epochs: Positive = Field(10, description="passes over the training data")
     lr: PositiveFloat = Field(1e-3, description="highest learning rate")
     freeze_bn: Flag = Field(False, description="keep BatchNorm's running statistics as they are")
+    precision: Precision = Field(
+        "float32",
+        description="of the layers in the forward pass: `bf16` or `fp16` (CUDA alone) for mixed precision; weights and "
+        "losses stay in `float32`",
+    )
     features: NotNegativeFloat = Field(
         0.0, description="weight of the loss that keeps the layers inside near the teacher's; 0 for none"
     )
@@ -197,6 +204,11 @@ class TeacherStep(_TrainStep):
     epochs: Positive = Field(4, description="passes over the training data")
     lr: PositiveFloat = Field(1e-3, description="highest learning rate")
     freeze_bn: Flag = Field(False, description="keep BatchNorm's running statistics as they are")
+    precision: Precision = Field(
+        "float32",
+        description="of the layers in the forward pass: `bf16` or `fp16` (CUDA alone) for mixed precision; weights and "
+        "losses stay in `float32`",
+    )
 
     def as_finetune(self) -> FinetuneStep:
         """The same settings for the training loop."""
@@ -394,6 +406,11 @@ class Recipe(_Settings):
     out: Path = Field(Path("runs"), description="folder for all results; default `runs/<name>` where you are")
     seed: NotNegative = Field(0, description="of everything random")
     threads: Threads | None = Field(None, description="threads for training and scoring; default every core")
+    device: Device = Field(
+        "auto",
+        description="what trains, reconstructs and calibrates: `cpu`, `cuda`, `cuda:N` (GPU number N), `mps`; `auto`: "
+        "a CUDA GPU if there is one, else the CPU",
+    )
     workers: NotNegative = Field(
         0,
         description="processes that make training batches, the same ones whatever their number; 0 for a thread; worth "

@@ -8,6 +8,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict
 from pydantic_core import PydanticCustomError
 
+from compress.compute.names import DEVICES, is_device_name
+
 
 def problem(text: str) -> PydanticCustomError:
     """A problem in our own words: what is allowed, and what to do."""
@@ -72,6 +74,7 @@ PositiveFloat = Annotated[Float, rule(lambda v: v > 0, "Must be above 0.")]
 NotNegativeFloat = Annotated[Float, rule(lambda v: v >= 0, "Must be 0 or more.")]
 PruningRatio = Annotated[Float, rule(lambda v: 0 <= v < 1, "Must be a share in [0, 1). Use e.g. 0.3 to remove 30 %.")]
 Share = Annotated[Float, rule(lambda v: 0 < v <= 1, "Must be a share in (0, 1]. Use e.g. 0.5.")]
+Device = Annotated[str, rule(is_device_name, f"Must be {DEVICES}.")]
 Duration = Annotated[
     float,
     BeforeValidator(lambda value: positive_number(seconds(value)), json_schema_input_type=float | str),

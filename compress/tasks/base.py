@@ -175,6 +175,14 @@ class Processed(Protocol):
 
 
 @runtime_checkable
+class Shareable(Protocol):
+    """What a task offers beside `Task` if several processes can train on it, each on its share of every batch."""
+
+    share: tuple[int, int]
+    """Number of the process, and how many there are; (0, 1) is the whole batch."""
+
+
+@runtime_checkable
 class Listed(Protocol):
     """What a task offers beside `Task` if its images are files, so that lists that share some of them are found."""
 

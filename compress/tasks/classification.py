@@ -30,7 +30,7 @@ from compress.errors import DataError
 from compress.progress import Progress
 from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.comparing import class_agreement, row_divergence
-from compress.tasks.loading import load_batches
+from compress.tasks.loading import Share, load_batches, share_of
 from compress.tasks.probabilities import as_probabilities, check_probabilities, kl_divergence, log_probabilities
 from compress.tasks.samples import Sample, StreamedSamples, make_samples, number_crops, tally_crops
 from compress.tasks.sampling import (
@@ -83,6 +83,7 @@ class DirectionTask:
     """
 
     kind = "classification"
+    share: Share = (0, 1)
     error_name = "1 - probability of the label"
     blank = BLANK
 
@@ -243,7 +244,10 @@ class DirectionTask:
         self.train_steps(batch_size)
         indices = self._epoch_indices(epoch, seed)
         parts = shuffled_batches(np.zeros(len(indices)), epoch=epoch, batch_size=batch_size, seed=seed)
-        return load_batches(lambda places: self._train_batch(indices[places], places, epoch, seed), parts, self.workers)
+        shares = (share_of(places, self.share) for places in parts)
+        return load_batches(
+            lambda places: self._train_batch(indices[places], places, epoch, seed), shares, self.workers
+        )
 
     def _train_batch(self, indices: np.ndarray, places: np.ndarray, epoch: int, seed: int) -> Batch:
         """Batch of these samples; each is augmented by its place in the epoch, where a sample may stand twice."""

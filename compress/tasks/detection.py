@@ -29,7 +29,7 @@ from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probabi
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
 from compress.tasks.hmean import METRIC, score_matches, tally_matches
 from compress.tasks.judging import Judges, SceneMap
-from compress.tasks.loading import load_batches
+from compress.tasks.loading import Share, load_batches, share_of
 from compress.tasks.probabilities import pixel_probabilities
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
@@ -77,6 +77,7 @@ class DetectionTask:
     """
 
     kind = "detection"
+    share: Share = (0, 1)
     error_name = ERROR_NAME
     blank = BLANK
 
@@ -160,7 +161,8 @@ class DetectionTask:
         """One crop of each scene, shuffled, augmented, in batches (see `shuffled_batches`), made ahead by a thread."""
         self.train_steps(batch_size)
         parts = shuffled_batches(np.zeros(len(self._train)), epoch=epoch, batch_size=batch_size, seed=seed)
-        return load_batches(lambda indices: self._train_batch(indices, epoch, seed), parts, self.workers)
+        mine = (share_of(indices, self.share) for indices in parts)
+        return load_batches(lambda indices: self._train_batch(indices, epoch, seed), mine, self.workers)
 
     def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
         pairs = [self._train_crop(int(index), image_rng(seed, epoch, index)) for index in indices]

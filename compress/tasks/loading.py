@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from compress.data.prefetch import prefetch
-from compress.errors import CompressError, killed_worker
+from compress.errors import CompressError, TrainingError, killed_worker
 
 P = TypeVar("P")
+Share = tuple[int, int]
+"""Number of a process among those that train together, and how many these are."""
 B = TypeVar("B")
 
 
@@ -32,6 +35,24 @@ def load_batches(make: Callable[[P], B], parts: Iterable[P], workers: int) -> It
     if workers == 0:
         return prefetch(make(part) for part in parts)
     return _from_processes(make, parts, workers)
+
+
+def share_of(batch: np.ndarray, share: Share) -> np.ndarray:
+    """A process's share of a batch [N]: every n-th of its images.
+
+    Raises:
+        TrainingError: a batch has fewer images than there are processes.
+
+    >>> share_of(np.arange(5), (0, 2)).tolist(), share_of(np.arange(5), (1, 2)).tolist()
+    ([0, 2, 4], [1, 3])
+    """
+    rank, count = share
+    if len(batch) < count:
+        raise TrainingError(
+            f"torchrun: {count} processes share a batch of {len(batch)} images. Use at most {len(batch)} processes, "
+            "or a larger batch_size."
+        )
+    return batch[rank::count]
 
 
 def _from_processes(make: Callable[[P], B], parts: Iterable[P], workers: int) -> Iterator[B]:

@@ -25,7 +25,7 @@ from compress.errors import DataError, ModelError
 from compress.progress import Progress
 from compress.tasks.base import Batch, Case, Examination, Predict
 from compress.tasks.comparing import step_divergence, text_agreement
-from compress.tasks.loading import load_batches
+from compress.tasks.loading import Share, load_batches, share_of
 from compress.tasks.probabilities import (
     as_probabilities,
     check_probabilities,
@@ -110,6 +110,7 @@ class RecognitionTask:
     """
 
     kind = "recognition"
+    share: Share = (0, 1)
     error_name = "share of characters to change (edit distance)"
 
     def __init__(
@@ -348,10 +349,12 @@ class RecognitionTask:
                 assert self._train_widths is not None
                 known = self._train_widths[indices]
                 for places in shuffled_batches(known, epoch=epoch, batch_size=batch_size, seed=seed):
-                    yield indices[places], places, int(known[places].max())
+                    mine = share_of(places, self.share)
+                    yield indices[mine], mine, int(known[places].max())
                 return
             for places in windowed_batches(len(indices), width_of, epoch=epoch, batch_size=batch_size, seed=seed):
-                yield indices[places], places, max(widths.pop(int(place)) for place in places)
+                mine = share_of(places, self.share)
+                yield indices[mine], mine, max(widths.pop(int(place)) for place in places)
                 words.check_met(self._rules)
 
         return load_batches(lambda part: self._train_batch(*part, epoch, seed), parts(), self.workers)

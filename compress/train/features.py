@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
+from compress.compute.device import device_of
 from compress.errors import TrainingError
 from compress.graph.queries import norm_behind, output_count
 
@@ -38,8 +39,9 @@ class FeatureLoss:
         """
         self.weight = weight
         self.teacher = teacher.eval().requires_grad_(False)
+        device = device_of(teacher)
         self.layers = {
-            place: torch.tensor(kept[layer]) if kept and layer in kept else None
+            place: torch.tensor(kept[layer], device=device) if kept and layer in kept else None
             for layer, place in feature_layers(teacher).items()
         }
 

@@ -5,28 +5,25 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.artifacts import check_fresh, write_atomic
-from compress.errors import ArtifactError, TrainingError
+from compress.compute.device import device_of
+from compress.compute.names import Precision
+from compress.compute.precision import float32_ends, make_scaler
+from compress.compute.processes import Team
+from compress.errors import TrainingError
 from compress.progress import Progress
+from compress.train.checkpoint import State, Trained, load_checkpoint, save_checkpoint
 from compress.train.features import FeatureLoss
 from compress.train.mutual import PairFeatures
 from compress.train.schedule import cosine_with_warmup
-
-
-class Images(Protocol):
-    """What a batch must have: images [N, 3, H, W]; the loss knows the rest."""
-
-    @property
-    def images(self) -> Tensor:
-        """Images [N, 3, H, W] float32."""
+from compress.train.step import Lesson, take_step
+from compress.train.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -37,17 +34,8 @@ class FitResult:
     best_epoch: int
     history: tuple[float, ...]
     seconds: float
-
-
-@dataclass
-class _State:
-    """What changes from epoch to epoch; all of it is in the checkpoint."""
-
-    epoch: int
-    best_metric: float
-    best_epoch: int
-    history: list[float]
-    best_weights: dict[str, Tensor]
+    images_per_second: float = 0.0
+    """While training, without the time of validation; 0 where no epoch was trained."""
 
 
 def fit(
@@ -69,15 +57,17 @@ def fit(
     distill: float = 0.0,
     features: FeatureLoss | PairFeatures | None = None,
     freeze_batch_norm: bool = False,
+    precision: Precision = "float32",
     average: int = 0,
     keep_best: bool = True,
     seed: int = 0,
     checkpoint: Path | None = None,
     fingerprint: str = "",
+    team: Team | None = None,
     on_progress: Progress | None = None,
 ) -> FitResult:
     """Train a module in place and leave it with the weights that scored best on validation (the start included; the
-    first of equal ones).
+    first of equal ones). It trains on the device where its weights are; batches are moved there.
 
     Args:
         module: any network of one image input; changed. Of several outputs the first is trained, as it is what is
@@ -98,6 +88,7 @@ def fit(
         distill: weight of the distillation loss beside the task's own.
         features: what keeps the layers inside near a teacher's, beside the outputs.
         freeze_batch_norm: keep BatchNorm's running statistics and use them in training.
+        precision: of the layers in the forward pass; weights, losses and teachers stay in float32.
         average: score and keep weights averaged over about this many steps instead of each epoch's last ones; 0 for
             none. See `average_weights`.
         keep_best: leave the module with its best weights; False with its last, for training from scratch, where the
@@ -105,10 +96,12 @@ def fit(
         seed: of everything random in the loop.
         checkpoint: file to save the state to after each epoch, and to go on from if it exists.
         fingerprint: identity of the run; a checkpoint of another one is refused.
+        team: the processes that train together, each on its share of every batch; `evaluate` and `checkpoint` matter in
+            the first one alone, whose state the others take over.
         on_progress: called as (steps done, steps in all, message).
 
     Raises:
-        TrainingError: the loss is NaN or infinite.
+        TrainingError: the loss is NaN or infinite, or a batch is too large for the device's memory.
         ArtifactError: the checkpoint is damaged or of another run.
     """
     started = time.monotonic()
@@ -119,37 +112,58 @@ def fit(
     )
     peaks = [group["lr"] for group in tuner.param_groups]
     averaged = copy.deepcopy(module) if average else module
-    state = _resume(checkpoint, fingerprint, module, tuner, averaged)
+    trained = Trained(module, averaged, tuner, make_scaler(precision, device_of(module)))
+    lesson = Lesson(loss, teacher, distillation_loss, distill, features, precision, memory)
+    state = load_checkpoint(checkpoint, fingerprint, trained)
     if state is None:
         metric = _score(module, evaluate)
-        state = _State(0, metric, 0, [metric], copy.deepcopy(module.state_dict()))
+        state = State(0, metric, 0, [metric], copy.deepcopy(module.state_dict()))
+    if team is not None:
+        state.epoch = _same_start(team, trained, state.epoch)
     total = epochs * steps_per_epoch
+    seen = Throughput()
     for epoch in range(state.epoch + 1, epochs + 1):
         torch.manual_seed(seed * 100_003 + epoch)
         module.train()
         if freeze_batch_norm:
             _freeze_batch_norm(module)
-        for index, batch in enumerate(batches(epoch)):
-            step = (epoch - 1) * steps_per_epoch + index
-            factor = cosine_with_warmup(step, total, round(warmup_epochs * steps_per_epoch))
-            for group, peak in zip(tuner.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
-            value = _step(module, batch, tuner, loss, teacher, distillation_loss, distill, features, memory)
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"loss is {value} in epoch {epoch}, step {index + 1} "
-                    f"(learning rate {tuner.param_groups[0]['lr']:.2g}). "
-                    f"Lower lr (now {lr:g}) or lengthen warmup_epochs (now {warmup_epochs:g})."
-                )
-            if average:
-                average_weights(averaged, module, average, step)
-            if on_progress:
-                on_progress(step + 1, total, f"epoch {epoch}/{epochs} loss {value:.4f} best {state.best_metric:.4f}")
+        seen.start_epoch()
+        with float32_ends(module, precision):
+            for index, batch in enumerate(batches(epoch)):
+                step = (epoch - 1) * steps_per_epoch + index
+                factor = cosine_with_warmup(step, total, round(warmup_epochs * steps_per_epoch))
+                for group, peak in zip(tuner.param_groups, peaks, strict=True):
+                    group["lr"] = peak * factor
+                value, images = take_step(module, batch, lesson, tuner, trained.scaler, team)
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        f"loss is {value} in epoch {epoch}, step {index + 1} "
+                        f"(learning rate {tuner.param_groups[0]['lr']:.2g}). "
+                        f"Lower lr (now {lr:g}) or lengthen warmup_epochs (now {warmup_epochs:g})."
+                    )
+                if average:
+                    average_weights(averaged, module, average, step)
+                seen.add(images)
+                if on_progress:
+                    line = f"epoch {epoch}/{epochs} loss {value:.4f} best {state.best_metric:.4f}"
+                    on_progress(step + 1, total, f"{line} {seen.of_epoch():.0f} images/s")
         _finish_epoch(state, epoch, averaged, evaluate)
-        _save(checkpoint, fingerprint, module, tuner, state, averaged)
+        save_checkpoint(checkpoint, fingerprint, trained, state)
     module.load_state_dict(state.best_weights if keep_best else averaged.state_dict())
     module.eval()
-    return FitResult(state.best_metric, state.best_epoch, tuple(state.history), time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return FitResult(state.best_metric, state.best_epoch, tuple(state.history), seconds, seen.of_all())
+
+
+def _same_start(team: Team, trained: Trained, epoch: int) -> int:
+    """Give every process the first one's state; returns the epoch that it is of."""
+    stream = io.BytesIO()
+    if team.is_main:
+        torch.save(trained.state_dict(), stream)
+    epoch, saved = team.same((epoch, stream.getvalue()))
+    if not team.is_main:
+        trained.load_state_dict(torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True))
+    return epoch
 
 
 def memory_format(module: nn.Module) -> torch.memory_format:
@@ -197,44 +211,13 @@ def make_optimizer(
     raise TrainingError(f"optimizer: got {name!r}. Use adam or sgd.")
 
 
-def _step(
-    module: nn.Module,
-    batch: Images,
-    tuner: torch.optim.Optimizer,
-    loss: Callable[[Tensor, Any], Tensor],
-    teacher: Callable[[Tensor], Tensor] | None,
-    distillation_loss: Callable[[Tensor, Tensor], Tensor] | None,
-    distill: float,
-    features: FeatureLoss | PairFeatures | None = None,
-    memory: torch.memory_format = torch.channels_last,
-) -> float:
-    """One update; returns the loss. Nothing is updated when it is not finite."""
-    images = batch.images.contiguous(memory_format=memory)
-    with nullcontext() if features is None else features.watch(module) as watched:
-        made = module(images)
-    outputs = made[0] if isinstance(made, tuple) else made
-    value = loss(outputs, batch)
-    if watched is not None:
-        value = value + watched.loss(images)
-    if teacher is not None and distillation_loss is not None and distill > 0:
-        with torch.no_grad():
-            wanted = teacher(batch.images)
-        value = value + distill * distillation_loss(outputs, wanted)
-    result = float(value.detach())
-    if math.isfinite(result):
-        tuner.zero_grad(set_to_none=True)
-        value.backward()
-        tuner.step()
-    return result
-
-
 def _score(module: nn.Module, evaluate: Callable[[nn.Module], float]) -> float:
     module.eval()
     with torch.no_grad():
         return evaluate(module)
 
 
-def _finish_epoch(state: _State, epoch: int, module: nn.Module, evaluate: Callable[[nn.Module], float]) -> None:
+def _finish_epoch(state: State, epoch: int, module: nn.Module, evaluate: Callable[[nn.Module], float]) -> None:
     """Score the epoch, and keep its weights if no earlier one was as good."""
     metric = _score(module, evaluate)
     state.epoch = epoch
@@ -248,55 +231,3 @@ def _freeze_batch_norm(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()
-
-
-def _save(
-    path: Path | None,
-    fingerprint: str,
-    module: nn.Module,
-    tuner: torch.optim.Optimizer,
-    state: _State,
-    averaged: nn.Module,
-) -> None:
-    if path is None:
-        return
-    stream = io.BytesIO()
-    torch.save(
-        {
-            "fingerprint": fingerprint,
-            "weights": module.state_dict(),
-            **({} if averaged is module else {"averaged": averaged.state_dict()}),
-            "optimizer": tuner.state_dict(),
-            "epoch": state.epoch,
-            "best_metric": state.best_metric,
-            "best_epoch": state.best_epoch,
-            "history": state.history,
-            "best_weights": state.best_weights,
-        },
-        stream,
-    )
-    write_atomic(path, stream.getvalue())
-
-
-def _resume(
-    path: Path | None, fingerprint: str, module: nn.Module, tuner: torch.optim.Optimizer, averaged: nn.Module
-) -> _State | None:
-    """Load the last epoch's state, if there is one."""
-    if path is None or not path.exists():
-        return None
-    try:
-        saved = torch.load(path, weights_only=True)
-        check_fresh(path, saved["fingerprint"], fingerprint)
-        module.load_state_dict(saved["weights"])
-        if averaged is not module:
-            averaged.load_state_dict(saved["averaged"])
-        tuner.load_state_dict(saved["optimizer"])
-        return _State(
-            saved["epoch"], saved["best_metric"], saved["best_epoch"], list(saved["history"]), saved["best_weights"]
-        )
-    except ArtifactError:
-        raise
-    except Exception as error:  # torch.load and load_state_dict raise many kinds; all mean the same to the user
-        raise ArtifactError(
-            f"{path}: not a usable checkpoint ({type(error).__name__}). Delete it to train again."
-        ) from error

@@ -38,14 +38,14 @@ class Pair(nn.Module):
         """
         Args:
             module: the first student; not copied.
-            image: any one that it computes, [1, 3, H, W].
+            image: any one that it computes, [1, 3, H, W], on its device.
             seed: of the second one's perturbation.
         """
         super().__init__()
         self.first = module
         self.second = copy.deepcopy(module)
         perturb(self.second, image, seed)
-        self.register_buffer("second_is_better", torch.tensor(False))
+        self.register_buffer("second_is_better", torch.tensor(False, device=image.device))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, 3, H, W] -> the first output of both students, [2, N, ...]."""
@@ -145,7 +145,8 @@ def perturb(module: nn.Module, image: Tensor, seed: int, noise: float = NOISE) -
             if weight.dim() < 2 or id(weight) not in used:
                 continue
             size = weight.flatten(1).square().mean(dim=1).sqrt().reshape(-1, *[1] * (weight.dim() - 1))
-            weight.add_(noise * size * torch.randn(weight.shape, generator=generator, dtype=weight.dtype))
+            drawn = torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(weight.device)
+            weight.add_(noise * size * drawn)
 
 
 def _parameters_of(output: Tensor) -> set[int]:

@@ -84,6 +84,14 @@ def test_folder_holds_every_result_and_no_leftovers(inputs: Path, whole: Report)
     assert is_quantised(read_model(inputs / "whole" / "int8.onnx"))
 
 
+def test_speed_and_memory_are_reported(whole: Report) -> None:
+    trained = {stage.stage: stage.images_per_second > 0 for stage in whole.stages}
+    assert {name for name, is_trained in trained.items() if is_trained} == {"finetuned", "int8"}
+    peaks = [stage.peak_memory_bytes for stage in whole.stages if stage.stage in ("pruned", "finetuned", "int8")]
+    assert peaks == sorted(peaks)
+    assert peaks[0] > 50_000_000  # PyTorch alone is more
+
+
 def test_again_it_computes_nothing_and_reports_the_same(
     inputs: Path, whole: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +104,8 @@ def test_again_it_computes_nothing_and_reports_the_same(
         monkeypatch.setattr(f"compress.pipeline.stages.{target}", must_not)
     again = run_recipe(tiny.recipe(inputs, "whole", gates={"size_ratio": 0.9}), "again")
     assert lasting(again.stages) == lasting(whole.stages)
-    assert [stage.seconds for stage in again.stages] == [stage.seconds for stage in whole.stages]
+    for key in ("seconds", "images_per_second", "peak_memory_bytes"):
+        assert [getattr(stage, key) for stage in again.stages] == [getattr(stage, key) for stage in whole.stages]
     assert again.plan == whole.plan
     assert {name: (inputs / "whole" / name).stat().st_mtime_ns for name in FILES} == before
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from compress.artifacts import Parity, Quantized, Score, fingerprint
-from compress.errors import ArtifactError, DataError, ParityError, PlanError
+from compress.errors import ArtifactError, DataError, DeviceError, ParityError, PlanError, RecipeError
 from compress.export.parity import Reading
 from compress.graph import from_torch, is_quantised, load_model, read_model, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.pipeline import make_task, open_model, run_finetune, run_quantize, score_model
 from compress.pipeline.models import model_identity
+from compress.pipeline.run import run_recipe
 from compress.pipeline.stages import finetune as finetune_stage
 from compress.pipeline.stages import int8_file, training
 from compress.pipeline.stages import quantize as quantize_stage
@@ -24,6 +25,7 @@ from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
 from compress.tasks.base import Task
 from tests.export import files
 from tests.pipeline import tiny
+from tests.pretend_gpu import pretend_gpu
 from tests.quant import nets
 
 
@@ -373,10 +375,42 @@ def test_a_step_without_options_has_the_identity_that_it_always_had() -> None:
     model, task = onnx.ModelProto(), SimpleNamespace(fingerprint=lambda: "t")
     plain, with_features = FinetuneStep(epochs=2), FinetuneStep(epochs=2, features=1.0)
     settings = plain.model_dump(mode="json")
-    del settings["features"], settings["mutual"]
+    del settings["features"], settings["mutual"], settings["precision"]
     expected = fingerprint(model_identity(model), "", "t", settings, 0)
     assert train_identity(model, None, task, plain, 0) == expected  # type: ignore[arg-type]
     assert train_identity(model, None, task, plain, 0, {"a": [1]}) == expected  # type: ignore[arg-type]
     others = [train_identity(model, None, task, with_features, 0, kept) for kept in (None, {"a": [1]}, {"a": [2]})]  # type: ignore[arg-type]
     two_students = train_identity(model, None, task, FinetuneStep(epochs=2, mutual=1.0), 0)  # type: ignore[arg-type]
     assert len({expected, *others, two_students}) == 5
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+def test_stages_run_on_a_gpu(tmp_path: Path) -> None:
+    """Each stage moves to the device what it must, and writes what the CPU would."""
+    inputs = tiny.write_inputs(tmp_path)
+    steps = {
+        "prune": {"target": {"ratio": 0.25}, "align": 4},
+        "reconstruct": {"images": 8},
+        "finetune": {"epochs": 1, "batch_size": 6, "lr": 0.01, "optimizer": "sgd", "features": 0.5, "mutual": 0.5},
+        "quantize": {"epochs": 1, "batch_size": 6, "calibration": 8, "optimize": "size", "optimizer": "sgd"},
+    }
+    reports = [run_recipe(tiny.recipe(inputs, "cpu", steps, device="cpu"), "")]
+    with pretend_gpu():
+        reports.append(run_recipe(tiny.recipe(inputs, "gpu", steps), ""))
+    assert [stage.score for stage in reports[1].stages] == [stage.score for stage in reports[0].stages]
+    assert (inputs / "gpu/finetuned.onnx").read_bytes() == (inputs / "cpu/finetuned.onnx").read_bytes()
+    assert (inputs / "gpu/int8.onnx").read_bytes() == (inputs / "cpu/int8.onnx").read_bytes()
+
+
+def test_an_absent_gpu_is_one_line(tmp_path: Path) -> None:
+    recipe = tiny.recipe(tiny.write_inputs(tmp_path), device="cuda:7")
+    with pytest.raises(DeviceError, match=r"device: got 'cuda:7', but PyTorch .* Use cpu or auto"):
+        run_recipe(recipe, "")
+    steps = {"finetune": {"epochs": 1, "precision": "fp16"}}
+    with pytest.raises(DeviceError, match=r"precision: got 'fp16', which is for CUDA"):
+        run_recipe(tiny.recipe(tmp_path, steps=steps, device="cpu"), "")
+    assert not list((tmp_path / "out").glob("*.onnx"))
+    with pytest.raises(RecipeError, match=r"device: got \"gpu\". Must be auto, cpu, cuda, cuda:N"):
+        tiny.recipe(tmp_path, device="gpu")

@@ -18,6 +18,7 @@ from compress.quant.layers import QuantConv2d
 from compress.train import FitResult, fit
 from compress.train.fit import memory_format
 from compress.train.schedule import cosine_with_warmup
+from compress.train.throughput import Throughput
 from tests.quant import nets
 
 STEPS = 4
@@ -566,3 +567,82 @@ def test_a_strided_1x1_convolution_of_few_channels_does_not_crash(channels: int,
         epochs=1,
         lr=1e-3,
     )
+
+
+# --- precision, memory, speed -----------------------------------------------------------------------------------------
+
+
+def test_learns_in_bf16() -> None:
+    module = network()
+    before = accuracy(module.eval())
+    seen: list[torch.dtype] = []
+    module[0].register_forward_hook(lambda _, given, made: seen.append(made.dtype))
+    result = train(module, epochs=6, precision="bf16", loss=checked_float32)
+    assert result.best_metric > before
+    assert torch.bfloat16 in seen
+    assert all(value.dtype != torch.bfloat16 for value in module.state_dict().values())
+
+
+def checked_float32(outputs: Tensor, batch: Batch) -> Tensor:
+    assert outputs.dtype == torch.float32
+    return cross_entropy(outputs, batch)
+
+
+def test_scaled_gradients_resume(tmp_path: Path) -> None:
+    """In fp16 the scale of the loss is part of the checkpoint."""
+    whole, halves = network(), network()
+    train(whole, epochs=2, precision="fp16", keep_best=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(halves, epochs=2, precision="fp16", keep_best=False, checkpoint=tmp_path / "c", evaluate=stop_at(2))
+    train(halves, epochs=2, precision="fp16", keep_best=False, checkpoint=tmp_path / "c")
+    assert "scaler" in torch.load(tmp_path / "c")
+    assert same(weights(whole), weights(halves))
+
+
+def stop_at(count: int) -> Callable[[nn.Module], float]:
+    """An evaluation that stops a training when it is called for the count-th time."""
+    calls = iter(range(1, count + 2))
+
+    def evaluate(module: nn.Module) -> float:
+        if next(calls) > count:
+            raise KeyboardInterrupt
+        return 0.0
+
+    return evaluate
+
+
+def test_a_batch_that_is_too_large() -> None:
+    module = network()
+    module.register_forward_pre_hook(lambda _, given: refuse(len(given[0]) > 3))
+    with pytest.raises(
+        TrainingError, match=r"batch_size: out of memory on cpu with 8 images of 6 x 6 in a batch; 2 pass"
+    ):
+        train(module, evaluate=scripted(0.0))
+    module.register_forward_pre_hook(lambda _, given: refuse(True))
+    with pytest.raises(TrainingError, match=r"not even one passes through the network. Use smaller images"):
+        train(module, evaluate=scripted(0.0))
+
+
+def refuse(too_large: bool) -> None:
+    if too_large:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+
+def test_speed_is_told() -> None:
+    lines: list[str] = []
+    result = train(network(), on_progress=lambda done, total, message: lines.append(message))
+    assert all(line.endswith(" images/s") for line in lines)
+    assert result.images_per_second > 0
+    assert train(network(), epochs=0).images_per_second == 0.0
+
+
+def test_throughput_leaves_out_what_is_between_epochs() -> None:
+    now = iter([0.0, 10.0, 12.0, 14.0, 100.0, 101.0])
+    seen = Throughput(clock=lambda: next(now))
+    seen.start_epoch()
+    seen.add(8)
+    seen.add(8)
+    assert seen.of_epoch() == 4.0  # 16 images in 4 s
+    seen.start_epoch()
+    seen.add(9)
+    assert (seen.of_epoch(), seen.of_all()) == (9.0, 5.0)  # 25 images in 5 s

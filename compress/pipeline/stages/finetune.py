@@ -1,13 +1,17 @@
 """Fine-tune a float model, the best epoch kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import torch
 from torch import fx
 
 from compress.artifacts import PruningPlan, Score, lock
+from compress.compute.device import CPU, device_of
+from compress.compute.precision import check_precision
+from compress.compute.processes import Team
 from compress.errors import TrainingError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.evaluation import score_model
@@ -30,10 +34,13 @@ def run_finetune(
     *,
     seed: int = 0,
     threads: int | None = None,
+    device: torch.device = CPU,
     kept: Mapping[str, Sequence[int]] | None = None,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
+    on_speed: Callable[[float], None] | None = None,
+    team: Team | None = None,
 ) -> Score:
     """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
 
@@ -41,24 +48,33 @@ def run_finetune(
     they have, where some were pruned (see `compress.prune.channels.kept_outputs`). With `step.mutual` a perturbed copy
     is trained beside it, both learn from each other, and the better one is kept (see `compress.train.mutual`).
 
+    It trains on `device`; what it is scored by runs on the CPU, in onnxruntime.
+
     `on_note` receives where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
-    the finished file again. Whoever keeps the result removes it.
+    the finished file again. Whoever keeps the result removes it. `on_speed` receives how many images per second were
+    trained on, 0 if the checkpoint left nothing to do. `team` are the processes that share the training.
     """
+    check_precision(step.precision, device)
     note_outputs(model, on_note)
-    module = trainable(model, task, threads)
+    module = trainable(model, task, threads, device)
     with lock(out_file):
-        train(
+        if team is not None:
+            team.send(FinetuneJob(model, teacher, step, seed, kept))
+        result = train(
             module,
             task,
             step,
             evaluate=lambda trained: score_model(to_onnx(as_graph_module(trained), model), task, threads).metric,
-            teacher=teacher_outputs(teacher, threads, step.distill),
+            teacher=teacher_outputs(teacher, threads, step.distill, device),
             features=_features(teacher, module, step, kept),
             seed=seed,
             checkpoint=checkpoint,
             identity=train_identity(model, teacher, task, step, seed, kept),
             on_progress=on_progress,
+            team=team,
         )
+        if on_speed:
+            on_speed(result.images_per_second)
         save_model(to_onnx(module, model), out_file)
         return score_model(out_file, task, threads)
 
@@ -78,9 +94,37 @@ def _features(
         return None
     if teacher is None:
         raise TrainingError("features: needs a teacher to compare the layers with. Name one, or use 0.")
-    loss = FeatureLoss(to_torch(teacher), step.features, kept)
+    loss = FeatureLoss(to_torch(teacher).to(device_of(student)), step.features, kept)
     loss.check(student)
     return loss
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """The share of fine-tuning that is another process's; the arguments of `run_finetune`."""
+
+    model: onnx.ModelProto
+    teacher: onnx.ModelProto | None
+    step: FinetuneStep
+    seed: int
+    kept: Mapping[str, Sequence[int]] | None
+
+    def join(self, run: Run, task: Task) -> None:
+        """Train along."""
+        module = trainable(self.model, run.task, run.threads, run.device)
+        train(
+            module,
+            run.task,
+            self.step,
+            evaluate=lambda _: 0.0,
+            teacher=teacher_outputs(self.teacher, run.threads, self.step.distill, run.device),
+            features=_features(self.teacher, module, self.step, self.kept),
+            seed=self.seed,
+            checkpoint=None,
+            identity="",
+            on_progress=None,
+            team=run.team,
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +153,10 @@ class Finetuning(Stage):
             self.step,
             seed=run.recipe.seed,
             threads=run.threads,
+            device=run.device,
             kept=kept,
             checkpoint=file.with_suffix(CHECKPOINT),
             on_progress=run.on_progress,
+            team=run.team,
+            on_speed=lambda speed: run.speeds.update({self.name: speed}),
         )

@@ -75,6 +75,8 @@ def _result(run: Run, name: str, file: Path, score: Score, latency: Latency) -> 
         parity=record.parity if record else None,
         seconds=record.seconds if record else 0.0,
         notes=record.notes if record else (),
+        images_per_second=record.images_per_second if record else 0.0,
+        peak_memory_bytes=record.peak_memory_bytes if record else 0,
     )
 
 

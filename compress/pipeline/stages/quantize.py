@@ -1,13 +1,17 @@
 """Quantise: calibration, quantisation-aware training with PACT, and the int8 file, checked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
+import torch
 from torch import fx, nn
 
 from compress.artifacts import Quantized, fingerprint, lock
+from compress.compute.device import CPU
+from compress.compute.memory import catch_out_of_memory
+from compress.compute.processes import Team
 from compress.errors import PlanError
 from compress.export.parity import THRESHOLD, Reading
 from compress.graph import save_model, to_torch
@@ -52,10 +56,13 @@ def run_quantize(
     *,
     seed: int = 0,
     threads: int | None = None,
+    device: torch.device = CPU,
     latency_threads: int = 1,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
+    on_speed: Callable[[float], None] | None = None,
+    team: Team | None = None,
 ) -> Quantized:
     """Fold, choose what runs in integers, calibrate, train with PACT, export, and check file against trained model.
 
@@ -83,8 +90,11 @@ def run_quantize(
             step,
             seed=seed,
             threads=threads,
+            device=device,
             checkpoint=checkpoint,
             on_progress=on_progress,
+            on_speed=on_speed,
+            team=team,
         )
         made, quantized = export_trained(qat, lowered.model, task, step, threads, latency_threads)
         save_model(made, out_file)
@@ -142,10 +152,15 @@ def train_int8(
     *,
     seed: int = 0,
     threads: int | None = None,
+    device: torch.device = CPU,
     checkpoint: Path | None = None,
     on_progress: Progress | None = None,
+    on_speed: Callable[[float], None] | None = None,
+    team: Team | None = None,
 ) -> fx.GraphModule:
-    """Calibrate and train with PACT: the network that an int8 file will hold.
+    """Calibrate and train with PACT: the network that an int8 file will hold, on the CPU.
+
+    All in float32, whatever the device: what is learned is where values are rounded.
 
     A checkpoint stays; the same call with it goes on, or gives the finished network again.
 
@@ -157,9 +172,14 @@ def train_int8(
         step: how to train.
         seed: of order and augmentation.
         threads: for training and scoring.
+        device: what calibrates and trains.
         checkpoint: file to go on from.
         on_progress: called as (done, in all, message).
+        on_speed: is told how many images per second were trained on.
+        team: the processes that share the training; each calibrates, and the first one's ranges are taken.
     """
+    if team is not None and team.is_main and step.epochs:
+        team.send(QuantizeJob(model, lowered, teacher, step, seed))
     module = trainable(lowered.model, task, threads)
     qat = prepare_qat(
         module,
@@ -168,18 +188,19 @@ def train_int8(
         pact=step.pact.enabled,
         asymmetric_hard_swish=step.pact.asymmetric_hardswish,
         weight_bits=step.weight_bits,
-    )
+    ).to(device)
     batches = task.calibration_batches(step.calibration, min(step.batch_size, step.calibration))
-    calibrate(qat, batches, percentile=step.pact.percentile, total=step.calibration, on_progress=on_progress)
+    with catch_out_of_memory("calibration", f"Try batch_size: {max(1, step.batch_size // 2)}, or --device cpu."):
+        calibrate(qat, batches, percentile=step.pact.percentile, total=step.calibration, on_progress=on_progress)
     if step.epochs:
-        train(
+        result = train(
             qat,
             task,
             step,
             evaluate=lambda trained: (
                 score_model(export_form(as_graph_module(trained), lowered.model, step).model, task, threads).metric
             ),
-            teacher=teacher_outputs(teacher, threads, step.distill),
+            teacher=teacher_outputs(teacher, threads, step.distill, device),
             parameter_groups=qat_parameter_groups(
                 qat, lr=step.lr, weight_decay=step.weight_decay, l2=step.pact.l2, lr_multiplier=step.pact.lr_multiplier
             ),
@@ -192,8 +213,11 @@ def train_int8(
                 *lowered.float_layers,
             ),
             on_progress=on_progress,
+            team=team,
         )
-    return qat
+        if on_speed:
+            on_speed(result.images_per_second)
+    return qat.cpu()
 
 
 def export_trained(
@@ -264,6 +288,31 @@ def _padding(lowered: Lowered) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
+class QuantizeJob:
+    """The share of quantisation-aware training that is another process's; the arguments of `train_int8`."""
+
+    model: onnx.ModelProto
+    lowered: Lowered
+    teacher: onnx.ModelProto | None
+    step: QuantizeStep
+    seed: int
+
+    def join(self, run: Run, task: Task) -> None:
+        """Calibrate and train along."""
+        train_int8(
+            self.model,
+            self.lowered,
+            self.teacher,
+            run.task,
+            self.step,
+            seed=self.seed,
+            threads=run.threads,
+            device=run.device,
+            team=run.team,
+        )
+
+
+@dataclass(frozen=True)
 class Quantisation(Stage):
     """The stage of a run: `model` as an int8 file."""
 
@@ -292,7 +341,10 @@ class Quantisation(Stage):
             self.step,
             seed=run.recipe.seed,
             threads=run.threads,
+            device=run.device,
             latency_threads=run.recipe.compare.threads,
             checkpoint=file.with_suffix(CHECKPOINT),
             on_progress=run.on_progress,
+            team=run.team,
+            on_speed=lambda speed: run.speeds.update({self.name: speed}),
         )

@@ -8,6 +8,8 @@ import onnx
 import torch
 
 from compress.artifacts import PruningPlan, fingerprint, lock
+from compress.compute.device import CPU
+from compress.compute.memory import catch_out_of_memory
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.evaluation import check_fits, default_threads, score_model
 from compress.pipeline.images import fitting_batches
@@ -37,6 +39,7 @@ def run_reconstruct(
     *,
     seed: int = 0,
     threads: int | None = None,
+    device: torch.device = CPU,
     on_progress: Progress | None = None,
 ) -> Reconstructed:
     """Solve the pruned network's weights so that its layers compute what the original's did, and write the result.
@@ -53,6 +56,7 @@ def run_reconstruct(
         step: how many images, rows and how firm a ridge.
         seed: of what is drawn.
         threads: default every core.
+        device: what computes layers and solves.
         on_progress: called as (layers done, in all, message).
 
     Raises:
@@ -66,16 +70,17 @@ def run_reconstruct(
         before, after = to_torch(original), to_torch(pruned)
         kept = kept_by_plan(original, plan, task.input_shape)
         images = list(fitting_batches(before, task, step.images))
-        solved = reconstruct(
-            before,
-            after,
-            kept,
-            images,
-            positions=step.positions,
-            ridge=step.ridge,
-            seed=seed,
-            on_progress=on_progress,
-        )
+        with catch_out_of_memory("reconstruct", f"Try images: {max(1, sum(map(len, images)) // 2)}, or --device cpu."):
+            solved = reconstruct(
+                before.to(device),
+                after.to(device),
+                kept,
+                images,
+                positions=step.positions,
+                ridge=step.ridge,
+                seed=seed,
+                on_progress=on_progress,
+            )
         made = to_onnx(as_graph_module(after), pruned)
         scores = [score_model(model, task, threads) for model in (pruned, made)]
         better = scores[1].metric >= scores[0].metric  # a metric of 0 may well stay there, and training starts nearer
@@ -125,5 +130,6 @@ class Reconstruction(Stage):
             self.step,
             seed=run.recipe.seed,
             threads=run.threads,
+            device=run.device,
             on_progress=run.on_progress,
         )

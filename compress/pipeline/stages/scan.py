@@ -1,7 +1,8 @@
 """Sensitivity scan: what the metric loses for each group of channels at each ratio."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ import torch
 
 from compress import artifacts
 from compress.artifacts import Sensitivity, fingerprint
+from compress.compute.processes import Team
 from compress.errors import CompressError
 from compress.graph import to_torch
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
@@ -20,6 +22,7 @@ from compress.pipeline.scanning.cells import Cells
 from compress.pipeline.scanning.cost import announce_cost, at_side, side_of
 from compress.pipeline.scanning.earlier import earlier_scan
 from compress.pipeline.scanning.measures import Measure, score_by
+from compress.pipeline.scanning.parts import join_parts, part_file
 from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.state import Run
 from compress.progress import Note, Progress
@@ -27,7 +30,7 @@ from compress.prune.cell_choice import TARGETS
 from compress.prune.channels import ChannelGroup
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
-from compress.prune.sensitivity import count_cells, scan_sensitivity
+from compress.prune.sensitivity import count_cells, join_scans, scan_sensitivity
 from compress.recipe import PruneStep, SensitivityStep
 from compress.tasks.base import Processed, Task
 
@@ -52,6 +55,7 @@ def run_sensitivity(
     threads: int | None = None,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
+    team: Team | None = None,
 ) -> Sensitivity:
     """Scan a model group by group; out/sensitivity.json holds every finished cell, and a stopped scan goes on from it.
 
@@ -60,6 +64,10 @@ def run_sensitivity(
     read a pruned group compensate for it before it is scored, on training images. No label of these is looked at;
     `training` is the task that has them, if not `task`. `on_note` receives what the scan will cost once one evaluation
     was timed: the original's, or, of a scan that goes on, its first cell.
+
+    The processes of a `team` each take the next group that nobody has. All but the first one keep their cells in
+    out/sensitivity.partN.json, which the first one joins to its own in the end, or when it goes on: the file is that of
+    a single process.
 
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
@@ -92,10 +100,15 @@ def run_sensitivity(
     )
     score_of = score_by(measure, task, training, images, cells.original())
 
-    with artifacts.lock(path):
+    is_main = team is None or team.is_main
+    with artifacts.lock(path) if is_main else nullcontext():
+        if is_main:
+            join_parts(path, identity)  # what a stopped scan left
+        if team is not None:
+            team.wait()
         previous = earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
-        count = count_cells(groups, ratios, previous)
+        count = count_cells(groups, ratios, previous) // (team.count if team else 1)
         share = cells.share(task.input_shape)
         metric_of = announce_cost(score_of, count, side_of(task), on_note, resumed=previous is not None, share=share)
         compensate = None
@@ -117,13 +130,22 @@ def run_sensitivity(
             metric_name=task.metric_name if measure == "metric" else measure,
             input_shape=task.input_shape,
             previous=previous,
-            on_cell=lambda scan: artifacts.save(replace(scan, code=code), path),
+            on_cell=lambda scan: artifacts.save(replace(scan, code=code), part_file(path, team.rank if team else 0)),
             on_progress=on_progress,
             model=scanned,
+            is_mine=team.turns(f"scan {identity}").is_mine if team else None,
         )
+        if team is not None:
+            team.wait()
+        if not is_main:
+            return scan
+        join_parts(path, identity)
         if not path.exists():  # a model without a single group to prune
             artifacts.save(replace(scan, code=code), path)
-        return replace(scan, code=artifacts.load(Sensitivity, path).code)
+        stored = artifacts.load(Sensitivity, path)
+        if team is not None:
+            scan = join_scans(scan, [stored])
+        return replace(scan, code=stored.code)
 
 
 def scan_of(run: Run, task: Task) -> Sensitivity | None:
@@ -150,6 +172,8 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
             on_progress=run.on_progress,
             on_note=run.on_note,
         )
+    if run.team is not None and run.team.is_main:
+        run.team.send(ScanJob())
     return run_sensitivity(
         run.original,
         task,
@@ -166,4 +190,14 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
         threads=run.threads,
         on_progress=run.on_progress,
         on_note=run.on_note,
+        team=run.team,
     )
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """The share of a scan that is another process's; the recipe says the rest."""
+
+    def join(self, run: Run, task: Task) -> None:
+        """Measure cells of groups."""
+        scan_of(run, task)

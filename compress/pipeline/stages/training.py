@@ -1,5 +1,6 @@
 """What both stages that train have in common: the loop with its objective, the teacher, and the fingerprint."""
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.artifacts import fingerprint
+from compress.compute.device import CPU, device_of
+from compress.compute.processes import Team
+from compress.errors import ProcessError
 from compress.graph import check_runs, to_torch
 from compress.measure.session import Session
 from compress.pipeline.evaluation import check_fits, default_threads
@@ -18,8 +22,8 @@ from compress.pipeline.images import check_train_images
 from compress.pipeline.models import model_identity
 from compress.progress import Note, Progress
 from compress.recipe import FinetuneStep, QuantizeStep
-from compress.tasks.base import MutualLoss, Task
-from compress.train import FeatureLoss, Objective, Pair, fit, pair_objective
+from compress.tasks.base import MutualLoss, Shareable, Task
+from compress.train import FeatureLoss, FitResult, Objective, Pair, fit, pair_objective
 
 
 def note_outputs(model: onnx.ModelProto, on_note: Note | None) -> None:
@@ -45,15 +49,24 @@ def train(
     checkpoint: Path | None,
     identity: str,
     on_progress: Progress | None,
-) -> None:
-    """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students."""
+    team: Team | None = None,
+) -> FitResult:
+    """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students.
+
+    The module is trained on the device where it is, and afterwards on the CPU. Of a team's processes each trains on its
+    share of every batch; the first one scores, stores and reports, and it alone has the best weights in the end.
+    """
+    if team is not None:
+        task = shared_task(task, team)
+        if not team.is_main:
+            evaluate, checkpoint, on_progress = (lambda _: 0.0), None, None
     trained: nn.Module = module
     objective = Objective(task.loss, task.distillation_loss, evaluate, features)
     if isinstance(step, FinetuneStep) and step.mutual:
-        trained = Pair(module, torch.zeros(1, *task.input_shape), seed)
+        trained = Pair(module, torch.zeros(1, *task.input_shape, device=device_of(module)), seed)
         distance = task.mutual_loss if isinstance(task, MutualLoss) else task.distillation_loss
         objective = pair_objective(objective, distance, step.mutual)
-    fit(
+    result = fit(
         trained,
         batches=lambda epoch: task.train_batches(epoch=epoch, batch_size=step.batch_size, seed=seed),
         steps_per_epoch=task.train_steps(step.batch_size),
@@ -70,15 +83,32 @@ def train(
         distillation_loss=objective.distillation_loss,
         distill=step.distill,
         features=objective.features,
+        precision=step.precision if isinstance(step, FinetuneStep) else "float32",
         average=step.average,
         freeze_batch_norm=isinstance(step, FinetuneStep) and step.freeze_bn,
         seed=seed,
         checkpoint=checkpoint,
         fingerprint=identity,
+        team=team,
         on_progress=on_progress,
     )
     if isinstance(trained, Pair):
         module.load_state_dict(trained.better().state_dict())
+    module.cpu()
+    return result
+
+
+def shared_task(task: Task, team: Team) -> Task:
+    """The same task with this process's share of its batches.
+
+    Raises:
+        ProcessError: it does not say how to share them.
+    """
+    if not isinstance(task, Shareable):
+        raise ProcessError(f"torchrun: the task {task.kind!r} has no `share` of its batches. Run it in one process.")
+    shared = copy.copy(task)
+    shared.share = (team.rank, team.count)
+    return shared
 
 
 def train_identity(
@@ -97,10 +127,17 @@ def train_identity(
     for later in ("mutual", "float_budget"):
         if not settings.get(later):
             settings.pop(later, None)
+    if settings.get("precision") == "float32":
+        del settings["precision"]
     more = [] if kept is None else [{name: list(channels) for name, channels in kept.items()}]
     return fingerprint(
         model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed, *more
     )
+
+
+def first_output(made: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """What a network of several outputs is trained and scored by."""
+    return made[0] if isinstance(made, tuple) else made
 
 
 def check_trainable(model: onnx.ModelProto, task: Task) -> None:
@@ -108,20 +145,27 @@ def check_trainable(model: onnx.ModelProto, task: Task) -> None:
     check_train_images(task)
 
 
-def trainable(model: onnx.ModelProto, task: Task, threads: int | None) -> fx.GraphModule:
-    """Import a model to train it: data checked first, threads set."""
+def trainable(model: onnx.ModelProto, task: Task, threads: int | None, device: torch.device = CPU) -> fx.GraphModule:
+    """Import a model to train it on a device: data checked first, threads set."""
     check_trainable(model, task)
     torch.set_num_threads(threads or default_threads())
-    module = to_torch(model)
+    module = to_torch(model).to(device)
     check_runs(module, task.input_shape)
     return module
 
 
 def teacher_outputs(
-    model: onnx.ModelProto | None, threads: int | None, weight: float
+    model: onnx.ModelProto | None, threads: int | None, weight: float, device: torch.device = CPU
 ) -> Callable[[Tensor], Tensor] | None:
-    """The original model as a function of images; onnxruntime runs it faster than PyTorch."""
+    """The original model as a function of images.
+
+    On the CPU onnxruntime runs it, faster than PyTorch. Beside a GPU that would be what training waits for, so there
+    PyTorch runs it on the GPU.
+    """
     if model is None or weight == 0:
         return None
+    if device.type != "cpu":
+        module = to_torch(model).to(device)
+        return lambda images: first_output(module(images))
     session = Session(model, threads=threads or default_threads(), spin=False)
     return lambda images: torch.from_numpy(session.run(np.ascontiguousarray(images.numpy())))
