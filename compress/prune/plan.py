@@ -189,7 +189,7 @@ def _sparing(
         if spared.ratios == best.ratios:
             return best
         if not spared.notes:
-            note = f"spared {shown}: by the least sum of drops it would lose most of the metric alone"
+            note = f"spared {shown}: alone, by the least sum of drops, would lose most of the metric"
             return _Ratios(spared.ratios, (note,))
     return _Ratios(
         best.ratios, (f"guessing: {shown} alone would lose most of the metric; try a milder target, or a search",)
