@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.graph.indexing import step_slice
+from compress.graph.indexing import Numbers, step_slice
 
 
 class HardSigmoid(nn.Module):
@@ -43,9 +43,15 @@ def recurrent_state(result: tuple[Tensor, Tensor | tuple[Tensor, Tensor]], index
     return state[index] if isinstance(state, tuple) else state
 
 
-def onnx_reshape(x: Tensor, target: Tensor | Sequence[int]) -> Tensor:
-    """Reshape where 0 keeps a dimension and -1 infers one."""
+COMPUTED = -2
+"""Among the numbers of a Reshape: the one that its target has there."""
+
+
+def onnx_reshape(x: Tensor, target: Numbers, numbers: Sequence[int] = ()) -> Tensor:
+    """Reshape where 0 keeps a dimension and -1 infers one; `numbers`, but for `COMPUTED`, take the target's place."""
     sizes = [int(size) for size in target]
+    if numbers:
+        sizes = [size if number == COMPUTED else number for size, number in zip(sizes, numbers, strict=True)]
     return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)])
 
 
@@ -58,10 +64,11 @@ def onnx_unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def onnx_slice(
-    x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
+    x: Tensor, starts: Numbers, ends: Numbers, axes: Numbers | None = None, steps: Numbers | None = None
 ) -> Tensor:
     """Slice with ONNX's clamped bounds; steps may be negative."""
-    for position, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+    for position, bounds in enumerate(zip(starts, ends, strict=True)):
+        start, end = int(bounds[0]), int(bounds[1])
         axis = position if axes is None else int(axes[position])
         step = 1 if steps is None else int(steps[position])
         if step < 0:

@@ -1,6 +1,7 @@
 """Write a module's weights back into the ONNX graph it came from.
 
-Pruning changes the sizes of weights, not the graph: names, dynamic axes and metadata survive.
+Pruning changes the sizes of weights and the few numbers that count channels (see `compress.graph.sizes`), not the
+graph: names, dynamic axes and metadata survive.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ from torch import fx, nn
 from compress.errors import ModelError
 from compress.graph import layers as kinds
 from compress.graph.kept import KeptNode
+from compress.graph.sizes import write_sizes
 
 ADVICE = "Write a module back into the model it was imported from."
 
@@ -45,6 +47,7 @@ def to_onnx(module: fx.GraphModule, template: onnx.ModelProto) -> onnx.ModelProt
             if node.op_type in kinds.WRITERS:
                 _check_kind(target, layer, node)
                 _write_layer(model.graph, node, layer, tensors)
+    write_sizes(model.graph, module)
     onnx.checker.check_model(model)
     return model
 
@@ -55,7 +58,8 @@ def write_layers(part: onnx.ModelProto, module: fx.GraphModule, layers: nn.Modul
     Args:
         part: some of the nodes of a model, and their weights (see `compress.graph.cone`).
         module: from `to_torch` of that model.
-        layers: holds some of the module's layers and tensors under their names; those of other nodes are left out.
+        layers: holds some of the module's layers and tensors under their names; those of other nodes are left out. The
+            numbers that count channels are those of the whole pruned network, if that is what it is.
     """
     nodes = {node.output[0]: node for node in part.graph.node}
     tensors = {tensor.name: tensor for tensor in part.graph.initializer}
@@ -68,6 +72,8 @@ def write_layers(part: onnx.ModelProto, module: fx.GraphModule, layers: nn.Modul
             _replace(tensors, name, held[target].detach().cpu().numpy())
         elif made.op == "call_module" and name in nodes and nodes[name].op_type in kinds.WRITERS:
             _write_layer(part.graph, nodes[name], held[target], tensors)
+    if isinstance(layers, fx.GraphModule):
+        write_sizes(part.graph, layers)
 
 
 def initializers(model: onnx.ModelProto) -> set[str]:

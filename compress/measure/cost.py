@@ -181,7 +181,7 @@ def model_cost(model: onnx.ModelProto, input_shape: tuple[int, int, int], size_b
     The model is run once in onnxruntime to see its shapes.
 
     Args:
-        model: the model; it has one input.
+        model: the model; of several inputs, the first of four dimensions is the image.
         input_shape: (C, H, W).
         size_bytes: of the file, handed through.
 
@@ -210,17 +210,22 @@ class _Graph:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = node.attribute[0].t
         self.makers = {output: node for node in model.graph.node for output in node.output}
-        inputs = [value.name for value in model.graph.input if value.name not in self.constants]
-        if len(inputs) != 1:
-            raise ModelError(f"model {model.graph.name!r}: has {len(inputs)} inputs {inputs}. Expected one, the image.")
-        self.input_name = inputs[0]
+        self.inputs = [value for value in model.graph.input if value.name not in self.constants]
+        if not self.inputs:
+            raise ModelError(f"model {model.graph.name!r}: has no inputs. Expected one, the image, or several.")
 
     def shapes(self, names: Iterable[str], input_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        image = np.zeros((1, *input_shape), np.float32)
+        """Shapes of values for an image; other inputs are as they are declared, with 1 for what is open."""
+        feeds = {value.name: _zeros(value) for value in self.inputs}
+        images = [value.name for value in self.inputs if len(value.type.tensor_type.shape.dim) == len(input_shape) + 1]
+        feeds[(images or list(feeds))[0]] = np.zeros((1, *input_shape), np.float32)
         shapes = {name: tuple(tensor.dims) for name, tensor in self.constants.items()}
-        shapes[self.input_name] = image.shape
+        shapes |= {name: array.shape for name, array in feeds.items()}
         unknown = sorted(set(names) - set(shapes))
-        return shapes | (value_shapes(self.model, unknown, image) if unknown else {})
+        if not unknown:
+            return shapes
+        alone = next(iter(feeds.values()))
+        return shapes | value_shapes(self.model, unknown, alone if len(feeds) == 1 else feeds)
 
     def running(self) -> list[onnx.NodeProto]:
         """The nodes that compute from the image; the others make one constant of another when the file is loaded."""
@@ -260,6 +265,13 @@ def _values_to_see(nodes: Iterable[onnx.NodeProto]) -> set[str]:
     for node in nodes:
         names |= {node.input[0], _output(node), *(node.input[place] for place in _COUNTED[node.op_type].weights)}
     return names
+
+
+def _zeros(value: onnx.ValueInfoProto) -> np.ndarray:
+    """Zeros for an input, of its declared type and shape."""
+    declared = value.type.tensor_type
+    sizes = [dim.dim_value or 1 for dim in declared.shape.dim]
+    return np.zeros(sizes, onnx.helper.tensor_dtype_to_np_dtype(declared.elem_type))
 
 
 def _output(node: onnx.NodeProto) -> str:

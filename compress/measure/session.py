@@ -155,8 +155,10 @@ def _stacked(results: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(results, axis=axis)
 
 
-def value_shapes(model: onnx.ModelProto, names: Sequence[str], images: np.ndarray) -> dict[str, tuple[int, ...]]:
-    """Shapes of inner values for these images, by running the model with them as further outputs.
+def value_shapes(
+    model: onnx.ModelProto, names: Sequence[str], images: np.ndarray | Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of inner values for these images (or inputs by name), by running the model with them as further outputs.
 
     Exact wherever the model runs, also behind operators that shape inference does not know (onnxruntime's
     own integer ones) and behind shapes that are computed while running.
@@ -165,6 +167,8 @@ def value_shapes(model: onnx.ModelProto, names: Sequence[str], images: np.ndarra
     probe.CopyFrom(model)
     known = {output.name for output in probe.graph.output}
     probe.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in known)
+    if isinstance(images, Mapping):
+        return {name: found.shape for name, found in zip(names, Part(probe).run(names, images), strict=True)}
     values = Session(probe, optimise=False).run_all(images)
     return {name: tuple(values[name].shape) for name in names}
 

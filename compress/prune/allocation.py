@@ -6,7 +6,8 @@ Two rules, each a family of answers in one number, which the caller turns until 
   pruning it saves: the narrow layers of squeeze-and-excite give up most of their channels for no multiply-adds at all,
   and what all groups lose together is more than needed.
 - *price*: the least sum of drops for the multiply-adds saved, or the milliseconds. With a price p on each, a group
-  takes the ratio of least drop - p x saved, the Lagrangian of that problem; the sum treats drops as independent.
+  takes the ratio of least drop - p x saved, the Lagrangian of that problem; the sum treats drops as independent. Groups
+  that would lose most of the metric alone are spared where the target can be met so (`compress.prune.plan.RUIN`).
 - *product*: the same of what is left of the metric, multiplied over groups: a group's cost is -log(metric left). Where
   drops are large, sums mislead: a metric cannot fall below zero, so of a group that has lost nearly all of it the rest
   looks free, and one wide group is ruined to spare many others. Two groups that keep 0.7 and 0.6 keep 0.42 together.

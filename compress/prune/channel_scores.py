@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from compress.prune.channels import ChannelGroup, Member, is_depthwise, parts_to_keep, swap_channels
+from compress.prune.channels import ChannelGroup, Member, channel_blocks, parts_to_keep, swap_channels
 from compress.prune.importance import Criterion
+from compress.prune.layer_kinds import is_depthwise
 from compress.prune.units import block_filters, unit_blocks
 
 
@@ -22,7 +23,8 @@ def score_group(module: nn.Module, group: ChannelGroup, criterion: Criterion) ->
     the accuracy 3.4 points (standard error 2.4) higher at ratio 0.2 and 2.0 (1.7) at 0.35, on 120 word crops in both
     orientations.
 
-    The units of a recurrent layer are scored in each direction by itself, by all their gates' rows of W_ih and W_hh.
+    The units of a recurrent layer are scored in each direction by itself, by all their gates' rows of W_ih and W_hh;
+    the places of attention's heads in each head by itself, and whole heads by all their queries, keys and values.
     """
     root = _module_or_none(module, group.name)
     if isinstance(root, nn.RNNBase):
@@ -33,10 +35,12 @@ def score_group(module: nn.Module, group: ChannelGroup, criterion: Criterion) ->
         layer = _module_or_none(module, member.layer)
         if member.side != "out" or not isinstance(layer, _ConvNd | nn.Linear):
             continue
-        held = [channel for channel in range(group.channels) if member.indices[channel]]
-        scores = criterion(_filters(layer, member, held)).double().cpu()
-        total[held] += scores / scores.mean().clamp_min(torch.finfo(torch.float64).tiny)
-        holders[held] += 1.0
+        for block in channel_blocks(group):
+            held = [channel for channel in block if member.indices[channel]]
+            if held:
+                scores = criterion(_filters(layer, member, held)).double().cpu()
+                total[held] += scores / scores.mean().clamp_min(torch.finfo(torch.float64).tiny)
+                holders[held] += 1.0
     return total / holders.clamp_min(1.0)
 
 
@@ -45,7 +49,7 @@ def lowest_channels(group: ChannelGroup, scores: Tensor, count: int) -> tuple[in
 
     Where a layer holds only a part of the group (its output is concatenated before it is added to others), its best
     channel stays, as a layer without channels cannot be; then there may be fewer than `count`. In a recurrent layer
-    each direction gives up as many, its own lowest.
+    each direction gives up as many, its own lowest, and in attention each head.
     """
     left = [set(part) for part in parts_to_keep(group)]
     size = group.channels // group.blocks
@@ -71,7 +75,7 @@ def removal_count(channels: int, ratio: float) -> int:
 
 
 def group_removal_count(group: ChannelGroup, ratio: float) -> int:
-    """How many channels of a group a ratio removes: as many of each direction where it has several."""
+    """How many channels of a group a ratio removes: as many of each direction or head where it has several."""
     return group.blocks * removal_count(group.channels // group.blocks, ratio)
 
 

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from compress.errors import PlanError
 from compress.graph.queries import output_count
+from compress.graph.sizes import set_sizes
+from compress.prune.layer_kinds import group_width, is_depthwise, is_grouped
 from compress.prune.units import shrink_units, silence_units
 
 
@@ -39,8 +41,28 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Size:
+    """A number in a network's graph that counts channels: in a Reshape's target, a Split's parts, a Slice's bounds."""
+
+    node: str
+    """Name of the fx node."""
+    numbers: tuple[int, ...]
+    """All of the node's numbers before pruning (see `compress.graph.sizes.set_sizes`)."""
+    place: int
+    """Of this one among them."""
+    indices: tuple[tuple[int, ...], ...]
+    """What each of the group's channels is of the elements that are counted."""
+    axis: int = 0
+    """Of a Slice, the one that it cuts."""
+
+
+@dataclass(frozen=True)
 class ChannelGroup:
-    """Coupled channels: named after the first layer that makes them, whose channel k is the group's channel k."""
+    """Coupled channels: named after the first layer that makes them, whose channel k is the group's channel k.
+
+    Where a layer's channels fall into several groups (channel shuffles, attention), a name has a part behind a colon:
+    `LAYER:2`, or `LAYER:heads`.
+    """
 
     name: str
     channels: int
@@ -49,6 +71,16 @@ class ChannelGroup:
     members: tuple[Member, ...]
     blocks: int = 1
     """The channels lie in this many equal runs (the directions of a recurrent layer), which must stay equal."""
+    factors: tuple[Member, ...] = ()
+    """Members whose channels are summed over in a product with others, where no layer reads them (queries of
+    attention): they are unheard where they are zero."""
+    sizes: tuple[Size, ...] = ()
+    """Numbers of the graph that follow."""
+
+    @property
+    def layer(self) -> str:
+        """The layer that it is named after."""
+        return self.name.partition(":")[0]
 
 
 def remove_channels(
@@ -69,6 +101,8 @@ def remove_channels(
     pruned = copy.deepcopy(module)
     for (layer, side, dim), indices in _by_layer(groups, removed).items():
         shrink_layer(pruned, layer, side, indices, dim=dim)
+    if isinstance(pruned, fx.GraphModule):
+        _follow_sizes(pruned, groups, removed)
     return pruned
 
 
@@ -76,6 +110,8 @@ def silence_channels(
     module: nn.Module, groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]
 ) -> nn.Module:
     """Copy a module with channels kept but unheard: whatever reads them has zero weights for them.
+
+    Queries of attention, which no layer reads, are zero themselves.
 
     This is what removing channels means, spelled without changing any shape; the pruned network must equal it.
     """
@@ -90,6 +126,11 @@ def silence_channels(
                     tensor.index_fill_(dim, torch.tensor(places, device=tensor.device), 0.0)
             elif isinstance(target, nn.RNNBase):  # its units read each other
                 silence_units(target, indices)
+        for layer, zeroed in _factors(groups, removed).items():
+            for name, dim in _tensor_axes(silent.get_submodule(layer), "out").items():
+                if name in ("weight", "bias"):
+                    tensor = getattr(silent.get_submodule(layer), name)
+                    tensor.index_fill_(dim, torch.tensor(sorted(zeroed), device=tensor.device), 0.0)
     return silent
 
 
@@ -158,24 +199,9 @@ def group_align(group: ChannelGroup, align: int) -> int:
     >>> group_align(ChannelGroup("a", 4, ("a",), (Member("a", "out", ((0, 4, 8, 12),) * 4),)), 8)
     2
     """
-    own = [member for member in group.members if (member.layer, member.side) == (group.name, "out")]
+    own = [member for member in group.members if (member.layer, member.side) == (group.layer, "out")]
     width = max((len(indices) for member in own for indices in member.indices), default=1)
     return align // math.gcd(align, max(1, width))
-
-
-def is_depthwise(layer: nn.Module) -> bool:
-    """Whether a convolution treats each channel by itself, so that its outputs are its inputs' channels."""
-    return isinstance(layer, _ConvNd) and 1 < layer.groups == layer.in_channels == layer.out_channels
-
-
-def is_grouped(layer: nn.Module | None) -> bool:
-    """Whether a convolution works in groups of several channels each."""
-    return isinstance(layer, _ConvNd) and layer.groups > 1 and not is_depthwise(layer)
-
-
-def group_width(layer: _ConvNd, side: str) -> int:
-    """Channels of one of a convolution's groups, on that side."""
-    return (layer.in_channels if side == "in" else layer.out_channels) // layer.groups
 
 
 def is_even(layer: _ConvNd, member: Member) -> bool:
@@ -185,17 +211,6 @@ def is_even(layer: _ConvNd, member: Member) -> bool:
         {index % width + width * place for index in indices for place in range(layer.groups)} == set(indices)
         for indices in member.indices
     )
-
-
-def unsupported_reason(layer: nn.Module, side: str) -> str:
-    """Why a layer's channels cannot be removed; empty where they can."""
-    if isinstance(layer, _ConvNd) and layer.groups > 1 and not is_depthwise(layer):
-        return f"is a convolution in {layer.groups} groups, which must stay equal in size"
-    if isinstance(layer, nn.RNNBase):
-        return "" if side == "in" else "holds the hidden units of a recurrent layer"
-    if isinstance(layer, _ConvNd | nn.Linear | _NormBase | nn.PReLU):
-        return ""
-    return f"is a {type(layer).__name__}, which mixes or normalises channels"
 
 
 def _by_layer(
@@ -215,6 +230,31 @@ def _by_layer(
     return {place: sorted(indices) for place, indices in found.items() if indices}
 
 
+def _follow_sizes(pruned: fx.GraphModule, groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]) -> None:
+    """Change the numbers of the graph that count channels, in place."""
+    nodes = {node.name: node for node in pruned.graph.nodes}
+    gone: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    uses: dict[str, Size] = {}
+    for group in groups:
+        for size in group.sizes if removed.get(group.name) else ():
+            indices = (index for channel in removed[group.name] for index in size.indices[channel])
+            gone[size.node][size.place].update(indices)
+            uses[size.node] = size
+    for name, use in uses.items():
+        set_sizes(nodes[name], [number - len(gone[name][place]) for place, number in enumerate(use.numbers)], use.axis)
+    if uses:
+        pruned.recompile()
+
+
+def _factors(groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]) -> dict[str, set[int]]:
+    """Layer -> its channels that are silenced at their source."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for group in groups:
+        for member in group.factors:
+            found[member.layer].update(i for channel in removed.get(group.name, ()) for i in member.indices[channel])
+    return {layer: indices for layer, indices in found.items() if indices}
+
+
 def _check_channels(group: ChannelGroup, channels: Sequence[int]) -> None:
     wrong = [channel for channel in channels if not 0 <= channel < group.channels]
     if wrong:
@@ -229,7 +269,7 @@ def _check_channels(group: ChannelGroup, channels: Sequence[int]) -> None:
     if len(set(counts)) > 1:
         raise PlanError(
             f"channel group {group.name!r}: {' and '.join(map(str, counts))} channels removed of its {group.blocks} "
-            "directions. Remove as many from each."
+            f"{'directions' if len(group.layers) == 1 and not group.sizes else 'heads'}. Remove as many from each."
         )
 
 

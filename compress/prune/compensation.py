@@ -64,7 +64,7 @@ class Compensation:
         read = {member.layer for group in groups for member in group.members if member.side == "in"}
         # A convolution in groups is several problems, which lose inputs of their own.
         wanted = {name for name in read if getattr(module.get_submodule(name), "groups", 1) == 1}
-        wanted |= {group.name for group in groups if isinstance(module.get_submodule(group.name), nn.RNNBase)}
+        wanted |= {group.layer for group in groups if isinstance(module.get_submodule(group.layer), nn.RNNBase)}
         found = layer_equations(module, wanted, batches, positions, seed, WIDEST, on_progress)
         self._readers = {name: _Reader(module.get_submodule(name), made) for name, made in found.items()}
 

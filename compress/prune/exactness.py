@@ -17,23 +17,51 @@ _TOLERANCE = 1e-3
 
 
 def exact_groups(
-    module: nn.Module, input_shape: tuple[int, int, int], groups: list[ChannelGroup]
+    module: nn.Module,
+    input_shape: tuple[int, int, int],
+    groups: list[ChannelGroup],
+    known: Sequence[ChannelGroup] = (),
 ) -> list[ChannelGroup]:
-    """The groups whose removal is exact; all are tried together, and one by one only if that fails.
+    """The groups whose removal is exact; all are tried together, and one by one if that fails or sizes must follow.
 
     A group is exact if removing half of its channels gives what silencing them gives, in every layer. That fails where
     channels were coupled wrongly (a shuffle), or where something between layers looks at all of them (a softmax).
+
+    Args:
+        module: the network.
+        input_shape: (C, H, W).
+        groups: to be tried.
+        known: those of them that were found to be exact before.
     """
-    if not groups or _is_exact(module, input_shape, groups):
+    new = [group for group in groups if group not in known]
+    alone = new if any(group.sizes for group in new) else []  # sizes of one group may depend on another's
+    if not groups or (
+        _is_exact(module, input_shape, groups)
+        and all(_is_exact(module, input_shape, [group], share=0.0) for group in alone)
+    ):
         return groups
-    return [group for group in groups if _is_exact(module, input_shape, [group])]
+    shares = (0.5, 0.0) if alone else (0.5,)
+    return [
+        group
+        for group in groups
+        if group in known or all(_is_exact(module, input_shape, [group], share) for share in shares)
+    ]
 
 
-def _is_exact(module: nn.Module, input_shape: tuple[int, int, int], groups: list[ChannelGroup]) -> bool:
-    """Compare every layer's output, because a network's own output may be saturated on noise."""
+def _is_exact(
+    module: nn.Module, input_shape: tuple[int, int, int], groups: list[ChannelGroup], share: float = 0.5
+) -> bool:
+    """Compare every layer's output, because a network's own output may be saturated on noise.
+
+    Removed is a share of each group's channels, at least one (of each block).
+    """
     generator = torch.Generator().manual_seed(0)
     removed = {
-        group.name: lowest_channels(group, torch.rand(group.channels, generator=generator), group.channels // 2)
+        group.name: lowest_channels(
+            group,
+            torch.rand(group.channels, generator=generator),
+            max(int(group.channels * share), group.blocks if share == 0.0 else 0),
+        )
         for group in groups
     }
     image = torch.randn(1, *input_shape, generator=generator).to(next((p.device for p in module.parameters()), "cpu"))

@@ -9,31 +9,31 @@ is protected, with the reason.
 import copy
 import difflib
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 import torch_pruning
-from torch import Tensor, nn
+from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 from torch_pruning.dependency import index_mapping
 
-from compress.errors import PlanError, reason
+from compress.errors import PlanError
 from compress.graph import check_runs, run_quietly
 from compress.prune.channels import (
     ChannelGroup,
     Member,
-    group_width,
-    is_depthwise,
     is_even,
-    is_grouped,
-    unsupported_reason,
 )
+from compress.prune.coupling import find_coupled
 from compress.prune.exactness import exact_groups
+from compress.prune.layer_kinds import group_width, is_depthwise, is_grouped, unsupported_reason
 from compress.prune.recurrent import find_units
+from compress.prune.tracing import WEIGHTED, buffers_to_parameters, execution_order, replace_recurrent
 
-_WEIGHTED = (_ConvNd, nn.Linear)
+INEXACT = "removing its channels would change more than their own contribution"
+UNFOLLOWED = "has channels that cannot be followed through the operators behind it"
 NO_GRADIENT = "reaches the output through operators without a gradient, as ArgMax, where channels cannot be followed"
 
 
@@ -91,8 +91,40 @@ def survey_channels(
     exact = exact_groups(module, input_shape, found)
     for group in found:
         if group not in exact:
-            protected[group.name] = "removing its channels would change more than their own contribution"
-    return Survey(sorted(exact, key=lambda group: traced.rank(group.name)), protected)
+            protected[group.name] = INEXACT
+    if isinstance(module, fx.GraphModule) and any(map(_is_unfollowed, protected.values())):
+        exact = _add_coupled(module, input_shape, protect, exact, protected)
+    return Survey(sorted(exact, key=lambda group: traced.rank(group.layer)), protected)
+
+
+def _is_unfollowed(why: str) -> bool:
+    """Whether channels stay as torch-pruning does not follow them, or wrongly."""
+    return why in (INEXACT, UNFOLLOWED)
+
+
+def _add_coupled(
+    module: fx.GraphModule,
+    input_shape: tuple[int, int, int],
+    protect: Collection[str],
+    exact: list[ChannelGroup],
+    protected: dict[str, str],
+) -> list[ChannelGroup]:
+    """Follow channels in our own way where torch-pruning fails to: shuffles, splits and attention.
+
+    Groups that are exact already stay as they are; what is found of other layers is put to them.
+    """
+    held = {member.layer for group in exact for member in group.members if member.side == "out"}
+    coupled, reasons = find_coupled(module, input_shape, protect)
+    more = [group for group in coupled if held.isdisjoint(group.layers)]
+    every = exact_groups(module, input_shape, [*exact, *more], known=exact)
+    found = {layer for group in every for layer in group.layers}
+    inexact = dict.fromkeys((group.layer for group in more if group not in every), INEXACT)
+    for name, why in (reasons | inexact).items():
+        if name in protected and _is_unfollowed(protected[name]):
+            protected[name] = why
+    for name in found & protected.keys():
+        del protected[name]
+    return every
 
 
 def _add_units(
@@ -117,8 +149,8 @@ class _Traced:
     def __init__(self, module: nn.Module, input_shape: tuple[int, int, int]) -> None:
         self._originals = dict(module.named_modules())
         self.module = copy.deepcopy(module).eval().requires_grad_(True)
-        self._names = _replace_recurrent(self.module)
-        _buffers_to_parameters(self.module)
+        self._names = replace_recurrent(self.module)
+        buffers_to_parameters(self.module)
         self._names |= {id(layer): name for name, layer in self.module.named_modules() if id(layer) not in self._names}
         self._names |= {id(tensor): name for name, tensor in self.module.named_parameters()}
         image = torch.zeros(1, *input_shape, device=next((p.device for p in self.module.parameters()), None))
@@ -131,7 +163,7 @@ class _Traced:
         self._broken: dict[int, Exception] = {}
         """id of torch-pruning's nodes whose channels it cannot number -> why."""
         try:
-            self._order = _execution_order(self.module, image, self._names)
+            self._order = execution_order(self.module, image, self._names)
             with torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it warns of bare parameters, which are handled
                 try:
@@ -141,12 +173,15 @@ class _Traced:
                     if not self._graph.module2node:
                         raise
                     self._broken = _number_channels(self._graph)  # the last step, which fails as a whole
+            self._steps = _Steps(1000 + 20 * len(self._graph.module2node))
+            for node in self._graph.module2node.values():
+                node.dependencies = _Counted(node.dependencies, self._steps)
             self.output_layers = self._layers_before_output()
             self.unfollowed = self._without_gradient()
-        except Exception as error:  # on networks that it does not know it fails in any way
+        except Exception:  # on networks that it does not know it fails in any way
             self._graph.module2node = {}
-            layers = (layer for layer in self.module.modules() if isinstance(layer, _WEIGHTED))
-            self.unfollowed = {self._names[id(layer)]: _cannot_follow(error) for layer in layers}
+            layers = (layer for layer in self.module.modules() if isinstance(layer, WEIGHTED))
+            self.unfollowed = {self._names[id(layer)]: UNFOLLOWED for layer in layers}
 
     def groups(self) -> Iterator[ChannelGroup]:
         """Every group that torch-pruning can follow, once; the others are then in `unfollowed`.
@@ -155,8 +190,9 @@ class _Traced:
         """
         seen: set[int] = set()
         for layer in list(self._graph.module2node):
-            if not isinstance(layer, _WEIGHTED) or id(layer) in seen:
+            if not isinstance(layer, WEIGHTED) or id(layer) in seen:
                 continue
+            self._steps.done = 0
             try:
                 pruner = self._graph.get_pruner_of_module(layer)
                 channels = list(range(pruner.get_out_channels(layer)))
@@ -165,8 +201,8 @@ class _Traced:
                     if id(node) in self._broken:
                         raise self._broken[id(node)]
                 group = _alike_in_groups(_as_group(_members_of(found, self), self), self)
-            except Exception as error:  # e.g. ZeroDivisionError where channels are shuffled
-                self.unfollowed[self._names[id(layer)]] = _cannot_follow(error)
+            except Exception:  # e.g. ZeroDivisionError where channels are shuffled
+                self.unfollowed[self._names[id(layer)]] = UNFOLLOWED
                 continue
             seen |= {id(item.dep.target.module) for item in found if self.is_output_channel_fn(item.dep.handler)}
             yield group
@@ -189,7 +225,7 @@ class _Traced:
 
     def _without_gradient(self) -> dict[str, str]:
         """Layers that torch-pruning cannot see, as no gradient leads to them from an output."""
-        layers = (layer for layer in self.module.modules() if isinstance(layer, _WEIGHTED))
+        layers = (layer for layer in self.module.modules() if isinstance(layer, WEIGHTED))
         unseen = (self._names[id(layer)] for layer in layers if layer not in self._graph.module2node)
         return {name: NO_GRADIENT for name in unseen if name in self._order}
 
@@ -210,32 +246,33 @@ class _Traced:
             if id(node) in seen:
                 continue
             seen.add(id(node))
-            if isinstance(node.module, _WEIGHTED) and not is_depthwise(node.module):
+            if isinstance(node.module, WEIGHTED) and not is_depthwise(node.module):
                 found.add(self.name_of(node.module) or "")
             else:
                 stack.extend(node.inputs)
         return found
 
 
-class _RecurrentStandIn(nn.Module):
-    """Stands for an LSTM or GRU while tracing: torch-pruning cannot see into one, but into a linear layer.
+@dataclass
+class _Steps:
+    """How often torch-pruning may go on from a node, in a search for one group."""
 
-    It reads the same inputs and returns the same shapes, [T, N, D*H] and a state, so what comes before follows.
-    """
+    most: int
+    done: int = 0
 
-    def __init__(self, layer: nn.RNNBase) -> None:
-        super().__init__()
-        directions = 2 if layer.bidirectional else 1
-        self.linear = nn.Linear(layer.input_size, directions * (layer.proj_size or layer.hidden_size))
-        self.batch_dim = 0 if layer.batch_first else 1
-        self.state_sizes = (directions * layer.num_layers, layer.hidden_size)
-        self.has_cell_state = isinstance(layer, nn.LSTM)
 
-    def forward(self, steps: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Like the layer: [T, N, I] -> [T, N, D*H] and a state of zeros."""
-        layers, units = self.state_sizes
-        hidden = steps.new_zeros(layers, steps.shape[self.batch_dim], units)
-        return self.linear(steps), (hidden, hidden.clone()) if self.has_cell_state else hidden
+class _Counted(list[Any]):
+    """Where torch-pruning goes on from a node; fails where a search never ends (channels added to their neighbours)."""
+
+    def __init__(self, items: Iterable[Any], steps: _Steps) -> None:
+        super().__init__(items)
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[Any]:
+        self._steps.done += 1
+        if self._steps.done > self._steps.most:
+            raise RecursionError("the search for a group does not end")
+        return super().__iter__()
 
 
 class _Part:
@@ -263,49 +300,6 @@ def _number_channels(graph: Any) -> dict[int, Exception]:
             broken[id(node)] = error
             node.type = torch_pruning.ops.OPTYPE.ELEMENTWISE  # else every search for a group would try it again
     return broken
-
-
-def _cannot_follow(error: Exception) -> str:
-    return f"has channels that torch-pruning cannot follow ({reason(error)})"
-
-
-def _replace_recurrent(module: nn.Module) -> dict[int, str]:
-    """Put a stand-in in the place of every recurrent layer; id of its linear part -> the layer's name."""
-    names: dict[int, str] = {}
-    for name, layer in list(module.named_modules()):
-        if isinstance(layer, nn.RNNBase) and name:
-            path, _, last = name.rpartition(".")
-            stand_in = _RecurrentStandIn(layer)
-            setattr(module.get_submodule(path), last, stand_in)
-            names[id(stand_in.linear)] = name
-    return names
-
-
-def _buffers_to_parameters(module: nn.Module) -> None:
-    """Make constants that are added or multiplied visible to autograd, which is what torch-pruning follows."""
-    for owner in list(module.modules()):
-        if isinstance(owner, nn.modules.batchnorm._NormBase):
-            continue
-        for name, buffer in list(owner.named_buffers(recurse=False)):
-            if buffer.is_floating_point() and buffer.numel() > 1:
-                del owner._buffers[name]
-                owner.register_parameter(name, nn.Parameter(buffer.clone()))
-
-
-def _execution_order(module: nn.Module, image: Tensor, names: dict[int, str]) -> dict[str, int]:
-    order: dict[str, int] = {}
-
-    def note(layer: nn.Module, *_: object) -> None:
-        order.setdefault(names.get(id(layer), ""), len(order))
-
-    hooks = [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, _WEIGHTED)]
-    try:
-        with torch.no_grad():
-            run_quietly(module, image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return order
 
 
 def _members_of(group: Any, traced: _Traced) -> list[Member]:
@@ -382,7 +376,7 @@ def _is_root(member: Member, count: int, traced: _Traced) -> bool:
     covered = sorted(index for indices in member.indices for index in indices)
     return (
         member.side == "out"
-        and isinstance(layer, _WEIGHTED)
+        and isinstance(layer, WEIGHTED)
         and not is_depthwise(layer)
         and covered == list(range(count))
         and all(len(indices) == 1 for indices in member.indices)

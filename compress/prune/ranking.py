@@ -22,8 +22,8 @@ Kind = Literal["macs", "params", "latency"]
 class Network:
     """What every plan needs to know: the network, its groups, and how channels are ranked and rounded.
 
-    `align`: kept channels (of a recurrent layer: units per direction) are a multiple of it, rounded up, so that never
-    more is removed than was requested.
+    `align`: kept channels (of a recurrent layer: units per direction; of attention: places per head) are a multiple of
+    it, rounded up, so that never more is removed than was requested.
     """
 
     module: nn.Module
@@ -142,7 +142,8 @@ def bare_layers(module: nn.Module) -> nn.Module:
 def _width(group: ChannelGroup) -> str:
     """What `align` is held against."""
     width = group.channels // group.blocks
-    return f"{width} channels" if group.blocks == 1 else f"{width} units per direction"
+    parts = "places per head" if group.sizes else "units per direction"
+    return f"{width} channels" if group.blocks == 1 else f"{width} {parts}"
 
 
 def uniform(network: Network, ratio: float) -> dict[str, float]:

@@ -74,24 +74,28 @@ def reconstruct(
     if not images:
         raise ModelError("reconstruct: no images. Give some of the kind that the network reads.")
     before, after = _Walk(original, images), _Walk(pruned, images)
-    layers = [node for node in pruned.graph.nodes if node.op == "call_module" and _has_weights(pruned, node)]
+    layers = [node for node in _modules(pruned) if _has_weights(pruned, node)]
+    firsts = {node.name: node for node in _modules(original)}
     solved: list[SolvedLayer] = []
     with torch.no_grad():
-        for first, second in zip(original.graph.nodes, pruned.graph.nodes, strict=True):
-            before.run(first)
-            if second in layers:
-                solved += _solve(before, after, first, second, kept, positions, ridge, seed + len(solved))
-                if on_progress:
-                    on_progress(layers.index(second) + 1, len(layers), f"reconstructing {second.target}")
-            after.run(second)
-            before.forget(first)
-            after.forget(second)
+        for number, second in enumerate(layers):
+            first = firsts[second.name]
+            before.run_to(first)
+            after.run_to(second, itself=False)
+            solved += _solve(before, after, first, second, kept, positions, ridge, seed + len(solved))
+            if on_progress:
+                on_progress(number + 1, len(layers), f"reconstructing {second.target}")
     return tuple(solved)
+
+
+def _modules(module: fx.GraphModule) -> list[fx.Node]:
+    """The nodes that are layers and activations; what lies between may differ, where sizes were computed."""
+    return [node for node in module.graph.nodes if node.op == "call_module"]
 
 
 def _check_pair(original: fx.GraphModule, pruned: fx.GraphModule, kept: Mapping[str, Sequence[int]]) -> None:
     """Raise ModelError where two networks differ in more than the channels that are gone."""
-    names = [[node.name for node in module.graph.nodes] for module in (original, pruned)]
+    names = [[node.name for node in _modules(module)] for module in (original, pruned)]
     if names[0] != names[1]:
         raise ModelError("reconstruct: the models differ in their operators. Give the one that was pruned.")
     for name, layer in original.named_modules():
@@ -180,6 +184,16 @@ class _Walk:
         self._runner = fx.Interpreter(module)
         self._values: list[dict[fx.Node, Any]] = [{} for _ in images]
         self._dying = _last_reads(module)
+        self._left = list(reversed(module.graph.nodes))
+        self._last: fx.Node | None = None
+
+    def run_to(self, node: fx.Node, *, itself: bool = True) -> None:
+        """Compute the nodes up to one, or those before it; what the last of them read is kept until the next is run."""
+        while self._left and (itself or self._left[-1] is not node) and self._last is not node:
+            if self._last is not None:
+                self.forget(self._last)
+            self._last = self._left.pop()
+            self.run(self._last)
 
     def run(self, node: fx.Node) -> None:
         """Compute a node for every batch."""

@@ -38,12 +38,12 @@ _MOVES: set[Any] = _JOINS | {
     *("select", "narrow", "chunk", "split", "clone", "unbind", "movedim", "flip"),
 }
 """Functions, and names of methods, whose result holds nothing but elements of their operands."""
-_ELEMENTWISE: set[Any] = {
+ELEMENTWISE: set[Any] = {
     *(torch.relu, torch.tanh, torch.sigmoid, torch.dropout),
     *(F.relu, F.tanh, F.sigmoid, F.hardswish, F.hardsigmoid, F.leaky_relu, F.elu, F.gelu, F.silu, F.dropout),
     *("relu", "tanh", "sigmoid", "detach"),
 }
-_ELEMENTWISE_LAYERS = (
+ELEMENTWISE_LAYERS = (
     *(nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, nn.Tanh, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh),
     *(nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, modules.HardSigmoid),
 )
@@ -147,13 +147,13 @@ class _Follower(fx.Interpreter):
             self._lose(followed, "defines the output")
         elif isinstance(layer, nn.Linear | _ConvNd):
             self._read(n, layer, followed)
-        elif isinstance(layer, _ELEMENTWISE_LAYERS) or (layer is None and n.target in _ELEMENTWISE):
+        elif isinstance(layer, ELEMENTWISE_LAYERS) or (layer is None and n.target in ELEMENTWISE):
             return self._twins[followed[0]]
         elif isinstance(layer, nn.Flatten):
             return layer(self._twins[followed[0]])
         elif layer is None and n.target in _MOVES:
             return self._moved(n)
-        elif not _asks_for_size(n):
+        elif not asks_for_size(n):
             what = type(layer).__name__ if layer is not None else getattr(n.target, "__name__", str(n.target))
             self._lose(followed, f"has units that {n.name} reads, which is a {what}")
         return None
@@ -209,7 +209,8 @@ class _Follower(fx.Interpreter):
         ]
 
 
-def _asks_for_size(n: fx.Node) -> bool:
+def asks_for_size(n: fx.Node) -> bool:
+    """Whether a node's result holds sizes, and no elements of what it reads."""
     if n.op == "call_method":
         return n.target in ("size", "dim")
     return n.target is modules.shape_of or (n.target is getattr and n.args[1] in _SIZES)

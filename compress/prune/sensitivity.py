@@ -184,11 +184,15 @@ def group_macs(module: nn.Module, group: ChannelGroup, positions: Mapping[str, i
         group: one of its groups.
         positions: from `compress.measure.cost.layer_positions`.
     """
-    touched: dict[str, float] = {}
+    shares: dict[tuple[str, str], float] = {}
     for member in group.members:
         if member.layer in positions:
-            untouched = 1.0 - touched.get(member.layer, 0.0)
-            touched[member.layer] = 1.0 - untouched * (1.0 - _share(module, member))
+            before = shares.get((member.layer, member.side), 0.0)
+            shares[member.layer, member.side] = before + _share(module, member)
+    touched: dict[str, float] = {}
+    for (layer, _), share in shares.items():
+        untouched = 1.0 - touched.get(layer, 0.0)
+        touched[layer] = 1.0 - untouched * (1.0 - min(1.0, share))
     return sum(
         round(share * positions[layer] * _weights_with_channels(module.get_submodule(layer), units=layer == group.name))
         for layer, share in touched.items()

@@ -16,6 +16,18 @@ from torch import Tensor, nn
 
 from tests.graph.networks import randomise
 from tests.hard_cases.judging import Case
+from tests.prune.coupled_nets import (
+    AddedParts,
+    Attended,
+    Biased,
+    ConvAttention,
+    Fused,
+    NormedQueries,
+    SharedKeys,
+    Sliced,
+    shufflenet_v1,
+    shufflenet_v2,
+)
 
 SCRIPT, DYNAMO = "PyTorch, TorchScript", "PyTorch, dynamo"
 CLASSIFIER, RECOGNISER, DETECTOR = "classifier", "recogniser", "detector"
@@ -280,6 +292,8 @@ NETWORKS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
         CLASSIFIER,
         lambda: Head(nn.Sequential(block(3, 16, 2), Shuffle(), Shuffle()), 16),
     ),
+    "ShuffleNetV2: units with a stride": (CLASSIFIER, shufflenet_v2),
+    "attention: three linear layers": (RECOGNISER, Attended),
     "MobileNetV3: squeeze and excite": (CLASSIFIER, lambda: classify(Squeezed(), Squeezed())),
     "GroupNorm, SiLU": (CLASSIFIER, lambda: classify(nn.Conv2d(8, 16, 3), nn.GroupNorm(4, 16), nn.SiLU(), channels=16)),
     "ConvNeXt: LayerNorm over channels": (CLASSIFIER, lambda: classify(ConvNext(), ConvNext())),
@@ -315,6 +329,14 @@ SCRIPTED: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "plain RNN": (RECOGNISER, lambda: Crnn(nn.RNN)),
     "grey image": (RECOGNISER, lambda: Crnn(channels=1)),
     "attention by Einsum": (RECOGNISER, lambda: Svtr(einsum=True)),
+    "attention: three linear layers, a bias of positions": (RECOGNISER, lambda: Attended(Biased)),
+    "attention: scaled by what is found": (RECOGNISER, lambda: Attended(Fused)),
+    "attention: one head of keys and values for all": (RECOGNISER, lambda: Attended(SharedKeys)),
+    "attention: normalised queries": (RECOGNISER, lambda: Attended(NormedQueries)),
+    "LeViT: attention of convolutions": (DETECTOR, ConvAttention),
+    "ShuffleNet: convolutions in groups, shuffled": (CLASSIFIER, shufflenet_v1),
+    "uneven parts of the channels": (DETECTOR, Sliced),
+    "parts of the channels added": (DETECTOR, AddedParts),
     "rectified first (GridSample)": (RECOGNISER, Rectified),
     "DBNet: nearest Resize by 2": (DETECTOR, lambda: Dbnet(doubled("nearest"))),
     "DBNet: bilinear, align_corners": (DETECTOR, lambda: Dbnet(doubled("bilinear", align_corners=True))),

@@ -72,7 +72,6 @@ LOOKALIKES = {
         },
         0.75,
         epochs=8,
-        macs=0.85,  # split and shuffled channels stay
     ),
     "svtr": LookAlike(
         "recogniser: SVTR, two blocks of attention, PP-OCR's preset",

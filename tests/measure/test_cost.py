@@ -200,8 +200,14 @@ def test_images_that_the_model_does_not_take_are_an_error() -> None:
         model_cost(model, (4, 8, 8), 0)
 
 
-def test_a_model_of_two_inputs_is_an_error() -> None:
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "abc"]
-    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "two", values[:2], values[2:])
-    with pytest.raises(ModelError, match=r"has 2 inputs \['a', 'b'\]"):
-        model_cost(helper.make_model(graph), (1, 1, 1), 0)
+def test_of_several_inputs_the_first_of_four_dimensions_is_the_image() -> None:
+    """3 -> 5 channels by a kernel of 2 x 2, at 7 x 7 places, and a product of [1, 5] with [5, 6]."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 5] s, float[N, 3, H, W] x) => (float[N, 5, K, L] y, float[1, 6] z)
+        { c = Conv (x, w) y = Mul (c, c) z = MatMul (s, m) }"""
+    )
+    for name, shape in (("w", (5, 3, 2, 2)), ("m", (5, 6))):
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(shape, np.float32), name))
+    cost = model_cost(model, (3, 8, 8), 0)
+    assert (cost.params, cost.macs) == (5 * 3 * 4 + 5 * 6, 7 * 7 * 5 * 3 * 4 + 5 * 6)

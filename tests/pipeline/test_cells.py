@@ -1,5 +1,6 @@
 """Cells that compute only what pruning reaches: the very outputs of the whole pruned network."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import fx, nn
 
 from compress.errors import DataError
 from compress.graph import from_torch, load_model, to_onnx, to_torch
+from compress.graph.canonical import canonicalise
 from compress.measure.session import Session
 from compress.pipeline import run_sensitivity
 from compress.pipeline.evaluation import score_model
@@ -23,8 +25,9 @@ from compress.prune.groups import find_groups
 from compress.prune.importance import CRITERIA
 from compress.prune.sensitivity import scan_sensitivity
 from compress.zoo import shipped
+from tests.hard_cases.torch_cases import script
 from tests.pipeline import tiny
-from tests.prune import nets
+from tests.prune import coupled_nets, nets
 
 ZOO = {"direction_classifier": (3, 48, 192), "text_recogniser": (3, 32, 160), "text_detector": (3, 160, 160)}
 
@@ -81,6 +84,12 @@ def test_the_models_that_ship(name: str) -> None:
 def test_networks_of_every_kind_of_coupling(kind: type[nn.Module]) -> None:
     shape = (3, 16, 16)
     check_cells(from_torch(nets.initialise(kind()), torch.zeros(1, *shape)), shape)
+
+
+@pytest.mark.parametrize("make", [coupled_nets.Attended, coupled_nets.Sliced, coupled_nets.shufflenet_v1])
+def test_networks_whose_sizes_follow(make: Callable[[], nn.Module]) -> None:
+    shape = (3, 32, 64)
+    assert check_cells(canonicalise(script(make(), shape)), shape) >= 0.5
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])

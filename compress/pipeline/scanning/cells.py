@@ -125,11 +125,15 @@ class Cells:
     def pruned_layers(
         self, group: ChannelGroup, removed: Sequence[int], compensate: Compensate | None = None
     ) -> nn.Module:
-        """The layers of one group without some of its channels; all layers, where others compensate for it."""
-        if compensate is None:
+        """The layers of one group without some of its channels.
+
+        The whole network, where other layers compensate for it, or where the graph's sizes follow.
+        """
+        if compensate is None and not group.sizes:
             return remove_channels(layers_of(self._module, group), [group], {group.name: removed})
         pruned = remove_channels(self._module, [group], {group.name: removed})
-        compensate(pruned, group, removed)
+        if compensate is not None:
+            compensate(pruned, group, removed)
         return pruned
 
     def cuts(self, group: ChannelGroup) -> dict[Widths, Cut | None]:
