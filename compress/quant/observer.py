@@ -84,7 +84,8 @@ class Observer:
         centres = self.bottom + (torch.arange(self.BINS, dtype=torch.float64) + 0.5) * width
         ends = alphas[:, None]
         steps = ends / 127 if self.lower is None else (ends - self.lower) / 255
-        errors = (centres - torch.minimum(torch.round(centres / steps) * steps, ends)).square()
+        rounded = torch.div(centres, steps).round_().mul_(steps)  # in place: [A, BINS] is large
+        errors = torch.sub(centres, torch.minimum(rounded, ends, out=rounded), out=rounded).square_()
         # Where a bin is wider than a step, its centre says nothing of its values: their errors are spread evenly.
         errors = torch.where((steps < width) & (centres < ends), steps.square() / 12, errors)
         return errors @ self.counts
