@@ -99,7 +99,7 @@ def _is_integer_layer(module: fx.GraphModule, node: fx.Node) -> bool:
 
     A convolution that reads the image has too few channels for integer kernels (0.5 to 0.65x of fp32, measured).
     The logits of a recogniser are a MatMul: 96 units to 6625 classes in 80 steps take 1.6 ms so, 2.1 ms in float,
-    softmax included (AVX2, one thread, `scripts/time_logits.py`).
+    softmax included (AVX2, one thread).
     """
     layer = module_of(module, node)
     if isinstance(layer, nn.Conv2d):
