@@ -102,3 +102,23 @@ def test_a_demo_without_its_recipe_says_so(tmp_path: Path, monkeypatch: pytest.M
     result = run("demo", "--out", tmp_path)
     assert result.exit_code == 2
     assert "gone.yaml: does not ship with this installation" in result.stderr
+
+
+def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
+    """Neither data of their own, nor words by scenes, nor a demo's recipe that they changed; the same again is fine."""
+    (tmp_path / "mine" / "train").mkdir(parents=True)
+    (tmp_path / "mine" / "train" / "labels.txt").write_text("a.png\tmine\n")
+    words = ("--train", "2", "--val", "1")
+    for _ in range(2):
+        assert run("render", "--out", tmp_path / "words", *words).exit_code == 0
+    for out, more in (("mine", words), ("words", (*words, "--kind", "scenes")), ("words", (*words, "--seed", "1"))):
+        result = run("render", "--out", tmp_path / out, *more)
+        assert result.exit_code == 2
+        assert "holds other images in train/ or val/" in result.stderr
+    assert (tmp_path / "mine" / "train" / "labels.txt").read_text() == "a.png\tmine\n"
+
+
+def test_a_changed_demo_recipe_stays(tmp_path: Path) -> None:
+    recipe = demos.write_recipe("classification", tmp_path / "demo")
+    recipe.write_text(recipe.read_text() + "# mine\n")
+    assert demos.write_recipe("classification", tmp_path / "demo").read_text().endswith("# mine\n")

@@ -75,7 +75,7 @@ def init(
     drafting.check_absent([out])
     with drafting.exported(model, weights, shape, out) as file:
         if str(file) != model:
-            say(f"{model}: exported to {file}.")
+            say(f"{model}: exported to {file}{drafting.fixed_sizes(file, shape)}.")
         facts = guessing.look_at(file, shape, preset=settings.preset or DEFAULT_PRESET)
         named = dataclasses.replace(facts, path=Path(model))
         kind, guess = guessing.choose_kind(named, settings.task, "init")

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from compress import artifacts
 from compress.cli.preparing import Changes
 from compress.cli.progress import progress
 from compress.cli.running import finish
+from compress.errors import CompressError
 
 PARTS = ("train", "val")
-RENDERED = ".rendered"
-"""In a folder that was rendered to its end."""
+SETTINGS, RENDERED = ".render-settings", ".rendered"
+"""In a folder that was rendered into: what, and that it was finished."""
 
 
 class Kind(enum.StrEnum):
@@ -69,8 +71,10 @@ def render_parts(
     """Render training and validation images; returns their label lists.
 
     Raises:
+        CompressError: something else lies there.
         OutputError: nothing can be written there.
     """
+    _check_own(out, f"{kind} {counts[0]} {counts[1]} seed {seed}")
     from compress.data.synthetic import write_dataset
     from compress.data.synthetic_scenes import write_scenes
 
@@ -81,6 +85,14 @@ def render_parts(
         write(out / part, count, own_seed, on_progress=on_progress)
         for part, count, own_seed in zip(PARTS, counts, seeds, strict=True)
     ]
+
+
+def _check_own(out: Path, settings: str) -> None:
+    """Note what is rendered into a folder, and refuse one with other images: theirs would be mixed or overwritten."""
+    note = out / SETTINGS
+    if any((out / part).exists() for part in PARTS) and not (note.is_file() and note.read_text() == settings):
+        raise CompressError(f"--out: {out} holds other images in train/ or val/. Give another folder, or delete it.")
+    artifacts.write_atomic(note, settings.encode())
 
 
 def demo(
@@ -114,4 +126,7 @@ def demo(
     try:
         finish(recipe, changes, folder / "run")
     finally:
-        typer.echo(f"Look at {folder / 'run' / 'report.html'}. For a model of yours: compress init MODEL --data LABELS")
+        if (folder / "run" / "report.html").exists():
+            typer.echo(
+                f"Look at {folder / 'run' / 'report.html'}. For a model of yours: compress init MODEL --data LABELS"
+            )

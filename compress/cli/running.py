@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,12 @@ from compress.cli.options import setting
 from compress.cli.preparing import Changes
 from compress.cli.progress import progress, say
 from compress.compute.launcher import process_number
+from compress.errors import CompressError
 from compress.recipe import Recipe, load_recipe
 
 GATE_MISSED = 1
+FIRST_ENDS_S = 5.0
+"""Time for the first of several processes to say what went wrong, before the launcher ends all for one that did."""
 
 
 def run(
@@ -68,12 +72,16 @@ def finish(recipe: Path, changes: list[str] | None, out: Path | None, junit: Pat
 
 
 def _join(recipe: Path, changes: list[str], out: Path | None) -> None:
-    """Take a share of what the first process does; it prints and writes."""
-    given = load_recipe(recipe, [*changes, *([f"out={out}"] if out else ())])
-    from compress.pipeline.together import join_run
+    """Take a share of what the first process does; it prints and writes, also what went wrong, so it may end first."""
+    try:
+        given = load_recipe(recipe, [*changes, *([f"out={out}"] if out else ())])
+        from compress.pipeline.together import join_run
 
-    with progress("The first process holds what is done."):
-        join_run(given)
+        with progress("The first process holds what is done."):
+            join_run(given)
+    except CompressError:
+        time.sleep(FIRST_ENDS_S)
+        raise
 
 
 def _run(recipe: Path, changes: list[str], out: Path | None) -> tuple[Report, Recipe]:

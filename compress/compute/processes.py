@@ -4,7 +4,8 @@ The first process does what a single one would, and is the only one that writes 
 sends them, and take their share of it. What is shared is small enough to be said in a few collective operations:
 
 - training: each process has its share of every batch, and gradients are averaged, weighted by the shares' images. So
-  batches, their order and the learning rate are the recipe's, however many processes there are.
+  batches, their order and the learning rate are the recipe's, however many processes there are (but not which
+  unlabelled crops come beside a detector's labelled ones: each share draws its own).
 - a list of pieces of work: a counter in the store that the launcher's rendezvous made says whose turn it is.
 
 `DistributedDataParallel` is not used: shares of a batch differ in size, outputs that are not trained leave parameters

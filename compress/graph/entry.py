@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import sys
 import tempfile
 import textwrap
 import warnings
@@ -38,11 +40,29 @@ def from_torch(
     check_whole(sum(tensor.nbytes for tensor in module.state_dict().values()), type(module).__name__)
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     with _evaluating(module), _exportable_pooling(module):
-        for axes in _dynamic_axes(inputs[0]):
-            model = _export(module, inputs, axes, input_name, output_name)
-            if not any(node.op_type == "If" for node in model.graph.node):
-                break
-    return canonicalise(model)
+        return canonicalise(_export_open(module, inputs, input_name, output_name))
+
+
+def _export_open(module: nn.Module, inputs: tuple[Tensor, ...], input_name: str, output_name: str) -> onnx.ModelProto:
+    """The export with the most open axes that holds no If; else the last one that there is.
+
+    Raises:
+        ModelError: none can be made; of the first is said why.
+    """
+    found: onnx.ModelProto | None = None
+    problem: ModelError | None = None
+    for axes in _dynamic_axes(inputs[0]):
+        try:
+            found = _export(module, inputs, axes, input_name, output_name)
+        except ModelError as error:
+            problem = problem or error
+            continue
+        if not any(node.op_type == "If" for node in found.graph.node):
+            break
+    if found is None:
+        assert problem is not None
+        raise problem
+    return found
 
 
 def _export(
@@ -56,7 +76,7 @@ def _export(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            with warnings.catch_warnings(), _silenced():
                 warnings.simplefilter("ignore")  # the tracer's notes on constants and its own deprecation
                 torch.onnx.export(
                     module,
@@ -74,6 +94,20 @@ def _export(
             reason = textwrap.shorten(lines[0], 200, placeholder="...")
             raise ModelError(f"{type(module).__name__}: cannot be exported to ONNX ({reason}).") from error
         return onnx.load(path)
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Nothing on stdout, where the exporter prints whole graphs, some of them from C++."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with open(os.devnull, "wb") as nowhere, contextlib.redirect_stdout(io.StringIO()):
+        os.dup2(nowhere.fileno(), 1)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 @contextlib.contextmanager

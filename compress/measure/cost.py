@@ -216,9 +216,14 @@ class _Graph:
 
     def shapes(self, names: Iterable[str], input_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes of values for an image; other inputs are as they are declared, with 1 for what is open."""
-        feeds = {value.name: _zeros(value) for value in self.inputs}
-        images = [value.name for value in self.inputs if len(value.type.tensor_type.shape.dim) == len(input_shape) + 1]
-        feeds[(images or list(feeds))[0]] = np.zeros((1, *input_shape), np.float32)
+        names_of_images = [
+            value.name for value in self.inputs if len(value.type.tensor_type.shape.dim) == len(input_shape) + 1
+        ]
+        image = (names_of_images or [value.name for value in self.inputs])[0]
+        feeds = {
+            value.name: np.zeros((1, *input_shape), np.float32) if value.name == image else _zeros(value)
+            for value in self.inputs
+        }
         shapes = {name: tuple(tensor.dims) for name, tensor in self.constants.items()}
         shapes |= {name: array.shape for name, array in feeds.items()}
         unknown = sorted(set(names) - set(shapes))
@@ -268,9 +273,9 @@ def _values_to_see(nodes: Iterable[onnx.NodeProto]) -> set[str]:
 
 
 def _zeros(value: onnx.ValueInfoProto) -> np.ndarray:
-    """Zeros for an input, of its declared type and shape."""
+    """Zeros for an input, of its declared type and shape; 1 for what is open, which some exporters write as -1."""
     declared = value.type.tensor_type
-    sizes = [dim.dim_value or 1 for dim in declared.shape.dim]
+    sizes = [max(1, dim.dim_value) for dim in declared.shape.dim]
     return np.zeros(sizes, onnx.helper.tensor_dtype_to_np_dtype(declared.elem_type))
 
 

@@ -67,10 +67,11 @@ def _export(module: nn.Module, sizes: Sequence[Shape]) -> onnx.ModelProto:
             return from_torch(module, torch.zeros(1, *size))
         except ModelError as error:
             problems.append(error)
-    said = str(problems[0]).removesuffix(".")
-    if len(problems) > 1:
-        said += f"; tried an image of {' x '.join(map(str, sizes[0]))} and {len(problems) - 1} other usual sizes"
-    raise ModelError(f"{said}. Name the size that it takes: --input C,H,W (task.input in a recipe).") from problems[0]
+    if len(problems) == 1:
+        raise problems[0]
+    tried = f"tried an image of {' x '.join(map(str, sizes[0]))} and {len(problems) - 1} other usual sizes"
+    said = f"{str(problems[0]).removesuffix('.')}; {tried}. Name the size that it takes: --input C,H,W"
+    raise ModelError(f"{said} (task.input in a recipe).") from problems[0]
 
 
 def open_any(spec: str, weights: Path | None = None, input_shape: tuple[int, int, int] | None = None) -> bytes:

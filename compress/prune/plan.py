@@ -132,16 +132,17 @@ def plan_shares(
     ranking = Ranking(network)
     whole = {kind: ranking.size(kind, {}) for kind in shares}
     best = _least_drop(ranking, shares, whole, sensitivity, allocation, metric_drop)
+    missed = bool(best.notes)
     if sensitivity is not None and allocation == "price":
         best = _sparing(best, ranking, shares, whole, sensitivity, metric_drop)
     target: dict[str, float] = {str(kind): share for kind, share in shares.items()}
     target |= {} if metric_drop is None else {"metric_drop": metric_drop}
     notes = best.notes
-    if len(shares) > 1 and not notes:
+    if len(shares) > 1 and not missed:
         left = {kind: ranking.size(kind, best.ratios) / whole[kind] for kind in shares}
         binding = max(left, key=lambda kind: left[kind] / shares[kind])
         others = ", ".join(f"{kind} {left[kind]:.3f} of {shares[kind]:g}" for kind in shares if kind != binding)
-        notes = (f"binding target: {binding} {left[binding]:.3f} of {shares[binding]:g}; left: {others}",)
+        notes += (f"binding target: {binding} {left[binding]:.3f} of {shares[binding]:g}; left: {others}",)
     return plan_ratios(network, best.ratios, target=target, notes=notes, ranking=ranking)
 
 

@@ -14,7 +14,8 @@ _DATA = ("../runs/demo_data/", "../runs/demo_scenes/")
 
 
 def write_recipe(kind: str, folder: Path) -> Path:
-    """Write recipe.yaml, and the model and charset that it names beside it; images are expected in data/.
+    """Write recipe.yaml, and the model and charset that it names beside it; images are expected in data/. What is there
+    already stays, for users may have changed it.
 
     Args:
         kind: one of `RECIPES`.
@@ -24,6 +25,9 @@ def write_recipe(kind: str, folder: Path) -> Path:
         CompressError: the recipe does not ship with this installation.
     """
     text = _recipe_text(RECIPES[kind])
+    recipe = folder / "recipe.yaml"
+    if recipe.exists():
+        return recipe
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(models_folder().iterdir()):
         if f"{_MODELS}{file.name}" in text:
@@ -31,7 +35,6 @@ def write_recipe(kind: str, folder: Path) -> Path:
     for prefix, own in ((_MODELS, ""), *((data, "data/") for data in _DATA)):
         text = text.replace(prefix, own)
     text = text.replace("version: 1\n", f"version: 1\nname: {kind} demo\n")
-    recipe = folder / "recipe.yaml"
     recipe.write_text(text, encoding="utf-8")
     return recipe
 

@@ -72,6 +72,18 @@ def test_a_size_that_operators_depend_on_is_fixed(axes: tuple[int, ...], left_op
     np.testing.assert_allclose(Session(model).run(x), expected, atol=TOLERANCE)
 
 
+def test_a_module_that_takes_one_size_alone_is_exported_at_it(capfd: pytest.CaptureFixture[str]) -> None:
+    """Adaptive pooling to more than one place has no form of open sizes; what PyTorch prints of that is not shown."""
+    network = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d((2, 2))))
+    model = from_torch(network, torch.zeros(1, 3, 10, 10))
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", 3, 10, 10]
+    x = images((2, 3, 10, 10), 0)
+    with torch.no_grad():
+        np.testing.assert_allclose(Session(model).run(x), network(torch.from_numpy(x)).numpy(), atol=TOLERANCE)
+    assert capfd.readouterr().out == ""
+
+
 def test_operators_are_canonical_and_batch_norm_is_kept() -> None:
     found = ops(from_torch(randomise(Mobile()), torch.zeros(1, 3, 32, 64)))
     assert found == {

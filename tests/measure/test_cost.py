@@ -211,3 +211,21 @@ def test_of_several_inputs_the_first_of_four_dimensions_is_the_image() -> None:
         model.graph.initializer.append(numpy_helper.from_array(np.ones(shape, np.float32), name))
     cost = model_cost(model, (3, 8, 8), 0)
     assert (cost.params, cost.macs) == (5 * 3 * 4 + 5 * 6, 7 * 7 * 5 * 3 * 4 + 5 * 6)
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_sizes_that_an_exporter_leaves_open_as_minus_one(others: bool) -> None:
+    """As PaddlePaddle's exporter does, PP-OCR's detector among its files."""
+    weight = numpy_helper.from_array(np.zeros((4, 3, 1, 1), np.float32), "w")
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [-1, 3, -1, -1])]
+    if others:
+        given.insert(0, helper.make_tensor_value_info("scale", TensorProto.FLOAT, [-1]))
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Mul", ["c", "scale"] if others else ["c", "c"], ["y"]),
+    ]
+    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "g", given, made, [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    cost = model_cost(model, (3, 4, 5), 1)
+    assert (cost.params, cost.macs) == (12, 12 * 20)

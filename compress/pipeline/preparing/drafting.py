@@ -11,8 +11,8 @@ from compress import artifacts
 from compress.data.labels import Entry, read_labels
 from compress.data.unlabelled import split_images
 from compress.errors import CompressError, RecipeError
-from compress.graph import save_model
-from compress.pipeline.guessing import ModelFacts, image_shape
+from compress.graph import read_model, save_model
+from compress.pipeline.guessing import ModelFacts, declared_input, image_shape, shape_text
 from compress.pipeline.models import is_factory, open_model
 from compress.pipeline.preparing.readiness import Images, find_problems
 from compress.pipeline.preparing.shrinking import (
@@ -82,6 +82,14 @@ def exported(spec: str, weights: Path | None, shape: tuple[int, int, int] | None
     except BaseException:
         file.unlink(missing_ok=True)
         raise
+
+
+def fixed_sizes(file: Path, given: tuple[int, int, int] | None) -> str:
+    """What to say of an export whose size was guessed and is fixed in the file."""
+    sizes = declared_input(read_model(file))[1:]
+    if given is not None or not any(sizes[1:]):
+        return ""
+    return f", for images of {shape_text(sizes)} alone; for another size: --input C,H,W"
 
 
 def find_data(path: Path, kind: str, val: Path | None = None) -> Data:
@@ -254,10 +262,12 @@ def write_draft(
             artifacts.write_atomic(path, text.encode())
         recipe = load_recipe(file)
         return recipe, find_problems(recipe)
-    except RecipeError as error:
+    except BaseException as error:
         for path in texts:
             path.unlink(missing_ok=True)
-        raise RecipeError(str(error).replace(f"{file}: ", "")) from None
+        if isinstance(error, RecipeError):
+            raise RecipeError(str(error).replace(f"{file}: ", "")) from None
+        raise
 
 
 def check_absent(files: Sequence[Path]) -> None:

@@ -1,7 +1,7 @@
 """Which layers hurt in int8: the scan on files, and which layers a budget leaves in float."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +90,7 @@ def run_int8_scan(
         cells = scan.missing(found, parts)
         spent = budget is None or (found is not None and bool(found.choices) and found.float_budget == budget)
         if found is not None and cells == 0 and spent:
-            return found
+            return found if budget is not None else replace(found, float_budget=None, choices=())
         torch.set_num_threads(threads or default_threads())
         evaluate = announce_cost(scan.scorer(), cells, None, on_note, resumed=found is not None)
 

@@ -92,6 +92,8 @@ def run_prune(
     if sensitivity is not None:
         _check_scan(sensitivity, model, identity, scanned, input_shape)
         sensitivity = upper_ends(sensitivity) if pessimistic else sensitivity
+    elif pessimistic:
+        raise PlanError("prune.pessimistic: needs a sensitivity scan with a budget. Name one, or remove it.")
     criterion = _criterion(criterion, sensitivity)
     shape = shape_for(model, input_shape, sensitivity.input_shape if sensitivity else ())
     module = to_torch(model)
@@ -197,7 +199,7 @@ class Pruning(Stage):
             target.as_dict(),
             [kernels, threads] if target.latency is not None else "",  # else the plan's times decide nothing
             self._criterion(),
-            self.scan.curves if self.scan else "",
+            self._curves(),
             *([search.identity()] if search else []),
         )
 
@@ -222,6 +224,12 @@ class Pruning(Stage):
             on_progress=run.on_progress,
             on_note=run.on_note,
         )
+
+    def _curves(self) -> object:
+        """What of the scan the plan is made from."""
+        if self.scan is None:
+            return ""
+        return (upper_ends(self.scan) if self.step.pessimistic else self.scan).curves
 
     def _criterion(self) -> str:
         return self.step.criterion or (self.scan.criterion if self.scan else "fpgm")
