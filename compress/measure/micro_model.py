@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR_VERSION = 17, 8
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+BINARY = frozenset(("Add", "Div", "Mul", "Pow", "Sub"))
 RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
 """Layers with states, and how many gates each has."""
 MOVES = frozenset(
@@ -140,6 +141,8 @@ class _Builder:
             names += [self.constant(self.rng.uniform(0.5, 1.5, weight).astype(np.float32)) for _ in range(4)]
         elif weight:
             names.append(self._other_constant(weight))
+        elif self.op_type in BINARY and len(names) == 1:  # the other one is computed from sizes: a number
+            names.append(self._other_constant((1,)))
         plain = dict(self.attributes)
         plain.pop("noop_with_empty_axes", None)
         for position, name in PARAMETERS.get(self.op_type, {}).items():
@@ -149,7 +152,10 @@ class _Builder:
                 names.append(self.constant(np.array(plain.pop(name), kind)))
         if self.op_type == "Conv":
             plain["kernel_shape"] = list(weight[2:])
-        return [self.node(self.op_type, names, **plain)]
+        made = [self.node(self.op_type, names, **plain)]
+        if self.op_type == "Split" and "split" in self.attributes:
+            self.nodes[-1].output.extend(f"{made[0]}_{part}" for part in range(1, len(self.attributes["split"])))
+        return made
 
     def _weights(self, shape: tuple[int, ...]) -> list[str]:
         axis = self._channel_axis(len(shape))

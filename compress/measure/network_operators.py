@@ -294,6 +294,11 @@ class _Reader:
                 values = numpy_helper.to_array(self.constants[node.input[place]])
                 if values.size and name != "roi":  # which only a mode that nobody uses reads
                     found[name] = _plain(values.tolist())
+        if node.op_type == "Slice" and not {"starts", "ends"} <= set(found):  # from or to a size that is computed
+            pairs = list(zip(self.shapes[node.input[0]], self.shapes[_output(node)], strict=True))
+            cut = [axis for axis, (before, after) in enumerate(pairs) if before != after] or [0]
+            ends = tuple(pairs[axis][1] for axis in cut)
+            found = {"starts": (0,) * len(cut), "ends": ends, "axes": tuple(cut)}
         if node.op_type == "Resize" and not {"scales", "sizes"} & set(found):  # to a size that is computed
             before, after = self.shapes[node.input[0]], self.shapes[_output(node)]
             found["scales"] = tuple(large / small for large, small in zip(after, before, strict=True))
@@ -305,7 +310,7 @@ class _Reader:
             name
             for node in self.nodes
             if node.op_type not in FREE and _output(node) not in self.sizes
-            for name in (*self._given(node), *(node.output if node.op_type == "Resize" else ()))
+            for name in (*self._given(node), *(node.output if node.op_type in ("Resize", "Slice") else ()))
         }
 
 

@@ -1,17 +1,23 @@
 """The operators of a network, and the time that a formula for single ones predicts for all."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
+from compress.graph import from_torch
 from compress.graph.canonical import canonicalise
+from compress.measure.micro_model import random_feeds
 from compress.measure.network_operators import Place, operators_of, places_of, predicted_ms
 from compress.measure.operator_times import Operator, OperatorTime, Precision, operator_model
-from compress.measure.session import Session
+from compress.measure.session import Session, profile
+from tests.prune.coupled_nets import AddedParts, Attended, ConvAttention, Sliced, shufflenet_v1, shufflenet_v2
 
 SHAPE = (3, 16, 16)
 
@@ -235,3 +241,14 @@ def test_axes_that_are_an_input_from_opset_18_on() -> None:
     assert dict(found.attributes)["axes"] == (2,)
     images = np.ones((1, 4, 8, 8), np.float32)
     assert np.array_equal(Session(operator_model(found)).run(images), np.ones((1, 4, 8), np.float32))
+
+
+@pytest.mark.parametrize("make", [shufflenet_v2, shufflenet_v1, Sliced, AddedParts, Attended, ConvAttention])
+def test_every_operator_of_networks_with_computed_sizes_runs_alone(make: Callable[[], nn.Module]) -> None:
+    """Slices to a size that Shape and Mul compute, Splits in several parts, products with a computed number."""
+    model = from_torch(make(), torch.zeros(1, 3, 16, 32))
+    operators = {place.operator for place in places_of(model, (3, 16, 32)).values()}
+    assert "Conv" in {operator.op_type for operator in operators}
+    for operator in operators:
+        single = operator_model(operator)
+        assert profile(single, random_feeds(single), runs=(1, 1), warmup=0)
