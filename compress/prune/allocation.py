@@ -6,13 +6,14 @@ Two rules, each a family of answers in one number, which the caller turns until 
   pruning it saves: the narrow layers of squeeze-and-excite give up most of their channels for no multiply-adds at all,
   and what all groups lose together is more than needed.
 - *price*: the least sum of drops for the multiply-adds saved, or the milliseconds. With a price p on each, a group
-  takes the ratio of least drop - p x saved, the Lagrangian of that problem; the sum treats drops as independent. Groups
-  that would lose most of the metric alone are spared where the target can be met so (`compress.prune.plan.RUIN`).
+  takes the ratio of least drop - p x saved, the Lagrangian of that problem; the sum treats drops as independent.
 - *product*: the same of what is left of the metric, multiplied over groups: a group's cost is -log(metric left). Where
   drops are large, sums mislead: a metric cannot fall below zero, so of a group that has lost nearly all of it the rest
   looks free, and one wide group is ruined to spare many others. Two groups that keep 0.7 and 0.6 keep 0.42 together.
+- *spare*: price, but groups that would lose most of the metric alone are spared where the target can be met so
+  (`compress.prune.plan.RUIN`).
 
-Measured on PP-OCR's models: docs/training.md.
+Measured on PP-OCR's models: docs/training.md; at a tenth of the multiply-adds: docs/sensitivity.md.
 """
 
 import math
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Allocation = Literal["price", "threshold", "product"]
+Allocation = Literal["price", "threshold", "product", "spare"]
 Drops = Mapping[float, float]
 """Metric drop by ratio, of one group pruned alone."""
 

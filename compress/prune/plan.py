@@ -133,8 +133,12 @@ def plan_shares(
     whole = {kind: ranking.size(kind, {}) for kind in shares}
     best = _least_drop(ranking, shares, whole, sensitivity, allocation, metric_drop)
     missed = bool(best.notes)
-    if sensitivity is not None and allocation == "price":
-        best = _sparing(best, ranking, shares, whole, sensitivity, metric_drop)
+    if sensitivity is not None and allocation in ("price", "spare") and (ruined := _ruined(best, ranking, sensitivity)):
+        best = (
+            _sparing(best, ruined, ranking, shares, whole, sensitivity, metric_drop)
+            if allocation == "spare"
+            else _Ratios(best.ratios, (f"guessing: {ruined}; try allocation: spare, or a search",))
+        )
     target: dict[str, float] = {str(kind): share for kind, share in shares.items()}
     target |= {} if metric_drop is None else {"metric_drop": metric_drop}
     notes = best.notes
@@ -165,36 +169,37 @@ def _least_drop(
     return min(reached, key=lambda each: _sum_of_drops(drops or {}, each.ratios))
 
 
+def _ruined(found: "_Ratios", ranking: Ranking, sensitivity: Sensitivity) -> str:
+    """Which groups would lose most of the metric alone, in words; "" where there are none, or a target is missed.
+
+    A metric cannot fall below zero, so a group that has lost it all seems to cost nothing more, and sums of drops ruin
+    it further. Measured at a tenth of a ResNet18-CRNN's multiply-adds: docs/sensitivity.md.
+    """
+    drops = _drops(ranking.network, sensitivity)
+    alone = {name: rising_drop(drops.get(name, {}), ratio) for name, ratio in found.ratios.items()}
+    ruined = sorted(name for name, drop in alone.items() if drop > RUIN[0] * sensitivity.baseline)
+    if not ruined or found.notes:
+        return ""
+    more = f" and {len(ruined) - 3} more" if len(ruined) > 3 else ""
+    return f"{', '.join(ruined[:3])}{more} alone would lose most of the metric"
+
+
 def _sparing(
     best: "_Ratios",
+    ruined: str,
     ranking: Ranking,
     shares: Mapping[Kind, float],
     whole: Mapping[Kind, float],
     sensitivity: Sensitivity,
     most: float | None,
 ) -> "_Ratios":
-    """Another plan, where this one takes of some group alone nearly all of the metric, and targets can be met without.
-
-    A metric cannot fall below zero, so a group that has lost it all seems to cost nothing more, and sums of drops ruin
-    it further. Measured at a tenth of a ResNet18-CRNN's multiply-adds: docs/sensitivity.md.
-    """
-    drops, baseline = _drops(ranking.network, sensitivity), sensitivity.baseline
-    alone = {name: rising_drop(drops.get(name, {}), ratio) for name, ratio in best.ratios.items()}
-    ruined = sorted(name for name, drop in alone.items() if drop > RUIN[0] * baseline)
-    if not ruined or best.notes:
-        return best
-    shown = f"{', '.join(ruined[:3])}{f' and {len(ruined) - 3} more' if len(ruined) > 3 else ''}"
+    """Another plan, where targets can be met by drops of at most one of `RUIN`."""
     for share in RUIN:
-        limit = share * baseline if most is None else min(share * baseline, most)
-        spared = _least_drop(ranking, shares, whole, sensitivity, "price", limit)
-        if spared.ratios == best.ratios:
-            return best
+        limit = share * sensitivity.baseline
+        spared = _least_drop(ranking, shares, whole, sensitivity, "price", limit if most is None else min(limit, most))
         if not spared.notes:
-            note = f"spared {shown}: alone, by the least sum of drops, would lose most of the metric"
-            return _Ratios(spared.ratios, (note,))
-    return _Ratios(
-        best.ratios, (f"guessing: {shown} alone would lose most of the metric; try a milder target, or a search",)
-    )
+            return _Ratios(spared.ratios, (f"spared, as by the least sum of drops {ruined}",))
+    return _Ratios(best.ratios, (f"guessing: {ruined}; try a milder target, or a search",))
 
 
 RUIN = (0.8, 0.9, 0.95)

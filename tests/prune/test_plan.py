@@ -170,7 +170,7 @@ def test_a_macs_target_is_met_as_closely_as_the_steps_allow(macs: float, rule: A
     share = plan.macs_after / plan.macs_before
     assert share <= macs
     assert share > macs - 0.12  # one channel of the widest reader costs about a tenth of this small network
-    assert not [note for note in plan.notes if not note.startswith("spared stem: ")]
+    assert not [note for note in plan.notes if not note.startswith("guessing: stem alone")]
     assert plan.target == {"macs": macs}
     assert module_cost(apply_plan(net.module, plan, SHAPE), SHAPE)[1] == plan.macs_after
 
@@ -180,13 +180,15 @@ def test_no_group_is_ruined_where_the_target_can_be_met_without() -> None:
     net = network()
     drops = {"stem": {0.25: 0.1, 0.5: 0.1, 0.75: 0.76}, "expand": {0.25: 0.7, 0.5: 0.71, 0.75: 0.715}}
     scan = curves(net, drops | {"se1": {0.25: 0.0, 0.5: 0.0, 0.75: 0.0}})
-    plan = plan_macs(net, 0.6, scan)
+    (note,) = plan_macs(net, 0.6, scan).notes
+    assert note == "guessing: stem alone would lose most of the metric; try allocation: spare, or a search"
+    plan = plan_macs(net, 0.6, scan, "spare")
     assert {name: len(group.removed) for name, group in plan.groups.items()} == {"stem": 4, "expand": 4, "se1": 3}
     assert plan.macs_after <= 0.6 * plan.macs_before
-    assert plan.notes == ("spared stem: alone, by the least sum of drops, would lose most of the metric",)
+    assert plan.notes == ("spared, as by the least sum of drops stem alone would lose most of the metric",)
     everything = {name: {0.25: 0.9, 0.5: 0.9} for name in ("stem", "expand", "se1")}
-    (note,) = plan_macs(net, 0.6, curves(net, everything)).notes
-    assert note.startswith("guessing: expand, stem alone would lose most of the metric")
+    (note,) = plan_macs(net, 0.6, curves(net, everything), "spare").notes
+    assert note == "guessing: expand, stem alone would lose most of the metric; try a milder target, or a search"
 
 
 @pytest.mark.parametrize("rule", ["price", "threshold"])
