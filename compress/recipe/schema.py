@@ -129,8 +129,8 @@ class PruneStep(Step):
         "price",
         description="with `macs` or `latency` and a scan: `price` spends the least metric for what is saved, drops of "
         "groups added; `product` the same, shares of the metric that groups leave multiplied, for large drops; "
-        "`threshold` lets every group drop as much, as PaddleSlim does; `spare` is `price` that spares groups which would "
-        "lose most of the metric alone, for small shares",
+        "`threshold` lets every group drop as much, as PaddleSlim does; `spare` is `price` that spares groups which "
+        "would lose most of the metric alone, for small shares",
     )
     pessimistic: Flag = Field(
         False,
