@@ -12,6 +12,7 @@ from compress.cli.preparing import Changes
 from compress.cli.progress import progress
 from compress.cli.running import finish
 from compress.errors import CompressError
+from compress.progress import Progress
 
 PARTS = ("train", "val")
 SETTINGS, RENDERED = ".render-settings", ".rendered"
@@ -65,9 +66,7 @@ def render(
             typer.echo(f"{labels}: {count} {kind}")
 
 
-def render_parts(
-    out: Path, kind: Kind, counts: tuple[int, int], seed: int, on_progress: Callable[[int, int, str], None]
-) -> list[Path]:
+def render_parts(out: Path, kind: Kind, counts: tuple[int, int], seed: int, on_progress: Progress) -> list[Path]:
     """Render training and validation images; returns their label lists.
 
     Raises:
@@ -126,7 +125,5 @@ def demo(
     try:
         finish(recipe, changes, folder / "run")
     finally:
-        if (folder / "run" / "report.html").exists():
-            typer.echo(
-                f"Look at {folder / 'run' / 'report.html'}. For a model of yours: compress init MODEL --data LABELS"
-            )
+        if (page := folder / "run" / "report.html").exists():
+            typer.echo(f"Look at {page}. For a model of yours: compress init MODEL --data LABELS")

@@ -24,10 +24,10 @@ def write_recipe(kind: str, folder: Path) -> Path:
     Raises:
         CompressError: the recipe does not ship with this installation.
     """
-    text = _recipe_text(RECIPES[kind])
     recipe = folder / "recipe.yaml"
     if recipe.exists():
         return recipe
+    text = _recipe_text(RECIPES[kind])
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(models_folder().iterdir()):
         if f"{_MODELS}{file.name}" in text:

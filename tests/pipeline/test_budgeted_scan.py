@@ -15,7 +15,6 @@ from compress import artifacts
 from compress.artifacts import Sensitivity
 from compress.cli import app
 from compress.errors import ArtifactError, CompressError, PlanError
-from compress.graph import load_model
 from compress.pipeline import run_budgeted_scan, run_prune, run_recipe, run_sensitivity
 from compress.pipeline.stages import budgeted_scan
 from compress.prune.plan import pessimistic
@@ -30,16 +29,6 @@ CELLS, IMAGES = 9, 48
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_inputs(tmp_path_factory.mktemp("budgeted"), crops=IMAGES // 2)
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> onnx.ModelProto:
-    return load_model(folder / "model.onnx")
-
-
-@pytest.fixture(scope="module")
-def task(folder: Path) -> Task:
-    return tiny.task(folder)
 
 
 @pytest.fixture(autouse=True)

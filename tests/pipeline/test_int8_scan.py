@@ -13,7 +13,7 @@ from compress import artifacts
 from compress.artifacts import Quantized, QuantSensitivity, Report, fingerprint
 from compress.cli import app
 from compress.errors import ArtifactError, DataError
-from compress.graph import load_model, to_torch
+from compress.graph import to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.cost import model_cost
 from compress.pipeline import make_task, run_quantize, run_recipe, stages
@@ -38,16 +38,6 @@ WHOLE = sum(MACS.values()) + 8 * 3 * 9 * 8 * 16
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_inputs(tmp_path_factory.mktemp("rounding"), crops=6)
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> onnx.ModelProto:
-    return load_model(folder / "model.onnx")
-
-
-@pytest.fixture(scope="module")
-def task(folder: Path) -> Task:
-    return tiny.task(folder)
 
 
 def step(**changes: object) -> QuantizeStep:

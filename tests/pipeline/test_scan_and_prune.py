@@ -32,16 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_inputs(tmp_path_factory.mktemp("stages"), crops=6)
 
 
-@pytest.fixture(scope="module")
-def model(folder: Path) -> onnx.ModelProto:
-    return load_model(folder / "model.onnx")
-
-
-@pytest.fixture(scope="module")
-def task(folder: Path) -> Task:
-    return tiny.task(folder)
-
-
 class Recurrent(torch.nn.Module):
     """An LSTM over the columns of an image, and a class for its last step."""
 

@@ -31,16 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> onnx.ModelProto:
-    return load_model(folder / "model.onnx")
-
-
-@pytest.fixture(scope="module")
-def task(folder: Path) -> Task:
-    return tiny.task(folder)
-
-
-@pytest.fixture(scope="module")
 def scan(folder: Path, model: onnx.ModelProto, task: Task) -> Sensitivity:
     ratios = (0.25, 0.5, 0.75)
     return run_sensitivity(

@@ -11,7 +11,7 @@ import torch
 from compress.artifacts import Parity, Quantized, Score, fingerprint
 from compress.errors import ArtifactError, DataError, DeviceError, ParityError, PlanError, RecipeError
 from compress.export.parity import Reading
-from compress.graph import from_torch, is_quantised, load_model, read_model, to_torch
+from compress.graph import from_torch, is_quantised, read_model, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.pipeline import make_task, open_model, run_finetune, run_quantize, score_model
 from compress.pipeline.models import model_identity
@@ -32,16 +32,6 @@ from tests.quant import nets
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_inputs(tmp_path_factory.mktemp("training"), crops=6)
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> onnx.ModelProto:
-    return load_model(folder / "model.onnx")
-
-
-@pytest.fixture(scope="module")
-def task(folder: Path) -> Task:
-    return tiny.task(folder)
 
 
 def finetune(model: onnx.ModelProto, task: Task, out: Path, teacher: onnx.ModelProto | None = None, **options) -> Score:  # type: ignore[no-untyped-def]
