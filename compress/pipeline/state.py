@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -186,23 +187,29 @@ def _content(file: Path) -> str:
     return artifacts.fingerprint(file.read_bytes())
 
 
+def stages_done(folder: Path, marks: Sequence[Collection[str]]) -> int:
+    """How many stages of a run are finished in its folder: of each, names of files any of which says so."""
+    return next(
+        (number for number, names in enumerate(marks) if not any((folder / name).exists() for name in names)),
+        len(marks),
+    )
+
+
 def with_stages(on_progress: Progress, recipe: Recipe) -> Progress:
     """Progress that also says which stage of how many it is of, known by the files that stages leave."""
     names = [*sorted((step.name for step in recipe.steps), key=ORDER.index), "report"]
     if names[-2:-1] == ["sensitivity"]:  # a scan alone leaves nothing that says that it is done
         return on_progress
 
-    def is_begun(name: str) -> bool:
-        marks = (f"{FILES[name]}.json", f"{FILES[name]}{BEGUN}") if name in FILES else ()
-        return any((recipe.out / mark).exists() for mark in marks)
-
-    def is_done(number: int, name: str) -> bool:
-        if name == "sensitivity":  # which leaves no record: the next stage was begun
-            return any(map(is_begun, names[number + 1 :]))
-        return (recipe.out / f"{FILES[name]}.json").exists()
+    marks = [
+        [f"{FILES[name]}.json"]
+        if name in FILES  # a scan leaves no record: the next stage was begun
+        else [f"{FILES[later]}{end}" for later in names[number + 1 : -1] for end in (".json", BEGUN)]
+        for number, name in enumerate(names[:-1])
+    ]
 
     def tell(done: int, total: int, message: str) -> None:
-        now = next((at for at, name in enumerate(names[:-1]) if not is_done(at, name)), len(names) - 1)
+        now = stages_done(recipe.out, marks)
         on_progress(done, total, f"stage {now + 1} of {len(names)}, {names[now]}: {message}")
 
     return tell

@@ -13,6 +13,7 @@ from compress.data.unlabelled import list_images
 from compress.errors import CompressError, RecipeError
 from compress.pipeline.code import recipe_settings
 from compress.pipeline.guessing import ModelFacts, Shape, image_shape, shape_text, takes_several
+from compress.pipeline.state import stages_done
 from compress.progress import Progress
 from compress.recipe import Recipe, load_recipe
 from compress.recipe.write import recipe_text
@@ -376,8 +377,7 @@ def stage_now(folder: Path) -> int:
         ("finetuned.json",),
         ("int8.json",),
     )
-    done = [any((folder / name).exists() for name in names) for names in marks]
-    return done.index(False) if False in done else len(done)
+    return stages_done(folder, marks)
 
 
 def with_stages(on_progress: Progress, folder: Path) -> Progress:
