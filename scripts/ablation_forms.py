@@ -1,6 +1,6 @@
 """Rows of an ablation (scripts/ablate.py) that export one trained network with its LSTM in different forms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -78,10 +78,7 @@ class _Form(Stage):
             run.teacher,
             run.task,
             self.trained,
-            seed=run.recipe.seed,
-            threads=run.threads,
-            checkpoint=self.checkpoint,
-            on_progress=run.on_progress,
+            replace(run.execution(), checkpoint=self.checkpoint),
         )
         made, quantized = export_trained(qat, lowered.model, run.task, self.step, run.threads, threads)
         save_model(made, file)

@@ -22,6 +22,7 @@ from compress.measure.runtimes import OPENVINO, Runner, open_runner
 from compress.measure.session import quantize_static_minmax
 from compress.pipeline import run_quantize, run_recipe, score_in, score_model
 from compress.pipeline.evaluation import default_threads
+from compress.pipeline.execution import Execution
 from compress.pipeline.tasks import recipe_task
 from compress.progress import Progress
 from compress.recipe import QuantizeStep
@@ -134,10 +135,8 @@ def jobs(
             task,
             file,
             calibrated,
-            seed=entry.recipe.seed,
-            threads=threads,
             latency_threads=entry.recipe.compare.threads,
-            on_progress=on_progress,
+            execution=Execution(entry.recipe.seed, threads, on_progress=on_progress),
         )
         return "; ".join(made.notes)
 

@@ -27,6 +27,7 @@ from compress.measure.cost import layer_positions, macs_at
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info
 from compress.pipeline import open_model, score_model
+from compress.pipeline.execution import Execution
 from compress.pipeline.stages.int8_file import export_form
 from compress.pipeline.stages.int8_scan import LayerScan, Scanned, network_predict
 from compress.pipeline.stages.placement import Lowered, place
@@ -78,7 +79,7 @@ class Maker:
         return self._write(name, self.out / f"{name.replace(' ', '_')}.onnx", self.step, lowered)
 
     def _write(self, name: str, file: Path, step: QuantizeStep, lowered: Lowered) -> Made:
-        qat = train_int8(self.model, lowered, None, self.task, step, threads=1)
+        qat = train_int8(self.model, lowered, None, self.task, step, Execution(threads=1))
         save_model(export_form(qat, lowered.model, step, "weights").model, file)
         module = to_torch(lowered.model)
         positions = layer_positions(module, self.task.input_shape)

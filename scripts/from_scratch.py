@@ -14,7 +14,7 @@ from compress.artifacts import fingerprint
 from compress.data.synthetic import write_dataset
 from compress.progress import Progress
 from compress.tasks.base import Predict, Task
-from compress.train import fit
+from compress.train import Checkpoint, FitSettings, Objective, TrainingData, fit
 
 SEEDS = {"train": 0, "val": 1, "plain": 2, "more": 3}
 """Sets of crops, and what is added to --seed for each; no crop is in two sets."""
@@ -49,21 +49,26 @@ def run_stage(
     identity = fingerprint(before, task.fingerprint(), asdict(stage), options.batch_size, options.seed)
     result = fit(
         module,
-        batches=lambda epoch: task.train_batches(epoch=epoch, batch_size=options.batch_size, seed=options.seed),
-        steps_per_epoch=task.train_steps(options.batch_size),
-        loss=task.loss,
-        evaluate=lambda network: task.evaluate(predictor(network)).metric,
-        epochs=stage.epochs,
-        lr=stage.lr,
-        weight_decay=1e-5,
-        warmup_epochs=0.2,
-        keep_best=False,
-        teacher=teacher,
-        distillation_loss=task.distillation_loss,
-        distill=0.0 if teacher is None else 1.0,
-        seed=options.seed,
-        checkpoint=options.work / f"{stage.name}.pt",
-        fingerprint=identity,
+        TrainingData(
+            lambda epoch: task.train_batches(epoch=epoch, batch_size=options.batch_size, seed=options.seed),
+            task.train_steps(options.batch_size),
+        ),
+        Objective(
+            task.loss,
+            lambda network: task.evaluate(predictor(network)).metric,
+            task.distillation_loss,
+            teacher,
+            distill=0.0 if teacher is None else 1.0,
+        ),
+        FitSettings(
+            epochs=stage.epochs,
+            lr=stage.lr,
+            weight_decay=1e-5,
+            warmup_epochs=0.2,
+            keep_best=False,
+            seed=options.seed,
+        ),
+        checkpoint=Checkpoint(options.work / f"{stage.name}.pt", identity),
         on_progress=lambda done, total, message: on_progress(done, total, f"{stage.name}: {message}"),
     )
     figures = ", ".join(f"{metric:.4f}" for metric in result.history)

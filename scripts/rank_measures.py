@@ -16,9 +16,10 @@ import numpy as np
 
 from compress.artifacts import Sensitivity
 from compress.pipeline import open_model, run_sensitivity
+from compress.pipeline.execution import Execution
 from compress.pipeline.scanning.measures import Measure
 from compress.pipeline.tasks import recipe_task
-from compress.recipe import load_recipe
+from compress.recipe import SensitivityStep, load_recipe
 
 RATIOS = (0.3, 0.5, 0.7)
 
@@ -75,11 +76,8 @@ def compare(recipe_file: Path, images: Sequence[int], out: Path) -> list[Row]:
             model,
             task,
             out / f"{measure}_{count or 'all'}",
-            criterion="fpgm",
-            ratios=RATIOS,
-            measure=measure,
-            images=count,
-            threads=1,
+            SensitivityStep(criterion="fpgm", ratios=RATIOS, measure=measure, images=count),
+            execution=Execution(threads=1),
         )
         return found, time.monotonic() - started
 

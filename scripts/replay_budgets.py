@@ -34,7 +34,7 @@ from compress.prune.groups import find_groups
 from compress.prune.importance import CRITERIA
 from compress.prune.plan import plan_macs
 from compress.prune.ranking import Network
-from compress.prune.sensitivity import empty_scan, group_macs, ratio_key
+from compress.prune.sensitivity import ScanRequest, empty_scan, group_macs, ratio_key
 from compress.recipe import Recipe, SensitivityStep, load_recipe
 
 CRITERION = "fpgm"
@@ -99,10 +99,8 @@ class Replay:
 
     def scan(self, found: Mapping[str, Group], upper: bool = False) -> Sensitivity:
         """What a plan is made from."""
-        scan = empty_scan(
-            self.module, self.groups, ratios=self.ratios, criterion=CRITERION, fingerprint="", metric_name="metric",
-            input_shape=self.shape, baseline=self.baseline, model="",
-        )  # fmt: skip
+        request = ScanRequest(self.ratios, CRITERION, "", "metric", self.shape)
+        scan = empty_scan(self.module, self.groups, request, self.baseline)
         curves = {
             name: replace(curve, metric={
                 ratio_key(ratio): self.baseline - (cell.high if upper else cell.drop)

@@ -1,8 +1,8 @@
 """Commands that find out what to prune, and prune it."""
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,16 +11,46 @@ from compress.artifacts import PruningPlan, Sensitivity
 from compress.cli import options
 from compress.cli.options import setting
 from compress.cli.progress import progress, say
-from compress.cli.spreading import spread
-from compress.cli.tasks import FittedTaskOptions, make_task
+from compress.cli.spreading import Keys, spread
+from compress.cli.tasks import FittedTaskOptions, Source, make_task
 from compress.errors import CompressError
 from compress.recipe import PruneStep, QuantizeStep, SensitivityStep
+
+if TYPE_CHECKING:
+    from compress.pipeline.execution import Execution
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What may be pruned."""
+
+    protect: options.Protect = None
+    recurrent: options.Recurrent = None
+
+
+@dataclass(frozen=True)
+class ScanData:
+    """The images of a scan."""
+
+    data: options.Val
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="label list or folder of training images, for --of int8, --measure divergence or agreement and "
+            "--recover reconstruct, which do not look at labels; may be repeated.",
+            metavar="FILE",
+        ),
+    ] = None
+
+
+SENSITIVITY_KEYS = Keys(without=("side",), read={"ratios": options.parse_list, "budget": str})
+INT8_KEYS = Keys(only=("float_budget", "float_layers", "weight_bits"), types={"float_layers": options.FloatLayer})
 
 
 @spread
 def sensitivity(
-    model: options.Model,
-    data: options.Val,
+    source: Source,
+    lists: ScanData,
     out: Annotated[Path, typer.Option(help="folder for sensitivity.json, or int8_sensitivity.json.", metavar="FOLDER")],
     *,
     of: Annotated[
@@ -30,27 +60,10 @@ def sensitivity(
             metavar="WHAT",
         ),
     ] = "channels",
-    criterion: Annotated[str | None, setting(SensitivityStep, "criterion")] = None,
-    ratios: Annotated[str | None, setting(SensitivityStep, "ratios")] = None,
-    images: Annotated[int | None, setting(SensitivityStep, "images")] = None,
-    measure: Annotated[str | None, setting(SensitivityStep, "measure")] = None,
-    recover: Annotated[str | None, setting(SensitivityStep, "recover")] = None,
-    budget: Annotated[str | None, setting(SensitivityStep, "budget")] = None,
-    train: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="label list or folder of training images, for --of int8, --measure divergence or agreement and "
-            "--recover reconstruct, which do not look at labels; may be repeated.",
-            metavar="FILE",
-        ),
-    ] = None,
-    float_budget: Annotated[float | None, setting(QuantizeStep, "float_budget")] = None,
-    float_layer: options.FloatLayer = None,
-    weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
+    step: Annotated[SensitivityStep, SENSITIVITY_KEYS],
+    layers: Annotated[QuantizeStep, INT8_KEYS],
     threads: options.Threads = None,
-    protect: options.Protect = None,
-    recurrent: options.Recurrent = None,
-    weights: options.Weights = None,
+    scope: Scope,
     settings: FittedTaskOptions,
 ) -> None:
     """Measure how much the metric drops when each group of channels is pruned, or each layer computes in integers.
@@ -68,110 +81,104 @@ def sensitivity(
       compress sensitivity model.onnx --of int8 --data val/labels.txt --train train/labels.txt \\
           --float-budget 0.05 --out runs/cls
     """
-    if of not in ("channels", "int8"):
-        raise CompressError(f"--of: got {of!r}. Must be channels or int8.")
-    for_int8 = {"--float-budget": float_budget, "--float-layer": float_layer, "--weight-bits": weight_bits}
-    for_channels = {
-        "--criterion": criterion, "--ratios": ratios, "--recover": recover, "--budget": budget, "--protect": protect,
-        "--recurrent": recurrent,
-    }  # fmt: skip
-    others = [flag for flag, value in (for_int8 if of == "channels" else for_channels).items() if value is not None]
-    if others:
-        raise CompressError(f"{', '.join(others)}: not with --of {of}. Remove {'it' if len(others) == 1 else 'them'}.")
+    _check_fitting(of, step, layers, scope)
+    from compress.pipeline.execution import Execution
+
+    execution = Execution(threads=threads, on_note=say)
     if of == "int8":
-        layers = {"float_budget": float_budget, "float_layers": float_layer, "weight_bits": weight_bits}
-        _scan_int8(model, weights, data, train or (), out, layers, measure, images, settings, threads)
+        _scan_int8(source, lists, out, step, layers, settings, execution)
         return
-    step = options.build(
-        SensitivityStep,
-        {
-            "criterion": criterion,
-            "ratios": options.parse_list(ratios),
-            "images": images,
-            "measure": measure,
-            "recover": recover,
-            "budget": budget,
-        },
-    )
     if step.budget is not None and (step.measure != "metric" or step.recover != "none"):
         raise CompressError("--budget: not with --measure divergence or agreement, nor --recover. Remove one of them.")
-    if (step.measure != "metric" or step.recover != "none") and not train:
+    if (step.measure != "metric" or step.recover != "none") and not lists.train:
         raise CompressError(
             "--train: missing. --measure divergence or agreement and --recover reconstruct need training images."
         )
     from compress import pipeline
     from compress.report import tables, terminal
 
-    made = make_task(settings, train or (), data, model=model, command="sensitivity")
-    proto = pipeline.open_model(model, weights, made.input_shape, say)
+    task = make_task(settings, lists.train or (), lists.data, model=source.model, command="sensitivity")
+    model = pipeline.open_model(source.model, source.weights, task.input_shape, say)
+    scan = pipeline.run_sensitivity if step.budget is None else pipeline.run_budgeted_scan
     with progress(
         f"{out / 'sensitivity.json'} holds what is done; the same command goes on from there."
     ) as on_progress:
-        common: dict[str, Any] = {
-            "criterion": step.criterion,
-            "ratios": step.ratios,
-            "images": step.images,
-            "protect": tuple(protect or ()),
-            "recurrent": recurrent is not False,
-            "threads": threads,
-            "on_progress": on_progress,
-            "on_note": say,
-        }
-        if step.budget is not None:
-            found = pipeline.run_budgeted_scan(proto, made, out, budget=step.budget, **common)
-        else:
-            found = pipeline.run_sensitivity(proto, made, out, measure=step.measure, recover=step.recover, **common)
+        found = scan(
+            model,
+            task,
+            out,
+            step,
+            protect=tuple(scope.protect or ()),
+            recurrent=scope.recurrent is not False,
+            execution=replace(execution, on_progress=on_progress),
+        )
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())
     terminal.print_heat(found, terminal.wide_console())
     typer.echo(f"{found.metric_name} of the model itself: {found.baseline:.4f}. Written: {out / 'sensitivity.json'}")
 
 
+def _check_fitting(of: str, step: SensitivityStep, layers: QuantizeStep, scope: Scope) -> None:
+    """Refuse options that are for the other kind of scan.
+
+    Raises:
+        CompressError: naming them.
+    """
+    if of not in ("channels", "int8"):
+        raise CompressError(f"--of: got {of!r}. Must be channels or int8.")
+    if of == "channels":
+        given = {"float_layer" if key == "float_layers" else key for key in layers.model_fields_set}
+    else:
+        given = {"criterion", "ratios", "recover", "budget"} & step.model_fields_set
+        given |= {key for key, value in vars(scope).items() if value is not None}
+    if given:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in sorted(given))
+        raise CompressError(f"{flags}: not with --of {of}. Remove {'it' if len(given) == 1 else 'them'}.")
+
+
 def _scan_int8(
-    model: str,
-    weights: Path | None,
-    data: list[Path],
-    train: Sequence[Path],
+    source: Source,
+    lists: ScanData,
     out: Path,
-    layers: Mapping[str, object],
-    measure: str | None,
-    images: int | None,
+    step: SensitivityStep,
+    layers: QuantizeStep,
     settings: FittedTaskOptions,
-    threads: int | None,
+    execution: "Execution",
 ) -> None:
     """What each layer costs in integers.
 
     Raises:
-        CompressError: there are no training images, or a setting is not one.
+        CompressError: there are no training images.
     """
-    if not train:
+    if not lists.train:
         raise CompressError("--train: missing. --of int8 calibrates on training images.")
-    step = options.build(QuantizeStep, layers)
-    scan = options.build(SensitivityStep, {"measure": measure, "images": images})
     from compress import pipeline
     from compress.pipeline.stages.int8_scan import FILE, Scanned, default_measure
     from compress.pipeline.stages.quantize import float_layers_of
     from compress.report import terminal
     from compress.report.quant_table import quant_lines, quant_table
 
-    made = make_task(settings, train, data, model=model, command="sensitivity")
-    proto = pipeline.open_model(model, weights, made.input_shape, say)
-    by = scan.measure if measure else default_measure(made)
-    given = Scanned(proto, made, step, float_layers_of(proto, step), by, scan.images)
+    task = make_task(settings, lists.train, lists.data, model=source.model, command="sensitivity")
+    model = pipeline.open_model(source.model, source.weights, task.input_shape, say)
+    by = step.measure if "measure" in step.model_fields_set else default_measure(task)
+    given = Scanned(model, task, layers, float_layers_of(model, layers), by, step.images)
     file = out / FILE
     with progress(f"{file} holds what is done; the same command goes on from there.") as on_progress:
-        found = pipeline.run_int8_scan(given, file, parts=True, threads=threads, on_progress=on_progress, on_note=say)
+        found = pipeline.run_int8_scan(
+            given, file, parts=True, threads=execution.threads, on_progress=on_progress, on_note=say
+        )
     terminal.print_table(quant_table(found), terminal.wide_console())
     for line in quant_lines(found):
         typer.echo(line)
     typer.echo(f"Written: {file}")
 
 
-def prune(
-    model: options.Model,
-    out: Annotated[Path, typer.Option(help="the .onnx file to write; plan.json goes beside it.", metavar="FILE")],
+@dataclass(frozen=True)
+class Amount:
+    """How much is removed: exactly one of these."""
+
     ratio: Annotated[
         float | None, typer.Option(help="the same share of every group, in [0, 1).", show_default=False)
-    ] = None,
+    ] = None
     target: Annotated[
         str | None,
         typer.Option(
@@ -179,16 +186,22 @@ def prune(
             "--sensitivity.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     plan_file: Annotated[
         Path | None,
         typer.Option(
             "--plan", help="the plan.json of this model, edited or not: removes exactly its channels.", metavar="FILE"
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """The scan that a plan is made from."""
+
     sensitivity_file: Annotated[
         Path | None, typer.Option("--sensitivity", help="the sensitivity.json of this model.", metavar="FILE")
-    ] = None,
+    ] = None
     scanned: Annotated[
         str | None,
         typer.Option(
@@ -196,18 +209,32 @@ def prune(
             metavar="MODEL",
             show_default=False,
         ),
-    ] = None,
-    align: Annotated[int | None, setting(PruneStep, "align")] = None,
-    criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None,
-    allocation: Annotated[str | None, setting(PruneStep, "allocation")] = None,
-    pessimistic: Annotated[bool | None, setting(PruneStep, "pessimistic", "--pessimistic")] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How a plan is made; by their keys in a recipe's `prune` step."""
+
+    align: Annotated[int | None, setting(PruneStep, "align")] = None
+    criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None
+    allocation: Annotated[str | None, setting(PruneStep, "allocation")] = None
+    pessimistic: Annotated[bool | None, setting(PruneStep, "pessimistic", "--pessimistic")] = None
     precision: Annotated[
         str | None,
         typer.Option(help="kernels whose times predict the latency: float32, int8, or mixed.  [default: mixed]"),
-    ] = None,
-    protect: options.Protect = None,
-    recurrent: options.Recurrent = None,
-    weights: options.Weights = None,
+    ] = None
+    protect: options.Protect = None
+    recurrent: options.Recurrent = None
+
+
+@spread
+def prune(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="the .onnx file to write; plan.json goes beside it.", metavar="FILE")],
+    amount: Amount,
+    scan: ScanFile,
+    how: PlanOptions,
     input_size: options.Input = None,
 ) -> None:
     """Remove whole channels: the same share everywhere, by sensitivity, or as a plan says.
@@ -224,68 +251,54 @@ def prune(
           --target macs=0.5 --out pruned.onnx
       compress prune model.onnx --plan plan.json --out pruned.onnx
     """
-    if [ratio, target, plan_file].count(None) != 2:
+    if list(vars(amount).values()).count(None) != 2:
         raise CompressError(
             "--ratio, --target, --plan: give exactly one of them, e.g. --ratio 0.3 or --target macs=0.5."
         )
-    if scanned is not None and sensitivity_file is None:
+    if scan.scanned is not None and scan.sensitivity_file is None:
         raise CompressError("--scanned: needs --sensitivity, the scan of that model.")
     shape = options.parse_shape(input_size)
-    if plan_file is not None:
-        decided = {
-            "--sensitivity": sensitivity_file, "--align": align, "--criterion": criterion, "--allocation": allocation,
-            "--pessimistic": pessimistic,
-            "--precision": precision, "--protect": protect, "--recurrent": recurrent,
-        }  # fmt: skip
-        given = [flag for flag, value in decided.items() if value is not None]
-        _prune_by_plan(model, weights, plan_file, out, shape, given)
+    if amount.plan_file is not None:
+        decided = {"sensitivity": scan.sensitivity_file, **vars(how)}
+        given = [f"--{key}" for key, value in decided.items() if value is not None]
+        _prune_by_plan(source, amount.plan_file, out, shape, given)
         return
-    wanted = {"ratio": ratio} if ratio is not None else options.parse_target(str(target))
-    step = options.build(
-        PruneStep,
-        {
-            "target": wanted,
-            "align": align,
-            "criterion": criterion,
-            "allocation": allocation,
-            "pessimistic": pessimistic,
-            "precision": precision,
-        },
-    )
-    if "ratio" not in step.target.as_dict() and sensitivity_file is None:
-        raise CompressError(f"--target: {target} needs --sensitivity FILE. Make one with `compress sensitivity`.")
-    options.check_out(out, model)
-    scan = artifacts.load(Sensitivity, sensitivity_file) if sensitivity_file else None
-    if scan and step.criterion and step.criterion != scan.criterion:
-        raise CompressError(f"--criterion: got {step.criterion}, but {sensitivity_file} ranks by {scan.criterion}.")
+    wanted = {"ratio": amount.ratio} if amount.ratio is not None else options.parse_target(str(amount.target))
+    step = options.build(PruneStep, {"target": wanted, "precision": "mixed", **_given(how)})
+    if "ratio" not in step.target.as_dict() and scan.sensitivity_file is None:
+        raise CompressError(
+            f"--target: {amount.target} needs --sensitivity FILE. Make one with `compress sensitivity`."
+        )
+    options.check_out(out, source.model)
+    found = artifacts.load(Sensitivity, scan.sensitivity_file) if scan.sensitivity_file else None
+    if found and step.criterion and step.criterion != found.criterion:
+        raise CompressError(
+            f"--criterion: got {step.criterion}, but {scan.sensitivity_file} ranks by {found.criterion}."
+        )
     from compress import pipeline
     from compress.measure.latency_table import LatencyTable
+    from compress.pipeline.execution import Execution
+    from compress.pipeline.stages.prune import GivenScan
 
+    of = pipeline.open_model(scan.scanned, None, shape) if scan.scanned else None
     with progress("The times measured so far are kept; the same command goes on from there.") as on_progress:
         plan = pipeline.run_prune(
-            pipeline.open_model(model, weights, shape, say),
+            pipeline.open_model(source.model, source.weights, shape, say),
             out,
-            target=step.target.as_dict(),
-            align=step.align,
-            criterion=step.criterion,
-            sensitivity=scan,
-            scanned=pipeline.open_model(scanned, None, shape) if scanned else None,
+            step,
+            given=GivenScan(found, of) if found else None,
             input_shape=shape,
-            protect=tuple(protect or ()),
-            recurrent=recurrent is not False,
-            allocation=step.allocation,
-            pessimistic=step.pessimistic,
             table=LatencyTable(on_note=say),
-            precision=step.precision or "mixed",
-            on_progress=on_progress,
-            on_note=say,
+            execution=Execution(on_progress=on_progress, on_note=say),
         )
     _print_plan(plan, out)
 
 
-def _prune_by_plan(
-    model: str, weights: Path | None, plan_file: Path, out: Path, shape: options.Shape | None, others: list[str]
-) -> None:
+def _given(how: PlanOptions) -> dict[str, Any]:
+    return {key: value for key, value in vars(how).items() if value is not None}
+
+
+def _prune_by_plan(source: Source, plan_file: Path, out: Path, shape: options.Shape | None, others: list[str]) -> None:
     """Remove what a plan names.
 
     Raises:
@@ -294,10 +307,11 @@ def _prune_by_plan(
     if others:
         remove = "it" if len(others) == 1 else "them"
         raise CompressError(f"{', '.join(others)}: --plan has decided that. Remove {remove}.")
-    options.check_out(out, model)
+    options.check_out(out, source.model)
     from compress import pipeline
 
-    plan = pipeline.run_plan(pipeline.open_model(model, weights, shape, say), out, plan_file, input_shape=shape)
+    model = pipeline.open_model(source.model, source.weights, shape, say)
+    plan = pipeline.run_plan(model, out, plan_file, input_shape=shape)
     _print_plan(plan, out)
 
 

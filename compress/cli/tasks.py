@@ -11,6 +11,7 @@ from compress.data.processing import DEFAULT_PRESET
 from compress.errors import CompressError
 
 if TYPE_CHECKING:
+    from compress.pipeline.execution import Execution
     from compress.tasks.base import Task
 
 
@@ -88,6 +89,42 @@ class TrainedTaskOptions(FittedTaskOptions):
     dilate_teacher: options.DilateTeacher = None
     decouple: options.Decouple = None
     workers: options.Workers = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that a command takes."""
+
+    model: options.Model
+    weights: options.Weights = None
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The images of commands that train."""
+
+    train: options.Train
+    data: options.Val
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How commands that train are run."""
+
+    seed: options.Seed = 0
+    threads: options.Threads = None
+    device: options.Device = "auto"
+
+    def execution(self) -> "Execution":
+        """The same for the pipeline; notes are printed.
+
+        Raises:
+            DeviceError: there is no such device.
+        """
+        from compress.compute.device import find_device
+        from compress.pipeline.execution import Execution
+
+        return Execution(self.seed, self.threads, find_device(self.device), on_note=say)
 
 
 def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path], *, model: str, command: str) -> "Task":

@@ -1,7 +1,10 @@
 """Commands that train: finetune, and quantize, whose result is the int8 file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -10,40 +13,40 @@ from compress.artifacts import PruningPlan, Score
 from compress.cli import options
 from compress.cli.options import setting
 from compress.cli.progress import progress, say
-from compress.cli.spreading import spread
-from compress.cli.tasks import TrainedTaskOptions, make_task
+from compress.cli.spreading import Keys, spread
+from compress.cli.tasks import Lists, Source, TrainedTaskOptions, TrainingOptions, make_task
 from compress.errors import CompressError
-from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
+from compress.recipe import FinetuneStep, QuantizeStep
 from compress.recipe.schema import CompareSettings
 
 if TYPE_CHECKING:
     import onnx
 
+    from compress.pipeline.execution import Execution
     from compress.tasks.base import Task
+
+S = TypeVar("S", FinetuneStep, QuantizeStep)
+
+
+FinetuneOptions = Annotated[FinetuneStep, Keys(flags={"freeze_bn": "--freeze-bn/--live-bn"})]
+QuantizeOptions = Annotated[
+    QuantizeStep,
+    Keys(
+        without=("pact.asymmetric_hardswish",),
+        flags={"pact.enabled": "--pact/--no-pact"},
+        types={"float_layers": options.FloatLayer},
+    ),
+]
 
 
 @spread
 def finetune(
-    model: options.Model,
-    train: options.Train,
-    data: options.Val,
+    source: Source,
+    lists: Lists,
     out: Annotated[Path, typer.Option(help="the .onnx file to write.", metavar="FILE")],
     *,
     teacher: options.Teacher = None,
-    weights: options.Weights = None,
-    epochs: Annotated[int | None, setting(FinetuneStep, "epochs")] = None,
-    lr: Annotated[float | None, setting(FinetuneStep, "lr")] = None,
-    batch_size: Annotated[int | None, setting(FinetuneStep, "batch_size")] = None,
-    optimizer: Annotated[str | None, setting(FinetuneStep, "optimizer")] = None,
-    momentum: Annotated[float | None, setting(FinetuneStep, "momentum")] = None,
-    weight_decay: Annotated[float | None, setting(FinetuneStep, "weight_decay")] = None,
-    warmup_epochs: Annotated[float | None, setting(FinetuneStep, "warmup_epochs")] = None,
-    average: Annotated[int | None, setting(FinetuneStep, "average")] = None,
-    distill: Annotated[float | None, setting(FinetuneStep, "distill")] = None,
-    freeze_bn: Annotated[bool | None, setting(FinetuneStep, "freeze_bn", "--freeze-bn/--live-bn")] = None,
-    precision: Annotated[str | None, setting(FinetuneStep, "precision")] = None,
-    features: Annotated[float | None, setting(FinetuneStep, "features")] = None,
-    mutual: Annotated[float | None, setting(FinetuneStep, "mutual")] = None,
+    step: FinetuneOptions,
     plan_file: Annotated[
         Path | None,
         typer.Option(
@@ -53,9 +56,7 @@ def finetune(
         ),
     ] = None,
     settings: TrainedTaskOptions,
-    seed: options.Seed = 0,
-    threads: options.Threads = None,
-    device: options.Device = "auto",
+    training: TrainingOptions,
 ) -> None:
     """Train a pruned model back to its metric; the best epoch on the validation data is kept.
 
@@ -64,54 +65,18 @@ def finetune(
       compress finetune pruned.onnx --teacher model.onnx --train train/labels.txt \\
           --data val/labels.txt --out finetuned.onnx
     """
-    values = {
-        "epochs": epochs,
-        "lr": lr,
-        "batch_size": batch_size,
-        "optimizer": optimizer,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "warmup_epochs": warmup_epochs,
-        "average": average,
-        "distill": _distill(distill, teacher),
-        "freeze_bn": freeze_bn,
-        "precision": precision,
-        "features": features,
-        "mutual": mutual,
-    }
-    step = options.build(FinetuneStep, values)
+    from compress import pipeline
+
+    step = _with_teacher(step, teacher)
     if plan_file is not None and not step.features:
         raise CompressError("--plan: needs --features, which alone looks at it. Remove it.")
-    options.check_out(out, model, teacher or model)
-    _check_unlabelled(settings.unlabelled, teacher)
-    from compress import pipeline
-    from compress.compute.device import find_device
-
-    chosen = find_device(device)
-    made = make_task(settings, train, data, model=model, command="finetune")
-    proto = pipeline.open_model(model, weights, made.input_shape, say)
-    original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
-    kept = _kept_channels(original, proto, plan_file, model, made.input_shape) if step.features else None
-    checkpoint = out.with_suffix(".checkpoint")
-    with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
-        if settings.unlabelled and original is not None:
-            made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
-        score = pipeline.run_finetune(
-            proto,
-            original,
-            made,
-            out,
-            step,
-            seed=seed,
-            threads=threads,
-            device=chosen,
-            kept=kept,
-            checkpoint=checkpoint,
-            on_progress=on_progress,
-            on_note=say,
-        )
-    checkpoint.unlink(missing_ok=True)
-    _print_score(score, out, made)
+    given = _Given.read(source, lists, out, teacher, settings, training, "finetune")
+    kept = None
+    if step.features:
+        kept = _kept_channels(given.teacher, given.model, plan_file, source.model, given.task.input_shape)
+    with given.trained() as (task, execution):
+        score = pipeline.run_finetune(given.model, given.teacher, task, out, step, kept=kept, execution=execution)
+    _print_score(score, out, task)
 
 
 def _kept_channels(
@@ -140,9 +105,8 @@ def _kept_channels(
 
 @spread
 def quantize(
-    model: options.Model,
-    train: options.Train,
-    data: options.Val,
+    source: Source,
+    lists: Lists,
     out: Annotated[
         Path,
         typer.Option(
@@ -153,31 +117,10 @@ def quantize(
     ],
     *,
     teacher: options.Teacher = None,
-    weights: options.Weights = None,
-    epochs: Annotated[int | None, setting(QuantizeStep, "epochs")] = None,
-    lr: Annotated[float | None, setting(QuantizeStep, "lr")] = None,
-    batch_size: Annotated[int | None, setting(QuantizeStep, "batch_size")] = None,
-    optimizer: Annotated[str | None, setting(QuantizeStep, "optimizer")] = None,
-    momentum: Annotated[float | None, setting(QuantizeStep, "momentum")] = None,
-    weight_decay: Annotated[float | None, setting(QuantizeStep, "weight_decay")] = None,
-    warmup_epochs: Annotated[float | None, setting(QuantizeStep, "warmup_epochs")] = None,
-    average: Annotated[int | None, setting(QuantizeStep, "average")] = None,
-    distill: Annotated[float | None, setting(QuantizeStep, "distill")] = None,
-    calibration: Annotated[int | None, setting(QuantizeStep, "calibration")] = None,
-    pact: Annotated[bool | None, setting(PactSettings, "enabled", "--pact/--no-pact")] = None,
-    pact_l2: Annotated[float | None, setting(PactSettings, "l2", "--pact-l2")] = None,
-    pact_lr_multiplier: Annotated[float | None, setting(PactSettings, "lr_multiplier", "--pact-lr-multiplier")] = None,
-    pact_percentile: Annotated[float | None, setting(PactSettings, "percentile", "--pact-percentile")] = None,
-    float_layer: options.FloatLayer = None,
-    float_budget: Annotated[float | None, setting(QuantizeStep, "float_budget")] = None,
-    recurrent: Annotated[str | None, setting(QuantizeStep, "recurrent")] = None,
-    optimize: Annotated[str | None, setting(QuantizeStep, "optimize")] = None,
-    weight_bits: Annotated[int | None, setting(QuantizeStep, "weight_bits")] = None,
+    step: QuantizeOptions,
     latency_threads: Annotated[int | None, setting(CompareSettings, "threads", "--latency-threads")] = None,
     settings: TrainedTaskOptions,
-    seed: options.Seed = 0,
-    threads: options.Threads = None,
-    device: options.Device = "auto",
+    training: TrainingOptions,
 ) -> None:
     """Make an int8 ONNX file: calibrate, train with learned ranges (PACT), export, and check the file.
 
@@ -187,58 +130,18 @@ def quantize(
           --data val/labels.txt --epochs 5 --out int8.onnx
       compress quantize model.onnx --train train/labels.txt --data val/labels.txt --epochs 0 --out int8.onnx
     """
-    ranges = {"enabled": pact, "l2": pact_l2, "lr_multiplier": pact_lr_multiplier, "percentile": pact_percentile}
-    values = {
-        "epochs": epochs,
-        "lr": lr,
-        "batch_size": batch_size,
-        "optimizer": optimizer,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "warmup_epochs": warmup_epochs,
-        "average": average,
-        "distill": _distill(distill, teacher),
-        "calibration": calibration,
-        "pact": {key: value for key, value in ranges.items() if value is not None},
-        "float_layers": float_layer,
-        "float_budget": float_budget,
-        "recurrent": recurrent,
-        "optimize": optimize,
-        "weight_bits": weight_bits,
-    }
-    step = options.build(QuantizeStep, values)
-    timed = options.build(CompareSettings, {"threads": latency_threads})
-    options.check_out(out, model, teacher or model)
-    _check_unlabelled(settings.unlabelled, teacher)
     from compress import pipeline
-    from compress.compute.device import find_device
     from compress.report import tables, terminal
     from compress.report.quant_table import quant_table
 
-    chosen = find_device(device)
-    made = make_task(settings, train, data, model=model, command="quantize")
-    proto = pipeline.open_model(model, weights, made.input_shape, say)
-    original = pipeline.open_model(teacher, None, made.input_shape) if teacher else None
-    checkpoint = out.with_suffix(".checkpoint")
-    with progress(f"{checkpoint} holds the last epoch; the same command goes on from there.") as on_progress:
-        if settings.unlabelled and original is not None:
-            made = pipeline.label_unlabelled(made, original, threads=threads, on_progress=on_progress)
+    step = _with_teacher(step, teacher)
+    timed = options.build(CompareSettings, {"threads": latency_threads})
+    given = _Given.read(source, lists, out, teacher, settings, training, "quantize")
+    with given.trained() as (task, execution):
         result = pipeline.run_quantize(
-            proto,
-            original,
-            made,
-            out,
-            step,
-            seed=seed,
-            threads=threads,
-            device=chosen,
-            latency_threads=timed.threads,
-            checkpoint=checkpoint,
-            on_progress=on_progress,
-            on_note=say,
+            given.model, given.teacher, task, out, step, latency_threads=timed.threads, execution=execution
         )
-    checkpoint.unlink(missing_ok=True)
-    _print_score(pipeline.score_model(out, made, threads), out, made)
+    _print_score(pipeline.score_model(out, task, training.threads), out, task)
     for note in result.notes:
         typer.echo(f"Note: {note}", err=True)
     if result.sensitivity is not None:
@@ -247,15 +150,70 @@ def quantize(
     typer.echo(f"File against its network: {tables.parity(parity)} ({parity.count} images).")
 
 
-def _distill(weight: float | None, teacher: str | None) -> float | None:
+@dataclass(frozen=True)
+class _Given:
+    """What both commands were given, opened."""
+
+    model: "onnx.ModelProto"
+    teacher: "onnx.ModelProto | None"
+    task: "Task"
+    out: Path
+    unlabelled: bool
+    execution: "Execution"
+
+    @classmethod
+    def read(
+        cls,
+        source: Source,
+        lists: Lists,
+        out: Path,
+        teacher: str | None,
+        settings: TrainedTaskOptions,
+        training: TrainingOptions,
+        command: str,
+    ) -> "_Given":
+        """Open model, teacher and data.
+
+        Raises:
+            CompressError: one of them cannot be used, or `out` is one of them.
+        """
+        from compress import pipeline
+
+        options.check_out(out, source.model, teacher or source.model)
+        _check_unlabelled(settings.unlabelled, teacher)
+        execution = training.execution()
+        task = make_task(settings, lists.train, lists.data, model=source.model, command=command)
+        model = pipeline.open_model(source.model, source.weights, task.input_shape, say)
+        original = pipeline.open_model(teacher, None, task.input_shape) if teacher else None
+        return cls(model, original, task, out, bool(settings.unlabelled), execution)
+
+    @contextmanager
+    def trained(self) -> "Iterator[tuple[Task, Execution]]":
+        """The task, its unlabelled images labelled by the teacher, and how to train; a finished training's checkpoint
+        is removed."""
+        from compress import pipeline
+
+        file = self.out.with_suffix(".checkpoint")
+        with progress(f"{file} holds the last epoch; the same command goes on from there.") as on_progress:
+            execution = replace(self.execution, checkpoint=file, on_progress=on_progress)
+            task = self.task
+            if self.unlabelled and self.teacher is not None:
+                task = pipeline.label_unlabelled(task, self.teacher, threads=execution.threads, on_progress=on_progress)
+            yield task, execution
+        file.unlink(missing_ok=True)
+
+
+def _with_teacher(step: S, teacher: str | None) -> S:
     """Without a teacher there is nothing to stay near.
 
     Raises:
         CompressError: a weight is given, but no teacher.
     """
-    if teacher is None and weight:
-        raise CompressError(f"--distill: got {weight:g}, but there is no --teacher. Give the original model.")
-    return 0.0 if teacher is None else weight
+    if teacher is not None:
+        return step
+    if "distill" in step.model_fields_set and step.distill:
+        raise CompressError(f"--distill: got {step.distill:g}, but there is no --teacher. Give the original model.")
+    return step.model_copy(update={"distill": 0.0})
 
 
 def _check_unlabelled(unlabelled: list[Path] | None, teacher: str | None) -> None:

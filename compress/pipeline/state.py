@@ -19,6 +19,7 @@ from compress.compute.processes import Team
 from compress.errors import ArtifactError
 from compress.graph import read_model
 from compress.pipeline.code import begin, stage_code, task_modules
+from compress.pipeline.execution import Execution
 from compress.progress import Note, Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Task
@@ -117,6 +118,19 @@ class Run:
     """The recipe as the user gave it, where `recipe` is on label lists that the run made itself."""
     notes: tuple[str, ...] = ()
     """What to say of the data beside the task's own warnings."""
+
+    def execution(self, file: Path | None = None) -> Execution:
+        """How a stage is run that makes this file; one that trains has its checkpoint beside it. Notes of stages
+        are in their records."""
+        return Execution(
+            seed=self.recipe.seed,
+            threads=self.threads,
+            device=self.device,
+            checkpoint=file.with_suffix(CHECKPOINT) if file else None,
+            team=self.team,
+            on_progress=self.on_progress,
+            on_speed=(lambda speed: self.speeds.update({file.stem: speed})) if file else None,
+        )
 
     def stage(self, stage: Stage) -> onnx.ModelProto:
         """Compute a stage's files, or take them as they are if the same things made them.

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -17,25 +18,50 @@ from compress.prune.importance import CRITERIA
 _WEIGHTED = (_ConvNd, nn.Linear, nn.RNNBase)
 Compensate = Callable[[nn.Module, ChannelGroup, Sequence[int]], None]
 """(the network without these channels, their group, the channels)"""
+Evaluate = Callable[[ChannelGroup | None, Sequence[int]], float]
+"""Metric of the network without these channels of a group, higher is better; of no group, as it is."""
+
+
+@dataclass(frozen=True)
+class ScanRequest:
+    """What a scan is of. Cells of equal requests are equal."""
+
+    ratios: Sequence[float]
+    """Shares of a group's channels to remove, each in (0, 1)."""
+    criterion: str
+    """"fpgm", "l1" or "l2": which channels go first."""
+    fingerprint: str
+    """Of model, data, metric and settings."""
+    metric_name: str
+    """Of what is measured."""
+    input_shape: tuple[int, int, int]
+    """(C, H, W) that MACs refer to."""
+    model: str = ""
+    """Fingerprint of the model alone, for `check_scan`."""
+
+    def __post_init__(self) -> None:
+        if self.criterion not in CRITERIA:
+            raise PlanError(f"sensitivity.criterion: got {self.criterion!r}. Must be one of {', '.join(CRITERIA)}.")
+        wrong = [ratio for ratio in self.ratios if not 0.0 < ratio < 1.0]
+        if wrong or not self.ratios:
+            got = wrong[0] if wrong else list(self.ratios)
+            raise PlanError(f"sensitivity.ratios: got {got}. Each must lie in (0, 1).")
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The ratios as they are spelled, each once, rising."""
+        return tuple(sorted({float(ratio_key(ratio)) for ratio in self.ratios}))
 
 
 def scan_sensitivity(
     module: nn.Module,
     groups: Sequence[ChannelGroup],
+    request: ScanRequest,
+    evaluate: Evaluate,
     *,
-    evaluate: Callable[[nn.Module], float],
-    ratios: Sequence[float],
-    criterion: str,
-    fingerprint: str,
-    metric_name: str,
-    input_shape: tuple[int, int, int],
-    baseline: float | None = None,
     previous: Sensitivity | None = None,
     on_cell: Callable[[Sensitivity], None] | None = None,
     on_progress: Progress | None = None,
-    model: str = "",
-    compensate: Compensate | None = None,
-    evaluate_group: Callable[[ChannelGroup, Sequence[int]], float] | None = None,
     is_mine: Callable[[int], bool] | None = None,
 ) -> Sensitivity:
     """Measure the metric with one group pruned at a time, at each ratio; the module is left as it was.
@@ -46,51 +72,61 @@ def scan_sensitivity(
     Args:
         module: the network, in eval mode.
         groups: from `find_groups`.
-        evaluate: metric of a network, higher is better.
-        ratios: shares of a group's channels to remove, each in (0, 1).
-        criterion: "fpgm", "l1" or "l2": which channels go first.
-        fingerprint: of model, data, metric and settings.
-        metric_name: name of what `evaluate` returns.
-        input_shape: (C, H, W) that MACs refer to.
-        baseline: metric of the unpruned network, if known.
+        request: ratios, criterion and what else the scan is of.
+        evaluate: what a cell's figure is; see `by_pruned_copies`.
         previous: the cells of a stopped scan.
         on_cell: called with the scan so far after each new cell; the caller stores it.
         on_progress: called as (cells done, cells, message).
-        model: fingerprint of the model alone, for `check_scan`.
-        compensate: what readers of a pruned group do before it is measured (see `compress.prune.compensation`).
-        evaluate_group: metric of the network without these channels of a group, where that is quicker than `evaluate`
-            of a pruned copy; `compensate` is then its own affair.
         is_mine: place of a group in `groups` -> whether its cells are measured here, asked in order; default all are.
 
     Raises:
-        PlanError: a ratio is out of range or the criterion unknown.
         ArtifactError: `previous` belongs to another model, data or criterion.
 
     Source: Li et al. 2016, "Pruning Filters for Efficient ConvNets" (arXiv 1608.08710), section 3.2; groups instead of
     single layers, as coupled layers cannot be pruned alone.
     """
-    _check_request(ratios, criterion)
-    scan = _start(module, groups, ratios, criterion, fingerprint, metric_name, input_shape, previous)
-    scan = dataclasses.replace(scan, model=model, input_shape=tuple(input_shape))
-    if baseline is not None or previous is None:
-        scan = dataclasses.replace(scan, baseline=evaluate(module) if baseline is None else baseline)
+    scan = _start(module, groups, request, previous)
+    if previous is None:
+        scan = dataclasses.replace(scan, baseline=evaluate(None, ()))
     total = len(groups) * len(scan.ratios)
     done = sum(len(curve.metric) for curve in scan.curves.values())
     for place, group in enumerate(groups):
         if is_mine is not None and not is_mine(place):
             continue
         missing = [ratio for ratio in scan.ratios if ratio_key(ratio) not in scan.curves[group.name].metric]
-        scores = score_group(module, group, CRITERIA[criterion]) if missing else None
+        scores = score_group(module, group, CRITERIA[request.criterion]) if missing else None
         for ratio in missing:
             assert scores is not None
-            metric = _cell(module, group, ratio, scores, scan, evaluate, compensate, evaluate_group)
+            metric = _cell(group, ratio, scores, scan, evaluate)
             scan = _with_cell(scan, group.name, ratio, metric)
             done += 1
             if on_cell is not None:
                 on_cell(scan)
             if on_progress is not None:
-                on_progress(done, total, f"{group.name} at {ratio:g}: {metric_name} {metric:.4f}")
+                on_progress(done, total, f"{group.name} at {ratio:g}: {request.metric_name} {metric:.4f}")
     return scan
+
+
+def by_pruned_copies(
+    module: nn.Module, evaluate: Callable[[nn.Module], float], compensate: Compensate | None = None
+) -> Evaluate:
+    """Evaluate a pruned copy of the whole network for each cell: slow and plain, the reference of quicker ways.
+
+    Args:
+        module: the network.
+        evaluate: metric of a network.
+        compensate: what readers of a pruned group do before it is measured (see `compress.prune.compensation`).
+    """
+
+    def evaluate_group(group: ChannelGroup | None, removed: Sequence[int]) -> float:
+        if group is None:
+            return float(evaluate(module))
+        pruned = remove_channels(module, [group], {group.name: removed})
+        if compensate is not None:
+            compensate(pruned, group, removed)
+        return float(evaluate(pruned))
+
+    return evaluate_group
 
 
 def join_scans(scan: Sensitivity, others: Sequence[Sensitivity]) -> Sensitivity:
@@ -105,22 +141,9 @@ def join_scans(scan: Sensitivity, others: Sequence[Sensitivity]) -> Sensitivity:
     return dataclasses.replace(scan, curves=curves)
 
 
-def empty_scan(
-    module: nn.Module,
-    groups: Sequence[ChannelGroup],
-    *,
-    ratios: Sequence[float],
-    criterion: str,
-    fingerprint: str,
-    metric_name: str,
-    input_shape: tuple[int, int, int],
-    baseline: float,
-    model: str,
-) -> Sensitivity:
-    """A scan without a cell; arguments and errors are those of `scan_sensitivity`."""
-    _check_request(ratios, criterion)
-    scan = _start(module, groups, ratios, criterion, fingerprint, metric_name, input_shape, None)
-    return dataclasses.replace(scan, model=model, input_shape=tuple(input_shape), baseline=baseline)
+def empty_scan(module: nn.Module, groups: Sequence[ChannelGroup], request: ScanRequest, baseline: float) -> Sensitivity:
+    """A scan without a cell; `baseline` is the metric of the network as it is."""
+    return dataclasses.replace(_start(module, groups, request, None), baseline=baseline)
 
 
 def check_scan(scan: Sensitivity, model: str, input_shape: Sequence[int] | None = None) -> None:
@@ -223,29 +246,14 @@ def _share(module: nn.Module, member: Member) -> float:
     return sum(len(indices) for indices in member.indices) / int(channels)
 
 
-def _cell(
-    module: nn.Module,
-    group: ChannelGroup,
-    ratio: float,
-    scores: Tensor,
-    scan: Sensitivity,
-    evaluate: Callable[[nn.Module], float],
-    compensate: Compensate | None,
-    evaluate_group: Callable[[ChannelGroup, Sequence[int]], float] | None,
-) -> float:
+def _cell(group: ChannelGroup, ratio: float, scores: Tensor, scan: Sensitivity, evaluate: Evaluate) -> float:
     count = group_removal_count(group, ratio)
     if count == 0:
         return scan.baseline
     for key, metric in scan.curves[group.name].metric.items():
         if group_removal_count(group, float(key)) == count:
             return metric
-    removed = lowest_channels(group, scores, count)
-    if evaluate_group is not None:
-        return float(evaluate_group(group, removed))
-    pruned = remove_channels(module, [group], {group.name: removed})
-    if compensate is not None:
-        compensate(pruned, group, removed)
-    return float(evaluate(pruned))
+    return float(evaluate(group, lowest_channels(group, scores, count)))
 
 
 def _with_cell(scan: Sensitivity, group: str, ratio: float, metric: float) -> Sensitivity:
@@ -255,19 +263,11 @@ def _with_cell(scan: Sensitivity, group: str, ratio: float, metric: float) -> Se
 
 
 def _start(
-    module: nn.Module,
-    groups: Sequence[ChannelGroup],
-    ratios: Sequence[float],
-    criterion: str,
-    fingerprint: str,
-    metric_name: str,
-    input_shape: tuple[int, int, int],
-    previous: Sensitivity | None,
+    module: nn.Module, groups: Sequence[ChannelGroup], request: ScanRequest, previous: Sensitivity | None
 ) -> Sensitivity:
     """A scan without cells, or with those of a stopped one."""
-    grid = tuple(sorted({float(ratio_key(ratio)) for ratio in ratios}))
-    kept = _cells_to_keep(previous, fingerprint, criterion, grid)
-    positions = layer_positions(module, input_shape)
+    kept = _cells_to_keep(previous, request)
+    positions = layer_positions(module, request.input_shape)
     curves = {
         group.name: Curve(
             group.channels, group.layers, group_macs(module, group, positions), dict(kept.get(group.name, {}))
@@ -275,29 +275,21 @@ def _start(
         for group in groups
     }
     baseline = previous.baseline if previous is not None else float("nan")
-    return Sensitivity(fingerprint, criterion, metric_name, baseline, grid, curves)
+    scan = Sensitivity(request.fingerprint, request.criterion, request.metric_name, baseline, request.grid, curves)
+    return dataclasses.replace(scan, model=request.model, input_shape=tuple(request.input_shape))
 
 
-def _cells_to_keep(
-    previous: Sensitivity | None, fingerprint: str, criterion: str, grid: Sequence[float]
-) -> dict[str, dict[str, float]]:
+def _cells_to_keep(previous: Sensitivity | None, request: ScanRequest) -> dict[str, dict[str, float]]:
     if previous is None:
         return {}
-    if previous.fingerprint != fingerprint or previous.criterion != criterion:
+    if previous.fingerprint != request.fingerprint or previous.criterion != request.criterion:
         raise ArtifactError(
             "sensitivity: stale: the earlier scan is of another model, data or settings "
-            f"(fingerprint {previous.fingerprint}, now {fingerprint}). Delete it, or choose another --out folder."
+            f"(fingerprint {previous.fingerprint}, now {request.fingerprint}). Delete it, or choose another --out "
+            "folder."
         )
-    keys = {ratio_key(ratio) for ratio in grid}
+    keys = {ratio_key(ratio) for ratio in request.grid}
     return {
         name: {key: metric for key, metric in curve.metric.items() if key in keys}
         for name, curve in previous.curves.items()
     }
-
-
-def _check_request(ratios: Sequence[float], criterion: str) -> None:
-    if criterion not in CRITERIA:
-        raise PlanError(f"sensitivity.criterion: got {criterion!r}. Must be one of {', '.join(CRITERIA)}.")
-    wrong = [ratio for ratio in ratios if not 0.0 < ratio < 1.0]
-    if wrong or not ratios:
-        raise PlanError(f"sensitivity.ratios: got {wrong[0] if wrong else list(ratios)}. Each must lie in (0, 1).")

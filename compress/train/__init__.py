@@ -2,6 +2,17 @@
 
 from compress.train.features import FeatureLoss
 from compress.train.fit import FitResult, fit
-from compress.train.mutual import Objective, Pair, pair_objective
+from compress.train.mutual import Pair, pair_objective
+from compress.train.settings import Checkpoint, FitSettings, Objective, TrainingData
 
-__all__ = ["FeatureLoss", "FitResult", "Objective", "Pair", "fit", "pair_objective"]
+__all__ = [
+    "Checkpoint",
+    "FeatureLoss",
+    "FitResult",
+    "FitSettings",
+    "Objective",
+    "Pair",
+    "TrainingData",
+    "fit",
+    "pair_objective",
+]

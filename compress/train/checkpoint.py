@@ -2,7 +2,6 @@
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from compress.artifacts import check_fresh, write_atomic
 from compress.errors import ArtifactError
+from compress.train.settings import Checkpoint
 
 
 @dataclass
@@ -55,14 +55,14 @@ class Trained:
             self.scaler.load_state_dict(saved["scaler"])
 
 
-def save_checkpoint(path: Path | None, fingerprint: str, trained: Trained, state: State) -> None:
-    """Store the state after an epoch; nothing without a path."""
-    if path is None:
+def save_checkpoint(checkpoint: Checkpoint | None, trained: Trained, state: State) -> None:
+    """Store the state after an epoch; nothing without a checkpoint."""
+    if checkpoint is None:
         return
     stream = io.BytesIO()
     torch.save(
         {
-            "fingerprint": fingerprint,
+            "fingerprint": checkpoint.fingerprint,
             **trained.state_dict(),
             "epoch": state.epoch,
             "best_metric": state.best_metric,
@@ -72,20 +72,21 @@ def save_checkpoint(path: Path | None, fingerprint: str, trained: Trained, state
         },
         stream,
     )
-    write_atomic(path, stream.getvalue())
+    write_atomic(checkpoint.file, stream.getvalue())
 
 
-def load_checkpoint(path: Path | None, fingerprint: str, trained: Trained) -> State | None:
+def load_checkpoint(checkpoint: Checkpoint | None, trained: Trained) -> State | None:
     """Restore the last epoch's state, if there is one.
 
     Raises:
         ArtifactError: the checkpoint is damaged or of another run.
     """
-    if path is None or not path.exists():
+    if checkpoint is None or not checkpoint.file.exists():
         return None
+    path = checkpoint.file
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        check_fresh(path, saved["fingerprint"], fingerprint)
+        check_fresh(path, saved["fingerprint"], checkpoint.fingerprint)
         trained.load_state_dict(saved)
         return State(
             saved["epoch"], saved["best_metric"], saved["best_epoch"], list(saved["history"]), saved["best_weights"]

@@ -8,8 +8,8 @@ Source: FitNets (Romero et al. 2015); here for every layer that narrows, with th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,6 +23,20 @@ SAME = 1e-4
 """A layer's variance over its mean square, at or below which its outputs are all alike."""
 DEAD = 1e-6
 """Its variance over that of the layer with the most, at or below which it is dead."""
+
+
+class Pass(Protocol):
+    """A forward pass that was watched."""
+
+    def loss(self, images: Tensor) -> Tensor:
+        """A scalar with a gradient; `images` are those of the pass."""
+
+
+class Watching(Protocol):
+    """A loss on what layers inside a network compute: of one student, or of a pair (see `compress.train.mutual`)."""
+
+    def watch(self, student: nn.Module, /) -> AbstractContextManager[Pass]:
+        """Note what its layers compute inside of the block."""
 
 
 class FeatureLoss:

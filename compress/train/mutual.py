@@ -10,20 +10,19 @@ U-DML also compares the students' features; ours are compared with the teacher's
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compress.train.features import FeatureLoss, Watched
+from compress.train.settings import Distance, Objective
 
 NOISE = 0.05
 """Standard deviation of the noise on the second student's weights, over their filter's root mean square."""
-Distance = Callable[[Tensor, Tensor], Tensor]
-"""(outputs, outputs to come near to) -> mean distance."""
 
 
 class Pair(nn.Module):
@@ -56,16 +55,6 @@ class Pair(nn.Module):
         return self.second if self.second_is_better else self.first
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What a network learns and is scored by; the arguments of `fit` of the same names."""
-
-    loss: Callable[[Tensor, Any], Tensor]
-    distillation_loss: Distance
-    evaluate: Callable[[nn.Module], float]
-    features: "FeatureLoss | PairFeatures | None" = None
-
-
 def pair_objective(single: Objective, mutual_loss: Distance, weight: float) -> Objective:
     """The objective of a `Pair`, of that of one student.
 
@@ -83,9 +72,12 @@ def pair_objective(single: Objective, mutual_loss: Distance, weight: float) -> O
         apart = mutual_loss(one, other.detach()) + mutual_loss(other, one.detach())
         return single.loss(one, batch) + single.loss(other, batch) + weight * apart
 
+    near = single.distillation_loss
+
     def distillation_loss(outputs: Tensor, wanted: Tensor) -> Tensor:
+        assert near is not None
         one, other = outputs
-        return single.distillation_loss(one, wanted) + single.distillation_loss(other, wanted)
+        return near(one, wanted) + near(other, wanted)
 
     def evaluate(pair: nn.Module) -> float:
         assert isinstance(pair, Pair)
@@ -94,7 +86,9 @@ def pair_objective(single: Objective, mutual_loss: Distance, weight: float) -> O
         return max(one, other)
 
     features = PairFeatures(single.features) if isinstance(single.features, FeatureLoss) else None
-    return Objective(loss, distillation_loss, evaluate, features)
+    return replace(
+        single, loss=loss, distillation_loss=distillation_loss if near else None, evaluate=evaluate, features=features
+    )
 
 
 class PairFeatures:

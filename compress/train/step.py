@@ -1,10 +1,9 @@
 """One update of a network's weights: forward pass, losses, gradients, optimiser; on any device."""
 
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,7 @@ from compress.compute.names import Precision
 from compress.compute.precision import autocast
 from compress.compute.processes import Team
 from compress.errors import TrainingError
-from compress.train.features import FeatureLoss
-from compress.train.mutual import PairFeatures
+from compress.train.settings import Objective
 
 
 class Images(Protocol):
@@ -29,13 +27,9 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a network learns from a batch; see the arguments of `fit` of the same names."""
+    """What a network learns from a batch, and how it is computed."""
 
-    loss: Callable[[Tensor, Any], Tensor]
-    teacher: Callable[[Tensor], Tensor] | None = None
-    distillation_loss: Callable[[Tensor, Tensor], Tensor] | None = None
-    distill: float = 0.0
-    features: FeatureLoss | PairFeatures | None = None
+    objective: Objective
     precision: Precision = "float32"
     memory: torch.memory_format = torch.channels_last
 
@@ -44,20 +38,21 @@ class Lesson:
 
         Layers compute in `precision`, losses and teachers in float32.
         """
+        wanted = self.objective
         images = batch.images.contiguous(memory_format=self.memory)
-        watching = nullcontext() if self.features is None else self.features.watch(module)
+        watching = nullcontext() if wanted.features is None else wanted.features.watch(module)
         with watching as watched, autocast(self.precision, images.device):
             made = module(images)
         outputs = made[0] if isinstance(made, tuple) else made
         if self.precision != "float32":
             outputs = outputs.float()
-        value = self.loss(outputs, batch)
+        value = wanted.loss(outputs, batch)
         if watched is not None:
             value = value + watched.loss(images)
-        if self.teacher is not None and self.distillation_loss is not None and self.distill > 0:
+        if wanted.teacher is not None and wanted.distillation_loss is not None and wanted.distill > 0:
             with torch.no_grad():
-                wanted = self.teacher(batch.images)
-            value = value + self.distill * self.distillation_loss(outputs, wanted)
+                taught = wanted.teacher(batch.images)
+            value = value + wanted.distill * wanted.distillation_loss(outputs, taught)
         return value
 
 

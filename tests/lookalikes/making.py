@@ -26,7 +26,7 @@ from compress.pipeline import run_recipe
 from compress.pipeline.tasks import recipe_task
 from compress.recipe import load_recipe
 from compress.tasks.recognition import RecognitionTask
-from compress.train import fit
+from compress.train import FitSettings, Objective, TrainingData, fit
 from tests.lookalikes import networks
 
 PAGE = Path(__file__).parents[2] / "docs" / "presets.md"
@@ -198,13 +198,14 @@ def _trained(name: str, one: LookAlike, file: Path) -> nn.Module:
     started = time.monotonic()
     fitted = fit(
         network,
-        batches=lambda epoch: task.train_batches(epoch=epoch, batch_size=one.batch_size, seed=0),
-        steps_per_epoch=task.train_steps(one.batch_size),
-        loss=task.loss,
-        evaluate=lambda module: task.evaluate(lambda images: module(torch.from_numpy(images)).numpy()).metric,
-        epochs=one.epochs,
-        lr=one.lr,
-        warmup_epochs=1,
+        TrainingData(
+            lambda epoch: task.train_batches(epoch=epoch, batch_size=one.batch_size, seed=0),
+            task.train_steps(one.batch_size),
+        ),
+        Objective(
+            task.loss, lambda module: task.evaluate(lambda images: module(torch.from_numpy(images)).numpy()).metric
+        ),
+        FitSettings(epochs=one.epochs, lr=one.lr, warmup_epochs=1),
     )
     print(f"{name}: trained to {fitted.best_metric:.3f} in {time.monotonic() - started:.0f} s", file=sys.stderr)
     return network.eval()

@@ -15,12 +15,12 @@ from compress import artifacts
 from compress.artifacts import Sensitivity
 from compress.cli import app
 from compress.errors import ArtifactError, CompressError, PlanError
-from compress.pipeline import run_budgeted_scan, run_prune, run_recipe, run_sensitivity
+from compress.pipeline import run_recipe
 from compress.pipeline.stages import budgeted_scan
 from compress.prune.plan import pessimistic
 from compress.report.budgeted import budget_lines
 from compress.tasks.base import Task
-from tests.pipeline import tiny
+from tests.pipeline import stepping, tiny
 
 RATIOS = (0.25, 0.5, 0.75)
 CELLS, IMAGES = 9, 48
@@ -44,8 +44,8 @@ def _a_second_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def scan(model: onnx.ModelProto, task: Task, out: Path, budget: float, **changes: Any) -> Sensitivity:
-    options = {"criterion": "l1", "ratios": RATIOS, "threads": 1, **changes}
-    return run_budgeted_scan(model, task, out, budget=budget, **options)
+    options = {"criterion": "l1", "ratios": RATIOS, **changes}
+    return stepping.budgeted_scan(model, task, out, budget=budget, **options)
 
 
 def test_it_stays_within_its_budget_and_stores_it(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_it_stays_within_its_budget_and_stores_it(model: onnx.ModelProto, task: 
 
 
 def test_cells_on_all_images_are_those_of_a_whole_scan(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
-    whole = run_sensitivity(model, task, tmp_path / "whole", criterion="l1", ratios=RATIOS, threads=1)
+    whole = stepping.scan(model, task, tmp_path / "whole", criterion="l1", ratios=RATIOS, threads=1)
     found = scan(model, task, tmp_path / "budgeted", 10_000)
     assert found.budgeted is not None
     assert found.baseline == whole.baseline
@@ -114,7 +114,7 @@ def test_with_more_time_it_goes_on(model: onnx.ModelProto, task: Task, tmp_path:
 
 
 def test_it_does_not_take_over_a_whole_scan(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
-    run_sensitivity(model, task, tmp_path, criterion="l1", ratios=RATIOS, threads=1)
+    stepping.scan(model, task, tmp_path, criterion="l1", ratios=RATIOS, threads=1)
     with pytest.raises(ArtifactError, match="stale"):
         scan(model, task, tmp_path, 100)
 
@@ -150,7 +150,7 @@ def test_a_task_without_judgements_is_refused(model: onnx.ModelProto, task: Task
 
 def test_plans_are_made_of_what_was_measured(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
     found = scan(model, task, tmp_path, 250)
-    plan = run_prune(model, tmp_path / "p.onnx", target={"macs": 0.7}, align=4, sensitivity=found)
+    plan = stepping.prune(model, tmp_path / "p.onnx", target={"macs": 0.7}, align=4, sensitivity=found)
     assert plan.macs_after <= 0.7 * plan.macs_before
 
 
@@ -162,15 +162,15 @@ def test_a_pessimistic_plan_takes_the_upper_ends(model: onnx.ModelProto, task: T
         for key, metric in curve.metric.items():
             assert metric == found.baseline - found.budgeted.cells[name][key].high
     options: dict[str, Any] = {"target": {"metric_drop": 0.05}, "align": 1, "sensitivity": found}
-    likely = run_prune(model, tmp_path / "a.onnx", **options)
-    careful = run_prune(model, tmp_path / "b" / "b.onnx", pessimistic=True, **options)
+    likely = stepping.prune(model, tmp_path / "a.onnx", **options)
+    careful = stepping.prune(model, tmp_path / "b" / "b.onnx", pessimistic=True, **options)
     assert careful.macs_after > likely.macs_after
 
 
 def test_a_whole_scan_has_no_upper_ends(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
-    whole = run_sensitivity(model, task, tmp_path, criterion="l1", ratios=RATIOS, threads=1)
+    whole = stepping.scan(model, task, tmp_path, criterion="l1", ratios=RATIOS, threads=1)
     with pytest.raises(PlanError, match=r"prune.pessimistic: the scan says nothing of how surely"):
-        run_prune(model, tmp_path / "p.onnx", target={"macs": 0.7}, align=4, sensitivity=whole, pessimistic=True)
+        stepping.prune(model, tmp_path / "p.onnx", target={"macs": 0.7}, align=4, sensitivity=whole, pessimistic=True)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from compress.errors import DataError
 from compress.graph import from_torch, load_model, to_onnx, to_torch
 from compress.graph.canonical import canonicalise
 from compress.measure.session import Session
-from compress.pipeline import run_sensitivity
 from compress.pipeline.evaluation import score_model
 from compress.pipeline.models import as_graph_module
 from compress.pipeline.scanning.cells import Cells
@@ -23,10 +22,10 @@ from compress.prune.channels import ChannelGroup, remove_channels
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
 from compress.prune.importance import CRITERIA
-from compress.prune.sensitivity import scan_sensitivity
+from compress.prune.sensitivity import ScanRequest, by_pruned_copies, scan_sensitivity
 from compress.zoo import shipped
 from tests.hard_cases.torch_cases import script
-from tests.pipeline import tiny
+from tests.pipeline import stepping, tiny
 from tests.prune import coupled_nets, nets
 
 ZOO = {"direction_classifier": (3, 48, 192), "text_recogniser": (3, 32, 160), "text_detector": (3, 160, 160)}
@@ -204,18 +203,17 @@ def test_a_scan_has_the_figures_of_one_that_evaluates_every_network_from_scratch
     groups = find_groups(module, tiny.SHAPE)
     compensate = Compensation(module, groups, task.calibration_batches(24, 24))
     for recover in ("none", "reconstruct"):
-        found = run_sensitivity(
+        found = stepping.scan(
             model, task, tmp_path / recover, criterion="fpgm", ratios=ratios, recover=recover, threads=1
         )
         expected = scan_sensitivity(
             module,
             groups,
-            evaluate=lambda net: score_model(to_onnx(as_graph_module(net), model), task, 1).metric,
-            ratios=ratios,
-            criterion="fpgm",
-            fingerprint="",
-            metric_name=task.metric_name,
-            input_shape=tiny.SHAPE,
-            compensate=compensate if recover == "reconstruct" else None,
+            ScanRequest(ratios, "fpgm", "", task.metric_name, tiny.SHAPE),
+            by_pruned_copies(
+                module,
+                lambda net: score_model(to_onnx(as_graph_module(net), model), task, 1).metric,
+                compensate if recover == "reconstruct" else None,
+            ),
         )
         assert (found.baseline, found.curves) == (expected.baseline, expected.curves)

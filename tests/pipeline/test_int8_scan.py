@@ -17,6 +17,7 @@ from compress.graph import to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.cost import model_cost
 from compress.pipeline import make_task, run_quantize, run_recipe, stages
+from compress.pipeline.execution import Execution
 from compress.pipeline.models import model_identity
 from compress.pipeline.scanning.measures import Measure
 from compress.pipeline.stages import int8_scan
@@ -148,7 +149,7 @@ def test_a_task_that_does_not_compare_outputs_is_scored_by_its_metric(task: Task
 
 
 def quantize(model: onnx.ModelProto, task: Task, file: Path, **options) -> Quantized:  # type: ignore[no-untyped-def]
-    return run_quantize(model, None, task, file, step(distill=0.0, **options), threads=1)
+    return run_quantize(model, None, task, file, step(distill=0.0, **options), execution=Execution(threads=1))
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
@@ -193,9 +194,9 @@ def test_stopped_in_its_scan_the_stage_goes_on_to_the_same_file(
     model: onnx.ModelProto, task: Task, tmp_path: Path
 ) -> None:
     quantize(model, task, tmp_path / "whole.onnx", float_budget=0.25)
-    options = {"threads": 1, "on_progress": tiny.stop_when(SECOND)}
+    stopped = Execution(threads=1, on_progress=tiny.stop_when(SECOND))
     with pytest.raises(KeyboardInterrupt):
-        run_quantize(model, None, task, tmp_path / "s.onnx", step(distill=0.0, float_budget=0.25), **options)  # type: ignore[arg-type]
+        run_quantize(model, None, task, tmp_path / "s.onnx", step(distill=0.0, float_budget=0.25), execution=stopped)
     assert set(artifacts.load(QuantSensitivity, tmp_path / "s.sensitivity.json").layers) == {FIRST, SECOND}
     quantize(model, task, tmp_path / "s.onnx", float_budget=0.25)
     for end in ("onnx", "sensitivity.json"):

@@ -14,6 +14,7 @@ from compress.graph.padding import paddable_sets
 from compress.measure.latency_table import LatencyTable
 from compress.measure.operator_times import Operator, OperatorTime, measure_operator
 from compress.pipeline import run_quantize, score_model
+from compress.pipeline.execution import Execution
 from compress.pipeline.stages import placement as stage
 from compress.pipeline.stages.placement import (
     ALL_FLOAT,
@@ -254,7 +255,9 @@ def test_a_padded_network_is_trained_and_written(tmp_path: Path, monkeypatch: py
     found = {}
     for name in (ALL_INTEGER, PADDED):
         with_times(monkeypatch, {name: 1.0}, shape=tiny.SHAPE)
-        found[name] = run_quantize(canonical, None, task, tmp_path / f"{name}.onnx", step, threads=1)
+        found[name] = run_quantize(
+            canonical, None, task, tmp_path / f"{name}.onnx", step, execution=Execution(threads=1)
+        )
         assert found[name].placement is not None
         assert found[name].placement.chosen == name
     assert any("channels padded" in note for note in found[PADDED].notes)
@@ -263,6 +266,6 @@ def test_a_padded_network_is_trained_and_written(tmp_path: Path, monkeypatch: py
     assert files_made[PADDED].ByteSize() > files_made[ALL_INTEGER].ByteSize()
     narrow, wide = (score_model(tmp_path / f"{name}.onnx", task, 1).metric for name in (ALL_INTEGER, PADDED))
     assert wide == pytest.approx(narrow, abs=0.2)
-    again = run_quantize(canonical, None, task, tmp_path / f"{PADDED}.onnx", step, threads=1)
+    again = run_quantize(canonical, None, task, tmp_path / f"{PADDED}.onnx", step, execution=Execution(threads=1))
     assert again.placement == found[PADDED].placement
     assert read_model(tmp_path / f"{PADDED}.onnx") == files_made[PADDED]

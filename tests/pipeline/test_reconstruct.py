@@ -17,7 +17,8 @@ from compress.cli import app
 from compress.errors import ArtifactError, CompressError, ModelError, PlanError, RecipeError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.session import Session
-from compress.pipeline import images, make_task, run_prune, run_recipe, run_reconstruct, run_sensitivity
+from compress.pipeline import images, make_task, run_recipe, run_reconstruct
+from compress.pipeline.execution import Execution
 from compress.pipeline.stages import reconstruct as stage
 from compress.prune.channel_scores import lowest_channels, score_group
 from compress.prune.channels import remove_channels
@@ -25,7 +26,7 @@ from compress.prune.groups import find_groups
 from compress.prune.importance import CRITERIA
 from compress.recipe import Recipe, ReconstructStep
 from compress.tasks.base import Task
-from tests.pipeline import tiny
+from tests.pipeline import stepping, tiny
 
 STEP = ReconstructStep(images=24)
 
@@ -34,7 +35,7 @@ STEP = ReconstructStep(images=24)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model pruned by half, with its plan."""
     folder = tiny.write_inputs(tmp_path_factory.mktemp("reconstructing"))
-    run_prune(
+    stepping.prune(
         load_model(folder / "model.onnx"),
         folder / "pruned.onnx",
         target={"ratio": 0.5},
@@ -59,7 +60,7 @@ def reconstructed(folder: Path, task: Task, out: Path, **changes: object) -> tup
     plan = artifacts.load(PruningPlan, folder / "plan.json")
     step = STEP.model_copy(update=changes)
     models = [load_model(folder / name) for name in ("model.onnx", "pruned.onnx")]
-    return run_reconstruct(*models, plan, task, out, step, threads=1).notes
+    return run_reconstruct(*models, plan, task, out, step, Execution(threads=1)).notes
 
 
 def test_the_outputs_come_nearer_to_the_original(
@@ -166,10 +167,10 @@ def test_models_that_do_not_belong_together(folder: Path, task: Task, tmp_path: 
     plain = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 32, 2), nn.Softmax(1))
     other = from_torch(plain, torch.zeros(1, *tiny.SHAPE))
     with pytest.raises(PlanError, match=r"^channel group 'first_first_0"):
-        run_reconstruct(other, load_model(folder / "pruned.onnx"), plan, task, tmp_path / "out.onnx", STEP, threads=1)
+        run_reconstruct(other, load_model(folder / "pruned.onnx"), plan, task, tmp_path / "out.onnx", STEP)
     whole = load_model(folder / "model.onnx")
     with pytest.raises(ModelError, match=r"^reconstruct: the models differ in their operators"):
-        run_reconstruct(whole, other, plan, task, tmp_path / "out.onnx", STEP, threads=1)
+        run_reconstruct(whole, other, plan, task, tmp_path / "out.onnx", STEP)
     assert not (tmp_path / "out.onnx").exists()
 
 
@@ -177,18 +178,18 @@ def test_a_scan_of_what_stays_after_reconstruction(folder: Path, task: Task, tmp
     """Readers that make up for a group leave its cells at least as good on the whole; the two scans are not mixed."""
     model = load_model(folder / "model.onnx")
     settings = {"criterion": "fpgm", "ratios": (0.5,), "threads": 1}
-    plain = run_sensitivity(model, task, tmp_path / "plain", **settings)
-    scan = run_sensitivity(model, task, tmp_path / "made up", recover="reconstruct", **settings)
+    plain = stepping.scan(model, task, tmp_path / "plain", **settings)
+    scan = stepping.scan(model, task, tmp_path / "made up", recover="reconstruct", **settings)
     assert scan.curves.keys() == plain.curves.keys()
     assert scan.fingerprint != plain.fingerprint
     with pytest.raises(ArtifactError, match="stale"):
-        run_sensitivity(model, task, tmp_path / "plain", recover="reconstruct", **settings)
+        stepping.scan(model, task, tmp_path / "plain", recover="reconstruct", **settings)
 
 
 def test_a_scan_by_divergence_reads_no_label(folder: Path, task: Task, tmp_path: Path) -> None:
     """exp(-KL) on training images, by the formula; the original itself has 1."""
     model = load_model(folder / "model.onnx")
-    scan = run_sensitivity(
+    scan = stepping.scan(
         model, task, tmp_path, criterion="fpgm", ratios=(0.5,), images=24, measure="divergence", threads=1
     )
     assert (scan.metric_name, scan.baseline) == ("divergence", pytest.approx(1.0))
@@ -209,22 +210,22 @@ def test_a_scan_by_agreement_reads_no_label(folder: Path, task: Task, tmp_path: 
     """The share of training images of which both say the same class; other measures do not go on with it."""
     model = load_model(folder / "model.onnx")
     settings = {"criterion": "fpgm", "ratios": (0.5,), "threads": 1, "images": 24}
-    scan = run_sensitivity(model, task, tmp_path, measure="agreement", **settings)
+    scan = stepping.scan(model, task, tmp_path, measure="agreement", **settings)
     assert (scan.metric_name, scan.baseline) == ("agreement", 1.0)
     assert {round(24 * curve.metric["0.5"], 6) % 1 for curve in scan.curves.values()} == {0.0}
     with pytest.raises(ArtifactError, match="stale"):
-        run_sensitivity(model, task, tmp_path, measure="divergence", **settings)
+        stepping.scan(model, task, tmp_path, measure="divergence", **settings)
     with pytest.raises(CompressError, match=r"^sensitivity.side: not with measure: agreement"):
-        run_sensitivity(model, task, tmp_path, measure="agreement", side=320, **settings)
+        stepping.scan(model, task, tmp_path, measure="agreement", side=320, **settings)
 
 
 def test_a_plan_of_another_pruning(folder: Path, task: Task, tmp_path: Path) -> None:
     """The same model pruned otherwise: its plan would put targets of other channels into the layers."""
     model = load_model(folder / "model.onnx")
-    run_prune(model, tmp_path / "pruned.onnx", target={"ratio": 0.25}, align=1, input_shape=tiny.SHAPE)
+    stepping.prune(model, tmp_path / "pruned.onnx", target={"ratio": 0.25}, align=1, input_shape=tiny.SHAPE)
     plan = artifacts.load(PruningPlan, tmp_path / "plan.json")
     with pytest.raises(ModelError, match=r"^reconstruct: layer '\S+' of the pruned model has \d+ channels, and"):
-        run_reconstruct(model, load_model(folder / "pruned.onnx"), plan, task, tmp_path / "out.onnx", STEP, threads=1)
+        run_reconstruct(model, load_model(folder / "pruned.onnx"), plan, task, tmp_path / "out.onnx", STEP)
 
 
 def test_layers_of_very_many_inputs_stay_and_are_named(

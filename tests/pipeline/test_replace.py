@@ -17,11 +17,11 @@ from compress.errors import ArtifactError, CompressError, DataError, PlanError
 from compress.graph import from_torch, is_quantised, load_model, read_model, save_model
 from compress.graph.activations import REPLACEMENTS, activations_of, replace_activations
 from compress.measure.session import Session
-from compress.pipeline import run_prune, run_recipe, run_replace, run_sensitivity
+from compress.pipeline import run_recipe, run_replace
 from compress.pipeline.tasks import recipe_task
 from compress.recipe import ReplaceStep
 from compress.tasks.base import Task
-from tests.pipeline import tiny
+from tests.pipeline import stepping, tiny
 
 
 class Swishing(nn.Module):
@@ -65,7 +65,7 @@ def task(folder: Path) -> Task:
 def replace(model: onnx.ModelProto, task: Task | None, out: Path, **changes: object) -> Replaced:
     on_progress = changes.pop("on_progress", None)
     step = ReplaceStep.model_validate({"hardswish": "relu", **changes})
-    return run_replace(model, task, out, step, threads=1, on_progress=on_progress)  # type: ignore[arg-type]
+    return run_replace(model, task, out, step, threads=1, on_progress=on_progress)
 
 
 # --- on files ---------------------------------------------------------------------------------------------------
@@ -188,23 +188,23 @@ def test_a_model_of_other_classes_is_refused_before_anything_is_written(task: Ta
 
 def test_a_scan_of_the_original_plans_the_replaced_network(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
     """Groups and weights are the same in both: a scan of pruning need not be made twice."""
-    found = run_sensitivity(model, task, tmp_path, criterion="l1", ratios=[0.5], threads=1)
+    found = stepping.scan(model, task, tmp_path, criterion="l1", ratios=[0.5], threads=1)
     replace(model, None, tmp_path / "r.onnx")
     plans = {}
     settings = {"target": {"macs": 0.7}, "align": 4, "criterion": "l1", "input_shape": tiny.SHAPE}
     replaced = load_model(tmp_path / "r.onnx")
     for name, network in (("model", model), ("replaced", replaced)):
         file = tmp_path / name / "pruned.onnx"
-        plans[name] = run_prune(network, file, sensitivity=found, scanned=model, **settings)  # type: ignore[arg-type]
+        plans[name] = stepping.prune(network, file, sensitivity=found, scanned=model, **settings)
     assert plans["model"].groups == plans["replaced"].groups
     assert plans["replaced"].macs_after < plans["replaced"].macs_before
     with pytest.raises(
         ArtifactError, match=r"stale: the scan is of another model .* name the scanned one with --scann"
     ):
-        run_prune(replaced, tmp_path / "p.onnx", sensitivity=found, **settings)  # type: ignore[arg-type]
+        stepping.prune(replaced, tmp_path / "p.onnx", sensitivity=found, **settings)
     other = from_torch(tiny.three_classes(), torch.zeros(1, *tiny.SHAPE))
     with pytest.raises(ArtifactError, match="differ in more than replaced activations"):
-        run_prune(other, tmp_path / "p.onnx", sensitivity=found, scanned=model, **settings)  # type: ignore[arg-type]
+        stepping.prune(other, tmp_path / "p.onnx", sensitivity=found, scanned=model, **settings)
 
 
 def test_the_steps_keys_are_the_replacements_that_exist() -> None:
@@ -243,7 +243,7 @@ def test_a_recipe_that_replaces_is_stopped_goes_on_and_reports_it(folder: Path, 
     scan, plan = artifacts.load(Sensitivity, out / "sensitivity.json"), artifacts.load(PruningPlan, out / "plan.json")
     assert set(scan.curves) == set(plan.groups)
     settings = {"criterion": "fpgm", "ratios": [0.5], "threads": 1}
-    original = run_sensitivity(load_model(folder / "model.onnx"), recipe_task(recipe), out / "again", **settings)  # type: ignore[arg-type]
+    original = stepping.scan(load_model(folder / "model.onnx"), recipe_task(recipe), out / "again", **settings)
     assert scan == original  # pruning's scan saw the hard-swishes
     assert report == artifacts.load(Report, out / "report.json")
 

@@ -19,10 +19,10 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import places_of, predicted_ms
 from compress.measure.operator_times import Operator, OperatorTime
 from compress.measure.session import Session
-from compress.pipeline import open_model, run_plan, run_prune, run_sensitivity
+from compress.pipeline import open_model, run_plan
 from compress.pipeline.models import expand_names
 from compress.tasks.base import Task
-from tests.pipeline import tiny
+from tests.pipeline import stepping, tiny
 
 FIRST, SECOND = "first_first_0_Conv_output_0", "second_second_0_Conv_output_0"
 
@@ -47,7 +47,7 @@ class Recurrent(torch.nn.Module):
 
 
 def scan(model: onnx.ModelProto, task: Task, out: Path, **changes: object) -> Sensitivity:
-    return run_sensitivity(model, task, out, **{"criterion": "l1", "ratios": [0.25, 0.5], "threads": 1, **changes})  # type: ignore[arg-type]
+    return stepping.scan(model, task, out, **{"criterion": "l1", "ratios": [0.25, 0.5], "threads": 1, **changes})  # type: ignore[arg-type]
 
 
 # --- scan -------------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_hidden_units_are_scanned_and_pruned_unless_told_otherwise(task: Task, t
     sizes = []
     for recurrent in (True, False):
         file = tmp_path / f"{recurrent}.onnx"
-        run_prune(model, file, target={"ratio": 0.5}, align=1, criterion="fpgm", recurrent=recurrent)
+        stepping.prune(model, file, target={"ratio": 0.5}, align=1, criterion="fpgm", recurrent=recurrent)
         (layer,) = (child for child in to_torch(load_model(file)).children() if isinstance(child, torch.nn.LSTM))
         sizes.append((layer.input_size, layer.hidden_size))
     assert sizes == [(4, 3), (4, 6)]
@@ -150,7 +150,7 @@ def test_scanning_on_fewer_images(model: onnx.ModelProto, task: Task, tmp_path: 
 
 def prune(model: onnx.ModelProto, out: Path, **changes: object) -> PruningPlan:
     settings = {"target": {"ratio": 0.5}, "align": 4, "criterion": "l1", "input_shape": tiny.SHAPE, **changes}
-    return run_prune(model, out, **settings)  # type: ignore[arg-type]
+    return stepping.prune(model, out, **settings)  # type: ignore[arg-type]
 
 
 def test_pruned_file_is_what_its_plan_says(model: onnx.ModelProto, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from torch import nn
 from compress.artifacts import Score
 from compress.errors import CompressError, DataError
 from compress.graph import load_model
-from compress.pipeline import make_task, run_recipe, run_sensitivity
+from compress.pipeline import make_task, run_recipe
 from compress.pipeline.scanning.cost import ScanCost, announce_cost, at_side, side_of
 from compress.tasks.base import Task
-from tests.pipeline import tiny
+from tests.pipeline import stepping, tiny
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +109,7 @@ def test_a_scan_tells_its_cost_before_its_first_cell(model: onnx.ModelProto, tas
     said: list[str] = []
     ratios = [0.01, 0.25, 0.5, 0.51]
     settings = {"criterion": "l1", "ratios": ratios, "threads": 1, "images": 4}
-    run_sensitivity(
-        model, task, tmp_path, **settings, on_note=said.append, on_progress=lambda *call: said.append("cell")
-    )
+    stepping.scan(model, task, tmp_path, **settings, on_note=said.append, on_progress=lambda *call: said.append("cell"))
     assert said[0].startswith("scan: 6 cells x 4 images x ")
     assert said[1:] == ["cell"] * 12
 
@@ -119,12 +117,12 @@ def test_a_scan_tells_its_cost_before_its_first_cell(model: onnx.ModelProto, tas
 def test_a_resumed_scan_counts_what_is_left(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
     settings = {"criterion": "l1", "ratios": [0.25, 0.5], "threads": 1}
     with pytest.raises(KeyboardInterrupt):
-        run_sensitivity(model, task, tmp_path, **settings, on_progress=tiny.stop_when("accuracy", 2))
+        stepping.scan(model, task, tmp_path, **settings, on_progress=tiny.stop_when("accuracy", 2))
     notes: list[str] = []
-    run_sensitivity(model, task, tmp_path, **settings, on_note=notes.append)
+    stepping.scan(model, task, tmp_path, **settings, on_note=notes.append)
     assert len(notes) == 1
     assert notes[0].startswith("the scan goes on: 3 cells x 12 images x ")
-    run_sensitivity(model, task, tmp_path, **settings, on_note=notes.append)
+    stepping.scan(model, task, tmp_path, **settings, on_note=notes.append)
     assert len(notes) == 1
 
 
@@ -147,7 +145,7 @@ def test_a_task_with_a_side_is_scored_at_another(task: Task) -> None:
 
 def test_a_side_for_a_task_that_has_none(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
     with pytest.raises(CompressError, match=r"sensitivity\.side: got 640, but classification has no side\. Remove it"):
-        run_sensitivity(model, task, tmp_path, criterion="l1", ratios=[0.5], side=640)
+        stepping.scan(model, task, tmp_path, criterion="l1", ratios=[0.5], side=640)
     assert list(tmp_path.iterdir()) == []
 
 

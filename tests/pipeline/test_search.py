@@ -11,12 +11,12 @@ from compress.artifacts import Candidates, PruningPlan, Report, Sensitivity
 from compress.errors import ArtifactError, PlanError, RecipeError
 from compress.graph import load_model
 from compress.graph.lowering import lower_for_int8
-from compress.pipeline import run_prune, run_recipe, run_sensitivity
+from compress.pipeline import run_recipe
 from compress.pipeline.evaluation import score_model
 from compress.pipeline.stages.search import CANDIDATES_FILE, Search, check_search
 from compress.recipe import SearchSettings
 from compress.tasks.base import Task
-from tests.pipeline import tiny
+from tests.pipeline import stepping, tiny
 
 SETTINGS = SearchSettings(candidates=4, recover="none", images=8)
 STEPS: dict[str, dict[str, Any]] = {
@@ -33,16 +33,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def scan(folder: Path, model: onnx.ModelProto, task: Task) -> Sensitivity:
     ratios = (0.25, 0.5, 0.75)
-    return run_sensitivity(
-        model, task, folder / "scan", criterion="fpgm", ratios=ratios, measure="divergence", threads=1
-    )
+    return stepping.scan(model, task, folder / "scan", criterion="fpgm", ratios=ratios, measure="divergence", threads=1)
 
 
 def search(
     model: onnx.ModelProto, task: Task, scan: Sensitivity, out: Path, settings: SearchSettings = SETTINGS, **more: Any
 ) -> tuple[PruningPlan, Candidates]:
     made = Search(model, task, task, settings, out / CANDIDATES_FILE, threads=1, **more)
-    plan = run_prune(
+    plan = stepping.prune(
         model,
         out / "pruned.onnx",
         target={"macs": 0.6},
@@ -57,7 +55,7 @@ def search(
 def test_the_best_of_the_tried_is_kept(model: onnx.ModelProto, task: Task, scan: Sensitivity, tmp_path: Path) -> None:
     """The first is what a plan without search is; each meets the target, and the kept one has the highest score."""
     plan, tried = search(model, task, scan, tmp_path)
-    own = run_prune(
+    own = stepping.prune(
         model, tmp_path / "own.onnx", target={"macs": 0.6}, align=1, sensitivity=scan, input_shape=tiny.SHAPE
     )
     scores = [row.score for row in tried.rows]

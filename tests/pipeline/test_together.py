@@ -222,7 +222,7 @@ import sys
 import torch
 from torch import nn
 from compress.compute.processes import Team
-from compress.train import fit
+from compress.train import FitSettings, Objective, TrainingData, fit
 from dataclasses import dataclass
 
 @dataclass(frozen=True)
@@ -247,9 +247,10 @@ def batches(epoch):
     for _ in range(5):
         images, targets = torch.randn(7, 3, 6, 6, generator=generator), torch.randint(0, 2, (7,), generator=generator)
         yield Batch(images[rank::count], targets[rank::count])
-result = fit(module, batches=batches, steps_per_epoch=5, evaluate=lambda _: 0.0, epochs=3, lr=0.01, team=team,
-    loss=lambda outputs, batch: nn.functional.cross_entropy(outputs, batch.targets), weight_decay=0.01,
-    freeze_batch_norm=sys.argv[2] == "frozen", keep_best=False, average=3, optimizer="sgd")
+objective = Objective(lambda outputs, batch: nn.functional.cross_entropy(outputs, batch.targets), lambda _: 0.0)
+settings = FitSettings(epochs=3, lr=0.01, weight_decay=0.01, freeze_batch_norm=sys.argv[2] == "frozen",
+    keep_best=False, average=3, optimizer="sgd")
+result = fit(module, TrainingData(batches, 5), objective, settings, team=team)
 torch.save(module.state_dict(), f"{sys.argv[1]}.{count}.{rank}")
 """
 

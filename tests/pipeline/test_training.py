@@ -14,6 +14,7 @@ from compress.export.parity import Reading
 from compress.graph import from_torch, is_quantised, read_model, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.pipeline import make_task, open_model, run_finetune, run_quantize, score_model
+from compress.pipeline.execution import Execution
 from compress.pipeline.models import model_identity
 from compress.pipeline.run import run_recipe
 from compress.pipeline.stages import finetune as finetune_stage
@@ -36,12 +37,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def finetune(model: onnx.ModelProto, task: Task, out: Path, teacher: onnx.ModelProto | None = None, **options) -> Score:  # type: ignore[no-untyped-def]
     step = FinetuneStep(epochs=2, batch_size=6, lr=0.01, distill=0.0 if teacher is None else 1.0)
-    return run_finetune(model, teacher, task, out, step, threads=1, **options)
+    kept = options.pop("kept", None)
+    return run_finetune(model, teacher, task, out, step, kept=kept, execution=Execution(threads=1, **options))
 
 
 def quantize(model: onnx.ModelProto, task: Task, out: Path, step: QuantizeStep | None = None, **options) -> Quantized:  # type: ignore[no-untyped-def]
     step = step or QuantizeStep(epochs=1, batch_size=6, calibration=8, distill=0.0, optimize="size")
-    return run_quantize(model, None, task, out, step, threads=1, **options)
+    return run_quantize(model, None, task, out, step, execution=Execution(threads=1, **options))
 
 
 # --- fine-tuning ------------------------------------------------------------------------------------------------
@@ -122,7 +124,7 @@ def test_stopped_inside_finetuning_it_goes_on_to_the_same_file(
 
 def mutually(model: onnx.ModelProto, task: Task, out: Path, **options) -> Score:  # type: ignore[no-untyped-def]
     step = FinetuneStep(epochs=2, batch_size=6, lr=0.01, mutual=1.0, features=1.0, average=4, freeze_bn=True)
-    return run_finetune(model, model, task, out, step, threads=1, **options)
+    return run_finetune(model, model, task, out, step, execution=Execution(threads=1, **options))
 
 
 def test_of_two_students_the_better_is_written(
@@ -311,7 +313,7 @@ def test_settings_reach_the_network(
     model: onnx.ModelProto, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, object] = {}
-    prepare, groups = quantize_stage.prepare_qat, quantize_stage.qat_parameter_groups
+    prepare, groups = quantize_stage.prepare_qat, training.qat_parameter_groups
 
     def look_at_prepare(module, **options):  # type: ignore[no-untyped-def]
         given.update(options)
@@ -322,7 +324,7 @@ def test_settings_reach_the_network(
         return groups(module, **options)
 
     monkeypatch.setattr(quantize_stage, "prepare_qat", look_at_prepare)
-    monkeypatch.setattr(quantize_stage, "qat_parameter_groups", look_at_groups)
+    monkeypatch.setattr(training, "qat_parameter_groups", look_at_groups)
     pact = PactSettings(l2=0.5, lr_multiplier=3.0, asymmetric_hardswish=False)
     step = QuantizeStep(
         epochs=1,

@@ -14,7 +14,7 @@ from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import layer_positions, module_cost
 from compress.prune.channels import channel_blocks, remove_channels
 from compress.prune.groups import find_groups
-from compress.prune.sensitivity import count_cells, group_macs, scan_sensitivity
+from compress.prune.sensitivity import ScanRequest, by_pruned_copies, count_cells, group_macs, scan_sensitivity
 from tests.prune import nets
 
 SHAPE = (3, 8, 8)
@@ -34,8 +34,15 @@ def mean_output(module: nn.Module) -> float:
 
 
 def scan(module: nn.Module, evaluate: Callable[[nn.Module], float] = mean_output, **options: object) -> Sensitivity:
-    settings = {"ratios": RATIOS, "criterion": "fpgm", "fingerprint": "abc", "metric_name": "mean"} | options
-    return scan_sensitivity(module, find_groups(module, SHAPE), evaluate=evaluate, input_shape=SHAPE, **settings)
+    settings = {"ratios": RATIOS, "criterion": "fpgm", "fingerprint": "abc", "metric_name": "mean"}
+    request = {key: options.pop(key, value) for key, value in settings.items()}
+    return scan_sensitivity(
+        module,
+        find_groups(module, SHAPE),
+        ScanRequest(**request, input_shape=SHAPE),  # type: ignore[arg-type]
+        by_pruned_copies(module, evaluate),
+        **options,  # type: ignore[arg-type]
+    )
 
 
 def test_each_cell_is_the_metric_with_that_group_alone_pruned(module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from compress.prune.groups import find_groups
 from compress.prune.reconstruct import reconstruct
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.tasks.base import Task
-from compress.train import FeatureLoss, Objective, Pair, fit, pair_objective
+from compress.train import FeatureLoss, FitSettings, Objective, Pair, TrainingData, fit, pair_objective
 from tests.pretend_gpu import OnGpu, pretend_gpu
 
 ZOO = Path(__file__).parents[2] / "compress/zoo/models"
@@ -66,19 +67,9 @@ def teacher_of(kind: str, device: torch.device) -> Callable[[Tensor], Tensor]:
 def train(module: nn.Module, task: Task, kind: str, device: torch.device, objective: Objective, **more: Any) -> None:
     fit(
         module,
-        batches=lambda epoch: task.train_batches(epoch=epoch, batch_size=2, seed=0),
-        steps_per_epoch=task.train_steps(2),
-        loss=objective.loss,
-        distillation_loss=objective.distillation_loss,
-        evaluate=objective.evaluate,
-        features=objective.features,
-        epochs=1,
-        lr=0.01,
-        optimizer="sgd",
-        teacher=teacher_of(kind, device),
-        distill=0.5,
-        keep_best=False,
-        **more,
+        TrainingData(lambda epoch: task.train_batches(epoch=epoch, batch_size=2, seed=0), task.train_steps(2)),
+        replace(objective, teacher=teacher_of(kind, device), distill=0.5),
+        FitSettings(epochs=1, lr=0.01, optimizer="sgd", keep_best=False, **more),
     )
 
 
@@ -86,7 +77,7 @@ def finetuned(kind: str, task: Task, device: torch.device, mutual: bool) -> dict
     """Weights of a network after a step with all losses, averages and frozen statistics."""
     module = to_torch(_model(kind)).to(device)
     features = FeatureLoss(to_torch(_model(kind)).to(device))
-    objective = Objective(task.loss, task.distillation_loss, lambda trained: 0.0, features)
+    objective = Objective(task.loss, lambda trained: 0.0, task.distillation_loss, features=features)
     trained: nn.Module = module
     if mutual:
         trained = Pair(module, torch.zeros(1, *task.input_shape, device=device), 0)
@@ -102,7 +93,7 @@ def quantized(kind: str, task: Task, device: torch.device) -> dict[str, Tensor]:
     qat = prepare_qat(to_torch(lower_for_int8(_model(kind))), weight_bits=7).to(device)
     calibrate(qat, task.calibration_batches(4, 2))
     groups = qat_parameter_groups(qat, lr=1e-3, weight_decay=0.0, l2=1e-4, lr_multiplier=1.0)
-    objective = Objective(task.loss, task.distillation_loss, lambda trained: 0.0)
+    objective = Objective(task.loss, lambda trained: 0.0, task.distillation_loss)
     train(qat, task, kind, device, objective, parameter_groups=groups)
     return weights(qat)
 

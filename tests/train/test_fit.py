@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from compress.errors import ArtifactError, OutputError, TrainingError
 from compress.export import check_parity, export_int8
 from compress.quant import pacts, qat_parameter_groups
 from compress.quant.layers import QuantConv2d
-from compress.train import FitResult, fit
+from compress.train import Checkpoint, FitResult, FitSettings, Objective, TrainingData, fit
 from compress.train.fit import memory_format
 from compress.train.schedule import cosine_with_warmup
 from compress.train.throughput import Throughput
@@ -64,16 +64,21 @@ def network() -> nn.Module:
     )
 
 
-def train(module: nn.Module, **changes: Any) -> FitResult:
-    settings: dict[str, Any] = {
-        "batches": batches,
-        "steps_per_epoch": STEPS,
-        "loss": cross_entropy,
-        "evaluate": accuracy,
-        "epochs": 3,
-        "lr": 0.01,
+def fitted(module: nn.Module, **given: Any) -> FitResult:
+    """`fit` on noise, each part of it by the names of its fields."""
+    parts = {
+        kind: {one.name: given.pop(one.name) for one in fields(kind) if one.name in given}
+        for kind in (TrainingData, Objective, FitSettings)
     }
-    return fit(module, **{**settings, **changes})
+    data = TrainingData(**{"batches": batches, "steps_per_epoch": STEPS, **parts[TrainingData]})  # type: ignore[arg-type]
+    settings = FitSettings(**{"epochs": 3, "lr": 0.01, **parts[FitSettings]})
+    name, checkpoint = given.pop("fingerprint", ""), given.pop("checkpoint", None)
+    kept = Checkpoint(checkpoint, name) if checkpoint else None
+    return fit(module, data, Objective(**parts[Objective]), settings, checkpoint=kept, **given)
+
+
+def train(module: nn.Module, **changes: Any) -> FitResult:
+    return fitted(module, **{"loss": cross_entropy, "evaluate": accuracy, **changes})
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -482,16 +487,17 @@ def test_quantised_training_goes_on_to_the_same_ranges(tmp_path: Path) -> None:
                     raise error
                 yield Batch(nets.images(4, seed=10 * epoch + step), torch.arange(4) % 3)
 
+        objective = Objective(
+            lambda outputs, batch: -outputs.gather(1, batch.targets[:, None]).log().mean(),
+            scripted(*(0.1, 0.2, 0.3)[0 if checkpoint is None or error is not None else 2 :]),
+        )
         fit(
             module,
-            batches=some,
-            steps_per_epoch=2,
-            loss=lambda outputs, batch: -outputs.gather(1, batch.targets[:, None]).log().mean(),
-            evaluate=scripted(*(0.1, 0.2, 0.3)[0 if checkpoint is None or error is not None else 2 :]),
-            epochs=2,
-            lr=1e-3,
+            TrainingData(some, 2),
+            objective,
+            FitSettings(epochs=2, lr=1e-3),
             parameter_groups=groups,
-            checkpoint=checkpoint,
+            checkpoint=Checkpoint(checkpoint, "") if checkpoint else None,
         )
         return module
 
@@ -558,15 +564,8 @@ def test_a_strided_1x1_convolution_of_few_channels_does_not_crash(channels: int,
     assert (memory_format(module) == torch.channels_last) == last
     images = torch.randn(8, 3, 66, 66, generator=torch.Generator().manual_seed(0))
     batches = [Batch(images, None)] * 10
-    fit(
-        module,
-        batches=lambda _: batches,
-        steps_per_epoch=10,
-        loss=lambda outputs, _: outputs.square().mean(),
-        evaluate=lambda _: 0.0,
-        epochs=1,
-        lr=1e-3,
-    )
+    objective = Objective(lambda outputs, _: outputs.square().mean(), lambda _: 0.0)
+    fit(module, TrainingData(lambda _: batches, 10), objective, FitSettings(epochs=1, lr=1e-3))
 
 
 # --- precision, memory, speed -----------------------------------------------------------------------------------------

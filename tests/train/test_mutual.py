@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.train import FeatureLoss, FitResult, fit
-from compress.train.mutual import NOISE, Objective, Pair, pair_objective, perturb
+from compress.train import FeatureLoss, FitResult, Objective
+from compress.train.mutual import NOISE, Pair, pair_objective, perturb
 from tests.train import test_features as traced
-from tests.train.test_fit import STEPS, Batch, accuracy, batches, breaking_at, cross_entropy, same, scripted, weights
+from tests.train.test_fit import Batch, accuracy, batches, breaking_at, cross_entropy, fitted, same, scripted, weights
 
 IMAGE = torch.zeros(1, 3, 6, 6)
 
@@ -33,15 +33,8 @@ def divergence(outputs: Tensor, wanted: Tensor) -> Tensor:
 
 
 def train(pair: Pair, weight: float = 1.0, evaluate: Any = accuracy, **changes: Any) -> FitResult:
-    objective = pair_objective(Objective(entropy, divergence, evaluate), divergence, weight)
-    settings: dict[str, Any] = {"batches": batches, "steps_per_epoch": STEPS, "epochs": 3, "lr": 0.01, **changes}
-    return fit(
-        pair,
-        loss=objective.loss,
-        distillation_loss=objective.distillation_loss,
-        evaluate=objective.evaluate,
-        **settings,
-    )
+    objective = pair_objective(Objective(entropy, evaluate, divergence), divergence, weight)
+    return fitted(pair, **vars(objective) | changes)
 
 
 # --- the second student -------------------------------------------------------------------------------------------
@@ -94,7 +87,7 @@ def test_what_is_not_trained_is_not_perturbed() -> None:
 
 def test_the_loss_and_its_gradients_by_hand() -> None:
     """Each student has the gradient of its own loss, and of its distance from the other, which is a constant to it."""
-    single = Objective(lambda outputs, batch: (outputs * batch).sum(), divergence, accuracy)
+    single = Objective(lambda outputs, batch: (outputs * batch).sum(), accuracy, divergence)
     both = pair_objective(single, lambda outputs, wanted: (3 * outputs - wanted).square().sum(), weight=0.5)
     outputs = torch.tensor([[2.0], [5.0]], requires_grad=True)
     value = both.loss(outputs, torch.tensor([7.0]))
@@ -118,17 +111,8 @@ def test_with_no_weight_each_student_learns_what_it_would_alone(settings: dict[s
     singles = [copy.deepcopy(pair.first), copy.deepcopy(pair.second)]
     train(pair, weight=0.0, evaluate=scripted(0.0, 0.0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3), **settings)
     for single, student in zip(singles, (pair.first, pair.second), strict=True):
-        fit(
-            single,
-            batches=batches,
-            steps_per_epoch=STEPS,
-            loss=entropy,
-            distillation_loss=divergence,
-            evaluate=scripted(0.0, 0.1, 0.2, 0.3),
-            epochs=3,
-            lr=0.01,
-            **settings,
-        )
+        losses = {"loss": entropy, "distillation_loss": divergence}
+        fitted(single, **losses, evaluate=scripted(0.0, 0.1, 0.2, 0.3), **settings)
         for name, value in single.state_dict().items():
             torch.testing.assert_close(student.state_dict()[name], value, rtol=1e-5, atol=1e-6)
 
@@ -155,7 +139,7 @@ def test_features_of_both_students_the_teacher_run_once() -> None:
         expected.append(watched.loss(images))
     calls: list[None] = []
     teacher.register_forward_hook(lambda *_: calls.append(None))
-    both = pair_objective(Objective(cross_entropy, divergence, accuracy, features), divergence, 1.0).features
+    both = pair_objective(Objective(cross_entropy, accuracy, divergence, features=features), divergence, 1.0).features
     assert both is not None
     with both.watch(pair) as watched_pair:
         pair(images)

@@ -15,11 +15,11 @@ from compress.errors import CompressError
 from compress.graph import to_torch
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.evaluation import check_fits, default_threads
+from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import expand_names, model_identity
 from compress.pipeline.scanning.cells import Cells
 from compress.pipeline.scanning.cost import at_side
 from compress.pipeline.scanning.earlier import earlier_scan
-from compress.progress import Note, Progress
 from compress.prune.cell_choice import (
     TARGETS,
     Cell,
@@ -33,7 +33,8 @@ from compress.prune.channel_scores import group_removal_count, lowest_channels, 
 from compress.prune.channels import ChannelGroup
 from compress.prune.groups import find_groups
 from compress.prune.importance import CRITERIA
-from compress.prune.sensitivity import empty_scan, ratio_key
+from compress.prune.sensitivity import ScanRequest, empty_scan, ratio_key
+from compress.recipe import SensitivityStep
 from compress.report.budgeted import budget_lines
 from compress.tasks.base import Examiner, Predict, Task
 
@@ -80,20 +81,14 @@ def run_budgeted_scan(
     model: onnx.ModelProto,
     task: Task,
     out: Path,
+    step: SensitivityStep,
     *,
-    budget: float,
-    criterion: str,
-    ratios: Sequence[float],
-    images: int | None = None,
-    side: int | None = None,
     protect: Sequence[str] = (),
     recurrent: bool = True,
     targets: Sequence[float] = TARGETS,
-    threads: int | None = None,
-    on_progress: Progress | None = None,
-    on_note: Note | None = None,
+    execution: Execution = HERE,
 ) -> Sensitivity:
-    """Scan by the metric for so many seconds; out/sensitivity.json holds what is known after every measurement.
+    """Scan by the metric for `step.budget` seconds; out/sensitivity.json holds what is known after every measurement.
 
     The best answer so far is always a whole one: groups have what was measured of their curves, and plans take what
     lies between as they do elsewhere. A stopped scan goes on; with a longer budget a finished one does, too.
@@ -102,52 +97,44 @@ def run_budgeted_scan(
         model: in canonical form.
         task: validation images and metric; it judges single images.
         out: folder of sensitivity.json.
-        budget: seconds.
-        criterion: how channels are ranked.
-        ratios: that may be measured.
-        images: use so many validation images at most.
-        side: see `at_side`.
+        step: its budget; of its ratios each may be measured, on so many of its images at most.
         protect: layers never to prune.
         recurrent: prune hidden units, too.
         targets: shares of the multiply-adds left that plans may be for.
-        threads: of onnxruntime.
-        on_progress: called as (images spent, images in all, message).
-        on_note: is told what the budget is in images, and at the end what was skipped.
+        execution: progress counts images; notes say what the budget is in images, and at the end what was skipped.
 
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
         OutputError: another process is writing it.
         CompressError: the task does not judge single images, or has no side.
     """
-    task, path = at_side(task, side), out / "sensitivity.json"
+    assert step.budget is not None
+    task, path = at_side(task, step.side), out / "sensitivity.json"
     module = to_torch(model)
     check_fits(model, task)
     scanned = model_identity(model)
     identity = fingerprint(
-        scanned, task.fingerprint(), criterion, list(ratios), images, sorted(protect), recurrent, BUDGET
+        scanned, task.fingerprint(), step.criterion, list(step.ratios), step.images, sorted(protect), recurrent, BUDGET
     )
     now = stage_code("sensitivity", task_modules(task))
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
-    cells = Cells(module, model, groups, threads=threads or default_threads(), memory=0)
+    cells = Cells(module, model, groups, threads=execution.threads or default_threads(), memory=0)
     with artifacts.lock(path):
         previous = earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
-        judge = Judge(task, lambda: cells.whole(module).run, images)
-        scan = previous or empty_scan(
-            module, groups, ratios=ratios, criterion=criterion, fingerprint=identity, metric_name=task.metric_name,
-            input_shape=task.input_shape, baseline=judge.baseline, model=scanned,
-        )  # fmt: skip
+        judge = Judge(task, lambda: cells.whole(module).run, step.images)
+        request = ScanRequest(step.ratios, step.criterion, identity, task.metric_name, task.input_shape, scanned)
+        scan = previous or empty_scan(module, groups, request, judge.baseline)
         found = measure_within(
             module,
             cells,
             groups,
             judge,
             scan,
-            budget,
+            step.budget,
             targets,
             on_cell=lambda so_far: artifacts.save(replace(so_far, code=code), path),
-            on_progress=on_progress,
-            on_note=on_note,
+            execution=execution,
         )
         return replace(found, code=code)
 
@@ -162,14 +149,14 @@ def measure_within(
     targets: Sequence[float],
     *,
     on_cell: Callable[[Sensitivity], None],
-    on_progress: Progress | None = None,
-    on_note: Note | None = None,
+    execution: Execution = HERE,
 ) -> Sensitivity:
     """Measure until the budget is spent or every decision is settled.
 
     The budget becomes a number of images at the pace of the network as it is, taken once and stored: a scan that goes
     on decides as one in one go.
     """
+    on_progress, on_note = execution.on_progress, execution.on_note
     counts = image_counts(judge.images)
     known = _read(scan, groups)
     pace = scan.budgeted.seconds_per_image if scan.budgeted else judge.seconds / judge.images

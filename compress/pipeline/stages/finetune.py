@@ -1,25 +1,23 @@
 """Fine-tune a float model, the best epoch kept."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
-import torch
 from torch import fx
 
 from compress.artifacts import PruningPlan, Score, lock
-from compress.compute.device import CPU, device_of
+from compress.compute.device import device_of
 from compress.compute.precision import check_precision
-from compress.compute.processes import Team
 from compress.errors import TrainingError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.evaluation import score_model
+from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import as_graph_module
 from compress.pipeline.stages.plan import kept_by_plan
 from compress.pipeline.stages.training import note_outputs, teacher_outputs, train, train_identity, trainable
-from compress.pipeline.state import CHECKPOINT, Run, Stage
-from compress.progress import Note, Progress
+from compress.pipeline.state import Run, Stage
 from compress.recipe import FinetuneStep
 from compress.tasks.base import Task
 from compress.train import FeatureLoss
@@ -32,15 +30,8 @@ def run_finetune(
     out_file: Path,
     step: FinetuneStep,
     *,
-    seed: int = 0,
-    threads: int | None = None,
-    device: torch.device = CPU,
     kept: Mapping[str, Sequence[int]] | None = None,
-    checkpoint: Path | None = None,
-    on_progress: Progress | None = None,
-    on_note: Note | None = None,
-    on_speed: Callable[[float], None] | None = None,
-    team: Team | None = None,
+    execution: Execution = HERE,
 ) -> Score:
     """Train a float model on, with the teacher's outputs as soft targets if there is one; the best epoch is written.
 
@@ -48,35 +39,28 @@ def run_finetune(
     they have, where some were pruned (see `compress.prune.channels.kept_outputs`). With `step.mutual` a perturbed copy
     is trained beside it, both learn from each other, and the better one is kept (see `compress.train.mutual`).
 
-    It trains on `device`; what it is scored by runs on the CPU, in onnxruntime.
-
-    `on_note` receives where a model has outputs that are not trained. A checkpoint stays: with it the same call gives
-    the finished file again. Whoever keeps the result removes it. `on_speed` receives how many images per second were
-    trained on, 0 if the checkpoint left nothing to do. `team` are the processes that share the training.
+    A note says where a model has outputs that are not trained.
     """
-    check_precision(step.precision, device)
-    note_outputs(model, on_note)
-    module = trainable(model, task, threads, device)
+    check_precision(step.precision, execution.device)
+    note_outputs(model, execution.on_note)
+    module = trainable(model, task, execution.threads, execution.device)
     with lock(out_file):
-        if team is not None:
-            team.send(FinetuneJob(model, teacher, step, seed, kept))
-        result = train(
+        if execution.team is not None:
+            execution.team.send(FinetuneJob(model, teacher, step, execution.seed, kept))
+        train(
             module,
             task,
             step,
-            evaluate=lambda trained: score_model(to_onnx(as_graph_module(trained), model), task, threads).metric,
-            teacher=teacher_outputs(teacher, threads, step.distill, device),
+            evaluate=lambda trained: (
+                score_model(to_onnx(as_graph_module(trained), model), task, execution.threads).metric
+            ),
+            teacher=teacher_outputs(teacher, execution.threads, step.distill, execution.device),
             features=_features(teacher, module, step, kept),
-            seed=seed,
-            checkpoint=checkpoint,
-            identity=train_identity(model, teacher, task, step, seed, kept),
-            on_progress=on_progress,
-            team=team,
+            identity=train_identity(model, teacher, task, step, execution.seed, kept),
+            execution=execution,
         )
-        if on_speed:
-            on_speed(result.images_per_second)
         save_model(to_onnx(module, model), out_file)
-        return score_model(out_file, task, threads)
+        return score_model(out_file, task, execution.threads)
 
 
 def _features(
@@ -119,11 +103,7 @@ class FinetuneJob:
             evaluate=lambda _: 0.0,
             teacher=teacher_outputs(self.teacher, run.threads, self.step.distill, run.device),
             features=_features(self.teacher, module, self.step, self.kept),
-            seed=self.seed,
-            checkpoint=None,
-            identity="",
-            on_progress=None,
-            team=run.team,
+            execution=replace(run.execution(), seed=self.seed),
         )
 
 
@@ -151,12 +131,6 @@ class Finetuning(Stage):
             run.task,
             file,
             self.step,
-            seed=run.recipe.seed,
-            threads=run.threads,
-            device=run.device,
             kept=kept,
-            checkpoint=file.with_suffix(CHECKPOINT),
-            on_progress=run.on_progress,
-            team=run.team,
-            on_speed=lambda speed: run.speeds.update({self.name: speed}),
+            execution=run.execution(file),
         )

@@ -1,6 +1,6 @@
 """Prune: a plan from a scan or a ratio, and the network without the channels that it names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from compress.graph import save_model, to_onnx, to_torch
 from compress.graph.activations import is_replacement
 from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
+from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.guessing import shape_for
 from compress.pipeline.models import as_graph_module, expand_names, model_identity
 from compress.pipeline.stages.plan import PLAN_FILE, check_unedited
 from compress.pipeline.stages.search import CANDIDATES_FILE, Search
 from compress.pipeline.stages.table_times import is_timed, saved_times, table_timing
 from compress.pipeline.state import Run, Stage
-from compress.progress import Note, Progress
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
 from compress.prune.candidates import Planner
@@ -35,50 +35,39 @@ Choose = Callable[[Network, Sensitivity, Allocation, Planner], PruningPlan]
 """(what is pruned, its scan, the rule, what makes a plan of curves by a rule) -> the plan."""
 
 
+@dataclass(frozen=True)
+class GivenScan:
+    """A scan, and the model that it is of, where what is pruned is that with activations replaced."""
+
+    scan: Sensitivity
+    of: onnx.ModelProto | None = None
+
+
 def run_prune(
     model: onnx.ModelProto,
     out_file: Path,
+    step: PruneStep,
     *,
-    target: dict[str, float],
-    align: int,
-    criterion: str | None = None,
-    sensitivity: Sensitivity | None = None,
-    scanned: onnx.ModelProto | None = None,
+    given: GivenScan | None = None,
     input_shape: tuple[int, int, int] | None = None,
-    protect: Sequence[str] = (),
-    recurrent: bool = True,
-    allocation: Allocation = "price",
-    pessimistic: bool = False,
     table: LatencyTable | None = None,
-    precision: Kernels = "float32",
     choose: Choose | None = None,
-    on_progress: Progress | None = None,
-    on_note: Note | None = None,
+    execution: Execution = HERE,
 ) -> PruningPlan:
     """Plan, store the plan as plan.json beside the file, and prune by the stored plan.
 
-    With a `table` the plan says what time is predicted before and after, in kernels of this `precision`; a latency
-    target needs one. `on_note` receives how long operators were timed.
+    With a `table` the plan says what time is predicted before and after, in kernels of `step.precision` (default
+    float32); a latency target needs one. A note says how long operators were timed.
 
     Args:
         model: in canonical form.
         out_file: the .onnx file to write.
-        target: {"ratio": r}, or one or several of {"metric_drop": t}, {"macs": share}, {"params": share} and
-            {"latency": share}.
-        align: keep channel counts at multiples of this.
-        criterion: how channels are ranked; default the scan's, else "fpgm".
-        sensitivity: a scan of this model, or of `scanned`.
-        scanned: what the scan is of, where `model` is that with activations replaced.
+        step: target, alignment, criterion (default the scan's, else "fpgm"), the rule from curves to ratios.
+        given: a scan.
         input_shape: (C, H, W) that multiply-adds refer to; default the scan's, else the model's.
-        protect: layers never to prune.
-        recurrent: prune hidden units, too.
-        allocation: the rule from curves to ratios.
-        pessimistic: take the upper end of each drop's interval.
         table: times of operators.
-        precision: whose kernels are timed.
         choose: tries several plans and returns one (see `compress.pipeline.stages.search`); default the scan's own.
-        on_progress: called as (done, in all, message).
-        on_note: receives how long operators were timed.
+        execution: whom to tell.
 
     Raises:
         PlanError: the target is not allowed like this, `align` leaves every group whole, or the scan ranks by
@@ -89,18 +78,21 @@ def run_prune(
     plan_file = out_file.with_name(PLAN_FILE)
     check_unedited(plan_file)
     identity = model_identity(model)
-    if sensitivity is not None:
-        _check_scan(sensitivity, model, identity, scanned, input_shape)
-        sensitivity = upper_ends(sensitivity) if pessimistic else sensitivity
-    elif pessimistic:
+    target, allocation, sensitivity = step.target.as_dict(), step.allocation, given.scan if given else None
+    if given is not None:
+        _check_scan(given, model, identity, input_shape)
+        sensitivity = upper_ends(given.scan) if step.pessimistic else given.scan
+    elif step.pessimistic:
         raise PlanError("prune.pessimistic: needs a sensitivity scan with a budget. Name one, or remove it.")
-    criterion = _criterion(criterion, sensitivity)
+    criterion = _criterion(step.criterion, sensitivity)
     shape = shape_for(model, input_shape, sensitivity.input_shape if sensitivity else ())
     module = to_torch(model)
-    groups = find_groups(module, shape, expand_names(module, protect, "protect"), recurrent)
+    groups = find_groups(module, shape, expand_names(module, step.protect, "protect"), step.recurrent)
     curves = {name: curve.metric for name, curve in sensitivity.curves.items()} if sensitivity else {}
-    made_from = fingerprint(identity, target, align, criterion, sorted(protect), recurrent, allocation, shape, curves)
-    network = Network(module, groups, shape, criterion, align, made_from)
+    made_from = fingerprint(
+        identity, target, step.align, criterion, sorted(step.protect), step.recurrent, allocation, shape, curves
+    )
+    network = Network(module, groups, shape, criterion, step.align, made_from)
 
     def make() -> PruningPlan:
         if choose is None or sensitivity is None:
@@ -108,9 +100,9 @@ def run_prune(
         return choose(network, sensitivity, allocation, lambda scan, rule: _make_plan(network, target, scan, rule))
 
     if table is not None:
-        timing = table_timing(model, shape, table, precision, on_progress)
-        with saved_times(table, on_note):
-            if "latency" in target or is_timed(module, timing, on_note):
+        timing = table_timing(model, shape, table, step.precision or "float32", execution.on_progress)
+        with saved_times(table, execution.on_note):
+            if "latency" in target or is_timed(module, timing, execution.on_note):
                 network = replace(network, timing=timing)
             plan = make()
     else:
@@ -124,20 +116,16 @@ def run_prune(
 
 
 def _check_scan(
-    scan: Sensitivity,
-    model: onnx.ModelProto,
-    identity: str,
-    scanned: onnx.ModelProto | None,
-    input_shape: tuple[int, int, int] | None,
+    given: GivenScan, model: onnx.ModelProto, identity: str, input_shape: tuple[int, int, int] | None
 ) -> None:
     """Refuse a scan that does not fit what is pruned.
 
     Raises:
         ArtifactError: it is of another model.
     """
-    of = identity if scanned is None else model_identity(scanned)
-    check_scan(scan, of, input_shape)
-    if scanned is not None and of != identity and not is_replacement(model, scanned):
+    of = identity if given.of is None else model_identity(given.of)
+    check_scan(given.scan, of, input_shape)
+    if given.of is not None and of != identity and not is_replacement(model, given.of):
         raise ArtifactError(
             "sensitivity: stale: the scanned model and the pruned one differ in more than replaced activations "
             f"(fingerprints {of} and {identity}). Scan the model that is to be pruned."
@@ -204,25 +192,16 @@ class Pruning(Stage):
         )
 
     def compute(self, file: Path) -> None:
-        run, step, search = self.run, self.step, self._search()
+        run, search = self.run, self._search()
         run_prune(
             self.model,
             file,
-            target=step.target.as_dict(),
-            align=step.align,
-            criterion=self._criterion(),
-            sensitivity=self.scan,
-            scanned=run.original,
+            self.step.model_copy(update={"precision": timed_kernels(run.recipe)}),
+            given=GivenScan(self.scan, run.original) if self.scan else None,
             input_shape=run.task.input_shape,
-            protect=step.protect,
-            recurrent=step.recurrent,
-            allocation=step.allocation,
-            pessimistic=step.pessimistic,
             table=LatencyTable(threads=run.recipe.compare.threads, on_note=run.on_note),
-            precision=timed_kernels(run.recipe),
             choose=search.choose if search else None,
-            on_progress=run.on_progress,
-            on_note=run.on_note,
+            execution=replace(run.execution(), on_note=run.on_note),
         )
 
     def _curves(self) -> object:

@@ -1,21 +1,19 @@
 """Quantise: calibration, quantisation-aware training with PACT, and the int8 file, checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
-import torch
 from torch import fx, nn
 
 from compress.artifacts import Quantized, fingerprint, lock
-from compress.compute.device import CPU
 from compress.compute.memory import catch_out_of_memory
-from compress.compute.processes import Team
 from compress.errors import PlanError
 from compress.export.parity import THRESHOLD, Reading
 from compress.graph import save_model, to_torch
 from compress.pipeline.evaluation import score_model
+from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import as_graph_module, expand_names
 from compress.pipeline.stages.int8_file import export_checked, export_form
 from compress.pipeline.stages.int8_scan import (
@@ -34,9 +32,8 @@ from compress.pipeline.stages.training import (
     train_identity,
     trainable,
 )
-from compress.pipeline.state import CHECKPOINT, Run, Stage
-from compress.progress import Note, Progress
-from compress.quant import calibrate, prepare_qat, qat_parameter_groups
+from compress.pipeline.state import Run, Stage
+from compress.quant import calibrate, prepare_qat
 from compress.recipe import QuantizeStep
 from compress.report.quant_table import quant_lines
 from compress.tasks.base import PostProcessing, Processed, Task
@@ -54,22 +51,15 @@ def run_quantize(
     out_file: Path,
     step: QuantizeStep,
     *,
-    seed: int = 0,
-    threads: int | None = None,
-    device: torch.device = CPU,
     latency_threads: int = 1,
-    checkpoint: Path | None = None,
-    on_progress: Progress | None = None,
-    on_note: Note | None = None,
-    on_speed: Callable[[float], None] | None = None,
-    team: Team | None = None,
+    execution: Execution = HERE,
 ) -> Quantized:
     """Fold, choose what runs in integers, calibrate, train with PACT, export, and check file against trained model.
 
     The choice is kept beside the file, in a .placement.json (see `place`). Each epoch is scored as the int8 file it
     would become, so the best epoch is the best file. With no epochs the calibrated model is written. LSTM and GRU
     layers are not quantised in training; at the end their forms in the file are compared (see `export_checked`).
-    What is chosen by time is timed on `latency_threads`. A checkpoint stays, as in `run_finetune`.
+    What is chosen by time is timed on `latency_threads`.
 
     Raises:
         ArtifactError: the choice beside the file was timed on another machine.
@@ -77,26 +67,11 @@ def run_quantize(
         OutputError: another process is writing the file.
     """
     check_trainable(model, task)  # before anything is timed
-    note_outputs(model, on_note)
+    note_outputs(model, execution.on_note)
     with lock(out_file):
-        lowered = lower_and_place(
-            model, task, step, out_file, on_progress, on_note, threads=latency_threads, training_threads=threads
-        )
-        qat = train_int8(
-            model,
-            lowered,
-            teacher,
-            task,
-            step,
-            seed=seed,
-            threads=threads,
-            device=device,
-            checkpoint=checkpoint,
-            on_progress=on_progress,
-            on_speed=on_speed,
-            team=team,
-        )
-        made, quantized = export_trained(qat, lowered.model, task, step, threads, latency_threads)
+        lowered = lower_and_place(model, task, step, out_file, threads=latency_threads, execution=execution)
+        qat = train_int8(model, lowered, teacher, task, step, execution)
+        made, quantized = export_trained(qat, lowered.model, task, step, execution.threads, latency_threads)
         save_model(made, out_file)
     lines = quant_lines(lowered.sensitivity) if lowered.sensitivity else ()
     lines += placement_lines(lowered.placement) if lowered.placement else ()
@@ -109,11 +84,9 @@ def lower_and_place(
     task: Task,
     step: QuantizeStep,
     out_file: Path,
-    on_progress: Progress | None = None,
-    on_note: Note | None = None,
     *,
     threads: int = 1,
-    training_threads: int | None = None,
+    execution: Execution = HERE,
 ) -> Lowered:
     """The lowered model and what of it runs in integers, as chosen for this file before, or now (see `place`).
 
@@ -124,7 +97,13 @@ def lower_and_place(
     if step.float_budget is not None:
         file = out_file.with_suffix(SENSITIVITY)
         scanned = Scanned(model, task, step, named, default_measure(task))
-        found = run_int8_scan(scanned, file, threads=training_threads, on_progress=on_progress, on_note=on_note)
+        found = run_int8_scan(
+            scanned,
+            file,
+            threads=execution.threads,
+            on_progress=execution.on_progress,
+            on_note=execution.on_note,
+        )
     chosen = found.chosen.layers if found and found.chosen else ()
     lowered = place(
         model,
@@ -133,7 +112,7 @@ def lower_and_place(
         lambda module: (*named(module), *chosen),
         threads=threads,
         file=out_file.with_suffix(".placement.json"),
-        on_progress=on_progress,
+        on_progress=execution.on_progress,
     )
     return replace(lowered, sensitivity=found)
 
@@ -149,20 +128,11 @@ def train_int8(
     teacher: onnx.ModelProto | None,
     task: Task,
     step: QuantizeStep,
-    *,
-    seed: int = 0,
-    threads: int | None = None,
-    device: torch.device = CPU,
-    checkpoint: Path | None = None,
-    on_progress: Progress | None = None,
-    on_speed: Callable[[float], None] | None = None,
-    team: Team | None = None,
+    execution: Execution = HERE,
 ) -> fx.GraphModule:
     """Calibrate and train with PACT: the network that an int8 file will hold, on the CPU.
 
     All in float32, whatever the device: what is learned is where values are rounded.
-
-    A checkpoint stays; the same call with it goes on, or gives the finished network again.
 
     Args:
         model: what is quantised.
@@ -170,14 +140,9 @@ def train_int8(
         teacher: see `run_finetune`.
         task: images and metric.
         step: how to train.
-        seed: of order and augmentation.
-        threads: for training and scoring.
-        device: what calibrates and trains.
-        checkpoint: file to go on from.
-        on_progress: called as (done, in all, message).
-        on_speed: is told how many images per second were trained on.
-        team: the processes that share the training; each calibrates, and the first one's ranges are taken.
+        execution: of a team's processes each calibrates, and the first one's ranges are taken.
     """
+    seed, threads, device, team = execution.seed, execution.threads, execution.device, execution.team
     if team is not None and team.is_main and step.epochs:
         team.send(QuantizeJob(model, lowered, teacher, step, seed))
     module = trainable(lowered.model, task, threads)
@@ -191,9 +156,15 @@ def train_int8(
     ).to(device)
     batches = task.calibration_batches(step.calibration, min(step.batch_size, step.calibration))
     with catch_out_of_memory("calibration", f"Try batch_size: {max(1, step.batch_size // 2)}, or --device cpu."):
-        calibrate(qat, batches, percentile=step.pact.percentile, total=step.calibration, on_progress=on_progress)
+        calibrate(
+            qat,
+            batches,
+            percentile=step.pact.percentile,
+            total=step.calibration,
+            on_progress=execution.on_progress,
+        )
     if step.epochs:
-        result = train(
+        train(
             qat,
             task,
             step,
@@ -201,22 +172,14 @@ def train_int8(
                 score_model(export_form(as_graph_module(trained), lowered.model, step).model, task, threads).metric
             ),
             teacher=teacher_outputs(teacher, threads, step.distill, device),
-            parameter_groups=qat_parameter_groups(
-                qat, lr=step.lr, weight_decay=step.weight_decay, l2=step.pact.l2, lr_multiplier=step.pact.lr_multiplier
-            ),
-            seed=seed + 1,  # other batches than fine-tuning saw
-            checkpoint=checkpoint,
             identity=fingerprint(
                 train_identity(model, teacher, task, step, seed),
                 lowered.float_values,
                 _padding(lowered),
                 *lowered.float_layers,
             ),
-            on_progress=on_progress,
-            team=team,
+            execution=replace(execution, seed=seed + 1),  # other batches than fine-tuning saw
         )
-        if on_speed:
-            on_speed(result.images_per_second)
     return qat.cpu()
 
 
@@ -299,17 +262,8 @@ class QuantizeJob:
 
     def join(self, run: Run, task: Task) -> None:
         """Calibrate and train along."""
-        train_int8(
-            self.model,
-            self.lowered,
-            self.teacher,
-            run.task,
-            self.step,
-            seed=self.seed,
-            threads=run.threads,
-            device=run.device,
-            team=run.team,
-        )
+        execution = replace(run.execution(), seed=self.seed)
+        train_int8(self.model, self.lowered, self.teacher, run.task, self.step, execution)
 
 
 @dataclass(frozen=True)
@@ -339,12 +293,6 @@ class Quantisation(Stage):
             run.task,
             file,
             self.step,
-            seed=run.recipe.seed,
-            threads=run.threads,
-            device=run.device,
             latency_threads=run.recipe.compare.threads,
-            checkpoint=file.with_suffix(CHECKPOINT),
-            on_progress=run.on_progress,
-            team=run.team,
-            on_speed=lambda speed: run.speeds.update({self.name: speed}),
+            execution=run.execution(file),
         )

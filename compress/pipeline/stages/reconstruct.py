@@ -8,15 +8,14 @@ import onnx
 import torch
 
 from compress.artifacts import PruningPlan, fingerprint, lock
-from compress.compute.device import CPU
 from compress.compute.memory import catch_out_of_memory
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.evaluation import check_fits, default_threads, score_model
+from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.images import fitting_batches
 from compress.pipeline.models import as_graph_module, model_identity
 from compress.pipeline.stages.plan import kept_by_plan
 from compress.pipeline.state import Run, Stage
-from compress.progress import Progress
 from compress.prune.reconstruct import WIDEST, left_out, reconstruct
 from compress.recipe import ReconstructStep
 from compress.tasks.base import Task
@@ -36,11 +35,7 @@ def run_reconstruct(
     task: Task,
     out_file: Path,
     step: ReconstructStep,
-    *,
-    seed: int = 0,
-    threads: int | None = None,
-    device: torch.device = CPU,
-    on_progress: Progress | None = None,
+    execution: Execution = HERE,
 ) -> Reconstructed:
     """Solve the pruned network's weights so that its layers compute what the original's did, and write the result.
 
@@ -54,10 +49,7 @@ def run_reconstruct(
         task: images and metric.
         out_file: the .onnx file to write.
         step: how many images, rows and how firm a ridge.
-        seed: of what is drawn.
-        threads: default every core.
-        device: what computes layers and solves.
-        on_progress: called as (layers done, in all, message).
+        execution: its seed is of what is drawn, its device computes layers and solves.
 
     Raises:
         DataError: there are no images to train on, or the model does not fit the task.
@@ -65,6 +57,7 @@ def run_reconstruct(
         OutputError: another process is writing the file.
     """
     check_fits(original, task)
+    threads, device = execution.threads, execution.device
     torch.set_num_threads(threads or default_threads())
     with lock(out_file):
         before, after = to_torch(original), to_torch(pruned)
@@ -78,8 +71,8 @@ def run_reconstruct(
                 images,
                 positions=step.positions,
                 ridge=step.ridge,
-                seed=seed,
-                on_progress=on_progress,
+                seed=execution.seed,
+                on_progress=execution.on_progress,
             )
         made = to_onnx(as_graph_module(after), pruned)
         scores = [score_model(model, task, threads) for model in (pruned, made)]
@@ -128,8 +121,5 @@ class Reconstruction(Stage):
             run.task,
             file,
             self.step,
-            seed=run.recipe.seed,
-            threads=run.threads,
-            device=run.device,
-            on_progress=run.on_progress,
+            run.execution(),
         )

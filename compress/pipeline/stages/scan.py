@@ -4,66 +4,53 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import onnx
 import torch
 
 from compress import artifacts
 from compress.artifacts import Sensitivity, fingerprint
-from compress.compute.processes import Team
 from compress.errors import CompressError
 from compress.graph import to_torch
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.evaluation import check_fits, default_threads
+from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.images import check_train_images, fitting_batches
 from compress.pipeline.models import expand_names, model_identity
 from compress.pipeline.scanning.cells import Cells
 from compress.pipeline.scanning.cost import announce_cost, at_side, side_of
 from compress.pipeline.scanning.earlier import earlier_scan
-from compress.pipeline.scanning.measures import Measure, score_by
+from compress.pipeline.scanning.measures import score_by
 from compress.pipeline.scanning.parts import join_parts, part_file
 from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.state import Run
-from compress.progress import Note, Progress
 from compress.prune.cell_choice import TARGETS
 from compress.prune.channels import ChannelGroup
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
-from compress.prune.sensitivity import count_cells, join_scans, scan_sensitivity
+from compress.prune.sensitivity import ScanRequest, count_cells, join_scans, scan_sensitivity
 from compress.recipe import PruneStep, SensitivityStep
 from compress.tasks.base import Processed, Task
-
-Recover = Literal["none", "reconstruct"]
-"""What happens to a pruned network before it is scored."""
 
 
 def run_sensitivity(
     model: onnx.ModelProto,
     task: Task,
     out: Path,
+    step: SensitivityStep,
     *,
-    criterion: str,
-    ratios: Sequence[float],
-    images: int | None = None,
-    side: int | None = None,
     protect: Sequence[str] = (),
     recurrent: bool = True,
-    recover: Recover = "none",
-    measure: Measure = "metric",
     training: Task | None = None,
-    threads: int | None = None,
-    on_progress: Progress | None = None,
-    on_note: Note | None = None,
-    team: Team | None = None,
+    execution: Execution = HERE,
 ) -> Sensitivity:
     """Scan a model group by group; out/sensitivity.json holds every finished cell, and a stopped scan goes on from it.
 
-    `measure` says what a cell's figure is (see `compress.pipeline.scanning.measures`): the metric on validation images,
-    or how near the outputs stay to the original's on training images. With `recover` "reconstruct" the layers that
-    read a pruned group compensate for it before it is scored, on training images. No label of these is looked at;
-    `training` is the task that has them, if not `task`. `on_note` receives what the scan will cost once one evaluation
-    was timed: the original's, or, of a scan that goes on, its first cell.
+    `step.measure` says what a cell's figure is (see `compress.pipeline.scanning.measures`): the metric on validation
+    images, or how near the outputs stay to the original's on training images. With `step.recover` "reconstruct" the
+    layers that read a pruned group compensate for it before it is scored, on training images. No label of these is
+    looked at; `training` is the task that has them, if not `task`. A note says what the scan will cost once one
+    evaluation was timed: the original's, or, of a scan that goes on, its first cell.
 
     The processes of a `team` each take the next group that nobody has. All but the first one keep their cells in
     out/sensitivity.partN.json, which the first one joins to its own in the end, or when it goes on: the file is that of
@@ -72,20 +59,22 @@ def run_sensitivity(
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
         OutputError: another process is writing it.
-        CompressError: `side` is given, but the task has none; or the task does not compare outputs, and `measure` does.
-        DataError: there are no training images, and `measure` or `recover` needs some.
+        CompressError: `step.side` is given, but the task has none; or the task does not compare outputs, and
+            `step.measure` does.
+        DataError: there are no training images, and the step needs some.
     """
-    if measure != "metric" and side is not None:
+    measure, threads, team = step.measure, execution.threads or default_threads(), execution.team
+    if measure != "metric" and step.side is not None:
         raise CompressError(f"sensitivity.side: not with measure: {measure}, which scores training images. Remove it.")
-    training, task = training or task, at_side(task, side)
+    training, task = training or task, at_side(task, step.side)
     path = out / "sensitivity.json"
     module = to_torch(model)
     check_fits(model, task)
     scanned = model_identity(model)
-    more: list[str] = [value for value in (recover, measure) if value not in ("none", "metric")]
+    more: list[str] = [value for value in (step.recover, measure) if value not in ("none", "metric")]
     if more:  # what else decides, and the images that it is seen on
         more.append(training.fingerprint())
-    identity = fingerprint(scanned, task.fingerprint(), criterion, images, sorted(protect), recurrent, *more)
+    identity = fingerprint(scanned, task.fingerprint(), step.criterion, step.images, sorted(protect), recurrent, *more)
     now = stage_code("sensitivity", task_modules(task))
     groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
     if measure != "metric":
@@ -94,11 +83,11 @@ def run_sensitivity(
         module,
         model,
         groups,
-        threads=threads or default_threads(),
+        threads=threads,
         exact=measure == "metric",
         batch_first=not (isinstance(task, Processed) and task.processing.layout == "tnk"),
     )
-    score_of = score_by(measure, task, training, images, cells.original())
+    score_of = score_by(measure, task, training, step.images, cells.original())
 
     is_main = team is None or team.is_main
     with artifacts.lock(path) if is_main else nullcontext():
@@ -108,31 +97,37 @@ def run_sensitivity(
             team.wait()
         previous = earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
-        count = count_cells(groups, ratios, previous) // (team.count if team else 1)
+        count = count_cells(groups, step.ratios, previous) // (team.count if team else 1)
         share = cells.share(task.input_shape)
-        metric_of = announce_cost(score_of, count, side_of(task), on_note, resumed=previous is not None, share=share)
+        metric_of = announce_cost(
+            score_of, count, side_of(task), execution.on_note, resumed=previous is not None, share=share
+        )
         compensate = None
-        if recover == "reconstruct" and count:
-            torch.set_num_threads(threads or default_threads())
-            compensate = Compensation(module, groups, fitting_batches(module, training), on_progress=on_progress)
+        if step.recover == "reconstruct" and count:
+            torch.set_num_threads(threads)
+            images = fitting_batches(module, training)
+            compensate = Compensation(module, groups, images, on_progress=execution.on_progress)
 
-        def evaluate_group(group: ChannelGroup, removed: Sequence[int]) -> float:
+        def evaluate(group: ChannelGroup | None, removed: Sequence[int]) -> float:
+            if group is None:
+                return metric_of(cells.original())
             return metric_of(cells.predictor(group, cells.pruned_layers(group, removed, compensate)))
 
         scan = scan_sensitivity(
             module,
             groups,
-            evaluate=lambda _: metric_of(cells.original()),
-            evaluate_group=evaluate_group,
-            ratios=ratios,
-            criterion=criterion,
-            fingerprint=identity,
-            metric_name=task.metric_name if measure == "metric" else measure,
-            input_shape=task.input_shape,
+            ScanRequest(
+                step.ratios,
+                step.criterion,
+                identity,
+                task.metric_name if measure == "metric" else measure,
+                task.input_shape,
+                scanned,
+            ),
+            evaluate,
             previous=previous,
             on_cell=lambda scan: artifacts.save(replace(scan, code=code), part_file(path, team.rank if team else 0)),
-            on_progress=on_progress,
-            model=scanned,
+            on_progress=execution.on_progress,
             is_mine=team.turns(f"scan {identity}").is_mine if team else None,
         )
         if team is not None:
@@ -154,23 +149,19 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
     step, prune = run.recipe.find_step(SensitivityStep), run.recipe.find_step(PruneStep)
     if step is None:
         return None
+    protect, recurrent = (prune.protect, prune.recurrent) if prune else ((), True)
+    execution = replace(run.execution(), on_note=run.on_note)
     if step.budget is not None:
         wanted = prune.target.macs if prune else None
         return run_budgeted_scan(
             run.original,
             task,
             run.recipe.out,
-            budget=step.budget,
-            criterion=step.criterion,
-            ratios=step.ratios,
-            images=step.images,
-            side=step.side,
-            protect=prune.protect if prune else (),
-            recurrent=prune.recurrent if prune else True,
+            step,
+            protect=protect,
+            recurrent=recurrent,
             targets=TARGETS if wanted is None else (wanted,),
-            threads=run.threads,
-            on_progress=run.on_progress,
-            on_note=run.on_note,
+            execution=execution,
         )
     if run.team is not None and run.team.is_main:
         run.team.send(ScanJob())
@@ -178,19 +169,11 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
         run.original,
         task,
         run.recipe.out,
-        criterion=step.criterion,
-        ratios=step.ratios,
-        images=step.images,
-        side=step.side,
-        protect=prune.protect if prune else (),
-        recurrent=prune.recurrent if prune else True,
-        recover=step.recover,
-        measure=step.measure,
+        step,
+        protect=protect,
+        recurrent=recurrent,
         training=run.task,
-        threads=run.threads,
-        on_progress=run.on_progress,
-        on_note=run.on_note,
-        team=run.team,
+        execution=execution,
     )
 
 

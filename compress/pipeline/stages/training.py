@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,24 @@ from compress.errors import ProcessError
 from compress.graph import check_runs, to_torch
 from compress.measure.session import Session
 from compress.pipeline.evaluation import check_fits, default_threads
+from compress.pipeline.execution import Execution
 from compress.pipeline.images import check_train_images
 from compress.pipeline.models import model_identity
-from compress.progress import Note, Progress
+from compress.progress import Note
+from compress.quant import qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
 from compress.tasks.base import MutualLoss, Shareable, Task
-from compress.train import FeatureLoss, FitResult, Objective, Pair, fit, pair_objective
+from compress.train import (
+    Checkpoint,
+    FeatureLoss,
+    FitResult,
+    FitSettings,
+    Objective,
+    Pair,
+    TrainingData,
+    fit,
+    pair_objective,
+)
 
 
 def note_outputs(model: onnx.ModelProto, on_note: Note | None) -> None:
@@ -44,58 +55,74 @@ def train(
     evaluate: Callable[[nn.Module], float],
     teacher: Callable[[Tensor], Tensor] | None,
     features: FeatureLoss | None = None,
-    parameter_groups: list[dict[str, Any]] | None = None,
-    seed: int,
-    checkpoint: Path | None,
-    identity: str,
-    on_progress: Progress | None,
-    team: Team | None = None,
+    identity: str = "",
+    execution: Execution,
 ) -> FitResult:
     """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students.
 
     The module is trained on the device where it is, and afterwards on the CPU. Of a team's processes each trains on its
     share of every batch; the first one scores, stores and reports, and it alone has the best weights in the end.
+
+    Args:
+        module: what is trained, in place.
+        task: batches and losses.
+        step: how.
+        evaluate: module -> metric.
+        teacher: images -> outputs to stay near.
+        features: the loss on what layers inside compute.
+        identity: of the training, for its checkpoint.
+        execution: seed, checkpoint, team, progress.
     """
+    team, checkpoint, on_progress = execution.team, execution.checkpoint, execution.on_progress
     if team is not None:
         task = shared_task(task, team)
         if not team.is_main:
             evaluate, checkpoint, on_progress = (lambda _: 0.0), None, None
     trained: nn.Module = module
-    objective = Objective(task.loss, task.distillation_loss, evaluate, features)
+    objective = Objective(task.loss, evaluate, task.distillation_loss, teacher, step.distill, features)
     if isinstance(step, FinetuneStep) and step.mutual:
-        trained = Pair(module, torch.zeros(1, *task.input_shape, device=device_of(module)), seed)
+        trained = Pair(module, torch.zeros(1, *task.input_shape, device=device_of(module)), execution.seed)
         distance = task.mutual_loss if isinstance(task, MutualLoss) else task.distillation_loss
         objective = pair_objective(objective, distance, step.mutual)
     result = fit(
         trained,
-        batches=lambda epoch: task.train_batches(epoch=epoch, batch_size=step.batch_size, seed=seed),
-        steps_per_epoch=task.train_steps(step.batch_size),
-        loss=objective.loss,
-        evaluate=objective.evaluate,
-        epochs=step.epochs,
-        lr=step.lr,
-        optimizer=step.optimizer,
-        momentum=step.momentum,
-        weight_decay=step.weight_decay,
-        warmup_epochs=step.warmup_epochs,
-        parameter_groups=parameter_groups,
-        teacher=teacher,
-        distillation_loss=objective.distillation_loss,
-        distill=step.distill,
-        features=objective.features,
-        precision=step.precision if isinstance(step, FinetuneStep) else "float32",
-        average=step.average,
-        freeze_batch_norm=isinstance(step, FinetuneStep) and step.freeze_bn,
-        seed=seed,
-        checkpoint=checkpoint,
-        fingerprint=identity,
+        TrainingData(
+            lambda epoch: task.train_batches(epoch=epoch, batch_size=step.batch_size, seed=execution.seed),
+            task.train_steps(step.batch_size),
+        ),
+        objective,
+        fit_settings(step, execution.seed),
+        parameter_groups=_parameter_groups(module, step),
+        checkpoint=Checkpoint(checkpoint, identity) if checkpoint else None,
         team=team,
         on_progress=on_progress,
     )
     if isinstance(trained, Pair):
         module.load_state_dict(trained.better().state_dict())
     module.cpu()
+    if execution.on_speed:
+        execution.on_speed(result.images_per_second)
     return result
+
+
+def fit_settings(step: FinetuneStep | QuantizeStep, seed: int) -> FitSettings:
+    """A step's settings of the training loop. Ranges are trained in float32: rounding is what they are about."""
+    common = {
+        name: getattr(step, name)
+        for name in ("epochs", "lr", "optimizer", "momentum", "weight_decay", "warmup_epochs", "average")
+    }
+    if isinstance(step, QuantizeStep):
+        return FitSettings(**common, seed=seed)
+    return FitSettings(**common, freeze_batch_norm=step.freeze_bn, precision=step.precision, seed=seed)
+
+
+def _parameter_groups(module: nn.Module, step: FinetuneStep | QuantizeStep) -> list[dict[str, Any]] | None:
+    """Learned ranges have a rate and a decay of their own."""
+    if not isinstance(step, QuantizeStep):
+        return None
+    return qat_parameter_groups(
+        module, lr=step.lr, weight_decay=step.weight_decay, l2=step.pact.l2, lr_multiplier=step.pact.lr_multiplier
+    )
 
 
 def shared_task(task: Task, team: Team) -> Task:
