@@ -44,7 +44,8 @@ from compress.cli.progress import plain_lines
 from compress.errors import CompressError, ModelError, killed_worker
 from compress.measure.intervals import share_tallies
 from compress.pipeline.guessing import Guess
-from compress.recipe import FinetuneStep, QuantizeStep, Recipe, ReplaceStep
+from compress.pipeline.stages.prune import GivenScan
+from compress.recipe import FinetuneStep, PruneStep, PruneTarget, QuantizeStep, Recipe, ReplaceStep, SensitivityStep
 from compress.report.inspection import GroupSummary, Inspection
 from compress.tasks.base import Examination
 
@@ -222,10 +223,12 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
     args, keywords = pipeline.calls["run_sensitivity"]
     assert args[2] == Path("o")
     assert args[1].settings["val"] == (Path("v.txt"),)
-    assert callable(keywords.pop("on_progress"))
-    assert callable(keywords.pop("on_note"))
-    step = {"criterion": "fpgm", "ratios": (0.25, 0.5), "images": None, "measure": "metric", "recover": "none"}
-    assert keywords == {**step, "protect": ("fc",), "recurrent": False, "threads": None}
+    execution = keywords.pop("execution")
+    assert callable(execution.on_progress)
+    assert callable(execution.on_note)
+    assert execution.threads is None
+    assert args[3] == SensitivityStep(ratios=(0.25, 0.5))
+    assert keywords == {"protect": ("fc",), "recurrent": False}
     assert "+0.1000" in result.output
     assert "accuracy of the model itself: 0.9000. Written: o/sensitivity.json" in result.output
 
@@ -240,9 +243,9 @@ def test_sensitivity_on_training_images(pipeline: FakePipeline) -> None:
     )
     result = run(*arguments, "--train", "t.txt", "--recover", "reconstruct")
     assert result.exit_code == 0, result.output
-    args, keywords = pipeline.calls["run_sensitivity"]
+    args, _ = pipeline.calls["run_sensitivity"]
     assert list(args[1].settings["train"]) == [Path("t.txt")]
-    assert (keywords["measure"], keywords["recover"]) == ("divergence", "reconstruct")
+    assert args[3] == SensitivityStep(measure="divergence", recover="reconstruct")
 
 
 def test_replace(pipeline: FakePipeline) -> None:
@@ -276,9 +279,8 @@ def test_prune(pipeline: FakePipeline, tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     args, keywords = pipeline.calls["run_prune"]
-    assert args[1] == Path("p.onnx")
-    assert (keywords["target"], keywords["align"]) == ({"macs": 0.5}, 16)
-    assert (keywords["criterion"], keywords["sensitivity"], keywords["scanned"]) == (None, SCAN, None)
+    assert args[1:] == (Path("p.onnx"), PruneStep(target=PruneTarget(macs=0.5), align=16, precision="mixed"))
+    assert keywords["given"] == GivenScan(SCAN)
     assert "0 of 1 groups pruned: MACs 100 -> 52 (0.52x)" in result.stdout
     assert "Predicted on this machine, one thread, int8 kernels: 4.00 -> 3.00 ms (0.75x)." in result.stdout
     assert "Note: a: too few" in result.stderr
@@ -286,15 +288,15 @@ def test_prune(pipeline: FakePipeline, tmp_path: Path) -> None:
 
 def test_prune_by_ratio(pipeline: FakePipeline) -> None:
     assert run("prune", "m.onnx", "--ratio", "0.3", "--out", "p.onnx").exit_code == 0
-    keywords = pipeline.calls["run_prune"][1]
-    assert (keywords["target"], keywords["criterion"]) == ({"ratio": 0.3}, None)
+    args, keywords = pipeline.calls["run_prune"]
+    assert (args[2].target, args[2].criterion, keywords["given"]) == (PruneTarget(ratio=0.3), None, None)
 
 
 def test_prune_what_was_replaced_by_a_scan_of_the_original(pipeline: FakePipeline, tmp_path: Path) -> None:
     artifacts.save(SCAN, tmp_path / "s.json")
     scan = ("--sensitivity", "s.json", "--scanned", "m.onnx")
     assert run("prune", "r.onnx", *scan, "--target", "macs=0.5", "--out", "p.onnx").exit_code == 0
-    assert pipeline.calls["run_prune"][1]["scanned"] == onnx.ModelProto()
+    assert pipeline.calls["run_prune"][1]["given"] == GivenScan(SCAN, onnx.ModelProto())
     assert pipeline.calls["open_model"][0][0] == "m.onnx"
 
 
@@ -307,20 +309,20 @@ def test_prune_by_a_plan(pipeline: FakePipeline) -> None:
 
 def test_prune_by_predicted_latency(pipeline: FakePipeline, tmp_path: Path) -> None:
     artifacts.save(SCAN, tmp_path / "s.json")
-    args = ["prune", "m.onnx", "--sensitivity", "s.json", "--target", "latency=0.5", "--out", "p.onnx"]
+    given = ["prune", "m.onnx", "--sensitivity", "s.json", "--target", "latency=0.5", "--out", "p.onnx"]
     for flags, expected in (((), "mixed"), (("--precision", "float32"), "float32")):
-        assert run(*args, *flags).exit_code == 0
-        keywords = pipeline.calls["run_prune"][1]
-        assert (keywords["target"], keywords["precision"]) == ({"latency": 0.5}, expected)
+        assert run(*given, *flags).exit_code == 0
+        args, keywords = pipeline.calls["run_prune"]
+        assert (args[2].target, args[2].precision) == (PruneTarget(latency=0.5), expected)
         assert keywords["table"].path.name.startswith("latency-")
-        assert callable(keywords["on_progress"])
+        assert callable(keywords["execution"].on_progress)
 
 
 def test_hidden_units_can_be_left_whole(pipeline: FakePipeline) -> None:
     for flags, expected in (((), True), (("--recurrent",), True), (("--no-recurrent",), False)):
         assert run("prune", "m.onnx", "--ratio", "0.3", *flags, "--out", "p.onnx").exit_code == 0
         assert run("sensitivity", "m.onnx", "--data", "v.txt", *flags, "--out", "o").exit_code == 0
-        assert pipeline.calls["run_prune"][1]["recurrent"] is expected
+        assert pipeline.calls["run_prune"][0][2].recurrent is expected
         assert pipeline.calls["run_sensitivity"][1]["recurrent"] is expected
 
 
@@ -331,7 +333,7 @@ def test_finetune(pipeline: FakePipeline) -> None:
     assert args[2].settings["train"] == (Path("a.txt"), Path("b.txt"))
     assert args[2].settings["directions"] is True
     assert args[3:] == (Path("f.onnx"), FinetuneStep(epochs=3, freeze_bn=True, mutual=0.5))
-    assert keywords["checkpoint"] == Path("f.checkpoint")
+    assert keywords["execution"].checkpoint == Path("f.checkpoint")
     assert "accuracy 0.9000 on 20 images. Written: f.onnx" in result.stdout
     assert "Note: 2 images skipped" in result.stderr
 
@@ -345,7 +347,7 @@ def test_devices(command: str, pipeline: FakePipeline, monkeypatch: pytest.Monke
         options += ["--original", "o.onnx"]
     else:
         run(command, "p.onnx", *options)
-        assert pipeline.calls[f"run_{command}"][1]["device"] == torch.device("cpu")
+        assert pipeline.calls[f"run_{command}"][1]["execution"].device == torch.device("cpu")
     assert "device: got 'cuda:1', but PyTorch" in fails(command, "p.onnx", *options, "--device", "cuda:1")
     assert "device: got 'gpu'. Must be auto, cpu" in fails(command, "p.onnx", *options, "--device", "gpu")
 

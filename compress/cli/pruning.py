@@ -280,10 +280,11 @@ def prune(
     from compress.pipeline.execution import Execution
     from compress.pipeline.stages.prune import GivenScan
 
-    of = pipeline.open_model(scan.scanned, None, shape) if scan.scanned else None
     with progress("The times measured so far are kept; the same command goes on from there.") as on_progress:
+        model = pipeline.open_model(source.model, source.weights, shape, say)
+        of = pipeline.open_model(scan.scanned, None, shape) if scan.scanned else None
         plan = pipeline.run_prune(
-            pipeline.open_model(source.model, source.weights, shape, say),
+            model,
             out,
             step,
             given=GivenScan(found, of) if found else None,
