@@ -156,8 +156,8 @@ class RecognitionTask:
         if streamed:
             self._train = StreamedWords(streamed, self.charset, str.lower if processing.lowercase else str)
             for listed in streamed:
-                missing = {"missing": listed.missing, "without text": self._train.empty[listed.path]}
-                check_skipped(listed.path, missing, listed.total, rules)
+                skipped = {**listed.skipped, "without text": self._train.empty[listed.path]}
+                check_skipped(listed.path, skipped, listed.total, rules)
         self._labelled = len(self._train)
         self._train_widths = self._widths_of(self._train)
         self._unlabelled = [load_unlabelled(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in unlabelled]
