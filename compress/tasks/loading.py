@@ -12,10 +12,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from compress.data.prefetch import prefetch
 from compress.errors import CompressError, TrainingError, killed_worker
+from compress.tasks.base import Share
 
 P = TypeVar("P")
-Share = tuple[int, int]
-"""Number of a process among those that train together, and how many these are."""
 B = TypeVar("B")
 
 

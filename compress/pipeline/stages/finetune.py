@@ -15,6 +15,7 @@ from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.evaluation import score_model
 from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import as_graph_module
+from compress.pipeline.shared_scoring import shared_metric
 from compress.pipeline.stages.plan import kept_by_plan
 from compress.pipeline.stages.training import note_outputs, teacher_outputs, train, train_identity, trainable
 from compress.pipeline.state import Run, Stage
@@ -51,8 +52,8 @@ def run_finetune(
             module,
             task,
             step,
-            evaluate=lambda trained: (
-                score_model(to_onnx(as_graph_module(trained), model), task, execution.threads).metric
+            evaluate=lambda trained: shared_metric(
+                to_onnx(as_graph_module(trained), model), task, execution.threads, execution.team
             ),
             teacher=teacher_outputs(teacher, execution.threads, step.distill, execution.device),
             features=_features(teacher, module, step, kept),

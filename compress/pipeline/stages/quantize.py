@@ -15,6 +15,7 @@ from compress.graph import save_model, to_torch
 from compress.pipeline.evaluation import score_model
 from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import as_graph_module, expand_names
+from compress.pipeline.shared_scoring import shared_metric
 from compress.pipeline.stages.int8_file import export_checked, export_form
 from compress.pipeline.stages.int8_scan import (
     SENSITIVITY,
@@ -168,8 +169,8 @@ def train_int8(
             qat,
             task,
             step,
-            evaluate=lambda trained: (
-                score_model(export_form(as_graph_module(trained), lowered.model, step).model, task, threads).metric
+            evaluate=lambda trained: shared_metric(
+                export_form(as_graph_module(trained), lowered.model, step).model, task, threads, team
             ),
             teacher=teacher_outputs(teacher, threads, step.distill, device),
             identity=fingerprint(

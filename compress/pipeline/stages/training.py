@@ -20,6 +20,7 @@ from compress.pipeline.evaluation import check_fits, default_threads
 from compress.pipeline.execution import Execution
 from compress.pipeline.images import check_train_images
 from compress.pipeline.models import model_identity
+from compress.pipeline.shared_scoring import help_scoring
 from compress.progress import Note
 from compress.quant import qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
@@ -61,7 +62,8 @@ def train(
     """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students.
 
     The module is trained on the device where it is, and afterwards on the CPU. Of a team's processes each trains on its
-    share of every batch; the first one scores, stores and reports, and it alone has the best weights in the end.
+    share of every batch, and scores its share of the validation images where the task is `SharedScoring`; the first one
+    stores and reports, and it alone has the best weights in the end.
 
     Args:
         module: what is trained, in place.
@@ -75,9 +77,11 @@ def train(
     """
     team, checkpoint, on_progress = execution.team, execution.checkpoint, execution.on_progress
     if team is not None:
-        task = shared_task(task, team)
         if not team.is_main:
-            evaluate, checkpoint, on_progress = (lambda _: 0.0), None, None
+            whole, members = task, team
+            evaluate = lambda _: help_scoring(whole, execution.threads, members)  # noqa: E731
+            checkpoint, on_progress = None, None
+        task = shared_task(task, team)
     trained: nn.Module = module
     objective = Objective(task.loss, evaluate, task.distillation_loss, teacher, step.distill, features)
     if isinstance(step, FinetuneStep) and step.mutual:
