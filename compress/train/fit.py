@@ -86,7 +86,7 @@ def fit(
         torch.manual_seed(settings.seed * 100_003 + epoch)
         module.train()
         if settings.freeze_batch_norm:
-            _freeze_batch_norm(module)
+            freeze_batch_norm(module)
         seen.start_epoch()
         with float32_ends(module, settings.precision):
             for index, batch in enumerate(data.batches(epoch)):
@@ -185,7 +185,8 @@ def _finish_epoch(state: State, epoch: int, module: nn.Module, evaluate: Callabl
         state.best_weights = copy.deepcopy(module.state_dict())
 
 
-def _freeze_batch_norm(module: nn.Module) -> None:
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Let BatchNorm layers use their running statistics, and keep them, while the rest is trained."""
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()

@@ -56,7 +56,7 @@ def run_finetune(
                 to_onnx(as_graph_module(trained), model), task, execution.threads, execution.team
             ),
             teacher=teacher_outputs(teacher, execution.threads, step.distill, execution.device),
-            features=_features(teacher, module, step, kept),
+            features=feature_loss(teacher, module, step, kept),
             identity=train_identity(model, teacher, task, step, execution.seed, kept),
             execution=execution,
         )
@@ -64,7 +64,7 @@ def run_finetune(
         return score_model(out_file, task, execution.threads)
 
 
-def _features(
+def feature_loss(
     teacher: onnx.ModelProto | None,
     student: fx.GraphModule,
     step: FinetuneStep,
@@ -103,7 +103,7 @@ class FinetuneJob:
             self.step,
             evaluate=lambda _: 0.0,
             teacher=teacher_outputs(self.teacher, run.threads, self.step.distill, run.device),
-            features=_features(self.teacher, module, self.step, self.kept),
+            features=feature_loss(self.teacher, module, self.step, self.kept),
             execution=replace(run.execution(), seed=self.seed),
         )
 

@@ -82,12 +82,8 @@ def train(
             evaluate = lambda _: help_scoring(whole, execution.threads, members)  # noqa: E731
             checkpoint, on_progress = None, None
         task = shared_task(task, team)
-    trained: nn.Module = module
     objective = Objective(task.loss, evaluate, task.distillation_loss, teacher, step.distill, features)
-    if isinstance(step, FinetuneStep) and step.mutual:
-        trained = Pair(module, torch.zeros(1, *task.input_shape, device=device_of(module)), execution.seed)
-        distance = task.mutual_loss if isinstance(task, MutualLoss) else task.distillation_loss
-        objective = pair_objective(objective, distance, step.mutual)
+    trained, objective = with_partner(module, task, step, objective, execution.seed)
     result = fit(
         trained,
         TrainingData(
@@ -96,7 +92,7 @@ def train(
         ),
         objective,
         fit_settings(step, execution.seed),
-        parameter_groups=_parameter_groups(module, step),
+        parameter_groups=parameter_groups(module, step),
         checkpoint=Checkpoint(checkpoint, identity) if checkpoint else None,
         team=team,
         on_progress=on_progress,
@@ -120,7 +116,18 @@ def fit_settings(step: FinetuneStep | QuantizeStep, seed: int) -> FitSettings:
     return FitSettings(**common, freeze_batch_norm=step.freeze_bn, precision=step.precision, seed=seed)
 
 
-def _parameter_groups(module: nn.Module, step: FinetuneStep | QuantizeStep) -> list[dict[str, Any]] | None:
+def with_partner(
+    module: nn.Module, task: Task, step: FinetuneStep | QuantizeStep, objective: Objective, seed: int
+) -> tuple[nn.Module, Objective]:
+    """What is trained, and its objective: with `step.mutual` the module as one of two students, else as it is."""
+    if not isinstance(step, FinetuneStep) or not step.mutual:
+        return module, objective
+    pair = Pair(module, torch.zeros(1, *task.input_shape, device=device_of(module)), seed)
+    distance = task.mutual_loss if isinstance(task, MutualLoss) else task.distillation_loss
+    return pair, pair_objective(objective, distance, step.mutual)
+
+
+def parameter_groups(module: nn.Module, step: FinetuneStep | QuantizeStep) -> list[dict[str, Any]] | None:
     """Learned ranges have a rate and a decay of their own."""
     if not isinstance(step, QuantizeStep):
         return None
