@@ -10,15 +10,17 @@ from compress.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SUFFIX = ".tar"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+DATABASE = "data.mdb"
+"""The file of an LMDB folder."""
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def is_sharded(path: Path) -> bool:
-    """Whether a path means tar archives: by its name, or a folder that holds some, and no images."""
+    """Whether a path means tar archives: by its name, or a folder that holds some, and neither images nor an LMDB."""
     if not path.is_dir():
         return path.name.endswith((SUFFIX, *COMPRESSED))
-    if not any(path.glob(f"*{SUFFIX}")):
+    if not any(path.glob(f"*{SUFFIX}")) or (path / DATABASE).is_file():
         return False
     return not any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))
 
@@ -48,6 +50,8 @@ def find_archives(path: Path) -> tuple[Path, ...]:
             f"{path}: a compressed archive, whose members cannot be read one by one. Uncompress it: images are "
             "compressed already."
         )
+    if path.is_file():
+        return (path,)
     named = [Path(text) for text in expand_braces(str(path))]
     found = [each for name in named for each in (_matches(name) if _is_pattern(name) else [name])]
     missing = [file for file in found if not file.is_file()]

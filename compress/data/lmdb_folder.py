@@ -12,13 +12,13 @@ from pathlib import Path
 
 import lmdb
 
-from compress.data.file_names import is_sharded
+from compress.data.file_names import DATABASE, is_sharded
 from compress.data.images import LoadedList, load_images
 from compress.data.labels import DEFAULT_RULES, Entry, LabelList, ListRules, check_skipped, read_labels
 from compress.data.shards import load_shards
 from compress.errors import DataError
 
-FILE = "data.mdb"
+FILE = DATABASE
 EXPECTED_PATH = "Give a label list (path<TAB>text), an LMDB folder, or tar archives or a folder of them."
 EXPECTED = "Expected an LMDB with num-samples, image-000000001, label-000000001, ..."
 

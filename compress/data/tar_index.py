@@ -157,6 +157,8 @@ def _members(path: Path, data: mmap.mmap) -> Iterator[Member | None]:
             return
         except tarfile.HeaderError as error:
             raise DataError(_damaged(path, place, "")) from error
+        if header.size < 0:
+            raise DataError(_damaged(path, place, ""))
         start = place + BLOCK
         size = 0 if header.type in HAVE_NO_DATA else int(changes.get("size", header.size))
         place = start + -(-size // BLOCK) * BLOCK
@@ -207,6 +209,7 @@ def _text_of(data: mmap.mmap, members: Mapping[str, Member]) -> str | None:
         text: Any = data[member.offset : member.offset + member.size].decode("utf-8-sig")
         if kind == "json":
             text = json.loads(text).get("text")
+            str(text).encode()  # JSON may hold half a character
     except (UnicodeDecodeError, ValueError, AttributeError, RecursionError):
         return None
     if not isinstance(text, str):

@@ -111,10 +111,11 @@ def test_texts(tmp_path: Path, image: bytes) -> None:
         "h.json": b'{"text": 3}',
         "i.json": b"[1]",
         "j.meta.json": b"{}",
+        "k.json": b'{"text": "\\ud800"}',
     }
-    images = {f"{key}.png": image for key in "abcdefghij"}
+    images = {f"{key}.png": image for key in "abcdefghijk"}
     found = make_index(write_tar(tmp_path / "a.tar", {**texts, **images}))
-    assert found.texts == ["one", "two", "180", "", "yes", None, None, None, None, None]
+    assert found.texts == ["one", "two", "180", "", "yes", *[None] * 6]
 
 
 # --- the index --------------------------------------------------------------------------------------------------------
@@ -187,6 +188,12 @@ def test_damaged_archives_are_named_with_the_place(tmp_path: Path, image: bytes)
     path.write_bytes(whole[:third] + b"?" * 100 + whole[third + 100 :])
     with pytest.raises(DataError, match=rf"a\.tar: damaged at byte {third}: no member begins there"):
         load_list(path)
+    size = tarfile.itn(-512, 12, tarfile.GNU_FORMAT)  # type: ignore[attr-defined]
+    header = whole[third : third + 124] + size + b" " * 20
+    header = header[:148] + b"%06o\0 " % (sum(header) + sum(whole[third + 156 : third + 512])) + whole[third + 156 :]
+    path.write_bytes(whole[:third] + header)
+    with pytest.raises(DataError, match=rf"a\.tar: damaged at byte {third}"):
+        load_list(path)
     path.write_bytes(whole[:third])
     assert load_list(path).warnings == (f"{path}: has no end mark; it may not have been written or copied whole",)
     path.write_bytes(b"")
@@ -221,8 +228,12 @@ def test_a_folder_of_images_is_one_whatever_else_lies_there(tmp_path: Path, imag
     folder = tmp_path / "folder"
     write_tar(folder / "images.tar", {"a.png": image})
     assert is_sharded(folder)
+    (folder / "data.mdb").touch()
+    assert not is_sharded(folder)
     (folder / "sub").mkdir()
     (folder / "sub" / "a.png").write_bytes(image)
+    assert not is_sharded(folder)
+    (folder / "data.mdb").unlink()
     assert not is_sharded(folder)
     assert len(load_unlabelled(folder).images) == 1
 
