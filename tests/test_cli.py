@@ -697,7 +697,7 @@ def test_interrupted_says_what_is_saved(pipeline: FakePipeline, tmp_path: Path) 
         (["pruen"], "No such command 'pruen'"),
         (["inspect", "m.onnx", "--input", "3,48"], "--input: got '3,48'. Must be channels,height,width."),
         (["inspect", "m.onnx", "--input", "3,48,-1"], "--input: got '3,48,-1'."),
-        (["bench", "a.onnx"], "Missing option '--input'"),
+        (["bench", "a.onnx"], "--input: missing. Give the size of an image"),
         (["report", "nowhere"], "nowhere: holds no report.json."),
         (["run", "none.yaml"], "none.yaml: cannot be read: No such file"),
         (

@@ -6,6 +6,7 @@ run leaves either the old file or the new one, never half of one.
 """
 
 from compress.artifacts.budgeted import BudgetedScan, CellInterval
+from compress.artifacts.cache import cache_folder
 from compress.artifacts.gallery import Gallery, Picture, Reading
 from compress.artifacts.locking import lock
 from compress.artifacts.quant_sensitivity import FloatChoice, LayerRounding, QuantSensitivity
@@ -82,6 +83,7 @@ __all__ = [
     "Sensitivity",
     "SetResult",
     "StageResult",
+    "cache_folder",
     "check_fresh",
     "check_writable",
     "fingerprint",

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from compress.cli import (
+    benching,
     comparing,
     cropping,
     files,
@@ -135,7 +136,7 @@ for command in (
     training.quantize,
     files.evaluate,
     cropping.crop,
-    files.bench,
+    benching.bench,
     files.report,
     comparing.compare,
     preparing.init,

@@ -1,23 +1,19 @@
 """Commands that look at files: inspect, evaluate, bench, report. Heavy modules are imported where they are used."""
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compress import artifacts
-from compress.artifacts import Gallery, Interval, Latency, Report, Sensitivity
+from compress.artifacts import Gallery, Interval, Report, Sensitivity
 from compress.cli import options
-from compress.cli.progress import progress, say
+from compress.cli.progress import say
 from compress.cli.spreading import spread
 from compress.cli.tasks import TaskOptions, make_task
 from compress.errors import ArtifactError, CompressError
 
 if TYPE_CHECKING:
-    from compress.measure.runtimes import Difference
     from compress.tasks.base import Examination, Task
 
 
@@ -37,13 +33,6 @@ def inspect(model: options.Model, weights: options.Weights = None, input_size: o
 
     shape = options.parse_shape(input_size)
     print_inspection(pipeline.inspect_model(model, weights, shape), wide_console())
-
-
-def _size(model: str, otherwise: int) -> int:
-    """Bytes of a model as it is deployed, external weights included; of a factory's, those of its export."""
-    from compress.graph import deployed_bytes
-
-    return deployed_bytes(Path(model)) if Path(model).is_file() else otherwise
 
 
 @spread
@@ -147,87 +136,6 @@ def _file_name(model: str) -> str:
     ('int8', 'factory')
     """
     return Path(model).stem if model.endswith(".onnx") or ":" not in model else model.rpartition(":")[2]
-
-
-def bench(
-    models: Annotated[
-        list[str],
-        typer.Argument(help=".onnx files or package.module:factory; speeds are against the first.", metavar="MODEL..."),
-    ],
-    input_size: Annotated[str, typer.Option("--input", help="size of an image.", metavar="C,H,W")],
-    threads: Annotated[int, typer.Option(min=1, help="1 is comparable between machines.")] = 1,
-    rounds: Annotated[int, typer.Option(min=3, help="timed rounds; each times every file once.")] = 50,
-    weights: options.Weights = None,
-    runtime: Annotated[
-        str,
-        typer.Option(
-            help="onnxruntime, openvino or both, with commas: each file in each; openvino needs pip install "
-            "'compress[openvino]'.",
-            metavar="NAMES",
-        ),
-    ] = "onnxruntime",
-    out: Annotated[Path | None, typer.Option(help="write the figures here as JSON, too.", metavar="FILE")] = None,
-) -> None:
-    """Time ONNX files against each other, interleaved, so that a slow spell of the machine hits all of them.
-
-    \b
-    Examples:
-      compress bench model.onnx int8.onnx --input 3,48,192 --threads 1
-      compress bench model.onnx int8.onnx --input 3,48,192 --runtime onnxruntime,openvino
-    """
-    from compress import pipeline
-    from compress.measure import latency, runtimes
-    from compress.measure.machine import machine_info
-    from compress.report import tables, terminal
-
-    shape = options.parse_shape(input_size)
-    assert shape is not None  # --input is required
-    names = runtimes.check_runtimes(options.parse_list(runtime) or ())
-    named = {name: pipeline.open_any(name, weights, shape) for name in models}
-    opened = runtimes.open_runners(named, shape, names, threads=threads)
-    for failed in opened.failed.values():
-        typer.echo(f"Note: not timed: {failed}", err=True)
-    with progress("Nothing was to be saved; run it again.") as on_progress:
-        found = latency.measure_latency(opened.runners, shape, threads=threads, rounds=rounds, on_progress=on_progress)
-    differences = runtimes.output_differences(named, opened, shape)
-    sizes = {name: _size(name, len(data)) for name, data in named.items()}
-    machine = machine_info()
-    console = terminal.wide_console()
-    typer.echo(tables.machine_line(machine))
-    terminal.print_table(tables.latency_table(found, sizes), console)
-    terminal.print_table(tables.difference_table(differences), console, tables.DIFFERENCE_CAPTION)
-    if out:
-        figures = _bench_json(found, sizes, differences, opened.failed)
-        value = {"version": artifacts.VERSION, "input_shape": shape, "machine": asdict(machine), **figures}
-        artifacts.write_atomic(out, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
-
-
-def _bench_json(
-    found: Mapping[tuple[str, str], Latency],
-    sizes: Mapping[str, int],
-    differences: Iterable["Difference"],
-    failed: Mapping[tuple[str, str], str],
-) -> dict[str, Any]:
-    """The figures by name: the file, and behind it the runtime where that is not onnxruntime.
-
-    >>> figures = _bench_json({("a.onnx", "openvino"): Latency(1.0, 0.9, 1.1, 1, 50)}, {"a.onnx": 12}, (), {})
-    >>> list(figures["models"]), figures["models"]["a.onnx [openvino]"]["size_bytes"]
-    (['a.onnx [openvino]'], 12)
-    """
-    models = {
-        file if runtime == "onnxruntime" else f"{file} [{runtime}]": {
-            **asdict(latency),
-            "file": file,
-            "runtime": runtime,
-            "size_bytes": sizes[file],
-        }
-        for (file, runtime), latency in found.items()
-    }
-    return {
-        "models": models,
-        "differences": [asdict(difference) for difference in differences],
-        "failed": [{"file": file, "runtime": runtime, "reason": reason} for (file, runtime), reason in failed.items()],
-    }
 
 
 def report(folder: Annotated[Path, typer.Argument(help="the output folder of a run.", metavar="FOLDER")]) -> None:

@@ -156,13 +156,19 @@ TaskName = Annotated[
 Train = Annotated[
     list[Path],
     typer.Option(
-        "--train", help="label list, LMDB or ICDAR folder to train and calibrate on; may be repeated.", metavar="FILE"
+        "--train",
+        help="label list, LMDB or ICDAR folder, or tar archives of crops ('train-{000..099}.tar', quoted) to train and "
+        "calibrate on; may be repeated.",
+        metavar="FILE",
     ),
 ]
 Val = Annotated[
     list[Path],
     typer.Option(
-        "--data", "--val", help="label list, LMDB or ICDAR folder to score on; may be repeated.", metavar="FILE"
+        "--data",
+        "--val",
+        help="label list, LMDB or ICDAR folder, or tar archives of crops to score on; may be repeated.",
+        metavar="FILE",
     ),
 ]
 Directions = Annotated[

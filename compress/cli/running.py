@@ -37,6 +37,13 @@ def run(
             metavar="FILE",
         ),
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="read every image in full first, and compare it with what --verify noted of it in the output folder.",
+        ),
+    ] = False,
 ) -> None:
     """Do everything a recipe says, and report it. Stopped, even killed, the same command goes on where it was.
 
@@ -47,22 +54,25 @@ def run(
     Examples:
       compress run recipes/demo_cls.yaml --set finetune.epochs=2 --out runs/short
       compress run recipes/demo_cls.yaml --junit junit.xml
+      compress run recipe.yaml --verify
     """
     every = [*(changes or ()), *([f"device={device}"] if device else ())]
     if process_number():
         _join(recipe, every, out)
         return
-    finish(recipe, every, out, junit)
+    finish(recipe, every, out, junit, verify=verify)
 
 
-def finish(recipe: Path, changes: list[str] | None, out: Path | None, junit: Path | None = None) -> None:
+def finish(
+    recipe: Path, changes: list[str] | None, out: Path | None, junit: Path | None = None, *, verify: bool = False
+) -> None:
     """Run a recipe to its end: the report printed, gates missed named.
 
     Raises:
         typer.Exit: with `GATE_MISSED`.
     """
     with continuous.told(recipe.stem, junit) as tell:
-        report, given = _run(recipe, changes or [], out)
+        report, given = _run(recipe, changes or [], out, verify)
         tell(report)
     typer.echo(f"Report: {given.out / 'report.md'}")
     missed = [gate.name for gate in report.gates if not gate.passed]
@@ -84,7 +94,7 @@ def _join(recipe: Path, changes: list[str], out: Path | None) -> None:
         raise
 
 
-def _run(recipe: Path, changes: list[str], out: Path | None) -> tuple[Report, Recipe]:
+def _run(recipe: Path, changes: list[str], out: Path | None, verify: bool) -> tuple[Report, Recipe]:
     """Run the recipe and print the report."""
     given = load_recipe(recipe, [*changes, *([f"out={out}"] if out else ())])
     from compress import pipeline
@@ -92,6 +102,6 @@ def _run(recipe: Path, changes: list[str], out: Path | None) -> tuple[Report, Re
 
     command = shlex.join(["compress", *sys.argv[1:]])
     with progress(f"{given.out} holds what is done; the same command goes on from there.") as on_progress:
-        report = pipeline.run_recipe(given, command, pipeline.with_stages(on_progress, given), say)
+        report = pipeline.run_recipe(given, command, pipeline.with_stages(on_progress, given), say, verify=verify)
     print_report(report, wide_console())
     return report, given

@@ -80,6 +80,13 @@ class Team:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, in their order, in the first process; nothing in the others."""
+        found: list[Any] | None = [None] * self.count if self.is_main else None
+        with _reaching_others():
+            dist.gather_object(value, found, dst=0)
+        return found or []
+
     def same(self, value: Any) -> Any:
         """The first process's value, in every process."""
         if not self.is_main:

@@ -12,24 +12,29 @@ from pathlib import Path
 
 import lmdb
 
+from compress.data.file_names import DATABASE, is_sharded
 from compress.data.images import LoadedList, load_images
 from compress.data.labels import DEFAULT_RULES, Entry, LabelList, ListRules, check_skipped, read_labels
+from compress.data.shards import load_shards
 from compress.errors import DataError
 
-FILE = "data.mdb"
+FILE = DATABASE
+EXPECTED_PATH = "Give a label list (path<TAB>text), an LMDB folder, or tar archives or a folder of them."
 EXPECTED = "Expected an LMDB with num-samples, image-000000001, label-000000001, ..."
 
 
 def load_list(path: Path, max_height: int | None = None, rules: ListRules = DEFAULT_RULES) -> LoadedList:
-    """Read a label list, or an LMDB folder, with all its images (see `load_images`).
+    """Read a label list, an LMDB folder, or tar archives, with all images (see `load_images`).
 
     Raises:
         DataError: it cannot be read, or more of its images than the rules allow are missing or cannot be used.
     """
+    if is_sharded(path):
+        return load_shards(path, max_height, rules)
     if not path.is_dir():
         return load_images(read_labels(path, rules), max_height, rules=rules)
     if not (path / FILE).is_file():
-        raise DataError(f"{path}: a folder without {FILE}. Give a label list (path<TAB>text), or an LMDB folder.")
+        raise DataError(f"{path}: a folder without {FILE}. {EXPECTED_PATH}")
     with opened(path) as get:
         return load_images(_read_entries(path, get, rules), max_height, lambda key: get(key.name), rules)
 
@@ -96,11 +101,11 @@ class Database:
     50 microseconds.
     """
 
-    path: Path
+    folder: Path
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, index: int, name: str) -> bytes | None:
         """The value of a key."""
-        with _LOCK, opened(self.path) as get:
+        with _LOCK, opened(self.folder) as get:
             value = get(name)
             return None if value is None else bytes(value)
 

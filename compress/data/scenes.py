@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.data.file_names import IMAGE_SUFFIXES, refuse_shards
 from compress.data.headers import REDUCTIONS, TOO_LARGE, read_header, reduction
 from compress.data.images import decode_image, read_file
 from compress.data.labels import (
@@ -22,7 +23,6 @@ from compress.data.overlap import file_contents
 from compress.data.regions import PROBLEMS, Region, parse_icdar, parse_regions, repair_regions
 from compress.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 POINTS_ADVICE = "Check that the points are (x, y) in the image's own pixels."
 
 
@@ -97,6 +97,7 @@ def load_scenes(path: Path, rules: ListRules = DEFAULT_RULES) -> SceneList:
     Raises:
         DataError: it cannot be read, or more of its images or regions than the rules allow cannot be used.
     """
+    refuse_shards(path)
     listed = _read_folder(path, rules) if path.is_dir() else _read_list(path, rules)
     scenes: list[Scene] = []
     skipped = {why: list(names) for why, names in listed.skipped.items()}

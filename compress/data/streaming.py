@@ -7,18 +7,20 @@ damaged are left out and counted when they are met.
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar, overload
 
 import numpy as np
 
+from compress.data.file_names import is_sharded
 from compress.data.headers import Header, read_header, reduction
 from compress.data.images import decode_file, read_file, shrink_to_height, shrunk_size
 from compress.data.labels import DEFAULT_RULES, ListRules, check_inside, check_skipped, skipped_warning, split_lines
 from compress.data.lmdb_folder import FILE, Database, count_samples, opened, read_label
 from compress.data.overlap import SAMPLED, Stored, digest_of
+from compress.data.shards import count_crops, read_shards
 
 STREAMED_FROM = 50_000
 """Images of all training lists together. Decoded they would take about 2 GB."""
@@ -68,19 +70,23 @@ class Strings(Lazy[str]):
 class Source(Protocol):
     """Where the bytes of images are."""
 
-    def read(self, name: str) -> bytes | None:
-        """The bytes of an encoded image; None where there are none."""
+    @property
+    def folder(self) -> Path:
+        """What the images' names start from."""
+
+    def read(self, index: int, name: str) -> bytes | None:
+        """The bytes of an encoded image, by its place in the list or its name; None where there are none."""
 
 
 @dataclass(frozen=True)
 class Folder:
     """Files below a folder."""
 
-    path: Path
+    folder: Path
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, index: int, name: str) -> bytes | None:
         """A file's bytes."""
-        return read_file(self.path / name)
+        return read_file(self.folder / name)
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,12 @@ class StreamedList:
     texts: Strings
     sizes: np.ndarray
     """Bytes of each encoded image [N], int64."""
-    missing: tuple[str, ...] = ()
+    skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Why images of the list are not among these (`missing`, ...) -> their names."""
     max_height: int | None = None
     """Taller images are shrunk to it."""
+    notes: tuple[str, ...] = ()
+    """What else was found."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -107,16 +116,21 @@ class StreamedList:
     @property
     def total(self) -> int:
         """Images that the list names."""
-        return len(self) + len(self.missing)
+        return len(self) + sum(map(len, self.skipped.values()))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One line that names missing images, or nothing."""
-        return skipped_warning(self.path, "missing", self.missing, self.total)
+        """One line for each kind of image that is skipped, and what else was found."""
+        lines = [skipped_warning(self.path, why, names, self.total) for why, names in self.skipped.items()]
+        return (*(line for kind in lines for line in kind), *self.notes)
+
+    def content(self, index: int) -> bytes | None:
+        """The bytes of an encoded image; None where they cannot be read."""
+        return self.source.read(index, self.names[index])
 
     def header(self, index: int) -> Header | None:
         """Size of an image before it is shrunk; None where it cannot be read."""
-        data = self.source.read(self.names[index])
+        data = self.content(index)
         return None if data is None else read_header(data)
 
     def shown_size(self, header: Header) -> tuple[int, int]:
@@ -127,14 +141,14 @@ class StreamedList:
 
     def image(self, index: int) -> np.ndarray | None:
         """An image, uint8 BGR [H, W, 3]; None where it cannot be decoded."""
-        data = self.source.read(self.names[index])
+        data = self.content(index)
         image = None if data is None else decode_file(data)[0]
         return image if image is None or self.max_height is None else shrink_to_height(image, self.max_height)
 
     def content_parts(self) -> list[bytes]:
         """What a fingerprint of the list depends on: names, texts, sizes, and the content of some images."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(SAMPLED, len(self))).astype(int))
-        sampled = [digest_of(self.source.read(self.names[int(index)]) or b"") for index in chosen]
+        sampled = [digest_of(self.content(int(index)) or b"") for index in chosen]
         return [self.names.data, self.texts.data, self.sizes.tobytes(), *sampled]
 
 
@@ -150,9 +164,8 @@ class StoredList(Lazy[Stored]):
     def _at(self, index: int) -> Stored:
         number, place = find_part(self._starts, index)
         listed = self._lists[number]
-        name = listed.names[place]
-        folder = listed.path if isinstance(listed.source, Database) else listed.path.parent
-        return Stored(folder / name, int(listed.sizes[place]), read=lambda: listed.source.read(name) or b"")
+        path = listed.source.folder / listed.names[place]
+        return Stored(path, int(listed.sizes[place]), read=lambda: listed.content(place) or b"")
 
 
 class Streamed:
@@ -207,8 +220,10 @@ def find_part(starts: np.ndarray, index: int) -> tuple[int, int]:
 
 
 def count_images(path: Path) -> int:
-    """About how many images a list or LMDB folder names, without reading it whole; 0 where that is unknown."""
+    """About how many images a list, LMDB folder or archives name, no image read; 0 where that is unknown."""
     try:
+        if is_sharded(path):
+            return count_crops(path)
         if path.is_dir():
             with opened(path) as get:
                 return count_samples(path, get)
@@ -232,21 +247,23 @@ def stream_lists(
 
 
 def stream_list(path: Path, max_height: int | None = None, rules: ListRules = DEFAULT_RULES) -> StreamedList:
-    """Read a label list, or an LMDB folder, without its images.
+    """Read a label list, an LMDB folder, or the index of tar archives, without its images.
 
     Raises:
-        DataError: it cannot be read, or more of its images than the rules allow are missing.
+        DataError: it cannot be read, or more of its images than the rules allow are missing or have no text.
     """
+    if is_sharded(path):
+        return _stream_shards(path, max_height, rules)
     if path.is_dir() and (path / FILE).is_file():
         return _stream_database(path, max_height, rules)
     lines = list(split_lines(path))
     check_inside(path, ((number, str(path.parent / name)) for number, name, _ in lines), rules)
     sizes = np.array([_size(path.parent / name) for _, name, _ in lines], np.int64)
-    missing = tuple(lines[index][1] for index in np.flatnonzero(sizes < 0))
-    check_skipped(path, {"missing": missing}, len(lines), rules)
+    skipped = _missing(lines[index][1] for index in np.flatnonzero(sizes < 0))
+    check_skipped(path, skipped, len(lines), rules)
     there = [line for line, size in zip(lines, sizes, strict=True) if size >= 0]
     names, texts = Strings(name for _, name, _ in there), Strings(text for _, _, text in there)
-    return StreamedList(path, Folder(path.parent), names, texts, sizes[sizes >= 0], missing, max_height)
+    return StreamedList(path, Folder(path.parent), names, texts, sizes[sizes >= 0], skipped, max_height)
 
 
 def _size(file: Path) -> int:
@@ -268,7 +285,19 @@ def _stream_database(path: Path, max_height: int | None, rules: ListRules) -> St
             keys.append(key)
             texts.append(text)
             sizes.append(len(image))
-    check_skipped(path, {"missing": missing}, len(keys) + len(missing), rules)
+    skipped = _missing(missing)
+    check_skipped(path, skipped, len(keys) + len(missing), rules)
     return StreamedList(
-        path, Database(path), Strings(keys), Strings(texts), np.array(sizes, np.int64), tuple(missing), max_height
+        path, Database(path), Strings(keys), Strings(texts), np.array(sizes, np.int64), skipped, max_height
     )
+
+
+def _missing(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    found = tuple(names)
+    return {"missing": found} if found else {}
+
+
+def _stream_shards(path: Path, max_height: int | None, rules: ListRules) -> StreamedList:
+    found = read_shards(path, rules)
+    names, texts = Strings(found.names), Strings(found.texts)
+    return StreamedList(path, found.source, names, texts, found.source.sizes, found.skipped, max_height, found.notes)

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from compress.data.file_names import IMAGE_SUFFIXES, is_sharded, refuse_shards
 from compress.data.headers import TOO_LARGE, read_header, reduction
 from compress.data.images import LoadedList, load_images, read_image
 from compress.data.labels import (
@@ -22,7 +23,7 @@ from compress.data.labels import (
 from compress.data.lmdb_folder import FILE, load_list
 from compress.data.overlap import file_contents
 from compress.data.scene_augment import GEOMETRIES, change_light, random_crop
-from compress.data.scenes import IMAGE_SUFFIXES
+from compress.data.shards import load_shards
 from compress.errors import DataError
 
 TILE_HEIGHTS = (12.0, 110.0)
@@ -46,6 +47,7 @@ def find_images(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
     Raises:
         DataError: there are none, or more of them are missing than the rules allow.
     """
+    refuse_shards(path)
     if not path.is_dir():
         labels = read_labels(path, rules)
         return replace(labels, entries=tuple(replace(entry, text="") for entry in labels.entries))
@@ -104,11 +106,14 @@ def split_images(files: Sequence[Path], held_back: float) -> tuple[list[Path], l
 
 
 def load_unlabelled(path: Path, max_height: int | None = None, rules: ListRules = DEFAULT_RULES) -> LoadedList:
-    """Decode the images of a folder and its subfolders, of a label list, or of an LMDB folder; all texts are empty.
+    """Decode the images of a folder and its subfolders, of a label list, an LMDB folder, or tar archives; all texts are
+    empty.
 
     Raises:
         DataError: there are none, or more of them than the rules allow cannot be used.
     """
+    if is_sharded(path):
+        return load_shards(path, max_height, rules, labelled=False)
     if not path.is_dir() or not (path / FILE).is_file():
         return load_images(find_images(path, rules), max_height, rules=rules)
     loaded = load_list(path, max_height, rules)

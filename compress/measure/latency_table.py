@@ -3,7 +3,6 @@
 The file names the CPU, its flags, onnxruntime's version and the number of threads, and is refused where they differ.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from compress import artifacts
-from compress.artifacts import Machine
+from compress.artifacts import Machine, cache_folder
+from compress.artifacts.cache import CACHE_VARIABLE
 from compress.errors import ArtifactError, OutputError
 from compress.measure.machine import machine_info
 from compress.measure.operator_times import Operator, OperatorTime, measure_operator
 
-CACHE_VARIABLE = "COMPRESS_CACHE"
 """Environment variable that names the folder of tables."""
 SAVE_EVERY_S = 1.0
 """Between two savings while operators are measured; what is lost when the program is killed."""
@@ -143,14 +142,6 @@ def key_of(operator: Operator) -> str:
     parts += [f"{name}={_value(value)}" for name, value in sorted(operator.attributes)]
     parts += [f"+{operator.activation}"] if operator.activation else []
     return " ".join([*parts, operator.precision])
-
-
-def cache_folder() -> Path:
-    """Where tables lie: the folder in COMPRESS_CACHE, else `compress` in the user's cache folder."""
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compress"
 
 
 def default_path(table: StoredTable) -> Path:

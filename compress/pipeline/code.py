@@ -26,7 +26,7 @@ _PLAIN += ("compress.export.parity", "compress.export.replay")
 _PLAIN += tuple(
     f"compress.pipeline.{part}"
     for part in (
-        *("code", "state", "run", "worst_cases", "scanning.cost"),
+        *("code", "state", "run", "worst_cases", "verifying", "scanning.cost"),
         *("stages.measure", "stages.report", "stages.gates", "stages.scores"),
     )
 )

@@ -58,7 +58,7 @@ def score_model(
         ModelError: onnxruntime rejects it.
         DataError: its output does not fit the task.
     """
-    session = _checked_session(model, task, threads)
+    session = checked_session(model, task, threads)
     return task.evaluate(session.run) if limit is None else task.evaluate(session.run, limit)
 
 
@@ -69,14 +69,20 @@ def examine_model(model: Path | bytes | onnx.ModelProto, task: Task, threads: in
         ModelError: onnxruntime rejects it.
         DataError: its output does not fit the task.
     """
-    return _examine(task, _checked_session(model, task, threads).run)
+    return _examine(task, checked_session(model, task, threads).run)
 
 
 def _examine(task: Task, predict: Predict) -> Examination:
     return task.examine(predict) if isinstance(task, Examiner) else Examination(task.evaluate(predict))
 
 
-def _checked_session(model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None) -> Session:
+def checked_session(model: Path | bytes | onnx.ModelProto, task: Task, threads: int | None) -> Session:
+    """A model ready to be scored.
+
+    Raises:
+        ModelError: onnxruntime rejects it.
+        DataError: its output does not fit the task.
+    """
     session = Session(model, threads=threads or default_threads(), spin=False)
     task.check_model(session.output_shape)
     return session

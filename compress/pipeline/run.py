@@ -35,6 +35,7 @@ from compress.pipeline.stages.search import check_search
 from compress.pipeline.stages.training import note_outputs
 from compress.pipeline.state import Run, Stage
 from compress.pipeline.tasks import recipe_task
+from compress.pipeline.verifying import verify_images
 from compress.progress import Note, Progress
 from compress.recipe import (
     FinetuneStep,
@@ -49,13 +50,19 @@ from compress.report import write_report
 
 
 def run_recipe(
-    recipe: Recipe, command: str, on_progress: Progress | None = None, on_note: Note | None = None
+    recipe: Recipe,
+    command: str,
+    on_progress: Progress | None = None,
+    on_note: Note | None = None,
+    *,
+    verify: bool = False,
 ) -> Report:
     """Do what the recipe says and report it; see the module's text for resuming.
 
     Of several processes that torchrun started, this is what the first one does (see `compress.pipeline.together`).
 
-    `on_progress` is called as (done, in all, message); `on_note` receives what is to be known on the way.
+    `on_progress` is called as (done, in all, message); `on_note` receives what is to be known on the way. With `verify`
+    every image is read in full first, and compared with what it was (see `compress.pipeline.verifying`).
 
     Raises:
         CompressError: anything a user can fix; what was finished before stays.
@@ -64,7 +71,7 @@ def run_recipe(
     device = recipe_device(recipe)
     team = Team.join(device)
     with artifacts.lock(recipe.out):
-        return _run_steps(recipe, command, on_progress, on_note, device, team)
+        return _run_steps(recipe, command, on_progress, on_note, device, team, verify)
 
 
 def _run_steps(
@@ -74,6 +81,7 @@ def _run_steps(
     on_note: Note | None,
     device: torch.device,
     team: Team | None,
+    verify: bool,
 ) -> Report:
     given = recipe
     notes: tuple[str, ...] = ()
@@ -84,6 +92,8 @@ def _run_steps(
         team.send(recipe)
     task = recipe_task(recipe)
     check_test_sets(recipe, task)
+    if verify:
+        verify_images(recipe, task, on_progress, on_note)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     note_outputs(original, on_note)
     if (asked := recipe.find_step(PruneStep)) is not None and asked.search is not None:

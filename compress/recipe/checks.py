@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.artifacts import VAL
+from compress.data.file_names import find_archives, is_sharded
+from compress.errors import DataError
 from compress.recipe.problems import show, unknown_key
 from compress.recipe.raw import FACTORY, INPUT_KEYS, at, steps_of
 from compress.recipe.schema import STEPS
@@ -55,13 +57,20 @@ def check_files(data: Mapping[str, Any]) -> Iterator[Problem]:
         for name, value in named.items():
             key = ".".join(keys) + name
             for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, str) and not FACTORY.fullmatch(item) and not _is_there(Path(item), keys):
-                    yield key, f"{item}: no such file. Use --set {key}=PATH."
+                if isinstance(item, str) and not FACTORY.fullmatch(item) and (text := _missing(Path(item), keys)):
+                    yield key, f"{text} Use --set {key}=PATH."
 
 
-def _is_there(path: Path, keys: tuple[str, ...]) -> bool:
-    """Data may be an LMDB folder; what it must hold is said when it is read."""
-    return path.is_file() or (keys[0] == "data" and path.is_dir())
+def _missing(path: Path, keys: tuple[str, ...]) -> str:
+    """What is not there, or nothing. Data may be a folder or archives; what they must hold is said when it is read."""
+    if keys[0] == "data" and is_sharded(path):
+        try:
+            find_archives(path)
+        except DataError as error:
+            return str(error)
+    elif not (path.is_file() or (keys[0] == "data" and path.is_dir())):
+        return f"{path}: no such file."
+    return ""
 
 
 def _check_scan(data: Mapping[str, Any], scan: Mapping[str, Any]) -> Iterator[Problem]:

@@ -298,7 +298,9 @@ STEPS: dict[str, type[Step]] = {
 
 
 class DataSettings(_Settings):
-    """Label lists in PaddleOCR's form, `path<TAB>label`, the path relative to the list; or LMDB or ICDAR folders."""
+    """Label lists in PaddleOCR's form, `path<TAB>label`, LMDB or ICDAR folders, or tar archives of crops.
+
+    Archives are tar files of crops: `shards/train-{000..099}.tar`, `shards/*.tar`, or their folder."""
 
     train: Paths = Field((), description="label list or lists to train and calibrate with")
     val: Paths = Field(

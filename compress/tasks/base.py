@@ -16,6 +16,8 @@ from compress.data.overlap import Stored
 from compress.data.processing import Processing
 from compress.progress import Progress
 
+Share = tuple[int, int]
+"""Number of a process among those that share a batch or a score, and how many these are; (0, 1) is all."""
 Predict = Callable[[np.ndarray], np.ndarray]
 """Float32 images [N, 3, H, W] -> the model's first output, float32 [N, ...]."""
 
@@ -178,8 +180,19 @@ class Processed(Protocol):
 class Shareable(Protocol):
     """What a task offers beside `Task` if several processes can train on it, each on its share of every batch."""
 
-    share: tuple[int, int]
-    """Number of the process, and how many there are; (0, 1) is the whole batch."""
+    share: Share
+
+
+@runtime_checkable
+class SharedScoring(Protocol):
+    """What a task offers beside `Task` if several processes can score a model together."""
+
+    def judge_share(self, predict: Predict, limit: int | None = None, share: Share = (0, 1)) -> Mapping[int, Any]:
+        """What a model says of this share of the validation images, by their numbers. Images are fed in the batches in
+        which one process feeds them, so that shares together are what that one finds."""
+
+    def combine(self, judged: Mapping[int, Any], limit: int | None = None) -> Examination:
+        """What `examine` gives, from what all shares together say."""
 
 
 @runtime_checkable

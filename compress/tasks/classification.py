@@ -28,9 +28,9 @@ from compress.data.transforms import PPOCR, resize_crop, stack_resized
 from compress.data.unlabelled import UNREADABLE, load_unlabelled
 from compress.errors import DataError
 from compress.progress import Progress
-from compress.tasks.base import Batch, Case, Examination, Predict
+from compress.tasks.base import Batch, Case, Examination, Predict, Share
 from compress.tasks.comparing import class_agreement, row_divergence
-from compress.tasks.loading import Share, load_batches, share_of
+from compress.tasks.loading import load_batches, share_of
 from compress.tasks.probabilities import as_probabilities, check_probabilities, kl_divergence, log_probabilities
 from compress.tasks.samples import Sample, StreamedSamples, make_samples, number_crops, tally_crops
 from compress.tasks.sampling import (
@@ -312,12 +312,22 @@ class DirectionTask:
 
     def examine(self, predict: Predict, limit: int | None = None) -> Examination:
         """What `evaluate` gives, and what the model says of each image, with its probability."""
+        return self.combine(self.judge_share(predict, limit), limit)
+
+    def judge_share(self, predict: Predict, limit: int | None = None, share: Share = (0, 1)) -> dict[int, Case]:
+        """What the model says of every n-th batch of images, n processes sharing them, by the images' numbers."""
         chosen = np.sort(fixed_sample(len(self._val), limit))
-        cases: list[Case] = []
-        for start in range(0, len(chosen), self.eval_batch_size):
+        judged: dict[int, Case] = {}
+        for start in range(0, len(chosen), self.eval_batch_size)[share[0] :: share[1]]:
             indices = chosen[start : start + self.eval_batch_size]
             outputs = self._predict([self._val[index] for index in indices], predict)
-            cases += [self._judge(int(index), row) for index, row in zip(indices, outputs, strict=True)]
+            judged |= {int(index): self._judge(int(index), row) for index, row in zip(indices, outputs, strict=True)}
+        return judged
+
+    def combine(self, judged: Mapping[int, Case], limit: int | None = None) -> Examination:
+        """The examination that is made of what all shares say."""
+        chosen = np.sort(fixed_sample(len(self._val), limit))
+        cases = [judged[int(index)] for index in chosen]
         targets = self._val_targets[chosen]
         right = np.array([case.error == 0 for case in cases])
         details = {}

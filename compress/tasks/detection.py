@@ -22,14 +22,14 @@ from compress.data.scenes import content_of, load_scenes, scale_regions
 from compress.data.transforms import MULTIPLE, PPOCR_SCENES, Placed, fit_scene, normalise_scenes, place_scene
 from compress.data.unlabelled import content_of_images, list_images, unlabelled_crop
 from compress.errors import DataError, ModelError
-from compress.tasks.base import Batch, Case, Examination, Predict
+from compress.tasks.base import Batch, Case, Examination, Predict, Share
 from compress.tasks.comparing import box_agreement, map_divergence
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
-from compress.tasks.hmean import METRIC, score_matches, tally_matches
+from compress.tasks.hmean import METRIC, Matches, score_matches, tally_matches
 from compress.tasks.judging import Judges, SceneMap
-from compress.tasks.loading import Share, load_batches, share_of
+from compress.tasks.loading import load_batches, share_of
 from compress.tasks.probabilities import pixel_probabilities
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
 
@@ -262,21 +262,35 @@ class DetectionTask:
 
     def examine(self, predict: Predict, limit: int | None = None) -> Examination:
         """What `evaluate` gives, and for each image what was found, missed and wrong, with the regions to draw."""
-        matches, cases = [], []
-        for scene, boxes, matched in self._judges.judge(self._maps(predict, limit)):
-            matches.append(matched)
-            cases.append(judge_scene(scene.index, scene.name, scene.regions, boxes, matched, scene.usable))
+        return self.combine(self.judge_share(predict, limit), limit)
+
+    def judge_share(
+        self, predict: Predict, limit: int | None = None, share: Share = (0, 1)
+    ) -> dict[int, tuple[Matches, Case]]:
+        """What is found in every n-th image, n processes sharing them, by the images' numbers."""
+        return {
+            scene.index: (
+                matched,
+                judge_scene(scene.index, scene.name, scene.regions, boxes, matched, scene.usable),
+            )
+            for scene, boxes, matched in self._judges.judge(self._maps(predict, limit, share))
+        }
+
+    def combine(self, judged: Mapping[int, tuple[Matches, Case]], limit: int | None = None) -> Examination:
+        """The examination that is made of what all shares find."""
+        chosen = np.sort(fixed_sample(len(self._val), limit)).tolist()
+        matches, cases = [judged[index][0] for index in chosen], [judged[index][1] for index in chosen]
         score = replace(score_matches(matches), name=self.metric_name, skipped=self._skipped)
         return Examination(score, tuple(cases), {self.metric_name: tally_matches(matches)})
 
-    def _maps(self, predict: Predict, limit: int | None) -> Iterator[SceneMap]:
-        """What the model makes of each validation image.
+    def _maps(self, predict: Predict, limit: int | None, share: Share) -> Iterator[SceneMap]:
+        """What the model makes of each validation image of a share.
 
         Raises:
             DataError: it makes no maps.
             ModelError: it makes maps of something other than probabilities.
         """
-        for index in map(int, np.sort(fixed_sample(len(self._val), limit))):
+        for index in map(int, np.sort(fixed_sample(len(self._val), limit))[share[0] :: share[1]]):
             image, (height, width), regions = self._val_image(index)
             place = self._place_of(height, width)
             outputs = predict(normalise_scenes([image], self.processing, place))

@@ -12,10 +12,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from compress.data.prefetch import prefetch
 from compress.errors import CompressError, TrainingError, killed_worker
+from compress.tasks.base import Share
 
 P = TypeVar("P")
-Share = tuple[int, int]
-"""Number of a process among those that train together, and how many these are."""
 B = TypeVar("B")
 
 
@@ -58,14 +57,16 @@ def share_of(batch: np.ndarray, share: Share) -> np.ndarray:
 def _from_processes(make: Callable[[P], B], parts: Iterable[P], workers: int) -> Iterator[B]:
     if "fork" not in multiprocessing.get_all_start_methods():
         raise CompressError(f"workers: got {workers}. This system cannot fork processes: must be 0, a thread.")
-    loader = DataLoader(
-        _Maker(make),
-        sampler=_Parts(parts),
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context="fork",
-        generator=torch.Generator(),  # else it draws from the one that training uses
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of more workers than cores
+        loader = DataLoader(
+            _Maker(make),
+            sampler=_Parts(parts),
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context="fork",
+            generator=torch.Generator(),  # else it draws from the one that training uses
+        )
     try:
         for made in _started(loader):
             if isinstance(made, Exception):

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,9 +24,9 @@ from compress.data.transforms import PPOCR, resize_crop, resized_width, stack_re
 from compress.data.unlabelled import UNREADABLE, load_unlabelled
 from compress.errors import DataError, ModelError
 from compress.progress import Progress
-from compress.tasks.base import Batch, Case, Examination, Predict
+from compress.tasks.base import Batch, Case, Examination, Predict, Share
 from compress.tasks.comparing import step_divergence, text_agreement
-from compress.tasks.loading import Share, load_batches, share_of
+from compress.tasks.loading import load_batches, share_of
 from compress.tasks.probabilities import (
     as_probabilities,
     check_probabilities,
@@ -156,8 +157,8 @@ class RecognitionTask:
         if streamed:
             self._train = StreamedWords(streamed, self.charset, str.lower if processing.lowercase else str)
             for listed in streamed:
-                missing = {"missing": listed.missing, "without text": self._train.empty[listed.path]}
-                check_skipped(listed.path, missing, listed.total, rules)
+                skipped = {**listed.skipped, "without text": self._train.empty[listed.path]}
+                check_skipped(listed.path, skipped, listed.total, rules)
         self._labelled = len(self._train)
         self._train_widths = self._widths_of(self._train)
         self._unlabelled = [load_unlabelled(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in unlabelled]
@@ -434,8 +435,16 @@ class RecognitionTask:
 
     def examine(self, predict: Predict, limit: int | None = None) -> Examination:
         """What `evaluate` gives, and what the model reads in each crop."""
+        return self.combine(self.judge_share(predict, limit), limit)
+
+    def judge_share(self, predict: Predict, limit: int | None = None, share: Share = (0, 1)) -> dict[int, str | None]:
+        """What the model reads in every n-th batch of crops, n processes sharing them, by the crops' numbers."""
         chosen = np.sort(fixed_sample(len(self._val), limit))
-        read = dict(self._read(predict, chosen, self._val_widths, lambda index: self._val[index]))
+        return dict(self._read(predict, chosen, self._val_widths, lambda index: self._val[index], share))
+
+    def combine(self, judged: Mapping[int, str | None], limit: int | None = None) -> Examination:
+        """The examination that is made of what all shares read."""
+        chosen, read = np.sort(fixed_sample(len(self._val), limit)), judged
         score, tallies = score_texts(
             [read[int(index)] for index in chosen], [self._val_texts[index] for index in chosen]
         )
@@ -449,10 +458,15 @@ class RecognitionTask:
         return tuple(self.metric_name if figure == METRIC else figure for figure in tallies)
 
     def _read(
-        self, predict: Predict, chosen: np.ndarray, widths: np.ndarray, resized: Callable[[int], np.ndarray]
+        self,
+        predict: Predict,
+        chosen: np.ndarray,
+        widths: np.ndarray,
+        resized: Callable[[int], np.ndarray],
+        share: Share = (0, 1),
     ) -> Iterator[tuple[int, str | None]]:
         """What a model reads in each chosen crop, padded to its width; None where its output is not finite."""
-        for indices in bucket_batches(chosen, widths, self.eval_batch_size):
+        for indices in islice(bucket_batches(chosen, widths, self.eval_batch_size), share[0], None, share[1]):
             images = self._stack([resized(int(index)) for index in indices], widths[indices[0]])
             outputs = predict(images)
             self._check_outputs(outputs.shape, len(images))

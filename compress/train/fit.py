@@ -57,8 +57,8 @@ def fit(
         settings: how long and how fast.
         parameter_groups: optimiser groups with their own `lr` and `weight_decay`, e.g. for PACT.
         checkpoint: what to go on from, if its file exists.
-        team: the processes that train together, each on its share of every batch; `evaluate` and `checkpoint` matter in
-            the first one alone, whose state the others take over.
+        team: the processes that train together, each on its share of every batch; what `evaluate` returns and
+            `checkpoint` matter in the first one alone, whose state the others take over. All evaluate at the same time.
         on_progress: called as (steps done, steps in all, message).
 
     Raises:
@@ -74,8 +74,9 @@ def fit(
     trained = Trained(module, averaged, tuner, make_scaler(settings.precision, device_of(module)))
     lesson = Lesson(objective, settings.precision, memory)
     state = load_checkpoint(checkpoint, trained)
-    if state is None:
-        metric = _score(module, objective.evaluate)
+    untrained = state is None if team is None else team.same(state is None)
+    if state is None:  # but where the first process has a checkpoint, it does not score, and the others do not help
+        metric = _score(module, objective.evaluate) if untrained else 0.0
         state = State(0, metric, 0, [metric], copy.deepcopy(module.state_dict()))
     if team is not None:
         state.epoch = _same_start(team, trained, state.epoch)
@@ -85,7 +86,7 @@ def fit(
         torch.manual_seed(settings.seed * 100_003 + epoch)
         module.train()
         if settings.freeze_batch_norm:
-            _freeze_batch_norm(module)
+            freeze_batch_norm(module)
         seen.start_epoch()
         with float32_ends(module, settings.precision):
             for index, batch in enumerate(data.batches(epoch)):
@@ -184,7 +185,8 @@ def _finish_epoch(state: State, epoch: int, module: nn.Module, evaluate: Callabl
         state.best_weights = copy.deepcopy(module.state_dict())
 
 
-def _freeze_batch_norm(module: nn.Module) -> None:
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Let BatchNorm layers use their running statistics, and keep them, while the rest is trained."""
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()

@@ -95,7 +95,9 @@ def test_what_is_not_such_a_database(tmp_path, changes, message):
 
 
 def test_a_folder_without_a_database(tmp_path):
-    with pytest.raises(DataError, match=r"a folder without data.mdb. Give a label list .* or an LMDB folder"):
+    with pytest.raises(
+        DataError, match=r"a folder without data.mdb. Give a label list .*, an LMDB folder, or tar archives"
+    ):
         load_list(tmp_path)
 
 

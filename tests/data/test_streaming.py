@@ -74,7 +74,7 @@ def test_missing_images_are_named_and_counted(listed: Path) -> None:
     with pytest.raises(DataError, match=r"1 of 5 images are missing, the first is 3\.png"):
         stream_list(listed)
     streamed = stream_list(listed, rules=ListRules(max_skipped=0.2))
-    assert (len(streamed), streamed.total, streamed.missing) == (4, 5, ("3.png",))
+    assert (len(streamed), streamed.total, streamed.skipped) == (4, 5, {"missing": ("3.png",)})
     assert streamed.warnings == (f"{listed}: 1 of 5 images skipped, missing: 3.png",)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from compress.artifacts import Machine
+from compress.artifacts import Machine, cache_folder
 from compress.errors import ArtifactError
 from compress.measure import latency_table
-from compress.measure.latency_table import LatencyTable, cache_folder, key_of
+from compress.measure.latency_table import LatencyTable, key_of
 from compress.measure.operator_times import Operator, OperatorTime, measure_operator
 
 HERE = Machine("Some CPU", ("avx2", "fma"), 2, "Linux", {"onnxruntime": "1.0"})

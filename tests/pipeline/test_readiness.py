@@ -7,9 +7,11 @@ import pytest
 
 from compress.data.synthetic import write_dataset
 from compress.errors import DataError, RecipeError
+from compress.pipeline.preparing.drafting import find_data
 from compress.pipeline.preparing.readiness import find_problems
 from compress.pipeline.preparing.sources import Source, format_of, read_source
 from compress.recipe import load_recipe
+from tests.data.test_shards import write_shards
 from tests.pipeline import tiny
 
 ZOO = Path(__file__).parents[2] / "compress" / "zoo" / "models"
@@ -50,6 +52,23 @@ def test_images_are_counted(folder: Path) -> None:
     assert read_source(folder / "lmdb", "recognition") == Source(folder / "lmdb", "lmdb", 2)
     with pytest.raises(DataError, match=r"a folder without data\.mdb"):
         read_source(folder / "train", "recognition")
+
+
+def test_archives_of_crops(folder: Path) -> None:
+    pattern = write_shards(folder / "train" / "labels.txt", folder / "shards")
+    texts = read_source(folder / "train" / "labels.txt", "classification").texts
+    for path in (pattern, folder / "shards"):
+        assert format_of(path) == "shards"
+        assert read_source(path, "classification") == Source(path, "shards", 3, texts=texts)
+        assert read_source(path, "classification", labelled=False) == Source(path, "shards", 3)
+    lists = {"train": "shards/train-{000..001}.tar", "val": "val/labels.txt", "unlabelled": "shards"}
+    assert [source.images for source in find_problems(tiny.recipe(folder, data=lists)).train] == [3]
+    found = find_data(pattern, "classification", folder / "val" / "labels.txt")
+    assert found.train == pattern
+    with pytest.raises(RecipeError, match=r"data\.images: .*shards: tar archives hold crops for recognition"):
+        find_problems(tiny.recipe(folder, data={"images": "shards"}))
+    with pytest.raises(RecipeError, match=r"data\.train: .*1 of 3 archives are missing, the first is .*train-002\.tar"):
+        tiny.recipe(folder, data={**lists, "train": "shards/train-{000..002}.tar"})
 
 
 def test_a_good_recipe_has_none(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Processes that share a run: the scan of a single one, training on its batches, and a kill that costs little."""
 
+import json
 import os
 import shutil
 import signal
@@ -274,3 +275,52 @@ def test_training_is_one_processs(statistics: str, tmp_path: Path) -> None:
         apart = {name: float((two[name] - value).abs().max()) for name, value in one.items()}
         assert 0 < apart["body.1.running_mean"] < 0.1
     assert torch.equal(two["unused.weight"], one["unused.weight"])
+
+
+SCORING = """
+import json
+import sys
+from pathlib import Path
+import torch
+from compress.compute.processes import Team
+from compress.graph import load_model, to_onnx
+from compress.pipeline.evaluation import score_model
+from compress.pipeline.execution import Execution
+from compress.pipeline.models import as_graph_module
+from compress.pipeline.shared_scoring import shared_metric
+from compress.pipeline.stages.training import train, trainable
+from compress.recipe import FinetuneStep
+from tests.pipeline import tiny
+
+folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
+team, task, model = Team.join(torch.device("cpu")), tiny.task(folder), load_model(folder / "model.onnx")
+task.eval_batch_size = 5
+alone = []
+def evaluate(trained):
+    file = to_onnx(as_graph_module(trained), model)
+    alone.append(score_model(file, task, 1).metric)
+    return shared_metric(file, task, 1, team)
+result = train(trainable(model, task, 1), task, FinetuneStep(epochs=epochs, batch_size=6, lr=0.01, distill=0.0),
+    evaluate=evaluate, teacher=None, identity="one",
+    execution=Execution(threads=1, team=team, checkpoint=folder / "checkpoint"))
+if team.is_main:
+    (folder / f"scores{epochs}.json").write_text(json.dumps([result.history, alone]))
+"""
+
+
+@pytest.mark.slow
+def test_scores_are_shared_and_one_processs_also_from_a_checkpoint(tmp_path: Path) -> None:
+    """The second time the first process alone has a checkpoint, so that nobody scores the start again."""
+    inputs = tiny.write_inputs(tmp_path)
+    (tmp_path / "score.py").write_text(SCORING)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    found = []
+    for epochs in (1, 3):
+        arguments = [*command, str(tmp_path / "score.py"), str(inputs), str(epochs)]
+        subprocess.run(arguments, check=True, env=environment, capture_output=True, timeout=900)
+        found.append(json.loads((inputs / f"scores{epochs}.json").read_text()))
+    (first, scored), (both, more) = found
+    assert first == scored
+    assert (len(first), len(both), len(more)) == (2, 4, 2)
+    assert both == first + more

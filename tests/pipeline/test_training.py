@@ -13,7 +13,7 @@ from compress.errors import ArtifactError, DataError, DeviceError, ParityError, 
 from compress.export.parity import Reading
 from compress.graph import from_torch, is_quantised, read_model, to_torch
 from compress.graph.lowering import lower_for_int8
-from compress.pipeline import make_task, open_model, run_finetune, run_quantize, score_model
+from compress.pipeline import make_task, open_model, run_finetune, run_quantize, score_model, shared_scoring
 from compress.pipeline.execution import Execution
 from compress.pipeline.models import model_identity
 from compress.pipeline.run import run_recipe
@@ -138,7 +138,8 @@ def test_of_two_students_the_better_is_written(
         scored.append(made if isinstance(made, onnx.ModelProto) else read_model(made))
         return Score(next(metrics), "accuracy", 12)
 
-    monkeypatch.setattr(finetune_stage, "score_model", score)
+    for module in (shared_scoring, finetune_stage):
+        monkeypatch.setattr(module, "score_model", score)
     assert mutually(model, task, tmp_path / "m.onnx").metric == 0.6
     assert [scored.index(each) for each in scored] == [0, 1, 2, 3, 4, 5, 3]
 

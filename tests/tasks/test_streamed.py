@@ -16,6 +16,7 @@ from compress.errors import CompressError, DataError
 from compress.tasks.base import Batch
 from compress.tasks.classification import DirectionTask
 from compress.tasks.recognition import RecognitionTask
+from tests.data.test_shards import write_shards
 from tests.tasks.test_recognition import write_list
 
 TEXTS = [text for text in ("ab", "ba", "aab", "b", "abab", "a") for _ in range(8)]
@@ -211,3 +212,33 @@ def test_workers_leave_torch_s_random_numbers_alone(make: Any) -> None:
     found = torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(found, torch.rand(1))
+
+
+@pytest.mark.parametrize("threshold", [1, 10**9])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_archives_give_the_batches_of_the_same_crops_in_files(
+    crops: Path, monkeypatch: pytest.MonkeyPatch, threshold: int, workers: int
+) -> None:
+    """To the last bit, read at once and streamed; scores, too."""
+    monkeypatch.setattr(streaming_module, "STREAMED_FROM", threshold)
+    shards = write_shards(crops, crops.parent.parent / "shards", each=7)
+    settings: dict[str, Any] = {
+        "charset": crops.parent.parent / "dict.txt",
+        "input_shape": SHAPE,
+        "widths": [32, 64],
+        "workers": workers,
+        "rules": ListRules(allow_overlap=True),
+    }
+    tasks = [RecognitionTask([path], [path], **settings) for path in (crops, shards)]
+    one, other = (batches(task) for task in tasks)
+    assert same(one, other)
+    assert [batch.targets.indices for batch in one] == [batch.targets.indices for batch in other]
+    for first, second in zip(*(task.calibration_batches(10, 4) for task in tasks), strict=True):
+        assert np.array_equal(first, second)
+    if threshold > 1:  # streamed lists are known by their names, too
+        assert tasks[0].fingerprint() == tasks[1].fingerprint()
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(images.shape[3]).random((len(images), 16, 4), np.float32)
+
+    assert tasks[0].evaluate(predict) == tasks[1].evaluate(predict)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import artifacts
+from compress.data.file_names import is_sharded
 from compress.data.labels import Entry, read_labels
 from compress.data.unlabelled import split_images
 from compress.errors import CompressError, RecipeError
@@ -103,7 +104,7 @@ def find_data(path: Path, kind: str, val: Path | None = None) -> Data:
     Raises:
         CompressError: nothing usable is there, or `val` does not go with it.
     """
-    if not path.exists():
+    if not path.exists() and not is_sharded(path):
         raise CompressError(f"--data: {path}: no such file or folder. Give a folder of images, or a label list.")
     parts = {name: _labelled(path / name, kind) for name in ("train", "val", "test")} if path.is_dir() else {}
     if parts.get("train") and (val or parts["val"]):
@@ -124,15 +125,13 @@ def find_data(path: Path, kind: str, val: Path | None = None) -> Data:
 
 
 def _labelled(path: Path, kind: str) -> Path | None:
-    """The label list, LMDB or (for detection) ICDAR folder that a path is, or holds."""
-    if path.is_file():
-        return path
+    """The label list, LMDB, tar archives or (for detection) ICDAR folder that a path is, or holds."""
     if not path.is_dir():
-        return None
+        return path if path.is_file() or is_sharded(path) else None
     if (path / LIST_FILE).is_file():
         return path / LIST_FILE
     found = format_of(path)
-    return path if found == "lmdb" or (found == "icdar" and kind == "detection") else None
+    return path if found in ("lmdb", "shards") or (found == "icdar" and kind == "detection") else None
 
 
 def draft(facts: ModelFacts, data: Data, file: Path, wishes: Wishes) -> tuple[dict[str, Any], dict[Path, str]]:

@@ -207,7 +207,7 @@ def _decoded_bytes(recipe: Recipe, images: Images, sizes: Sequence[Header]) -> i
     kept = [*images.images, *images.val, *images.unlabelled]
     if sum(source.images for source in images.train) < STREAMED_FROM:
         kept += images.train
-    if any(source.format == "lmdb" for source in kept) or not sizes:
+    if any(source.format in ("lmdb", "shards") for source in kept) or not sizes:
         return None
     return round(fmean(3 * size.height * size.width for size in sizes) * sum(source.images for source in kept))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.charset import check_classes, read_charset
+from compress.data.file_names import refuse_shards
 from compress.data.labels import ListRules
 from compress.data.processing import find_preset
 from compress.errors import CompressError, DataError, ModelError, RecipeError
@@ -68,6 +69,8 @@ def find_problems(recipe: Recipe) -> Images:
         for path in paths:
             try:
                 labelled = key not in ("unlabelled", "images")
+                if key == "images":
+                    refuse_shards(path)
                 sources.append(read_source(path, recipe.task.kind, rules, labelled=labelled))
             except CompressError as error:
                 problems.append(f"data.{key}: {error}")

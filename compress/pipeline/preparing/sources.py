@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from compress.data.file_names import IMAGE_SUFFIXES, is_sharded
 from compress.data.labels import DEFAULT_RULES, ListRules, read_labels
+from compress.data.lmdb_folder import EXPECTED_PATH, count_samples, opened
 from compress.data.lmdb_folder import FILE as LMDB_FILE
-from compress.data.lmdb_folder import count_samples, opened
-from compress.data.scenes import IMAGE_SUFFIXES, load_scenes
+from compress.data.scenes import load_scenes
+from compress.data.shards import read_shards
 from compress.data.streaming import STREAMED_FROM, count_images
 from compress.data.unlabelled import list_images
 from compress.errors import DataError
 
-Format = Literal["list", "lmdb", "icdar", "images"]
+Format = Literal["list", "lmdb", "shards", "icdar", "images"]
 LIST_FILE = "labels.txt"
 """A folder that holds it is taken for that list."""
 ICDAR_LINE = 8
@@ -30,7 +32,7 @@ class Source:
     format: Format
     images: int
     files: tuple[Path, ...] = ()
-    """The images; empty where they lie in an LMDB, or in a list too long to be read here."""
+    """The images; empty where they lie in an LMDB or in archives, or in a list too long to be read here."""
     texts: tuple[str, ...] = ()
     """Label of each of them; empty where there are none, or they are not text."""
 
@@ -41,6 +43,8 @@ def format_of(path: Path) -> Format:
     Raises:
         DataError: there is no such path.
     """
+    if is_sharded(path):
+        return "shards"
     if path.is_file():
         return "list"
     if not path.is_dir():
@@ -76,6 +80,9 @@ def read_source(path: Path, kind: str, rules: ListRules = DEFAULT_RULES, *, labe
     if found == "lmdb":
         with opened(path) as get:
             return Source(path, found, count_samples(path, get))
+    if found == "shards" and kind != "detection":
+        listed = read_shards(path, rules, labelled=labelled)
+        return Source(path, found, len(listed.names), texts=tuple(listed.texts) if labelled else ())
     if not labelled:
         files = list_images(path, rules).files
         return Source(path, found, len(files), files)
@@ -83,7 +90,7 @@ def read_source(path: Path, kind: str, rules: ListRules = DEFAULT_RULES, *, labe
         files = tuple(scene.image for scene in load_scenes(path, rules).scenes)
         return Source(path, found, len(files), files)
     if found != "list":
-        raise DataError(f"{path}: a folder without {LMDB_FILE}. Give a label list (path<TAB>text), or an LMDB folder.")
+        raise DataError(f"{path}: a folder without {LMDB_FILE}. {EXPECTED_PATH}")
     if (count := count_images(path)) >= STREAMED_FROM:
         return Source(path, found, count)
     entries = read_labels(path, rules).entries

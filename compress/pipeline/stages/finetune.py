@@ -15,6 +15,7 @@ from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.evaluation import score_model
 from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import as_graph_module
+from compress.pipeline.shared_scoring import shared_metric
 from compress.pipeline.stages.plan import kept_by_plan
 from compress.pipeline.stages.training import note_outputs, teacher_outputs, train, train_identity, trainable
 from compress.pipeline.state import Run, Stage
@@ -51,11 +52,11 @@ def run_finetune(
             module,
             task,
             step,
-            evaluate=lambda trained: (
-                score_model(to_onnx(as_graph_module(trained), model), task, execution.threads).metric
+            evaluate=lambda trained: shared_metric(
+                to_onnx(as_graph_module(trained), model), task, execution.threads, execution.team
             ),
             teacher=teacher_outputs(teacher, execution.threads, step.distill, execution.device),
-            features=_features(teacher, module, step, kept),
+            features=feature_loss(teacher, module, step, kept),
             identity=train_identity(model, teacher, task, step, execution.seed, kept),
             execution=execution,
         )
@@ -63,7 +64,7 @@ def run_finetune(
         return score_model(out_file, task, execution.threads)
 
 
-def _features(
+def feature_loss(
     teacher: onnx.ModelProto | None,
     student: fx.GraphModule,
     step: FinetuneStep,
@@ -102,7 +103,7 @@ class FinetuneJob:
             self.step,
             evaluate=lambda _: 0.0,
             teacher=teacher_outputs(self.teacher, run.threads, self.step.distill, run.device),
-            features=_features(self.teacher, module, self.step, self.kept),
+            features=feature_loss(self.teacher, module, self.step, self.kept),
             execution=replace(run.execution(), seed=self.seed),
         )
 

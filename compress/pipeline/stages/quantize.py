@@ -15,6 +15,7 @@ from compress.graph import save_model, to_torch
 from compress.pipeline.evaluation import score_model
 from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import as_graph_module, expand_names
+from compress.pipeline.shared_scoring import shared_metric
 from compress.pipeline.stages.int8_file import export_checked, export_form
 from compress.pipeline.stages.int8_scan import (
     SENSITIVITY,
@@ -145,31 +146,14 @@ def train_int8(
     seed, threads, device, team = execution.seed, execution.threads, execution.device, execution.team
     if team is not None and team.is_main and step.epochs:
         team.send(QuantizeJob(model, lowered, teacher, step, seed))
-    module = trainable(lowered.model, task, threads)
-    qat = prepare_qat(
-        module,
-        float_layers=(*_float_layers(model, module, step.float_layers), *lowered.float_layers),
-        float_values=lowered.float_values,
-        pact=step.pact.enabled,
-        asymmetric_hard_swish=step.pact.asymmetric_hardswish,
-        weight_bits=step.weight_bits,
-    ).to(device)
-    batches = task.calibration_batches(step.calibration, min(step.batch_size, step.calibration))
-    with catch_out_of_memory("calibration", f"Try batch_size: {max(1, step.batch_size // 2)}, or --device cpu."):
-        calibrate(
-            qat,
-            batches,
-            percentile=step.pact.percentile,
-            total=step.calibration,
-            on_progress=execution.on_progress,
-        )
+    qat = calibrated(model, lowered, task, step, execution)
     if step.epochs:
         train(
             qat,
             task,
             step,
-            evaluate=lambda trained: (
-                score_model(export_form(as_graph_module(trained), lowered.model, step).model, task, threads).metric
+            evaluate=lambda trained: shared_metric(
+                export_form(as_graph_module(trained), lowered.model, step).model, task, threads, team
             ),
             teacher=teacher_outputs(teacher, threads, step.distill, device),
             identity=fingerprint(
@@ -181,6 +165,31 @@ def train_int8(
             execution=replace(execution, seed=seed + 1),  # other batches than fine-tuning saw
         )
     return qat.cpu()
+
+
+def calibrated(
+    model: onnx.ModelProto, lowered: Lowered, task: Task, step: QuantizeStep, execution: Execution
+) -> fx.GraphModule:
+    """The network that learns its ranges, on the execution's device; they start as calibration finds them."""
+    module = trainable(lowered.model, task, execution.threads)
+    qat = prepare_qat(
+        module,
+        float_layers=(*_float_layers(model, module, step.float_layers), *lowered.float_layers),
+        float_values=lowered.float_values,
+        pact=step.pact.enabled,
+        asymmetric_hard_swish=step.pact.asymmetric_hardswish,
+        weight_bits=step.weight_bits,
+    ).to(execution.device)
+    batches = task.calibration_batches(step.calibration, min(step.batch_size, step.calibration))
+    with catch_out_of_memory("calibration", f"Try batch_size: {max(1, step.batch_size // 2)}, or --device cpu."):
+        calibrate(
+            qat,
+            batches,
+            percentile=step.pact.percentile,
+            total=step.calibration,
+            on_progress=execution.on_progress,
+        )
+    return qat
 
 
 def export_trained(

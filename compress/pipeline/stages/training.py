@@ -20,6 +20,7 @@ from compress.pipeline.evaluation import check_fits, default_threads
 from compress.pipeline.execution import Execution
 from compress.pipeline.images import check_train_images
 from compress.pipeline.models import model_identity
+from compress.pipeline.shared_scoring import help_scoring
 from compress.progress import Note
 from compress.quant import qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
@@ -61,7 +62,8 @@ def train(
     """Fit a module to a task as a recipe's step says, alone or, with `step.mutual`, as one of two students.
 
     The module is trained on the device where it is, and afterwards on the CPU. Of a team's processes each trains on its
-    share of every batch; the first one scores, stores and reports, and it alone has the best weights in the end.
+    share of every batch, and scores its share of the validation images where the task is `SharedScoring`; the first one
+    stores and reports, and it alone has the best weights in the end.
 
     Args:
         module: what is trained, in place.
@@ -75,15 +77,13 @@ def train(
     """
     team, checkpoint, on_progress = execution.team, execution.checkpoint, execution.on_progress
     if team is not None:
-        task = shared_task(task, team)
         if not team.is_main:
-            evaluate, checkpoint, on_progress = (lambda _: 0.0), None, None
-    trained: nn.Module = module
+            whole, members = task, team
+            evaluate = lambda _: help_scoring(whole, execution.threads, members)  # noqa: E731
+            checkpoint, on_progress = None, None
+        task = shared_task(task, team)
     objective = Objective(task.loss, evaluate, task.distillation_loss, teacher, step.distill, features)
-    if isinstance(step, FinetuneStep) and step.mutual:
-        trained = Pair(module, torch.zeros(1, *task.input_shape, device=device_of(module)), execution.seed)
-        distance = task.mutual_loss if isinstance(task, MutualLoss) else task.distillation_loss
-        objective = pair_objective(objective, distance, step.mutual)
+    trained, objective = with_partner(module, task, step, objective, execution.seed)
     result = fit(
         trained,
         TrainingData(
@@ -92,7 +92,7 @@ def train(
         ),
         objective,
         fit_settings(step, execution.seed),
-        parameter_groups=_parameter_groups(module, step),
+        parameter_groups=parameter_groups(module, step),
         checkpoint=Checkpoint(checkpoint, identity) if checkpoint else None,
         team=team,
         on_progress=on_progress,
@@ -116,7 +116,18 @@ def fit_settings(step: FinetuneStep | QuantizeStep, seed: int) -> FitSettings:
     return FitSettings(**common, freeze_batch_norm=step.freeze_bn, precision=step.precision, seed=seed)
 
 
-def _parameter_groups(module: nn.Module, step: FinetuneStep | QuantizeStep) -> list[dict[str, Any]] | None:
+def with_partner(
+    module: nn.Module, task: Task, step: FinetuneStep | QuantizeStep, objective: Objective, seed: int
+) -> tuple[nn.Module, Objective]:
+    """What is trained, and its objective: with `step.mutual` the module as one of two students, else as it is."""
+    if not isinstance(step, FinetuneStep) or not step.mutual:
+        return module, objective
+    pair = Pair(module, torch.zeros(1, *task.input_shape, device=device_of(module)), seed)
+    distance = task.mutual_loss if isinstance(task, MutualLoss) else task.distillation_loss
+    return pair, pair_objective(objective, distance, step.mutual)
+
+
+def parameter_groups(module: nn.Module, step: FinetuneStep | QuantizeStep) -> list[dict[str, Any]] | None:
     """Learned ranges have a rate and a decay of their own."""
     if not isinstance(step, QuantizeStep):
         return None
