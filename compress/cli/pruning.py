@@ -88,8 +88,8 @@ def sensitivity(
     if of == "int8":
         _scan_int8(source, lists, out, step, layers, settings, execution)
         return
-    if step.budget is not None and (step.measure != "metric" or step.recover != "none"):
-        raise CompressError("--budget: not with --measure divergence or agreement, nor --recover. Remove one of them.")
+    if step.budget is not None and step.recover != "none":
+        raise CompressError("--budget: not with --recover reconstruct. Remove one of them.")
     if (step.measure != "metric" or step.recover != "none") and not lists.train:
         raise CompressError(
             "--train: missing. --measure divergence or agreement and --recover reconstruct need training images."

@@ -160,6 +160,7 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
             step,
             protect=protect,
             recurrent=recurrent,
+            training=run.task,
             targets=TARGETS if wanted is None else (wanted,),
             execution=execution,
         )
