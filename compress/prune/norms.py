@@ -10,7 +10,7 @@
 Source: LLM-Pruner (Ma et al. 2023, arXiv 2305.11627) and torch-pruning slice LayerNorm's weights, too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +19,27 @@ OPTION = "whose mean and variance would change: `layer_norms` lets them go"
 """Said of channels that stay where the option is off."""
 
 
-def norm_note(module: nn.Module, layers: Iterable[str]) -> str:
-    """What to say of a group of channels that go through these layers of a module; empty where there is nothing to say.
+def norm_notes(module: nn.Module, groups: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """What to say of groups of channels that go through LayerNorms of a module.
 
-    >>> norm_note(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), ("0", "1"))
-    'its channels go through 1 LayerNorm (1), whose mean and variance are then those of the channels that are left'
+    Args:
+        module: the network.
+        groups: name -> layers that make or carry the channels.
+
+    >>> norm_notes(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), {"0": ("0", "1")})
+    ('0: its channels go through 1 LayerNorm (1), whose mean and variance are then of the channels that are left',)
     """
     known = dict(module.named_modules())
-    norms = [name for name in layers if isinstance(known.get(name), nn.LayerNorm)]
-    if not norms:
-        return ""
-    count = f"{len(norms)} LayerNorm{'s' if len(norms) > 1 else ''} ({', '.join(norms)})"
-    return f"its channels go through {count}, whose mean and variance are then those of the channels that are left"
+    through = {
+        name: [layer for layer in layers if isinstance(known.get(layer), nn.LayerNorm)]
+        for name, layers in groups.items()
+    }
+    return tuple(
+        f"{name}: its channels go through {len(norms)} LayerNorm{'s' if len(norms) > 1 else ''} ({', '.join(norms)}), "
+        "whose mean and variance are then of the channels that are left"
+        for name, norms in through.items()
+        if norms
+    )
 
 
 def shrink_norm(norm: nn.GroupNorm | nn.LayerNorm, removed: int) -> None:

@@ -20,7 +20,7 @@ from compress.prune.allocation import (
 from compress.prune.bisection import bisect, give_back, step_by_step, total_drop
 from compress.prune.cell_choice import too_short
 from compress.prune.channels import group_align, remove_channels
-from compress.prune.norms import norm_note
+from compress.prune.norms import norm_notes
 from compress.prune.ranking import Kind, Network, Ranking, uniform
 from compress.prune.sensitivity import group_params
 
@@ -298,6 +298,7 @@ def plan_ratios(
     pruned = remove_channels(network.module, network.groups, removed)
     params_after, macs_after = module_cost(pruned, network.input_shape)
     before, after = (ranking.latency({}), ranking.latency(ratios)) if network.timing else (None, None)
+    through = {group.name: group.layers for group in network.groups if plans[group.name].removed}
     slow = _slow_notes(macs_after / max(1, ranking.macs({})), before, after)
     return PruningPlan(
         fingerprint=network.fingerprint,
@@ -312,15 +313,8 @@ def plan_ratios(
         params_before=parameter_count(network.module),
         params_after=params_after,
         groups=plans,
-        notes=(*notes, *_norm_notes(network, plans), *slow),
+        notes=(*notes, *norm_notes(network.module, through), *slow),
     )
-
-
-def _norm_notes(network: Network, plans: Mapping[str, GroupPlan]) -> tuple[str, ...]:
-    """What to say of the plan's groups whose removal is not the same as silencing their channels."""
-    pruned = [group for group in network.groups if plans[group.name].removed]
-    notes = {group.name: norm_note(network.module, group.layers) for group in pruned}
-    return tuple(f"{name}: {note}" for name, note in notes.items() if note)
 
 
 def _slow_notes(macs_left: float, before: float | None, after: float | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from compress.measure.session import Session
 from compress.prune.channel_scores import lowest_channels
 from compress.prune.channels import remove_channels, silence_channels
 from compress.prune.groups import find_groups, survey_channels
-from compress.prune.norms import NormOfKept, norm_note, shrink_norm
+from compress.prune.norms import NormOfKept, norm_notes, shrink_norm
 from compress.prune.plan import plan_ratios
 from compress.prune.ranking import Network
 from tests.lookalikes.networks import Svtr
@@ -232,8 +232,8 @@ def test_a_plan_says_whose_statistics_change() -> None:
     network = Network(given.module, given.groups, SHAPE, "l1", 1, "")
     stream, wide = given["patches"].name, given["wide"].name
     plan = plan_ratios(network, {stream: 0.5, wide: 0.5}, target={"ratio": 0.5})
-    assert plan.notes == (f"{stream}: {norm_note(given.module, given['patches'].layers)}",)
-    assert "2 LayerNorms (norm_" in plan.notes[0]
+    assert plan.notes == norm_notes(given.module, {stream: given["patches"].layers})
+    assert plan.notes[0].startswith(f"{stream}: its channels go through 2 LayerNorms (norm_")
     assert plan_ratios(network, {wide: 0.5}, target={"ratio": 0.5}).notes == ()
 
 

@@ -32,6 +32,7 @@ from compress.prune.channel_scores import group_removal_count, lowest_channels, 
 from compress.prune.channels import ChannelGroup
 from compress.prune.groups import find_groups
 from compress.prune.importance import CRITERIA
+from compress.prune.norms import norm_notes
 from compress.prune.sensitivity import ScanRequest, empty_scan, ratio_key
 from compress.recipe import SensitivityStep
 from compress.report.budgeted import budget_lines
@@ -49,6 +50,7 @@ def run_budgeted_scan(
     *,
     protect: Sequence[str] = (),
     recurrent: bool = True,
+    layer_norms: bool = False,
     training: Task | None = None,
     targets: Sequence[float] = TARGETS,
     execution: Execution = HERE,
@@ -65,6 +67,7 @@ def run_budgeted_scan(
         step: its budget; of its ratios each may be measured, on so many of its images at most.
         protect: layers never to prune.
         recurrent: prune hidden units, too.
+        layer_norms: prune channels that LayerNorms normalise, too.
         training: the task that has the training images that outputs are compared on; default `task`.
         targets: shares of the multiply-adds left that plans may be for.
         execution: progress counts images; notes say what the budget is in images, and at the end what was skipped.
@@ -83,13 +86,18 @@ def run_budgeted_scan(
     module = to_torch(model)
     check_fits(model, task)
     scanned = model_identity(model)
-    more = [] if measure == "metric" else [measure, training.fingerprint()]
+    more = ["layer_norms"] if layer_norms else []
+    more += [] if measure == "metric" else [measure, training.fingerprint()]
     identity = fingerprint(
         scanned, task.fingerprint(), step.criterion, list(step.ratios), step.images, sorted(protect), recurrent, BUDGET,
         *more,
     )  # fmt: skip
     now = stage_code("sensitivity", task_modules(task))
-    groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
+    protected = expand_names(module, protect, "protect")
+    groups = find_groups(module, task.input_shape, protected, recurrent, layer_norms=layer_norms)
+    if execution.on_note is not None:
+        for note in norm_notes(module, {group.name: group.layers for group in groups}):
+            execution.on_note(f"scan: {note}")
     if measure != "metric":
         check_train_images(training)
     cells = Cells(module, model, groups, threads=execution.threads or default_threads(), memory=0)
