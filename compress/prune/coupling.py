@@ -63,8 +63,8 @@ def find_coupled(
     if followed is None:
         return [], {}
     for name in protect:
-        if name in followed.made:
-            followed.labels.keep(followed.made[name], f"{name} is to be protected")
+        for holders in (followed.made, followed.carried):
+            followed.labels.keep(holders.get(name, ()), f"{name} is to be protected")
     return _Coupling(followed).groups()
 
 

@@ -35,8 +35,9 @@ def norm_notes(module: nn.Module, groups: Mapping[str, Iterable[str]]) -> tuple[
         for name, layers in groups.items()
     }
     return tuple(
-        f"{name}: its channels go through {len(norms)} LayerNorm{'s' if len(norms) > 1 else ''} ({', '.join(norms)}), "
-        "whose mean and variance are then of the channels that are left"
+        f"{name}: its channels go through {len(norms)} LayerNorm{'s' if len(norms) > 1 else ''} "
+        f"({', '.join(norms[:3])}{', ...' if len(norms) > 3 else ''}), whose mean and variance are then of the "
+        "channels that are left"
         for name, norms in through.items()
         if norms
     )

@@ -219,6 +219,13 @@ def test_attention_and_its_residual_stream_lose_channels_at_once() -> None:
     np.testing.assert_allclose(Session(to_onnx(pruned, given.file)).run(images()), wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_protected_norm_keeps_the_stream() -> None:
+    given = case(Stream, layer_norms=True)
+    norm = next(layer for layer in given["patches"].layers if layer.startswith("norm"))
+    survey = survey_channels(given.module, SHAPE, protect=[norm], layer_norms=True)
+    assert survey.protected["patches_Conv_output_0"] == f"{norm} is to be protected"
+
+
 def test_a_norm_within_each_head_stays_all_the_same() -> None:
     given = case(lambda: nets.Attended(nets.NormedQueries), layer_norms=True)
     assert not any("block_q" in group.name for group in given.groups)

@@ -9,7 +9,7 @@ import numpy as np
 from compress.errors import CompressError
 from compress.pipeline.images import BATCH
 from compress.pipeline.scanning.measures import Measure, check_comparable, count_images
-from compress.prune.cell_choice import Cell, measure_divergence, measure_drop
+from compress.prune.cell_choice import Cell, image_counts, measure_divergence, measure_drop
 from compress.tasks.base import Examiner, Predict, Task
 
 
@@ -21,7 +21,7 @@ class Judge(Protocol):
     images: int
     """That there are."""
     seconds: float
-    """That the network as it is took on all of them."""
+    """That the network as it is takes on all of them."""
 
     def drop(self, predict: Predict, images: int) -> Cell:
         """What a network loses on so many images."""
@@ -70,15 +70,16 @@ class OutputJudge:
     """
 
     def __init__(self, measure: Measure, task: Task, original: Callable[[], Predict], limit: int | None) -> None:
-        """Run the network as it is on as many images as `score_by` takes, and take the time."""
+        """Take as many images as `score_by`, and the time of the shortest measurement: loading a network takes as long
+        as many images, so that a pace taken on all of them would exceed a budget."""
         self._task, self._measure, self._original = check_comparable(measure, task), measure, original
         self._batches = list(task.calibration_batches(count_images(task, limit), BATCH))
         self.baseline, self.images = 1.0, sum(map(len, self._batches))
         self._order = np.random.default_rng(0).permutation(self.images)
-        started = time.monotonic()
         self._known: dict[int, Sequence[np.ndarray]] = {}
-        self._wanted(self.images)
-        self.seconds = time.monotonic() - started
+        fewest, started = image_counts(self.images)[0], time.monotonic()
+        self._wanted(fewest)
+        self.seconds = (time.monotonic() - started) * self.images / fewest
 
     def drop(self, predict: Predict, images: int) -> Cell:
         """What a network loses on so many images: 1 - exp(-mean divergence), or 1 - agreement."""
