@@ -144,7 +144,9 @@ def uniform_share(recipe: Recipe, plan: PruningPlan) -> tuple[float, int]:
     channels, height, width = recipe.task.input_shape
     shape = (channels, height, width)
     module = to_torch(open_model(recipe.model, recipe.weights, shape))
-    groups = find_groups(module, shape, expand_names(module, step.protect, "protect"), step.recurrent)
+    groups = find_groups(
+        module, shape, expand_names(module, step.protect, "protect"), step.recurrent, layer_norms=step.layer_norms
+    )
     network = Network(module, groups, shape, step.criterion or "fpgm", step.align)
     shares = [round(min(1.0, plan.macs_after / plan.macs_before * (1 + excess)), 6) for excess in EXCESSES]
     tried = {share: plan_macs(network, share).macs_after for share in shares}

@@ -3,13 +3,14 @@
     python scripts/replay_budgets.py recipes/ppocr_cls.yaml --shares 4 10 20 --targets 0.58 0.7 --out runs/budgets_cls
 
 Every cell of the recipe's scan is measured once on all validation images, and its tallies are kept in --out; a budget
-then reads the rows that it wants. Beside it stands a scan of every cell on as many images as that share. A plan is
-judged by what the network pruned by it loses on all validation images, untrained; behind it the sum of its groups'
-drops in the whole scan.
+then reads the rows that it wants. With --measure divergence or agreement cells are measured on training images, whose
+labels are not read. Beside it stands a scan of every cell on as many images as that share. A plan is judged by what the
+network pruned by it loses of the metric on all validation images, untrained; behind it the sum of its groups' drops in
+the whole scan.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,22 @@ from compress.artifacts import BudgetedScan, PruningPlan, Sensitivity
 from compress.graph import to_onnx, to_torch
 from compress.measure.cost import layer_positions
 from compress.pipeline import open_model, score_model
+from compress.pipeline.images import BATCH
 from compress.pipeline.models import as_graph_module
 from compress.pipeline.scanning.cells import Cells
+from compress.pipeline.scanning.measures import Measure, count_images
 from compress.pipeline.tasks import recipe_task
 from compress.prune.allocation import rising_drop
 from compress.prune.apply import apply_plan
-from compress.prune.cell_choice import Cell, Group, bounds_of, image_counts, measure_drop, next_action
+from compress.prune.cell_choice import (
+    Cell,
+    Group,
+    bounds_of,
+    image_counts,
+    measure_divergence,
+    measure_drop,
+    next_action,
+)
 from compress.prune.channel_scores import group_removal_count, lowest_channels, score_group
 from compress.prune.channels import ChannelGroup
 from compress.prune.groups import find_groups
@@ -36,6 +47,7 @@ from compress.prune.plan import plan_macs
 from compress.prune.ranking import Network
 from compress.prune.sensitivity import ScanRequest, empty_scan, group_macs, ratio_key
 from compress.recipe import Recipe, SensitivityStep, load_recipe
+from compress.tasks.base import Predict
 
 CRITERION = "fpgm"
 Tallies = Mapping[str, np.ndarray]
@@ -43,7 +55,8 @@ Tallies = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Replay:
-    """A model's groups, and the tallies [N, 2] of its whole scan: of the model itself under "", else "group|ratio"."""
+    """A model's groups, and the tallies [N, 2] or divergences [N] of its whole scan: of the model itself under "", else
+    "group|ratio"."""
 
     module: torch.nn.Module
     groups: Sequence[ChannelGroup]
@@ -71,7 +84,10 @@ class Replay:
     def cell(self, name: str, ratio: float, images: int) -> Cell:
         """What a budget would have measured."""
         some = np.random.default_rng(0).permutation(self.images)[:images]
-        return measure_drop(images, self.tallies[""][some], self.tallies[f"{name}|{ratio_key(ratio)}"][some])
+        found = self.tallies[f"{name}|{ratio_key(ratio)}"][some]
+        if found.ndim == 1:
+            return measure_divergence(images, found)
+        return measure_drop(images, self.tallies[""][some], found)
 
     def every(self, images: int) -> dict[str, Group]:
         """Every cell on so many images."""
@@ -93,7 +109,9 @@ class Replay:
 
     @property
     def baseline(self) -> float:
-        """The model's own metric."""
+        """The model's own figure."""
+        if self.tallies[""].ndim == 1:
+            return 1.0
         right, counted = self.tallies[""].sum(0)
         return float(right / counted)
 
@@ -121,7 +139,23 @@ class Replay:
         return sum(rising_drop(whole[name], group.pruning_ratio) for name, group in plan.groups.items())
 
 
-def measure(recipe: Recipe, task: Any, file: Path) -> Replay:
+def judge(task: Any, by: Measure, images: int | None, original: Predict) -> Callable[[Predict], np.ndarray]:
+    """What says of each image what a network makes of it."""
+    if by == "metric":
+
+        def tallies(predict: Predict) -> np.ndarray:
+            examined = task.examine(predict)
+            found: np.ndarray = examined.tallies[examined.score.name]
+            return found
+
+        return tallies
+    batches = list(task.calibration_batches(count_images(task, images), BATCH))
+    wanted = [original(batch) for batch in batches]
+    compare = task.divergence if by == "divergence" else task.agreement
+    return lambda predict: np.concatenate([compare(predict(x), y) for x, y in zip(batches, wanted, strict=True)])
+
+
+def measure(recipe: Recipe, task: Any, file: Path, by: Measure = "metric", images: int | None = None) -> Replay:
     """Measure every cell, or read what was measured."""
     model = open_model(recipe.model, recipe.weights, task.input_shape)
     module = to_torch(model)
@@ -129,15 +163,14 @@ def measure(recipe: Recipe, task: Any, file: Path) -> Replay:
     step = recipe.find_step(SensitivityStep) or SensitivityStep()
     if not file.is_file():
         cells = Cells(module, model, groups, threads=1)
-        found = task.examine(cells.original())
-        tallies = {"": found.tallies[found.score.name]}
+        of = judge(task, by, images, cells.original())
+        tallies = {"": of(cells.original())}
         for group in groups:
             scores = score_group(module, group, CRITERIA[CRITERION])
             for count, ratio in {group_removal_count(group, ratio): ratio for ratio in reversed(step.ratios)}.items():
                 layers = cells.pruned_layers(group, lowest_channels(group, scores, count)) if count else None
                 if layers is not None:
-                    examined = task.examine(cells.predictor(group, layers))
-                    tallies[f"{group.name}|{ratio_key(ratio)}"] = examined.tallies[found.score.name]
+                    tallies[f"{group.name}|{ratio_key(ratio)}"] = of(cells.predictor(group, layers))
         np.savez(file, **tallies)
     with np.load(file) as stored:
         return Replay(module, groups, task.input_shape, step.ratios, dict(stored))
@@ -150,11 +183,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shares", type=int, nargs="+", default=[4, 10, 20], help="of the whole scan: 1/4, 1/10, ...")
     parser.add_argument("--targets", type=float, nargs="+", default=[0.58, 0.7], help="multiply-adds left")
     parser.add_argument("--out", type=Path, default=Path("runs/budgets"))
+    parser.add_argument("--measure", choices=("metric", "divergence", "agreement"), default="metric")
+    parser.add_argument("--images", type=int, help="training images that outputs are compared on")
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     recipe = load_recipe(given.recipe)
     task: Any = recipe_task(recipe.model_copy(update={"data": recipe.data.model_copy(update={"unlabelled": ()})}))
-    replay = measure(recipe, task, given.out / "tallies.npz")
+    replay = measure(recipe, task, given.out / "tallies.npz", given.measure, given.images)
     whole = replay.every(replay.images)
     drops = {(name, ratio): cell.drop for name, group in whole.items() for ratio, cell in group.cells.items()}
     columns = [(target, rule) for target in given.targets for rule in ("price", "threshold")]
@@ -163,9 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     model = open_model(recipe.model, recipe.weights, task.input_shape)
 
+    metric = score_model(model, task, 1).metric
+
     def lost(plan: PruningPlan) -> float:
         pruned = as_graph_module(apply_plan(replay.module, plan, replay.shape))
-        return replay.baseline - score_model(to_onnx(pruned, model), task, 1).metric
+        return metric - score_model(to_onnx(pruned, model), task, 1).metric
 
     def row(name: str, spent: float, found: Mapping[str, Group], upper: bool = False) -> None:
         curves = {group: bounds_of(known, replay.baseline) for group, known in found.items()}

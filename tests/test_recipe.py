@@ -201,10 +201,6 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
             'sensitivity.budget: got "soon". Must be a time above 0. Use e.g. 5m, 90s or 1h.',
         ),
         (
-            make_recipe(steps=[{"sensitivity": {"budget": "5m", "measure": "divergence"}}]),
-            "sensitivity.budget: not with measure: divergence, which takes few images anyway. Remove one.",
-        ),
-        (
             make_recipe(steps=[{"sensitivity": {"budget": "5m", "recover": "reconstruct"}}]),
             "sensitivity.budget: not with recover: reconstruct. Remove one.",
         ),

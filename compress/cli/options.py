@@ -245,6 +245,7 @@ FloatLayer = Annotated[
     list[str] | None,
     typer.Option("--float-layer", help="layer to leave in float; may be repeated, * matches any text.", metavar="NAME"),
 ]
+LayerNorms = Annotated[bool | None, setting(PruneStep, "layer_norms", "--layer-norms")]
 Recurrent = Annotated[bool | None, setting(PruneStep, "recurrent", "--recurrent/--no-recurrent")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="of everything random.")]
 Threads = Annotated[

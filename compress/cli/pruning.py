@@ -26,6 +26,7 @@ class Scope:
 
     protect: options.Protect = None
     recurrent: options.Recurrent = None
+    layer_norms: options.LayerNorms = None
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def sensitivity(
     if of == "int8":
         _scan_int8(source, lists, out, step, layers, settings, execution)
         return
-    if step.budget is not None and (step.measure != "metric" or step.recover != "none"):
-        raise CompressError("--budget: not with --measure divergence or agreement, nor --recover. Remove one of them.")
+    if step.budget is not None and step.recover != "none":
+        raise CompressError("--budget: not with --recover reconstruct. Remove one of them.")
     if (step.measure != "metric" or step.recover != "none") and not lists.train:
         raise CompressError(
             "--train: missing. --measure divergence or agreement and --recover reconstruct need training images."
@@ -110,6 +111,7 @@ def sensitivity(
             step,
             protect=tuple(scope.protect or ()),
             recurrent=scope.recurrent is not False,
+            layer_norms=scope.layer_norms is True,
             execution=replace(execution, on_progress=on_progress),
         )
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())
@@ -226,6 +228,7 @@ class PlanOptions:
     ] = None
     protect: options.Protect = None
     recurrent: options.Recurrent = None
+    layer_norms: options.LayerNorms = None
 
 
 @spread
@@ -260,7 +263,7 @@ def prune(
     shape = options.parse_shape(input_size)
     if amount.plan_file is not None:
         decided = {"sensitivity": scan.sensitivity_file, **vars(how)}
-        given = [f"--{key}" for key, value in decided.items() if value is not None]
+        given = [f"--{key.replace('_', '-')}" for key, value in decided.items() if value is not None]
         _prune_by_plan(source, amount.plan_file, out, shape, given)
         return
     wanted = {"ratio": amount.ratio} if amount.ratio is not None else options.parse_target(str(amount.target))

@@ -15,6 +15,10 @@ def output_count(layer: nn.Module) -> int:
         return layer.hidden_size * layer.num_layers * (2 if layer.bidirectional else 1)
     if isinstance(layer, nn.Linear):
         return layer.out_features
+    if isinstance(layer, nn.LayerNorm):
+        return layer.normalized_shape[-1]
+    if isinstance(layer, nn.GroupNorm):
+        return layer.num_channels
     return layer.out_channels if isinstance(layer, _ConvNd) else int(getattr(layer, "num_features", 0))
 
 

@@ -121,6 +121,8 @@ def _sizes(layer: nn.Module) -> dict[str, int]:
         return {"group": layer.groups}  # also 1: a depthwise convolution may be pruned to a single channel
     if isinstance(layer, nn.RNNBase):
         return {"hidden_size": layer.hidden_size}
+    if isinstance(layer, nn.GroupNorm):
+        return {"num_groups": layer.num_groups}
     return {}
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from compress.artifacts import BudgetedScan
+
 TARGETS = (0.5, 0.65, 0.8)
 """Shares of the multiply-adds left that decisions are settled for, where nobody says which one is wanted."""
 DOUBLINGS = 4
@@ -92,6 +94,25 @@ def measure_drop(images: int, original: np.ndarray, pruned: np.ndarray) -> Cell:
     drop, errors = before - after, errors_before - errors_after
     spread = NORMAL * math.sqrt((float(np.square(errors).sum()) + 1.0) / (count + 1) / count)
     return Cell(images, round(drop, 12), drop - spread, drop + spread)
+
+
+def measure_divergence(images: int, divergences: np.ndarray) -> Cell:
+    """A cell from how far a pruned network's outputs are from the original's on each of its `images`, [N] in nats.
+
+    Its figure is exp(-mean), as in a whole scan by divergence, and its drop is counted from 1. The interval is the
+    normal one of the mean, taken through the exponential; one image more, one nat from the mean, is counted in. A
+    divergence is infinite where an output is not finite: then everything is lost, for sure.
+
+    >>> measure_divergence(100, np.full(100, math.log(2))).drop
+    0.5
+    """
+    count, mean = len(divergences), float(np.mean(divergences))
+    if not math.isfinite(mean):
+        return Cell(images, 1.0, 1.0, 1.0)
+    errors = float(np.square(divergences - mean).sum())
+    spread = NORMAL * math.sqrt((errors + 1.0) / (count + 1) / count)
+    drop, low, high = (-math.expm1(-max(0.0, each)) for each in (mean, mean - spread, mean + spread))
+    return Cell(images, round(drop, 12), low, high)
 
 
 def _linearised(tallies: np.ndarray) -> tuple[float, np.ndarray]:
@@ -213,4 +234,20 @@ def images_spent(groups: Mapping[str, Group], counts: Sequence[int]) -> int:
         sum(count for count in counts if count <= cell.images)
         for group in groups.values()
         for cell in group.cells.values()
+    )
+
+
+def too_short(scan: BudgetedScan) -> str:
+    """Why a scan measured nothing, with the least budgets that would measure something; empty where it did measure.
+
+    >>> too_short(BudgetedScan(0.1, 10, 0, 9, 64, (0.5,), False, {"a": {}, "b": {}}))
+    'the budget of 10 images is too short for one cell, which takes 16 images (1.6 s); one of each group takes 3.2 s'
+    """
+    if any(scan.cells.values()):
+        return ""
+    least = image_counts(scan.images_in_all)[0]
+    one, each = (math.ceil(10 * scan.seconds_per_image * least * count) / 10 for count in (1, len(scan.cells)))
+    return (
+        f"the budget of {scan.images} images is too short for one cell, which takes {least} images ({one:g} s); one of "
+        f"each group takes {each:g} s"
     )

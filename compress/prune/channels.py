@@ -20,6 +20,7 @@ from compress.errors import PlanError
 from compress.graph.queries import output_count
 from compress.graph.sizes import set_sizes
 from compress.prune.layer_kinds import group_width, is_depthwise, is_grouped
+from compress.prune.norms import NormOfKept, shrink_norm
 from compress.prune.units import shrink_units, silence_units
 
 
@@ -111,7 +112,8 @@ def silence_channels(
 ) -> nn.Module:
     """Copy a module with channels kept but unheard: whatever reads them has zero weights for them.
 
-    Queries of attention, which no layer reads, are zero themselves.
+    Queries of attention, which no layer reads, are zero themselves. A LayerNorm leaves the channels out of its mean
+    and variance (see `compress.prune.norms`).
 
     This is what removing channels means, spelled without changing any shape; the pruned network must equal it.
     """
@@ -126,6 +128,8 @@ def silence_channels(
                     tensor.index_fill_(dim, torch.tensor(places, device=tensor.device), 0.0)
             elif isinstance(target, nn.RNNBase):  # its units read each other
                 silence_units(target, indices)
+            elif isinstance(target, nn.LayerNorm):
+                silent.set_submodule(layer, NormOfKept(target, indices))
         for layer, zeroed in _factors(groups, removed).items():
             for name, dim in _tensor_axes(silent.get_submodule(layer), "out").items():
                 if name in ("weight", "bias"):
@@ -173,6 +177,8 @@ def shrink_layer(module: nn.Module, layer: str, side: str, removed: Sequence[int
         return
     for name, axis in _tensor_axes(target, side).items():
         _set_tensor(target, name, _without(getattr(target, name), axis, _places(target, name, axis, removed)))
+    if isinstance(target, nn.GroupNorm | nn.LayerNorm):
+        shrink_norm(target, len(removed))
     for name in _size_attributes(target, side):
         setattr(target, name, getattr(target, name) - len(removed))
 
@@ -275,7 +281,7 @@ def _check_channels(group: ChannelGroup, channels: Sequence[int]) -> None:
 
 def _tensor_axes(layer: nn.Module, side: str) -> dict[str, int]:
     """Name of each tensor of the layer that has the side's channels, and the dimension that counts them."""
-    if is_depthwise(layer) or isinstance(layer, _NormBase):
+    if is_depthwise(layer) or isinstance(layer, _NormBase | nn.GroupNorm | nn.LayerNorm):
         names = ["weight", "bias", "running_mean", "running_var"]
         return {name: 0 for name in names if getattr(layer, name, None) is not None}
     if isinstance(layer, nn.RNNBase):

@@ -25,7 +25,7 @@ from compress.prune.layouts import Grid, slices_along
 
 HEADS = ":heads"
 """Behind the name of the first layer that makes the queries, keys or values of a group of heads."""
-TOGETHER = "has channels that can only go all at once: shuffles, splits and sums connect them"
+TOGETHER = "has channels that can only go all at once: shuffles, splits, sums and normalisation connect them"
 UNHEARD = "no layer reads it"
 PICKED = "has channels that are picked by their number"
 
@@ -42,7 +42,11 @@ class _Channels:
 
 
 def find_coupled(
-    module: fx.GraphModule, input_shape: tuple[int, int, int], protect: Collection[str] = ()
+    module: fx.GraphModule,
+    input_shape: tuple[int, int, int],
+    protect: Collection[str] = (),
+    *,
+    layer_norms: bool = False,
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
     """Find the groups of a network, and why the other layers' channels stay.
 
@@ -50,16 +54,17 @@ def find_coupled(
         module: from `to_torch`; it is left as it was.
         input_shape: (C, H, W).
         protect: names of layers whose channels must stay.
+        layer_norms: whether channels that a LayerNorm normalises may go.
 
     Returns:
         The groups, in the order of their first channels, and layer -> reason.
     """
-    followed = follow(module, input_shape)
+    followed = follow(module, input_shape, layer_norms=layer_norms)
     if followed is None:
         return [], {}
     for name in protect:
-        if name in followed.made:
-            followed.labels.keep(followed.made[name], f"{name} is to be protected")
+        for holders in (followed.made, followed.carried):
+            followed.labels.keep(holders.get(name, ()), f"{name} is to be protected")
     return _Coupling(followed).groups()
 
 
@@ -71,7 +76,8 @@ class _Coupling:
         self._labels = followed.labels
         products = followed.products
         for grid in followed.layouts.grids:
-            if grid.mixed or not set(grid.labels.reshape(-1).tolist()) <= products.attended:
+            attended = set(grid.labels.reshape(-1).tolist()) <= products.attended
+            if (grid.mixed or not attended) and not self._has_whole_rows(grid):
                 self._unite(grid)
         while (uneven := self._uneven_grid()) is not None:
             self._unite(uneven)
@@ -236,6 +242,10 @@ class _Coupling:
         return any(
             bool((found == found.narrow(axis, 0, 1)).all()) for axis in range(found.ndim) if found.shape[axis] > 1
         )
+
+    def _has_whole_rows(self, grid: Grid) -> bool:
+        """Whether each row goes as a whole, as GroupNorm's do: then any of them may."""
+        return grid.labels.ndim == 2 and all(len(set(row)) == 1 for row in self._rows(grid))
 
     def _uneven_grid(self) -> Grid | None:
         """A grid of heads whose rows share some places, but not all, or have fixed ones."""

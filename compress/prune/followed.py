@@ -55,6 +55,22 @@ class Followed:
         self.labels.join(self.carried.setdefault(name, labels), labels, f"{name} {_TWICE}")
         return twin
 
+    def normalise(self, name: str, twin: Tensor, groups: int) -> Tensor:
+        """Note channels [N, C, ...] that a layer normalises in equal groups of its C, each of which goes as a whole.
+
+        Exporters spell GroupNorm by a Reshape and InstanceNorm: what lies in one of its C belongs to several channels.
+        """
+        varying = varying_axes(twin)
+        if 0 in varying:
+            self.labels.keep(twin, f"{name} normalises them apart in each image")
+            return twin
+        labels = twin[(0, slice(None), *(slice(None) if axis in varying else 0 for axis in range(2, twin.ndim)))]
+        rows = labels.reshape(groups, -1).unique_consecutive(dim=1)
+        self.labels.join(rows, rows[:, :1], f"{name} normalises them together with channels that stay")
+        held = labels.reshape(twin.shape[1], -1)[:, 0]
+        self.labels.join(self.carried.setdefault(name, held), held, f"{name} {_TWICE}")
+        return twin
+
     def keep_along(self, twin: Tensor, axes: Iterable[int], why: str) -> None:
         """Labels that vary along some axes stay."""
         if {axis % twin.ndim for axis in axes} & set(varying_axes(twin)):

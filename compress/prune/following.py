@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compress.graph import elementwise, indexing, interpolation, modules
 from compress.measure.cost import evaluating
@@ -24,6 +25,7 @@ from compress.prune.followed import FOREIGN, Followed, aligned
 from compress.prune.labels import NONE, core, thinned, varying_axes
 from compress.prune.layer_kinds import is_depthwise, unsupported_reason
 from compress.prune.layouts import slice_of, target_of
+from compress.prune.norms import OPTION
 from compress.prune.products import letters_of_einsum, letters_of_matmul
 from compress.prune.recurrent import ELEMENTWISE, ELEMENTWISE_LAYERS, asks_for_size
 
@@ -48,9 +50,10 @@ _ACTIVATIONS = (*ELEMENTWISE_LAYERS, nn.Softplus, nn.Mish, nn.CELU, nn.Threshold
 class Follower(fx.Interpreter):
     """Runs an fx graph on images, and beside it on the twins of its values."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, *, layer_norms: bool = False) -> None:
         super().__init__(module)
         self.found = Followed()
+        self._layer_norms = layer_norms
         self._twins: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -81,6 +84,8 @@ class Follower(fx.Interpreter):
         twin = self._twins.get(source)
         if isinstance(layer, _ACTIVATIONS) or (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):
             return twin
+        if isinstance(layer, _InstanceNorm | nn.GroupNorm) and twin is not None:
+            return self.found.normalise(name, twin, getattr(layer, "num_groups", twin.shape[1]))
         if isinstance(layer, _NormBase | nn.PReLU) and twin is not None:
             return self.found.carry(name, twin, 1)
         if isinstance(layer, _POOLING) and twin is not None:
@@ -95,11 +100,18 @@ class Follower(fx.Interpreter):
             self._keep([each for each in n.all_input_nodes if each is not source], f"are states of {name}")
             return None
         if isinstance(layer, nn.LayerNorm) and twin is not None:
-            axes = list(range(-len(layer.normalized_shape), 0))
-            self.found.keep_along(twin, axes, f"{name} {unsupported_reason(layer, 'out')}")
-            return twin
+            return self._layer_norm(name, layer, twin)
         self._keep(n.all_input_nodes, _unknown(n))
         return None
+
+    def _layer_norm(self, name: str, layer: nn.LayerNorm, twin: Tensor) -> Tensor:
+        """Of a LayerNorm, which over channels alone goes with them if it may (see `compress.prune.norms`)."""
+        over_channels = len(layer.normalized_shape) == 1 and varying_axes(twin) == [twin.ndim - 1]
+        if over_channels and self._layer_norms:
+            return self.found.carry(name, twin, -1)
+        why = f"is a LayerNorm over them, {OPTION}" if over_channels else unsupported_reason(layer, "out")
+        self.found.keep_along(twin, range(-len(layer.normalized_shape), 0), f"{name} {why}")
+        return twin
 
     def _weighted(self, n: fx.Node, layer: _ConvNd | nn.Linear, value: Tensor) -> Tensor | None:
         """Read a layer's inputs and label its outputs; depthwise convolutions carry labels."""
@@ -279,12 +291,13 @@ _SPECIAL: dict[Any, Callable[[Follower, fx.Node, Any], Any]] = {
 """Function -> what it does with labels."""
 
 
-def follow(module: fx.GraphModule, input_shape: tuple[int, int, int]) -> Followed | None:
+def follow(module: fx.GraphModule, input_shape: tuple[int, int, int], *, layer_norms: bool = False) -> Followed | None:
     """Follow the channels of a network; on two images, to tell batch from other axes, or on one if it takes no more.
 
     Args:
         module: from `to_torch`; it is left as it was.
         input_shape: (C, H, W).
+        layer_norms: whether channels that a LayerNorm normalises may go.
 
     Returns:
         Where its channels are; None where the network does not run so.
@@ -297,7 +310,7 @@ def follow(module: fx.GraphModule, input_shape: tuple[int, int, int]) -> Followe
                 fx.Interpreter(module).run(images)
             except Exception:  # networks exported for a single image fail in any way
                 continue
-            follower = Follower(module)
+            follower = Follower(module, layer_norms=layer_norms)
             try:
                 follower.run(images)
             except Exception:  # operators take labels in place of values, which some may refuse in any way

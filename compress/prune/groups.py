@@ -28,7 +28,7 @@ from compress.prune.channels import (
 )
 from compress.prune.coupling import find_coupled
 from compress.prune.exactness import exact_groups
-from compress.prune.layer_kinds import group_width, is_depthwise, is_grouped, unsupported_reason
+from compress.prune.layer_kinds import NORMALISED, group_width, is_depthwise, is_grouped, unsupported_reason
 from compress.prune.recurrent import find_units
 from compress.prune.tracing import WEIGHTED, buffers_to_parameters, execution_order, replace_recurrent
 
@@ -47,20 +47,30 @@ class Survey:
 
 
 def find_groups(
-    module: nn.Module, input_shape: tuple[int, int, int], protect: Collection[str] = (), recurrent: bool = True
+    module: nn.Module,
+    input_shape: tuple[int, int, int],
+    protect: Collection[str] = (),
+    recurrent: bool = True,
+    *,
+    layer_norms: bool = False,
 ) -> list[ChannelGroup]:
     """The prunable channel groups of a network, in the order they run; see `survey_channels`."""
-    return survey_channels(module, input_shape, protect, recurrent).groups
+    return survey_channels(module, input_shape, protect, recurrent, layer_norms=layer_norms).groups
 
 
 def survey_channels(
-    module: nn.Module, input_shape: tuple[int, int, int], protect: Collection[str] = (), recurrent: bool = True
+    module: nn.Module,
+    input_shape: tuple[int, int, int],
+    protect: Collection[str] = (),
+    recurrent: bool = True,
+    *,
+    layer_norms: bool = False,
 ) -> Survey:
     """Find every group of coupled channels of a network, each once.
 
     Protected are: channels that reach the output with nothing but element-wise operations, pooling or concatenation
-    between (the logits, the map of a detector), convolutions in groups, whatever normalises over channels, the groups
-    that hold a layer named in `protect`, recurrent layers' units that anything but a convolution, a linear or
+    between (the logits, the map of a detector), convolutions in groups, whatever LayerNorm normalises, the groups that
+    hold a layer named in `protect`, recurrent layers' units that anything but a convolution, a linear or
     another recurrent layer reads (see `compress.prune.recurrent`), and whatever torch-pruning fails on.
 
     Args:
@@ -68,6 +78,8 @@ def survey_channels(
         input_shape: (C, H, W).
         protect: names of layers whose channels must stay.
         recurrent: whether the hidden units of recurrent layers may be removed.
+        layer_norms: whether channels that a LayerNorm normalises may be removed, which changes its mean and variance
+            (see `compress.prune.norms`); of modules from `to_torch` alone.
 
     Raises:
         PlanError: `protect` names a layer that the module does not have.
@@ -93,13 +105,13 @@ def survey_channels(
         if group not in exact:
             protected[group.name] = INEXACT
     if isinstance(module, fx.GraphModule) and any(map(_is_unfollowed, protected.values())):
-        exact = _add_coupled(module, input_shape, protect, exact, protected)
+        exact = _add_coupled(module, input_shape, protect, exact, protected, layer_norms=layer_norms)
     return Survey(sorted(exact, key=lambda group: traced.rank(group.layer)), protected)
 
 
 def _is_unfollowed(why: str) -> bool:
-    """Whether channels stay as torch-pruning does not follow them, or wrongly."""
-    return why in (INEXACT, UNFOLLOWED)
+    """Whether channels stay as torch-pruning does not follow them, or wrongly, or through what normalises them."""
+    return why in (INEXACT, UNFOLLOWED) or why.endswith(NORMALISED)
 
 
 def _add_coupled(
@@ -108,13 +120,15 @@ def _add_coupled(
     protect: Collection[str],
     exact: list[ChannelGroup],
     protected: dict[str, str],
+    *,
+    layer_norms: bool,
 ) -> list[ChannelGroup]:
-    """Follow channels in our own way where torch-pruning fails to: shuffles, splits and attention.
+    """Follow channels in our own way where torch-pruning fails to: shuffles, splits, attention, GroupNorm, LayerNorm.
 
     Groups that are exact already stay as they are; what is found of other layers is put to them.
     """
     held = {member.layer for group in exact for member in group.members if member.side == "out"}
-    coupled, reasons = find_coupled(module, input_shape, protect)
+    coupled, reasons = find_coupled(module, input_shape, protect, layer_norms=layer_norms)
     more = [group for group in coupled if held.isdisjoint(group.layers)]
     every = exact_groups(module, input_shape, [*exact, *more], known=exact)
     found = {layer for group in every for layer in group.layers}

@@ -59,7 +59,9 @@ class Labels:
             other: of a shape that broadcasts with it.
             why: said of a label that meets `NONE`.
         """
-        pairs = torch.stack(torch.broadcast_tensors(one, other), -1).reshape(-1, 2).unique(dim=0)
+        one, other = torch.broadcast_tensors(one, other)
+        constant = [axis for axis in range(one.ndim) if one.stride(axis) == other.stride(axis) == 0]
+        pairs = torch.stack((_once(one, constant), _once(other, constant)), -1).reshape(-1, 2).unique(dim=0)
         for first, second in pairs.tolist():
             if first == second:
                 continue

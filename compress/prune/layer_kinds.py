@@ -4,6 +4,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+NORMALISED = "mixes or normalises channels"
+
 
 def is_depthwise(layer: nn.Module) -> bool:
     """Whether a convolution treats each channel by itself, so that its outputs are its inputs' channels."""
@@ -28,4 +30,4 @@ def unsupported_reason(layer: nn.Module, side: str) -> str:
         return "" if side == "in" else "holds the hidden units of a recurrent layer"
     if isinstance(layer, _ConvNd | nn.Linear | _NormBase | nn.PReLU):
         return ""
-    return f"is a {type(layer).__name__}, which mixes or normalises channels"
+    return f"is a {type(layer).__name__}, which {NORMALISED}"

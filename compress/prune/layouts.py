@@ -165,19 +165,22 @@ def slice_of(
 
 
 def slices_along(twin: Tensor, axis: int) -> list[list[int]]:
-    """The labels of each slice along an axis, those along which they are constant once.
+    """The labels of each slice along an axis, those along which they are constant once, and runs of equal ones once.
 
     >>> slices_along(torch.tensor([[[1], [2]], [[1], [2]]]), 1)
     [[1], [2]]
     """
     varying = varying_axes(twin)
     small = twin[tuple(slice(None) if each in (axis, *varying) else slice(0, 1) for each in range(twin.ndim))]
-    found: list[list[int]] = small.movedim(axis, 0).reshape(twin.shape[axis], -1).tolist()
+    lines = small.movedim(axis, 0).reshape(twin.shape[axis], -1)
+    found: list[list[int]] = lines.unique_consecutive(dim=1).tolist()
     return found
 
 
 def _distinct_rows(labels: Tensor) -> Tensor:
-    """Labels [..., columns] with each row once, where some are repeated (by images of a batch)."""
+    """Labels [..., columns] with each row once, where some are repeated (by images of a batch), and each run of equal
+    columns as one (pixels of a channel, in a row of many)."""
+    labels = labels.unique_consecutive(dim=-1)
     rows = labels.reshape(-1, labels.shape[-1])
     once = list(dict.fromkeys(map(tuple, rows.tolist())))
     return labels if len(once) == len(rows) else torch.tensor(once)

@@ -18,7 +18,9 @@ from compress.prune.allocation import (
     rising_drop,
 )
 from compress.prune.bisection import bisect, give_back, step_by_step, total_drop
+from compress.prune.cell_choice import too_short
 from compress.prune.channels import group_align, remove_channels
+from compress.prune.norms import norm_notes
 from compress.prune.ranking import Kind, Network, Ranking, uniform
 from compress.prune.sensitivity import group_params
 
@@ -50,9 +52,8 @@ def plan_metric_drop(network: Network, sensitivity: Sensitivity, metric_drop: fl
     if not math.isfinite(metric_drop):
         raise PlanError(f"prune.metric_drop: got {metric_drop}. Must be a number, e.g. 0.01 for one point.")
     ratios = _tolerated(_drops(network, sensitivity), metric_drop)
-    notes = (
-        () if any(ratios.values()) else (f"metric_drop {metric_drop:g}: no group stays below it, nothing is removed",)
-    )
+    why = _nothing_measured(sensitivity) or "no group stays below it"
+    notes = () if any(ratios.values()) else (f"metric_drop {metric_drop:g}: {why}, nothing is removed",)
     return plan_ratios(network, ratios, target={"metric_drop": metric_drop}, notes=notes)
 
 
@@ -142,6 +143,8 @@ def plan_shares(
     target: dict[str, float] = {str(kind): share for kind, share in shares.items()}
     target |= {} if metric_drop is None else {"metric_drop": metric_drop}
     notes = best.notes
+    if missed and (why := _nothing_measured(sensitivity)):
+        notes = (f"{' and '.join(f'{kind} {share:g}' for kind, share in shares.items())} cannot be reached: {why}",)
     if len(shares) > 1 and not missed:
         left = {kind: ranking.size(kind, best.ratios) / whole[kind] for kind in shares}
         binding = max(left, key=lambda kind: left[kind] / shares[kind])
@@ -244,6 +247,11 @@ def _not_reached(kind: Kind, share: float, least: float) -> str:
     return f"{kind} {share:g} cannot be reached: {least:.3f} is the least that the ratios and align allow"
 
 
+def _nothing_measured(sensitivity: Sensitivity | None) -> str:
+    """Why a scan within a budget says nothing at all; empty where it does."""
+    return too_short(sensitivity.budgeted) if sensitivity and sensitivity.budgeted else ""
+
+
 def _limited(drops: Mapping[str, Mapping[float, float]], most: float | None) -> dict[str, dict[float, float]]:
     """Drops of at most `most`."""
     return {
@@ -290,6 +298,8 @@ def plan_ratios(
     pruned = remove_channels(network.module, network.groups, removed)
     params_after, macs_after = module_cost(pruned, network.input_shape)
     before, after = (ranking.latency({}), ranking.latency(ratios)) if network.timing else (None, None)
+    through = {group.name: group.layers for group in network.groups if plans[group.name].removed}
+    slow = _slow_notes(macs_after / max(1, ranking.macs({})), before, after)
     return PruningPlan(
         fingerprint=network.fingerprint,
         criterion=network.criterion,
@@ -303,7 +313,7 @@ def plan_ratios(
         params_before=parameter_count(network.module),
         params_after=params_after,
         groups=plans,
-        notes=(*notes, *_slow_notes(macs_after / max(1, ranking.macs({})), before, after)),
+        notes=(*notes, *norm_notes(network.module, through), *slow),
     )
 
 

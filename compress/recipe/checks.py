@@ -78,14 +78,8 @@ def _check_scan(data: Mapping[str, Any], scan: Mapping[str, Any]) -> Iterator[Pr
     unlabelled = scan.get("measure") in ("divergence", "agreement")
     if unlabelled and scan.get("side"):
         yield "sensitivity.side", f"not with measure: {scan['measure']}, which looks at training images. Remove it."
-    if scan.get("budget") is not None:
-        if unlabelled:
-            yield (
-                "sensitivity.budget",
-                f"not with measure: {scan['measure']}, which takes few images anyway. Remove one.",
-            )
-        if scan.get("recover") == "reconstruct":
-            yield "sensitivity.budget", "not with recover: reconstruct. Remove one."
+    if scan.get("budget") is not None and scan.get("recover") == "reconstruct":
+        yield "sensitivity.budget", "not with recover: reconstruct. Remove one."
     listed = isinstance(data.get("data"), dict) and not at(data, "data", "images") and not at(data, "data", "train")
     if listed and (unlabelled or scan.get("recover") == "reconstruct"):
         yield "data.train", "missing. The scan looks at training images. Add a label list."

@@ -146,6 +146,11 @@ class PruneStep(Step):
     )
     protect: Names = Field((), description="layers never to prune, beside the outputs; `*` matches any text")
     recurrent: Flag = Field(True, description="prune the hidden units of LSTM and GRU layers as well")
+    layer_norms: Flag = Field(
+        False,
+        description="prune channels that LayerNorms normalise as well (a transformer's width): their mean and variance "
+        "are then those of the channels that are left, which is not the same as silencing the others",
+    )
 
 
 class _TrainStep(Step):

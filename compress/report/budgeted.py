@@ -1,6 +1,7 @@
 """What a scan within a budget says of itself, in words."""
 
 from compress.artifacts import Sensitivity
+from compress.prune.cell_choice import too_short
 
 
 def budget_lines(scan: Sensitivity) -> tuple[str, ...]:
@@ -8,6 +9,8 @@ def budget_lines(scan: Sensitivity) -> tuple[str, ...]:
     found = scan.budgeted
     if found is None:
         return ()
+    if why := too_short(found):
+        return (f"budget: {why}. Nothing was measured, and plans leave every group whole: give it more time.",)
     cells = [cell for group in found.cells.values() for cell in group.values()]
     images = sorted(cell.images for cell in cells) or [0]
     whole = sum(count == found.images_in_all for count in images)

@@ -4,9 +4,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from typer.testing import CliRunner, Result
@@ -16,7 +18,7 @@ from compress.artifacts import Sensitivity
 from compress.cli import app
 from compress.errors import ArtifactError, CompressError, PlanError
 from compress.pipeline import run_recipe
-from compress.pipeline.stages import budgeted_scan
+from compress.pipeline.scanning.judges import Judge, MetricJudge, OutputJudge
 from compress.prune.plan import pessimistic
 from compress.report.budgeted import budget_lines
 from compress.tasks.base import Task
@@ -34,13 +36,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _a_second_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a budget in seconds is one in images."""
-    init = budgeted_scan.Judge.__init__
+    for kind in (MetricJudge, OutputJudge):
+        monkeypatch.setattr(kind, "__init__", _timed(kind.__init__))
 
-    def timed(self: budgeted_scan.Judge, *given: Any) -> None:
+
+def _timed(init: Callable[..., None]) -> Callable[..., None]:
+    def timed(self: Judge, *given: Any) -> None:
         init(self, *given)
         self.seconds = float(self.images)
 
-    monkeypatch.setattr(budgeted_scan.Judge, "__init__", timed)
+    return timed
 
 
 def scan(model: onnx.ModelProto, task: Task, out: Path, budget: float, **changes: Any) -> Sensitivity:
@@ -98,13 +103,13 @@ def test_a_scan_that_goes_on_keeps_its_pace(
     whole = scan(model, task, tmp_path / "whole", 300)
     with pytest.raises(KeyboardInterrupt):
         scan(model, task, tmp_path / "s", 300, on_progress=tiny.stop_when("drop", 3))
-    init = budgeted_scan.Judge.__init__
+    init = MetricJudge.__init__
 
-    def slow(self: budgeted_scan.Judge, *given: Any) -> None:
+    def slow(self: MetricJudge, *given: Any) -> None:
         init(self, *given)
         self.seconds *= 10
 
-    monkeypatch.setattr(budgeted_scan.Judge, "__init__", slow)
+    monkeypatch.setattr(MetricJudge, "__init__", slow)
     assert scan(model, task, tmp_path / "s", 300) == whole
 
 
@@ -130,6 +135,93 @@ def test_what_was_skipped_is_said(model: onnx.ModelProto, task: Task, tmp_path: 
     )
     assert notes[2] == "Not every decision is settled: more time would help."
     assert notes[3].startswith("No cell was measured of 2 groups, which stay whole: ")
+
+
+def test_a_budget_too_short_for_one_cell_says_the_least(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    """And a plan made of it does not put it down to ratios or targets."""
+    notes: list[str] = []
+    found = scan(model, task, tmp_path, 20, on_note=notes.append)
+    why = (
+        "the budget of 20 images is too short for one cell, which takes 24 images (24 s); one of each group takes 72 s"
+    )
+    assert notes[1:] == [f"budget: {why}. Nothing was measured, and plans leave every group whole: give it more time."]
+    plan = stepping.prune(model, tmp_path / "p.onnx", target={"macs": 0.7}, align=4, sensitivity=found)
+    assert plan.notes == (f"macs 0.7 cannot be reached: {why}",)
+    plan = stepping.prune(model, tmp_path / "q" / "p.onnx", target={"metric_drop": 0.1}, align=4, sensitivity=found)
+    assert plan.notes == (f"metric_drop 0.1: {why}, nothing is removed",)
+    assert len(scan(model, task, tmp_path, 24).budgeted.cells) == 3  # type: ignore[union-attr]
+    measured = scan(model, task, tmp_path, 72).budgeted
+    assert measured is not None
+    assert all(len(group) == 1 for group in measured.cells.values())
+
+
+# --- by outputs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", ["divergence", "agreement"])
+def test_outputs_are_compared_as_in_a_whole_scan(
+    model: onnx.ModelProto, task: Task, tmp_path: Path, measure: Any
+) -> None:
+    options: dict[str, Any] = {"measure": measure, "images": 40}
+    whole = stepping.scan(model, task, tmp_path / "whole", criterion="l1", ratios=RATIOS, threads=1, **options)
+    found = scan(model, task, tmp_path / "budgeted", 10_000, **options)
+    assert (found.metric_name, found.baseline) == (measure, whole.baseline) == (measure, 1.0)
+    assert found.budgeted is not None
+    assert found.budgeted.images_in_all == 40
+    on_all = [
+        (found.curves[name].metric[key], whole.curves[name].metric[key])
+        for name, group in found.budgeted.cells.items()
+        for key, cell in group.items()
+        if cell.images == 40
+    ]
+    assert len(on_all) > 1
+    for figure, wanted in on_all:
+        assert figure == pytest.approx(wanted, abs=1e-5)
+    plan = stepping.prune(
+        model, tmp_path / "p.onnx", target={"macs": 0.7}, align=4, sensitivity=found, pessimistic=True
+    )
+    assert plan.macs_after <= 0.7 * plan.macs_before
+
+
+def test_fewer_images_are_among_the_more_and_nothing_is_lost_on_the_original(task: Task) -> None:
+    """Against divergences of single images, each predicted alone."""
+    batches = list(task.calibration_batches(40, 32))
+    rng = np.random.default_rng(0)
+    answers = {image.tobytes(): rng.dirichlet((1.0, 1.0)) for batch in batches for image in batch}
+    moved = {key: 0.5 * answer + 0.25 for key, answer in answers.items()}
+
+    def predictor(table: dict[bytes, np.ndarray], seen: set[bytes]) -> Any:
+        def predict(images: np.ndarray) -> np.ndarray:
+            seen.update(image.tobytes() for image in images)
+            return np.stack([table[image.tobytes()] for image in images])
+
+        return predict
+
+    judge = OutputJudge("divergence", task, lambda: predictor(answers, set()), 40)
+    assert judge.drop(predictor(answers, set()), 20).drop == 0.0
+    few, more = set[bytes](), set[bytes]()
+    cell = judge.drop(predictor(moved, few), 20)
+    judge.drop(predictor(moved, more), 40)
+    assert few < more
+    assert len(few) == 20
+    found = [np.sum(answers[key] * np.log(answers[key] / moved[key])) for key in few]
+    assert cell.drop == pytest.approx(1 - np.exp(-np.mean(found)))
+
+
+def test_stopped_by_divergence_it_goes_on_and_not_by_another_measure(
+    model: onnx.ModelProto, task: Task, tmp_path: Path
+) -> None:
+    whole = scan(model, task, tmp_path / "whole", 200, measure="divergence")
+    with pytest.raises(KeyboardInterrupt):
+        scan(model, task, tmp_path / "s", 200, measure="divergence", on_progress=tiny.stop_when("drop", 3))
+    assert scan(model, task, tmp_path / "s", 200, measure="divergence") == whole
+    with pytest.raises(ArtifactError, match="stale"):
+        scan(model, task, tmp_path / "s", 200)
+
+
+def test_a_side_is_of_validation_images(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=r"sensitivity.side: not with measure: divergence"):
+        scan(model, task, tmp_path, 100, measure="divergence", side=320)
 
 
 def test_a_task_without_judgements_is_refused(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
@@ -186,6 +278,10 @@ def test_the_commands(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "scan: 300 s are 300 images" in result.output
     assert "of a whole scan. Measured" in result.output
+    more = ("--train", folder / "train/labels.txt", "--measure", "divergence", "--out", tmp_path / "outputs")
+    result = run("sensitivity", folder / "model.onnx", *data, "--budget", "1m", "--threads", "1", *more)
+    assert result.exit_code == 0, result.output
+    assert "divergence of the model itself: 1.0000" in result.output
     plan = ("--sensitivity", tmp_path / "sensitivity.json", "--target", "macs=0.8", "--align", "4", "--pessimistic")
     result = run("prune", folder / "model.onnx", *plan, "--out", tmp_path / "p.onnx")
     assert result.exit_code == 0, result.output
@@ -196,7 +292,7 @@ def test_the_commands(folder: Path, tmp_path: Path) -> None:
     [
         (["--budget", "soon"], '--budget: got "soon". Must be a time above 0. Use e.g. 5m, 90s or 1h.'),
         (["--budget", "0"], "Must be a time above 0. Use e.g. 5m, 90s or 1h."),
-        (["--budget", "5m", "--measure", "divergence", "--train", "t"], "--budget: not with --measure divergence"),
+        (["--budget", "5m", "--recover", "reconstruct", "--train", "t"], "--budget: not with --recover reconstruct."),
     ],
 )
 def test_bad_budgets_are_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:

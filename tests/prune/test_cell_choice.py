@@ -12,6 +12,7 @@ from compress.prune.cell_choice import (
     bounds_of,
     image_counts,
     images_spent,
+    measure_divergence,
     measure_drop,
     next_action,
     price_for,
@@ -41,6 +42,28 @@ def test_images_that_all_agree_leave_a_doubt_that_shrinks() -> None:
     assert few.drop == many.drop == 0.0
     assert few.high == pytest.approx(1.96 / 75, rel=0.01)
     assert many.high == pytest.approx(few.high / 16, rel=0.01)
+
+
+def test_interval_of_divergences_by_hand() -> None:
+    """Of mean 0.2 nats, squared errors 2 x 0.1^2 + 2 x 0.2^2, one image more of error 1."""
+    cell = measure_divergence(4, np.array([0.1, 0.3, 0.0, 0.4]))
+    spread = 1.96 * np.sqrt((0.1 + 1) / (5 * 4))
+    assert cell.drop == pytest.approx(1 - np.exp(-0.2))
+    assert (cell.low, cell.high) == (0.0, pytest.approx(1 - np.exp(-0.2 - spread)))  # no divergence is below zero
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.5])
+def test_intervals_hold_the_divergence_of_the_whole_set(scale: float) -> None:
+    """Of long-tailed divergences: a few images are far off, most are near."""
+    rng = np.random.default_rng(0)
+    every = scale * rng.gamma(0.3, 1.0, 20_000)
+    truth = 1 - np.exp(-every.mean())
+    cells = [measure_divergence(64, every[rng.integers(0, 20_000, 64)]) for _ in range(400)]
+    assert sum(cell.low <= truth <= cell.high for cell in cells) >= 0.92 * 400
+
+
+def test_outputs_that_are_not_finite_lose_everything() -> None:
+    assert measure_divergence(2, np.array([0.1, np.inf])) == Cell(2, 1.0, 1.0, 1.0)
 
 
 def test_intervals_hold_the_drop_of_the_whole_set() -> None:

@@ -1,11 +1,8 @@
 """Channels behind shuffles, splits and attention: found as by hand, removed as if they were zero, also in the file."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from onnx import numpy_helper
@@ -17,14 +14,13 @@ from compress.graph.canonical import canonicalise
 from compress.measure.session import Session
 from compress.prune import coupling
 from compress.prune.channel_scores import score_group
-from compress.prune.channels import ChannelGroup, group_align, kept_outputs, remove_channels, silence_channels
+from compress.prune.channels import group_align, kept_outputs, remove_channels, silence_channels
 from compress.prune.groups import survey_channels
 from compress.prune.importance import CRITERIA
 from compress.prune.reconstruct import reconstruct
-from tests.hard_cases.torch_cases import script
 from tests.prune import coupled_nets as nets
+from tests.prune.coupled_cases import SHAPE, case, check, held, images, with_zeros
 
-SHAPE = (3, 32, 64)
 HEADS, WIDTH = 4, 4
 
 
@@ -54,76 +50,6 @@ class Rolled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.stem(x))
         return self.head(x + torch.cat((x[:, 1:], x[:, :1]), 1))
-
-
-class Case:
-    """A network with random weights, as its file and as what is imported from it."""
-
-    def __init__(self, make: Callable[[], nn.Module]) -> None:
-        self.network = make().eval()
-        self.file = canonicalise(script(self.network, SHAPE))  # which draws the network's weights
-        self.module = to_torch(self.file)
-        survey = survey_channels(self.module, SHAPE)
-        self.groups, self.protected = survey.groups, survey.protected
-
-    def __getitem__(self, name: str) -> ChannelGroup:
-        """The group of a layer, by its name in PyTorch and the part behind the colon."""
-        layer, _, part = name.partition(":")
-        start = layer.replace(".", "_") + "_"
-        found = [
-            group for group in self.groups if group.name.startswith(start) and group.name.partition(":")[2] == part
-        ]
-        assert len(found) == 1, [group.name for group in self.groups]
-        return found[0]
-
-    def pruned(self, removed: Mapping[str, Sequence[int]]) -> fx.GraphModule:
-        """Without some channels of some groups."""
-        made = remove_channels(self.module, self.groups, {self[name].name: some for name, some in removed.items()})
-        assert isinstance(made, fx.GraphModule)
-        return made
-
-
-@cache
-def case(make: Callable[[], nn.Module]) -> Case:
-    torch.manual_seed(0)
-    return Case(make)
-
-
-def images(count: int = 3) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((count, *SHAPE)).astype(np.float32)
-
-
-def with_zeros(network: nn.Module, zeroed: Mapping[str, Sequence[int]]) -> np.ndarray:
-    """What the PyTorch network computes with some outputs of layers at zero; a linear layer's are last, else second."""
-
-    def zero(places: Sequence[int], axis: int) -> Any:
-        return lambda _, __, output: output.index_fill(axis, torch.tensor(places, dtype=torch.long), 0.0)
-
-    hooks = []
-    for name, places in zeroed.items():
-        layer = network.get_submodule(name)
-        hooks.append(layer.register_forward_hook(zero(places, -1 if isinstance(layer, nn.Linear) else 1)))
-    with torch.no_grad():
-        found: np.ndarray = network(torch.from_numpy(images())).numpy()
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
-def check(given: Case, pruned: fx.GraphModule, wanted: np.ndarray) -> onnx.ModelProto:
-    """The pruned network and its file compute what is wanted, which is not what the whole network computes."""
-    with torch.no_grad():
-        np.testing.assert_allclose(pruned(torch.from_numpy(images())).numpy(), wanted, rtol=1e-4, atol=1e-5)
-    written = to_onnx(pruned, given.file)
-    np.testing.assert_allclose(Session(written, optimise=False).run(images()), wanted, rtol=1e-4, atol=1e-5)
-    assert not np.allclose(with_zeros(given.network, {}), wanted, rtol=1e-3)
-    return written
-
-
-def held(group: ChannelGroup, layer: str, side: str = "out") -> list[tuple[int, ...]]:
-    """A layer's channels for each channel of the group."""
-    found = [member for member in group.members if member.layer.startswith(layer) and member.side == side]
-    return [tuple(sorted(sum(places, ()))) for places in zip(*(each.indices for each in found), strict=True)]
 
 
 def test_orbits_of_shuffled_channels_are_those_found_by_hand() -> None:

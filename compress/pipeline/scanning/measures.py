@@ -39,21 +39,31 @@ def score_by(measure: Measure, task: Task, training: Task, images: int | None, o
     """
     if measure == "metric":
         return lambda predict: task.evaluate(predict) if images is None else task.evaluate(predict, images)
-    if not isinstance(training, Comparable):
-        raise CompressError(
-            f"sensitivity.measure: {measure}: task {type(training).__name__} does not compare outputs (it has no "
-            "divergence and agreement; see compress.tasks.base.Comparable). Use metric."
-        )
-    count = images or UNLABELLED_IMAGES.get(task.kind, DEFAULT_IMAGES)
-    batches = list(training.calibration_batches(count, BATCH))
+    comparable = check_comparable(measure, training)
+    batches = list(training.calibration_batches(count_images(task, images), BATCH))
     wanted = [original(batch) for batch in batches]
-    compare = training.divergence if measure == "divergence" else training.agreement
+    compare = comparable.divergence if measure == "divergence" else comparable.agreement
 
     def score(predict: Predict) -> Score:
         found = [compare(predict(batch), target) for batch, target in zip(batches, wanted, strict=True)]
         return Score(_figure(measure, np.concatenate(found)), measure, sum(map(len, batches)))
 
     return score
+
+
+def check_comparable(measure: Measure, task: Task) -> Comparable:
+    """A task as one that compares outputs; CompressError where it does not."""
+    if not isinstance(task, Comparable):
+        raise CompressError(
+            f"sensitivity.measure: {measure}: task {type(task).__name__} does not compare outputs (it has no "
+            "divergence and agreement; see compress.tasks.base.Comparable). Use metric."
+        )
+    return task
+
+
+def count_images(task: Task, images: int | None) -> int:
+    """Training images that outputs are compared on: `images`, or what the kind of task takes."""
+    return images or UNLABELLED_IMAGES.get(task.kind, DEFAULT_IMAGES)
 
 
 def _figure(measure: Measure, images: np.ndarray) -> float:

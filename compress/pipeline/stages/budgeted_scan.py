@@ -1,11 +1,9 @@
 """A sensitivity scan within a budget of time: which cells are measured, on how many images, is decided on the way."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 from torch import Tensor, fx
 
@@ -16,65 +14,32 @@ from compress.graph import to_torch
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.evaluation import check_fits, default_threads
 from compress.pipeline.execution import HERE, Execution
+from compress.pipeline.images import check_train_images
 from compress.pipeline.models import expand_names, model_identity
 from compress.pipeline.scanning.cells import Cells
 from compress.pipeline.scanning.cost import at_side
 from compress.pipeline.scanning.earlier import earlier_scan
+from compress.pipeline.scanning.judges import Judge, judge_by
 from compress.prune.cell_choice import (
     TARGETS,
     Cell,
     Group,
     image_counts,
     images_spent,
-    measure_drop,
     next_action,
 )
 from compress.prune.channel_scores import group_removal_count, lowest_channels, score_group
 from compress.prune.channels import ChannelGroup
 from compress.prune.groups import find_groups
 from compress.prune.importance import CRITERIA
+from compress.prune.norms import norm_notes
 from compress.prune.sensitivity import ScanRequest, empty_scan, ratio_key
 from compress.recipe import SensitivityStep
 from compress.report.budgeted import budget_lines
-from compress.tasks.base import Examiner, Predict, Task
+from compress.tasks.base import Task
 
 BUDGET = "budget"
 """Marks the fingerprint of a scan that does not measure everything."""
-
-
-class Judge:
-    """Drops on some of a task's validation images, always the same ones, the fewer among the more.
-
-    Raises:
-        CompressError: the task does not judge single images.
-    """
-
-    def __init__(self, task: Task, original: Callable[[], Predict], limit: int | None) -> None:
-        """Examine the network as it is on all images, or on `limit`, and take the time."""
-        if not isinstance(task, Examiner):
-            raise CompressError(
-                f"sensitivity.budget: task {type(task).__name__} does not judge single images (see "
-                "compress.tasks.base.Examiner), so that nothing tells how sure a figure is. Use images."
-            )
-        self._task, self._original = task, original
-        started = time.monotonic()
-        found = task.examine(original(), limit)
-        self._name = found.score.name
-        if self._name not in found.tallies:
-            raise CompressError(f"sensitivity.budget: the task has no tallies of {self._name}. Use images.")
-        self.baseline, self.images = found.score.metric, found.score.count
-        self.seconds = time.monotonic() - started
-        self._known = {self.images: found.tallies[self._name]}
-
-    def drop(self, predict: Predict, images: int) -> Cell:
-        """What a network loses on so many images."""
-        if images not in self._known:
-            self._known[images] = self._tallies(self._original(), images)
-        return measure_drop(images, self._known[images], self._tallies(predict, images))
-
-    def _tallies(self, predict: Predict, images: int) -> np.ndarray:
-        assert isinstance(self._task, Examiner)
-        return self._task.examine(predict, images).tallies[self._name]
 
 
 def run_budgeted_scan(
@@ -85,45 +50,63 @@ def run_budgeted_scan(
     *,
     protect: Sequence[str] = (),
     recurrent: bool = True,
+    layer_norms: bool = False,
+    training: Task | None = None,
     targets: Sequence[float] = TARGETS,
     execution: Execution = HERE,
 ) -> Sensitivity:
-    """Scan by the metric for `step.budget` seconds; out/sensitivity.json holds what is known after every measurement.
+    """Scan for `step.budget` seconds; out/sensitivity.json holds what is known after every measurement.
 
     The best answer so far is always a whole one: groups have what was measured of their curves, and plans take what
     lies between as they do elsewhere. A stopped scan goes on; with a longer budget a finished one does, too.
 
     Args:
         model: in canonical form.
-        task: validation images and metric; it judges single images.
+        task: validation images and metric; it judges single images, or compares outputs.
         out: folder of sensitivity.json.
         step: its budget; of its ratios each may be measured, on so many of its images at most.
         protect: layers never to prune.
         recurrent: prune hidden units, too.
+        layer_norms: prune channels that LayerNorms normalise, too.
+        training: the task that has the training images that outputs are compared on; default `task`.
         targets: shares of the multiply-adds left that plans may be for.
         execution: progress counts images; notes say what the budget is in images, and at the end what was skipped.
 
     Raises:
         ArtifactError: out/sensitivity.json is of another model, data or settings.
         OutputError: another process is writing it.
-        CompressError: the task does not judge single images, or has no side.
+        CompressError: the task does not judge single images, compare outputs or have a side, and the step needs it to.
+        DataError: there are no training images to compare outputs on.
     """
     assert step.budget is not None
-    task, path = at_side(task, step.side), out / "sensitivity.json"
+    measure = step.measure
+    if measure != "metric" and step.side is not None:
+        raise CompressError(f"sensitivity.side: not with measure: {measure}, which scores training images. Remove it.")
+    training, task, path = training or task, at_side(task, step.side), out / "sensitivity.json"
     module = to_torch(model)
     check_fits(model, task)
     scanned = model_identity(model)
+    more = ["layer_norms"] if layer_norms else []
+    more += [] if measure == "metric" else [measure, training.fingerprint()]
     identity = fingerprint(
-        scanned, task.fingerprint(), step.criterion, list(step.ratios), step.images, sorted(protect), recurrent, BUDGET
-    )
+        scanned, task.fingerprint(), step.criterion, list(step.ratios), step.images, sorted(protect), recurrent, BUDGET,
+        *more,
+    )  # fmt: skip
     now = stage_code("sensitivity", task_modules(task))
-    groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
+    protected = expand_names(module, protect, "protect")
+    groups = find_groups(module, task.input_shape, protected, recurrent, layer_norms=layer_norms)
+    if execution.on_note is not None:
+        for note in norm_notes(module, {group.name: group.layers for group in groups}):
+            execution.on_note(f"scan: {note}")
+    if measure != "metric":
+        check_train_images(training)
     cells = Cells(module, model, groups, threads=execution.threads or default_threads(), memory=0)
     with artifacts.lock(path):
         previous = earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
-        judge = Judge(task, lambda: cells.whole(module).run, step.images)
-        request = ScanRequest(step.ratios, step.criterion, identity, task.metric_name, task.input_shape, scanned)
+        judge = judge_by(measure, task, training, lambda: cells.whole(module).run, step.images)
+        name = task.metric_name if measure == "metric" else measure
+        request = ScanRequest(step.ratios, step.criterion, identity, name, task.input_shape, scanned)
         scan = previous or empty_scan(module, groups, request, judge.baseline)
         found = measure_within(
             module,

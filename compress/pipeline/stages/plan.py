@@ -12,9 +12,8 @@ from compress.graph import save_model, to_onnx, to_torch
 from compress.measure.cost import module_cost, parameter_count
 from compress.pipeline.guessing import shape_for
 from compress.pipeline.models import as_graph_module, model_identity
-from compress.prune.apply import apply_plan
+from compress.prune.apply import apply_plan, planned_groups
 from compress.prune.channels import kept_outputs
-from compress.prune.groups import find_groups
 
 PLAN_FILE = "plan.json"
 """Beside a pruned model: exactly which channels were removed."""
@@ -113,5 +112,5 @@ def kept_by_plan(model: onnx.ModelProto, plan: PruningPlan, input_shape: tuple[i
         PlanError: it names channel groups that the model lacks.
     """
     module = to_torch(model)
-    groups = find_groups(module, shape_for(model, None, plan.input_shape or input_shape))
+    groups = planned_groups(module, plan, shape_for(model, None, plan.input_shape or input_shape))
     return kept_outputs(module, groups, {name: group.removed for name, group in plan.groups.items()})

@@ -87,11 +87,13 @@ def run_prune(
     criterion = _criterion(step.criterion, sensitivity)
     shape = shape_for(model, input_shape, sensitivity.input_shape if sensitivity else ())
     module = to_torch(model)
-    groups = find_groups(module, shape, expand_names(module, step.protect, "protect"), step.recurrent)
+    protected = expand_names(module, step.protect, "protect")
+    groups = find_groups(module, shape, protected, step.recurrent, layer_norms=step.layer_norms)
     curves = {name: curve.metric for name, curve in sensitivity.curves.items()} if sensitivity else {}
     made_from = fingerprint(
-        identity, target, step.align, criterion, sorted(step.protect), step.recurrent, allocation, shape, curves
-    )
+        identity, target, step.align, criterion, sorted(step.protect), step.recurrent, allocation, shape, curves,
+        *(("layer_norms",) if step.layer_norms else ()),
+    )  # fmt: skip
     network = Network(module, groups, shape, criterion, step.align, made_from)
 
     def make() -> PruningPlan:
@@ -176,8 +178,9 @@ class Pruning(Stage):
 
     def identity(self) -> str:
         settings = self.step.model_dump(exclude={"precision", "target", "search"})
-        if not settings["pessimistic"]:
-            del settings["pessimistic"]  # a run of an earlier version goes on
+        for key in ("pessimistic", "layer_norms"):
+            if not settings[key]:
+                del settings[key]  # a run of an earlier version goes on
         target = self.step.target
         kernels, threads = timed_kernels(self.run.recipe), self.run.recipe.compare.threads
         search = self._search()

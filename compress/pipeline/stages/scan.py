@@ -28,6 +28,7 @@ from compress.prune.cell_choice import TARGETS
 from compress.prune.channels import ChannelGroup
 from compress.prune.compensation import Compensation
 from compress.prune.groups import find_groups
+from compress.prune.norms import norm_notes
 from compress.prune.sensitivity import ScanRequest, count_cells, join_scans, scan_sensitivity
 from compress.recipe import PruneStep, SensitivityStep
 from compress.tasks.base import Processed, Task
@@ -41,6 +42,7 @@ def run_sensitivity(
     *,
     protect: Sequence[str] = (),
     recurrent: bool = True,
+    layer_norms: bool = False,
     training: Task | None = None,
     execution: Execution = HERE,
 ) -> Sensitivity:
@@ -49,8 +51,9 @@ def run_sensitivity(
     `step.measure` says what a cell's figure is (see `compress.pipeline.scanning.measures`): the metric on validation
     images, or how near the outputs stay to the original's on training images. With `step.recover` "reconstruct" the
     layers that read a pruned group compensate for it before it is scored, on training images. No label of these is
-    looked at; `training` is the task that has them, if not `task`. A note says what the scan will cost once one
-    evaluation was timed: the original's, or, of a scan that goes on, its first cell.
+    looked at; `training` is the task that has them, if not `task`. With `layer_norms` channels that LayerNorms
+    normalise are pruned as well (see `compress.prune.norms`). A note says what the scan will cost once one evaluation
+    was timed: the original's, or, of a scan that goes on, its first cell.
 
     The processes of a `team` each take the next group that nobody has. All but the first one keep their cells in
     out/sensitivity.partN.json, which the first one joins to its own in the end, or when it goes on: the file is that of
@@ -74,9 +77,14 @@ def run_sensitivity(
     more: list[str] = [value for value in (step.recover, measure) if value not in ("none", "metric")]
     if more:  # what else decides, and the images that it is seen on
         more.append(training.fingerprint())
+    more += ["layer_norms"] if layer_norms else []
     identity = fingerprint(scanned, task.fingerprint(), step.criterion, step.images, sorted(protect), recurrent, *more)
     now = stage_code("sensitivity", task_modules(task))
-    groups = find_groups(module, task.input_shape, expand_names(module, protect, "protect"), recurrent)
+    protected = expand_names(module, protect, "protect")
+    groups = find_groups(module, task.input_shape, protected, recurrent, layer_norms=layer_norms)
+    if execution.on_note is not None:
+        for note in norm_notes(module, {group.name: group.layers for group in groups}):
+            execution.on_note(f"scan: {note}")
     if measure != "metric":
         check_train_images(training)
     cells = Cells(
@@ -149,7 +157,7 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
     step, prune = run.recipe.find_step(SensitivityStep), run.recipe.find_step(PruneStep)
     if step is None:
         return None
-    protect, recurrent = (prune.protect, prune.recurrent) if prune else ((), True)
+    protect, recurrent, norms = (prune.protect, prune.recurrent, prune.layer_norms) if prune else ((), True, False)
     execution = replace(run.execution(), on_note=run.on_note)
     if step.budget is not None:
         wanted = prune.target.macs if prune else None
@@ -160,6 +168,8 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
             step,
             protect=protect,
             recurrent=recurrent,
+            layer_norms=norms,
+            training=run.task,
             targets=TARGETS if wanted is None else (wanted,),
             execution=execution,
         )
@@ -172,6 +182,7 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
         step,
         protect=protect,
         recurrent=recurrent,
+        layer_norms=norms,
         training=run.task,
         execution=execution,
     )
