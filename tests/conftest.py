@@ -1,5 +1,6 @@
 """Every test starts from the same seeds, on one thread: the same result in any order, on any machine."""
 
+import functools
 import gc
 import math
 import os
@@ -11,8 +12,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from compress.measure import latency_table
+from compress.measure import latency_table, machine
 from compress.measure.operator_times import Operator, OperatorTime
+from compress.report import plots
 
 # No deadline: a busy machine is no failure. The same examples each time; `--hypothesis-profile explore` draws new ones.
 settings.register_profile("same", deadline=None, derandomize=True)
@@ -27,6 +29,10 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+# Without a GPU `torch.manual_seed` notes whose stack it was called from, for each kind of device: a millisecond.
+_seed_torch = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,6 +58,31 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _versions_read_once() -> Iterator[None]:
+    """Versions of libraries stay what they are; reading them is a twentieth of a tiny recipe's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "_library_versions", functools.cache(machine._library_versions))
+        yield
+
+
+_write_plot = plots._written
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plots_unwritten() -> Iterator[None]:
+    """Plots of reports are drawn, but not written as SVG, which is a third of a tiny recipe's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "_written", lambda figure: "<svg/>")
+        yield
+
+
+@pytest.fixture
+def written_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots as they are, for tests that are about them."""
+    monkeypatch.setattr(plots, "_written", _write_plot)
+
+
 def _formula(operator: Operator, threads: int) -> OperatorTime:
     """A microsecond for each thousand numbers of an operator's tensors."""
     sizes = [math.prod(shape) for shape in (*operator.inputs, operator.weight)]
@@ -62,4 +93,4 @@ def _formula(operator: Operator, threads: int) -> OperatorTime:
 def _same_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    _seed_torch(0)
