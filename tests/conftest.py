@@ -8,10 +8,12 @@ import random
 from collections.abc import Iterator
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import settings
 
+from compress.graph import load
 from compress.measure import latency_table, machine
 from compress.measure.operator_times import Operator, OperatorTime
 from compress.report import plots
@@ -55,6 +57,23 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(latency_table, "measure_operator", _formula)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_canonicalised_once() -> Iterator[None]:
+    """The same file is read by many tests: its canonical form is made once, and each gets a copy."""
+
+    @functools.lru_cache(maxsize=64)
+    def made(content: bytes) -> bytes:
+        return canonicalise(onnx.load_model_from_string(content)).SerializeToString()
+
+    def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+        return onnx.load_model_from_string(made(model.SerializeToString(deterministic=True)))
+
+    canonicalise = load.canonicalise
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "canonicalise", copied)
         yield
 
 

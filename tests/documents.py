@@ -33,9 +33,9 @@ def blocks(text: str) -> Iterator[str]:
 
 
 def shown_commands(text: str) -> list[str]:
-    """The `compress ...` lines of a page's code, in order, as far as the program reads them: without comment or redirect.
+    """The `compress ...` lines of a page's code, in order, as the program reads them: without comments and redirects.
 
-    >>> shown_commands("```text\\npip install x\\ncompress run a.yaml \\\\\\n  --out b   # why\\n```\\n`compress run c.yaml`")
+    >>> shown_commands("```text\\nls\\ncompress run a.yaml \\\\\\n  --out b   # why\\n```\\nor `compress run c`")
     ['compress run a.yaml --out b']
     """
     lines = [line for block in blocks(text) for line in re.sub(r"\\\n\s*", "", block).splitlines()]

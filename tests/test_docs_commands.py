@@ -1,7 +1,4 @@
-"""Commands in README.md and docs/: the program knows every option, and those of the first pages do what is said."""
-
-import re
-from pathlib import Path
+"""Commands in README.md and docs/: the program knows every option and key. Some are run: test_docs_first_steps.py."""
 
 import pytest
 
@@ -27,5 +24,3 @@ def test_the_program_knows_the_command(line: str) -> None:
     recipe = given.get("recipe")
     if recipe is not None and (ROOT / recipe).is_file():
         assert load_recipe(ROOT / recipe, given["changes"], check_files=False)
-
-

@@ -18,7 +18,12 @@ pytestmark = pytest.mark.slow
 GUIDE = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", GUIDE, flags=re.MULTILINE | re.DOTALL))
-MODELS = {"cls": "direction_classifier", "rec": "text_recogniser", "det": "text_detector", "model": "direction_classifier"}
+MODELS = {
+    "cls": "direction_classifier",
+    "rec": "text_recogniser",
+    "det": "text_detector",
+    "model": "direction_classifier",
+}
 FEWER = {"shrink": "--epochs 1 --threads 1 --macs 0.9", "demo": "--set finetune.epochs=1 --set quantize.epochs=1"}
 """Put behind a command, so that it takes seconds."""
 

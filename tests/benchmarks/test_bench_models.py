@@ -386,7 +386,9 @@ def test_as_a_program_it_helps_and_fails_in_one_line(tmp_path: Path) -> None:
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
     assert "NAME=RECIPE[:RUN][,int8=FILE]" in shown.stdout
-    failed = subprocess.run([*command, "--model", "x", "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    failed = subprocess.run(
+        [*command, "--model", "x", "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
     assert failed.returncode == 1
     assert failed.stderr.startswith("Error: --model: got 'x'")
     for wrong in (("--threads", "0"), ("--rounds", "2")):

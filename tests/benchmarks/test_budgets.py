@@ -9,7 +9,6 @@ from compress.graph import to_torch
 from compress.prune.groups import find_groups
 from tests.pipeline import tiny
 
-
 RATIOS = (0.25, 0.5, 0.75)
 
 

@@ -1,4 +1,4 @@
-"""Runs a script or a benchmark as the command line would, without the seconds that starting Python and PyTorch takes."""
+"""Runs a script or a benchmark as the command line would, without the seconds that starting PyTorch takes."""
 
 import contextlib
 import io
