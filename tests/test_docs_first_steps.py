@@ -55,8 +55,8 @@ def run(line: str) -> None:
     if name == "shrink" and "--charset" in given:
         more += ["--rendered", "0"]
     result = CliRunner().invoke(app, [name, *given, *more], prog_name="compress")
-    assert result.exit_code in (0, 1) if name in ("demo", "run") else result.exit_code == 0, result.output
-    assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit), result.output
+    missed = name in ("demo", "run") and "Gates missed: " in result.stderr  # after one epoch
+    assert result.exit_code == int(missed), result.output
     if name == "init":
         recipe = Path(given[given.index("--out") + 1])
         recipe.write_text(re.sub(r"\bepochs: \d+", "epochs: 1", recipe.read_text()))
@@ -67,8 +67,8 @@ def run(line: str) -> None:
 def test_getting_started(title: str) -> None:
     for line in shown_commands(SECTIONS[title]):
         run(line)
-    if Path("small.onnx").is_file():
-        assert Path("small.onnx").stat().st_size < max(Path(f"{name}.onnx").stat().st_size for name in MODELS)
+        if line.startswith("compress shrink"):
+            assert Path("small.onnx").stat().st_size < 0.5 * Path(shlex.split(line)[2]).stat().st_size
 
 
 def test_readme(workplace: Path) -> None:
