@@ -10,7 +10,7 @@ from tests.hard_cases.table import HEAD, PAGE, line
 from tests.hard_cases.torch_cases import DYNAMO
 
 LONG = ("ShuffleNetV2", "SVTR: attention", "attention: ", "attention by Einsum", "LeViT")
-"""Networks that take seconds; Paddle2ONNX's SVTR, tests/graph and the networks of tests/quant hold the same operators."""
+"""Networks that take seconds; Paddle2ONNX's SVTR, tests/graph and the networks of tests/quant hold their operators."""
 
 
 def marked(case: Case) -> Any:
