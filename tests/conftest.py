@@ -14,7 +14,7 @@ import torch
 from hypothesis import settings
 
 from compress.graph import load
-from compress.measure import latency_table, machine
+from compress.measure import latency_table
 from compress.measure.operator_times import Operator, OperatorTime
 from compress.report import plots
 
@@ -74,14 +74,6 @@ def _files_canonicalised_once() -> Iterator[None]:
     canonicalise = load.canonicalise
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "canonicalise", copied)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _versions_read_once() -> Iterator[None]:
-    """Versions of libraries stay what they are; reading them is a twentieth of a tiny recipe's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "_library_versions", functools.cache(machine._library_versions))
         yield
 
 
