@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.artifacts import fingerprint
 from compress.data.synthetic import write_dataset
 from compress.progress import Progress
 from compress.tasks.base import Predict, Task
 from compress.train import Checkpoint, FitSettings, Objective, TrainingData, fit
+from compress.zoo.recogniser import TextRecogniser
 
 SEEDS = {"train": 0, "val": 1, "plain": 2, "more": 3}
 """Sets of crops, and what is added to --seed for each; no crop is in two sets."""
+ALONE = "1-backbone"
+"""The first stage of a recogniser: its backbone without the LSTM."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,19 @@ class Stage:
     epochs: int
     lr: float
     augment: bool
+
+
+class BackboneReader(nn.Module):
+    """A recogniser's backbone with a linear layer instead of its LSTM: [N, 3, 32, W] -> probabilities [N, W/4, K]."""
+
+    def __init__(self, recogniser: TextRecogniser) -> None:
+        super().__init__()
+        self.backbone = recogniser.backbone
+        self.fc = nn.Linear(recogniser.backbone.out_channels, recogniser.fc.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each time step from its own columns alone."""
+        return torch.softmax(self.fc(self.backbone(x)[:, :, 0].permute(0, 2, 1)), dim=2)
 
 
 def run_stage(

@@ -22,8 +22,7 @@ import time
 from pathlib import Path
 
 import torch
-from from_scratch import SEEDS, Stage, add_options, rendered, run_stage
-from torch import Tensor, nn
+from from_scratch import ALONE, SEEDS, BackboneReader, Stage, add_options, rendered, run_stage
 
 from compress.artifacts import to_json
 from compress.cli.progress import progress
@@ -33,26 +32,12 @@ from compress.measure.machine import machine_info
 from compress.measure.session import Session
 from compress.tasks.recognition import RecognitionTask
 from compress.zoo import models_folder
-from compress.zoo.recogniser import TextRecogniser, build_recogniser
+from compress.zoo.recogniser import build_recogniser
 
 INPUT_SHAPE = (3, 32, 320)
 WIDTHS = (96, 160, 320)
 """Most crops are narrow: padding them to 320 would take three times as long."""
 CHARSET = models_folder() / "latin.txt"
-ALONE = "1-backbone"
-
-
-class BackboneReader(nn.Module):
-    """A recogniser's backbone with a linear layer instead of its LSTM: [N, 3, 32, W] -> probabilities [N, W/4, K]."""
-
-    def __init__(self, recogniser: TextRecogniser) -> None:
-        super().__init__()
-        self.backbone = recogniser.backbone
-        self.fc = nn.Linear(recogniser.backbone.out_channels, recogniser.fc.out_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Each time step from its own columns alone."""
-        return torch.softmax(self.fc(self.backbone(x)[:, :, 0].permute(0, 2, 1)), dim=2)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Every test starts from the same seeds, on one thread: the same result in any order, on any machine."""
 
+import functools
 import gc
 import math
 import os
@@ -7,12 +8,15 @@ import random
 from collections.abc import Iterator
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import settings
 
+from compress.graph import load
 from compress.measure import latency_table
 from compress.measure.operator_times import Operator, OperatorTime
+from compress.report import plots
 
 # No deadline: a busy machine is no failure. The same examples each time; `--hypothesis-profile explore` draws new ones.
 settings.register_profile("same", deadline=None, derandomize=True)
@@ -27,6 +31,10 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+# Without a GPU `torch.manual_seed` notes whose stack it was called from, for each kind of device: a millisecond.
+_seed_torch = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,6 +60,40 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _files_canonicalised_once() -> Iterator[None]:
+    """The same file is read by many tests: its canonical form is made once, and each gets a copy."""
+
+    @functools.lru_cache(maxsize=64)
+    def made(content: bytes) -> bytes:
+        return canonicalise(onnx.load_model_from_string(content)).SerializeToString()
+
+    def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+        return onnx.load_model_from_string(made(model.SerializeToString(deterministic=True)))
+
+    canonicalise = load.canonicalise
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "canonicalise", copied)
+        yield
+
+
+_write_plot = plots._written
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plots_unwritten() -> Iterator[None]:
+    """Plots of reports are drawn, but not written as SVG, which is a third of a tiny recipe's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "_written", lambda figure: "<svg/>")
+        yield
+
+
+@pytest.fixture
+def written_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots as they are, for tests that are about them."""
+    monkeypatch.setattr(plots, "_written", _write_plot)
+
+
 def _formula(operator: Operator, threads: int) -> OperatorTime:
     """A microsecond for each thousand numbers of an operator's tensors."""
     sizes = [math.prod(shape) for shape in (*operator.inputs, operator.weight)]
@@ -62,4 +104,4 @@ def _formula(operator: Operator, threads: int) -> OperatorTime:
 def _same_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    _seed_torch(0)

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
 from compress import artifacts
 from compress.artifacts import Report
-from compress.cli import app
+from tests.documents import parse
 
 PAGE = (Path(__file__).parents[1] / "docs" / "ci.md").read_text(encoding="utf-8")
 WORKFLOWS = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
-PROGRAM = typer.main.get_command(app)
 
 
 def commands(workflow: dict[str, Any]) -> list[str]:
@@ -30,13 +28,6 @@ def commands(workflow: dict[str, Any]) -> list[str]:
 
 INLINE = re.findall(r"`(compress \w+ [^`]*\.yaml[^`]*|compress \w+ runs/[^`]*)`", PAGE)
 LINES = [line for workflow in WORKFLOWS for line in commands(workflow) if line.startswith("compress ")]
-
-
-def parse(line: str) -> Any:
-    """The options of a command, as the program reads them; nothing is run."""
-    _, name, *words = shlex.split(line)
-    command = PROGRAM.commands[name]  # type: ignore[attr-defined]
-    return command.make_context(name, words).params
 
 
 def test_there_are_two_workflows_that_use_all_three_commands() -> None:

@@ -566,6 +566,7 @@ def test_crop(tmp_path: Path) -> None:
     assert fails(*given, "--max-skipped", "2").startswith("Error: --max-skipped: got 2")
 
 
+@pytest.mark.usefixtures("written_plots")
 def test_report(tmp_path: Path) -> None:
     machine = artifacts.Machine("cpu", (), 1, "os", {})
     artifacts.save(Report("My run", "c", "d", machine, (), (), "f", scan="f"), tmp_path / "report.json")

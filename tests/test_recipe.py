@@ -496,9 +496,9 @@ def test_no_content_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, d
 
 @given(st.sampled_from([*Recipe.model_fields, "prune.target", "steps.prune", "data.val"]), st.text(max_size=12))
 def test_no_override_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, key: str, value: str) -> None:
-    folder = tmp_path_factory.getbasetemp()
-    path = folder / "good.yaml"
-    path.write_text(yaml.safe_dump(make_recipe()), encoding="utf-8")
+    path = tmp_path_factory.getbasetemp() / "good.yaml"
+    if not path.exists():
+        path.write_text(yaml.safe_dump(make_recipe()), encoding="utf-8")
     with contextlib.suppress(RecipeError):
         load_recipe(path, [f"{key}={value}"], check_files=False)
 

@@ -39,8 +39,15 @@ def check_runs(module: nn.Module, input_shape: Sequence[int]) -> None:
 
 
 def run_quietly(module: nn.Module, image: Tensor) -> Any:
-    """What a module computes of an image; if it fails, without the source that an fx module prints to stderr then."""
-    return fx.Interpreter(module).run(image) if isinstance(module, fx.GraphModule) else module(image)
+    """What a module computes of an image; if it fails, without the source that an fx module prints to stderr then.
+
+    Nor does fx describe the node for its log: that imports PyTorch's compiler, which takes a second.
+    """
+    if not isinstance(module, fx.GraphModule):
+        return module(image)
+    run = fx.Interpreter(module)
+    run.extra_traceback = False
+    return run.run(image)
 
 
 class _Naming(fx.Interpreter):

@@ -1,5 +1,6 @@
 """Where figures were measured: a figure without its CPU says little."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -87,6 +88,7 @@ def _sysctl(key: str) -> str:
         return ""
 
 
+@functools.cache
 def _library_versions() -> dict[str, str]:
     versions = {}
     for name in LIBRARIES:

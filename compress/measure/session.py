@@ -258,29 +258,9 @@ def quantize_static_minmax(
         DataError: there are no images.
         ModelError: the tool fails on the model.
     """
-    _quantize_static(model_path, list(images), out_path, "MinMax", per_channel=per_channel, reduce_range=reduce_range)
-
-
-def quantize_static_percentile(
-    model_path: Path, images: Iterable[np.ndarray], out_path: Path, *, reduce_range: bool = False
-) -> None:
-    """The same with ranges that leave the outermost thousandth of a percent of the values out.
-
-    Better than the minimum and maximum where a few values lie far out. The tool keeps every inner value of all images
-    until it counts them (some 25 MB for each image of PP-OCR's recogniser), and cannot do with images of several
-    widths: narrower ones are padded with zeros on the right.
-    """
-    batches = list(images)
-    widest = max((batch.shape[3] for batch in batches), default=0)
-    padded = [np.pad(batch, [(0, 0)] * 3 + [(0, widest - batch.shape[3])]) for batch in batches]
-    _quantize_static(model_path, padded, out_path, "Percentile", per_channel=True, reduce_range=reduce_range)
-
-
-def _quantize_static(
-    model_path: Path, batches: list[np.ndarray], out_path: Path, method: str, *, per_channel: bool, reduce_range: bool
-) -> None:
     from onnxruntime import quantization  # slow to import, and needed here only
 
+    batches = list(images)
     if not batches:
         raise DataError(f"{model_path}: no images to calibrate with. Give at least one batch.")
     input_name = onnx.load(model_path, load_external_data=False).graph.input[0].name
@@ -297,7 +277,7 @@ def _quantize_static(
                 reduce_range=reduce_range,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
-                calibrate_method=getattr(quantization.CalibrationMethod, method),
+                calibrate_method=quantization.CalibrationMethod.MinMax,
             )
         except Exception as error:
             raise ModelError(f"{model_path}: onnxruntime cannot quantise it: {_first_line(error)}") from error

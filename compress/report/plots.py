@@ -31,9 +31,13 @@ def as_svg(draw: Callable[[], "Figure"], salt: str) -> str:
     """A figure as an `<svg>` element; `salt` makes the names inside: same figure and salt, same text."""
     import matplotlib
 
-    buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
-        draw().savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        return _written(draw())
+
+
+def _written(figure: "Figure") -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

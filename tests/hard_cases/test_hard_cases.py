@@ -9,8 +9,8 @@ from tests.hard_cases.judging import Case, judge
 from tests.hard_cases.table import HEAD, PAGE, line
 from tests.hard_cases.torch_cases import DYNAMO
 
-LONG = ("ShuffleNetV2", "SVTR: attention", "attention: ", "LeViT")
-"""Networks that take seconds; Paddle2ONNX's SVTR and the networks of tests/quant hold the same operators."""
+LONG = ("ShuffleNetV2", "SVTR: attention", "attention: ", "attention by Einsum", "LeViT")
+"""Networks that take seconds; Paddle2ONNX's SVTR, tests/graph and the networks of tests/quant hold their operators."""
 
 
 def marked(case: Case) -> Any:

@@ -114,7 +114,7 @@ def test_again_it_computes_nothing_and_reports_the_same(
     "stops",
     [
         [("accuracy", 2), ("epoch 2/3", 1), ("calibrating", 1), ("epoch 2/2", 2)],
-        [("accuracy", 6), ("epoch 1/3", 3)],
+        pytest.param([("accuracy", 6), ("epoch 1/3", 3)], marks=pytest.mark.slow),
     ],
 )
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
@@ -132,7 +132,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     assert [found[2:] for found in lasting(report.stages)] == [found[2:] for found in lasting(whole.stages)]
 
 
-@pytest.mark.parametrize("stage", ["finetuned", "int8"])
+@pytest.mark.parametrize("stage", [pytest.param("finetuned", marks=pytest.mark.slow), "int8"])
 def test_killed_before_a_record_is_written_no_training_is_lost(
     inputs: Path, whole: Report, folder: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:

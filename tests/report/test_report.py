@@ -142,6 +142,7 @@ def test_markdown_tables_are_rectangular() -> None:
         assert len(widths) <= 1, block
 
 
+@pytest.mark.usefixtures("written_plots")
 def test_html_escapes_and_needs_nothing_else() -> None:
     report = make_report(title=NASTY, command=NASTY, plan={NASTY: {"channels": 1, "kept": 1, "pruning_ratio": 0}})
     text = render_html(report, make_sensitivity())
@@ -183,6 +184,7 @@ def test_activation_table_has_the_cheapest_first() -> None:
     assert table.rows == (("c", "-0.0100", "yes"), (NASTY, "+0.0100", "yes"), ("b", "+0.4000", "no"))
 
 
+@pytest.mark.usefixtures("written_plots")
 def test_picture_is_the_same_every_time() -> None:
     picture = sensitivity_svg(make_sensitivity())
     assert picture.startswith("<svg")
@@ -190,6 +192,7 @@ def test_picture_is_the_same_every_time() -> None:
     assert "accuracy drop" in picture
 
 
+@pytest.mark.usefixtures("written_plots")
 def test_a_scan_that_has_not_begun() -> None:
     empty = dataclasses.replace(make_sensitivity(), curves={})
     assert "<svg" in sensitivity_svg(empty)

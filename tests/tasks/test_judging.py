@@ -171,7 +171,7 @@ def all_gone(processes: list[int], seconds: float = 20) -> bool:
     ("then", "stop", "code"),
     [
         ("sys.exit(3)", None, 3),
-        ("del judges; sys.exit(3)", None, 3),
+        pytest.param("del judges; sys.exit(3)", None, 3, marks=pytest.mark.slow),
         ("list(judges.judge(iter([scene(1), 1 / 0])))", None, 1),
         ("time.sleep(60)", signal.SIGKILL, -signal.SIGKILL),
     ],

@@ -19,6 +19,7 @@ from compress.tasks.recognition import RecognitionTask
 from tests.data.test_shards import write_shards
 from tests.tasks.test_recognition import write_list
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than there are cores
 TEXTS = [text for text in ("ab", "ba", "aab", "b", "abab", "a") for _ in range(8)]
 SHAPE = (3, 8, 64)
 

@@ -158,12 +158,17 @@ def test_all_can_be_pruned_but_the_output(exported):
     assert list(survey.protected.values()) == ["defines the output"]
 
 
-def test_initial_weights_are_seeded_and_let_it_learn():
+def test_initial_weights_are_seeded():
     torch.manual_seed(0)
     model = build_detector(scale=0.35, inner_channels=32)
     torch.manual_seed(0)
     same = build_detector(scale=0.35, inner_channels=32)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+
+
+@pytest.mark.slow
+def test_initial_weights_let_it_learn():
+    model = build_detector(scale=0.35, inner_channels=32)
     images = torch.randn(4, 3, 64, 64)
     images[:, :, 16:48, 8:40] += 2
     targets = torch.zeros(4, 64, 64)

@@ -1,0 +1,26 @@
+"""The studies behind docs/sensitivity.md, on a network that is scanned in seconds."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.studies import rank_measures, time_scan
+from tests.pipeline import tiny
+
+
+def test_equal_values_share_a_rank() -> None:
+    """By hand: ranks 2.5, 1, 2.5 and 1, 2, 3."""
+    assert rank_measures.ranks([0.5, 0.1, 0.5]).tolist() == [2.5, 1.0, 2.5]
+    assert rank_measures.spearman([0.5, 0.1, 0.5], [1.0, 2.0, 3.0]) == pytest.approx(0.0)
+    assert rank_measures.spearman([1, 2, 9], [0.1, 0.2, 0.3]) == pytest.approx(1.0)
+
+
+def test_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write_inputs(tmp_path, crops=12)
+    tiny.recipe(tmp_path, steps={"sensitivity": {"ratios": [0.5]}})
+    recipe = str(tmp_path / "recipe.yaml")
+    rank_measures.main([recipe, "--images", "8", "--out", str(tmp_path / "rank")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| metric", "| divergence", "| agreement"]
+    time_scan.main([recipe, "--measure", "divergence", "--images", "8"])
+    assert capsys.readouterr().out.startswith("3 cells of 3 groups, divergence: from scratch ")
