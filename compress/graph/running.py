@@ -38,9 +38,9 @@ def check_runs(module: nn.Module, input_shape: Sequence[int]) -> None:
             part.training = mode
 
 
-def run_quietly(module: nn.Module, image: Tensor) -> Any:
-    """What a module computes of an image; if it fails, without the source that an fx module prints to stderr then."""
-    return fx.Interpreter(module).run(image) if isinstance(module, fx.GraphModule) else module(image)
+def run_quietly(module: nn.Module, *images: Tensor) -> Any:
+    """What a module computes of its inputs, an image mostly; if it fails, without the source that an fx module prints to stderr then."""
+    return fx.Interpreter(module).run(*images) if isinstance(module, fx.GraphModule) else module(*images)
 
 
 class _Naming(fx.Interpreter):

@@ -13,8 +13,9 @@ import torch
 from torch import fx, nn
 
 from compress.artifacts import fingerprint
-from compress.errors import CompressError, ModelError, PlanError
+from compress.errors import CompressError, InputSizeError, ModelError, PlanError
 from compress.graph import from_torch, load_model, read_model
+from compress.progress import Note
 from compress.recipe.task_settings import INPUTS
 
 Shape = tuple[int, int, int]
@@ -29,7 +30,7 @@ def open_model(
     spec: str,
     weights: Path | None = None,
     input_shape: tuple[int, int, int] | None = None,
-    on_note: Callable[[str], None] | None = None,
+    on_note: Note | None = None,
 ) -> onnx.ModelProto:
     """The canonical model that a user names: an .onnx file, or `package.module:factory` for a PyTorch module.
 
@@ -38,7 +39,8 @@ def open_model(
         weights: state dict for the factory's module, .safetensors, or .pt (read without unpickling objects).
         input_shape: (C, H, W) of the example a PyTorch module is exported with; default the first usual one that it
             takes.
-        on_note: receives what was changed of a file so that it can be trained (see `compress.graph.load_model`).
+        on_note: receives what was changed of a file so that it can be trained (see `compress.graph.load_model`), and
+            which exporter a module needed (see `compress.graph.from_torch`).
 
     Raises:
         ModelError: nothing usable is there.
@@ -52,36 +54,43 @@ def open_model(
         raise ModelError(f"{spec}: returned {type(module).__name__}. Must return a torch.nn.Module.")
     if weights is not None:
         _load_weights(module, weights)
-    return _export(module, (input_shape,) if input_shape else (DEFAULT_SHAPE, *INPUTS.values(), *OTHER_SIZES))
+    sizes = (input_shape,) if input_shape else (DEFAULT_SHAPE, *INPUTS.values(), *OTHER_SIZES)
+    return _export(module, sizes, on_note)
 
 
-def _export(module: nn.Module, sizes: Sequence[Shape]) -> onnx.ModelProto:
+def _export(module: nn.Module, sizes: Sequence[Shape], on_note: Note | None) -> onnx.ModelProto:
     """A module's export, with an image of the first size that it takes.
 
     Raises:
-        ModelError: it takes none; of the first is said why.
+        InputSizeError: it takes none; of the first is said why.
+        ModelError: it cannot be exported.
     """
-    problems: list[ModelError] = []
+    problems: list[InputSizeError] = []
     for size in dict.fromkeys(sizes):
         try:
-            return from_torch(module, torch.zeros(1, *size))
-        except ModelError as error:
+            return from_torch(module, torch.zeros(1, *size), on_note=on_note)
+        except InputSizeError as error:
             problems.append(error)
     if len(problems) == 1:
         raise problems[0]
     tried = f"tried an image of {' x '.join(map(str, sizes[0]))} and {len(problems) - 1} other usual sizes"
     said = f"{str(problems[0]).removesuffix('.')}; {tried}. Name the size that it takes: --input C,H,W"
-    raise ModelError(f"{said} (task.input in a recipe).") from problems[0]
+    raise InputSizeError(f"{said} (task.input in a recipe).") from problems[0]
 
 
-def open_any(spec: str, weights: Path | None = None, input_shape: tuple[int, int, int] | None = None) -> bytes:
+def open_any(
+    spec: str,
+    weights: Path | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    on_note: Note | None = None,
+) -> bytes:
     """The bytes of a model to run as it is: a file of any kind, int8 included, or a PyTorch module's export.
 
     Raises:
         ModelError: nothing usable is there.
     """
     if is_factory(spec):
-        return open_model(spec, weights, input_shape).SerializeToString()
+        return open_model(spec, weights, input_shape, on_note).SerializeToString()
     if weights is not None:
         raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
     return read_model(Path(spec)).SerializeToString()

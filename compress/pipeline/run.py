@@ -84,7 +84,7 @@ def _run_steps(
         team.send(recipe)
     task = recipe_task(recipe)
     check_test_sets(recipe, task)
-    original = open_model(recipe.model, recipe.weights, task.input_shape)
+    original = open_model(recipe.model, recipe.weights, task.input_shape, on_note)
     note_outputs(original, on_note)
     if (asked := recipe.find_step(PruneStep)) is not None and asked.search is not None:
         check_search(original, asked.search)
