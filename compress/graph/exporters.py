@@ -41,9 +41,7 @@ Raises:
 """
 
 
-def by_torchscript(
-    module: nn.Module, inputs: Sequence[Tensor], axes: dict[int, str], names: Names
-) -> onnx.ModelProto:
+def by_torchscript(module: nn.Module, inputs: Sequence[Tensor], axes: dict[int, str], names: Names) -> onnx.ModelProto:
     """What the TorchScript exporter makes of a module (see `Export`)."""
     with tempfile.TemporaryDirectory() as folder, _as_one_error():
         path = Path(folder) / "model.onnx"

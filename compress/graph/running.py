@@ -39,7 +39,7 @@ def check_runs(module: nn.Module, input_shape: Sequence[int]) -> None:
 
 
 def run_quietly(module: nn.Module, *images: Tensor) -> Any:
-    """What a module computes of its inputs, an image mostly; if it fails, without the source that an fx module prints to stderr then."""
+    """What a module computes of images; if it fails, without the source that an fx module prints to stderr then."""
     return fx.Interpreter(module).run(*images) if isinstance(module, fx.GraphModule) else module(*images)
 
 

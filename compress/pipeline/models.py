@@ -4,15 +4,16 @@ import fnmatch
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import onnx
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from compress.artifacts import fingerprint
+from compress.data.labels import name_some
 from compress.errors import CompressError, InputSizeError, ModelError, PlanError
 from compress.graph import from_torch, load_model, read_model
 from compress.progress import Note
@@ -131,7 +132,12 @@ def _reason(error: Exception) -> str:
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
-    """Load a state dict; every name must match."""
+    """Load a state dict; every name and size must match.
+
+    Raises:
+        ModelError: there is no such file, it holds no state dict, or another module's; what is missing, unexpected or
+            of another size is named.
+    """
     if not path.is_file():
         raise ModelError(f"{path}: no such file. Expected weights as .safetensors or .pt.")
     try:
@@ -141,12 +147,42 @@ def _load_weights(module: nn.Module, path: Path) -> None:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+        if unfit := _unfit(module.state_dict(), state):
+            raise ModelError(
+                f"{path}: does not fit {type(module).__name__}: {unfit}. Expected the state_dict of that module."
+            )
         module.load_state_dict(state)
+    except CompressError:
+        raise
     except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
         raise ModelError(
             f"{path}: cannot be loaded into {type(module).__name__} ({_reason(error)}). "
             "Expected the state_dict of that module."
         ) from error
+
+
+def _unfit(wanted: Mapping[str, Any], state: object) -> str:
+    """How a state dict differs from a module's, by name; empty where it does not.
+
+    >>> _unfit({"a": torch.zeros(2), "b": torch.zeros(3)}, {"b": torch.zeros(4), "c": torch.zeros(1)})
+    '1 missing (a), 1 unexpected (c), 1 of another size (b: [4], must be [3])'
+    >>> _unfit({"a": torch.zeros(2)}, {"epoch": 3, "model": {"a": torch.zeros(2)}})
+    "it holds a dictionary of epoch, model. Save what lies in 'model' alone"
+    """
+    if not isinstance(state, Mapping):
+        return f"it holds a {type(state).__name__}"
+    if nested := [name for name, value in state.items() if isinstance(value, Mapping) and value.keys() & wanted.keys()]:
+        return f"it holds a dictionary of {name_some(list(map(str, state)))}. Save what lies in {nested[0]!r} alone"
+    differing = {
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [str(name) for name in state if name not in wanted],
+        "of another size": [
+            f"{name}: {list(state[name].shape)}, must be {list(value.shape)}"
+            for name, value in wanted.items()
+            if isinstance(state.get(name), Tensor) and state[name].shape != value.shape
+        ],
+    }
+    return ", ".join(f"{len(names)} {how} ({name_some(names)})" for how, names in differing.items() if names)
 
 
 def same_sizes(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
