@@ -1,7 +1,7 @@
 """The way in for PyTorch users: a module becomes a canonical ONNX model.
 
 Which of PyTorch's exporters made it is decided by what comes out: the file must import, compute what PyTorch computes,
-and leave open the number and the width of images where the module does. TorchScript's goes first: docs/models.md has
+and leave open the number and the width of images where the module does. TorchScript's goes first: docs/presets.md has
 the figures.
 """
 
@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from compress.errors import InputSizeError, ModelError
+from compress.errors import CompressError, InputSizeError, ModelError
 from compress.graph.canonical import canonicalise
 from compress.graph.exporters import (
     Export,
@@ -204,6 +204,8 @@ def _trials(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[_Trial]:
     """
     try:
         _run(module, inputs)
+    except (CompressError, MemoryError):
+        raise
     except Exception as error:  # the user's module may raise anything
         raise InputSizeError(f"{type(module).__name__}: cannot be exported to ONNX ({reason_of(error)}).") from error
     own = _noise(inputs, inputs[0].shape)
@@ -239,7 +241,7 @@ def _judged(model: onnx.ModelProto, trials: Sequence[_Trial]) -> _Candidate:
             closed += [trial.differs] if trial.reshapes else []
             continue
         try:
-            computed = _run(imported, trial.inputs)
+            computed = _run(imported, tuple(each.cpu() for each in trial.inputs))
         except Exception:  # of many kinds: a size that is said to be open, and is not
             return _Candidate(model, unequal=True)
         if not _equal(computed, trial.expected):
@@ -259,9 +261,9 @@ def _noise(inputs: tuple[Tensor, ...], shape: Sequence[int]) -> tuple[Tensor, ..
 
 
 def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Every tensor of floats that a module returns, from whatever tuples, lists and dictionaries."""
+    """Every tensor of floats that a module returns, from whatever tuples, lists and dictionaries; float32 on the CPU."""
     with torch.no_grad():
-        return tuple(_tensors(run_quietly(module, *inputs)))
+        return tuple(each.detach().float().cpu() for each in _tensors(run_quietly(module, *inputs)))
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -94,7 +94,7 @@ def _as_one_error() -> Iterator[None]:
         ModelError: it failed; the message is the first line of the first cause.
     """
     try:
-        with warnings.catch_warnings(), torch.no_grad(), _silenced():
+        with warnings.catch_warnings(), _silenced():
             warnings.simplefilter("ignore")  # notes on constants and the exporters' own deprecations
             yield
     except MemoryError:

@@ -1,7 +1,7 @@
 """PyTorch's two exporters side by side, on the look-alikes and the reference networks; what `from_torch` decides by.
 
 python -m tests.lookalikes.exporters               a quarter of an hour on one core: dynamo's is slow with LSTMs
-python -m tests.lookalikes.exporters --write       write the table into docs/models.md
+python -m tests.lookalikes.exporters --write       write the table into docs/presets.md
 """
 
 import argparse
@@ -23,7 +23,7 @@ from compress.zoo.recogniser import build_recogniser
 from tests.graph.networks import randomise
 from tests.lookalikes import networks
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+PAGE = Path(__file__).parents[2] / "docs" / "presets.md"
 START, END = "<!-- exporters -->", "<!-- end of exporters -->"
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "classifier, MobileNetV3 (zoo)": (build_classifier, (3, 48, 192)),
@@ -68,7 +68,7 @@ def rows() -> Iterator[str]:
 def main() -> None:
     """Measure and print, and write with --write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write the table into docs/models.md")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/presets.md")
     write = parser.parse_args().write
     torch.set_num_threads(1)
     found = []

@@ -122,15 +122,15 @@ def foreign_characters(texts: Sequence[str], charset: Charset) -> str:
     """How many characters of texts a charset lacks, and which, the most frequent first; empty up to `QUIET_SHARE`.
 
     >>> foreign_characters(["ab", "a#", "#!"], Charset(("a", "b")))
-    "3 of 6 characters (50.0 %: '#' 2 times, '!' 1 times)"
+    "3 of 6 characters (50.0 %: '#' 2x, '!' 1x)"
     """
     known, counts = set(charset.characters), Counter("".join(texts))
     foreign = {character: count for character, count in counts.most_common() if character not in known}
     missing, total = sum(foreign.values()), counts.total()
     if missing <= QUIET_SHARE * total:
         return ""
-    named = name_some([f"{character!r} {count} times" for character, count in foreign.items()])
-    return f"{missing} of {total} characters ({missing / total:.1%}: {named})".replace("%:", " %:")
+    named = name_some([f"{character!r} {count}x" for character, count in foreign.items()])
+    return f"{missing} of {total} characters ({100 * missing / total:.1f} %: {named})"
 
 
 def _model_problems(recipe: Recipe) -> list[str]:
