@@ -261,7 +261,7 @@ def _noise(inputs: tuple[Tensor, ...], shape: Sequence[int]) -> tuple[Tensor, ..
 
 
 def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Every tensor of floats that a module returns, from whatever tuples, lists and dictionaries; float32 on the CPU."""
+    """Every tensor of floats that a module returns, in tuples, lists and dictionaries; as float32 on the CPU."""
     with torch.no_grad():
         return tuple(each.detach().float().cpu() for each in _tensors(run_quietly(module, *inputs)))
 
