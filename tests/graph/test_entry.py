@@ -219,9 +219,8 @@ def test_dynamos_exporter_where_torchscripts_fails(capfd: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("axis", [0, 1])
-def test_dynamos_exporter_where_torchscripts_freezes_a_size(axis: int) -> None:
-    network, said = randomise(Counted(axis)), list[str]()
+def test_dynamos_exporter_where_torchscripts_freezes_the_batch() -> None:
+    network, said = randomise(Counted(0)), list[str]()
     model = from_torch(network, torch.zeros(1, 3, 32, 64), on_note=said.append)
     assert_equal_everywhere(network, model)
     assert said[-1] == "Counted: exported by dynamo's exporter."
