@@ -29,6 +29,10 @@ class ModelError(CompressError):
     """A model file is missing, empty, truncated, not ONNX, or not something we can work on."""
 
 
+class InputSizeError(ModelError):
+    """A PyTorch module does not run on images of the size that it is given."""
+
+
 class UnsupportedOpError(ModelError):
     """A graph holds operators that cannot be imported; the message names every one of them at once.
 

@@ -203,6 +203,31 @@ def test_texts_of_another_charset_are_told_before_anything_runs(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("paced")
+def test_characters_that_the_charset_lacks_are_warned_of(tmp_path: Path) -> None:
+    """From more than 2 % of all on, though half of the texts may hold some."""
+    labels = write_dataset(tmp_path / "words", 6, 0)
+    files = [line.split("\t")[0] for line in labels.read_text().splitlines()]
+    args = ("init", RECOGNISER, "--data", labels, "--charset", ZOO / "latin.txt", "--out", tmp_path / "r.yaml")
+    for share, warned in ((2, 0), (3, 2)):  # of 102 and 103 characters
+        texts = ["ё" * share, *["a" * 20] * 5]
+        labels.write_text("".join(f"{file}\t{text}\n" for file, text in zip(files, texts, strict=True)))
+        result = run(*args, "--val", labels)
+        assert result.exit_code == 0, result.output
+        found = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
+        assert len(found) == warned, result.stderr
+        if warned:
+            total = 100 + share
+            assert f"{share} of {total} characters ({100 * share / total:.1f} %: 'ё' 3x) are not in" in found[0]
+            assert found[0].endswith("latin.txt, left out of the texts.")
+            assert found[1].endswith("latin.txt, and texts with them count as read wrong.")
+            assert (tmp_path / "r.yaml").exists()
+            again = run("check", tmp_path / "r.yaml")
+            assert again.exit_code == 0
+            assert [line for line in again.stderr.splitlines() if line.startswith("Warning: ")] == found
+        (tmp_path / "r.yaml").unlink()
+
+
+@pytest.mark.usefixtures("paced")
 def test_init_overwrites_nothing(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.yaml"
     out.write_text("mine")

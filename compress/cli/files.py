@@ -80,7 +80,7 @@ def evaluate(
     if save_images and other:
         raise CompressError(f"--runtime: got {runtime!r} with --save-images, whose pictures are of onnxruntime only.")
     made = make_task(settings, (), data, model=model, command="evaluate")
-    opened = pipeline.open_any(model, weights, made.input_shape)
+    opened = pipeline.open_any(model, weights, made.input_shape, say)
     if not save_images:
         examined = (
             pipeline.examine_in(runtime, opened, made, threads, name=model)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +74,7 @@ def init(
     from compress.pipeline.preparing.estimate import estimate, estimate_lines
 
     drafting.check_absent([out])
-    with drafting.exported(model, weights, shape, out) as file:
+    with drafting.exported(model, weights, shape, out, say) as file:
         if str(file) != model:
             say(f"{model}: exported to {file}{drafting.fixed_sizes(file, shape)}.")
         facts = guessing.look_at(file, shape, preset=settings.preset or DEFAULT_PRESET)
@@ -89,15 +90,23 @@ def init(
         if kind == "recognition":
             charset, use_space = shrinking.fits_charset(named, charset, "init")
         found = drafting.find_data(data, kind, val)
-        given = {key: value for key, value in processing.items() if value is not None}
+        given, guess = guessing.complete_processing(named, kind, processing)
+        if guess:
+            say(guess)
         wishes = shrinking.Wishes(kind, charset=charset, use_space=use_space, input=shape, processing=given)
         content, lists = drafting.draft(facts, found, out, wishes)
         drafting.name_classes(content, found, facts, options.parse_list(labels))
         recipe, images = drafting.write_draft(content, lists, out, shlex.join(["compress", *sys.argv[1:]]))
     typer.echo(f"Written: {', '.join(str(path) for path in (out, *lists))}")
+    _warn(images.warnings)
     for line in estimate_lines(recipe, estimate(recipe, images)):
         typer.echo(line)
     typer.echo(f"To run it: compress run {shlex.quote(str(out))}")
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for line in warnings:
+        typer.echo(f"Warning: {line}", err=True)
 
 
 def check(
@@ -135,5 +144,6 @@ def check(
 
     images = find_problems(given)
     typer.echo(f"{recipe}: no problems.")
+    _warn(images.warnings)
     for line in estimate_lines(given, estimate(given, images)):
         typer.echo(line)

@@ -21,7 +21,7 @@ from compress.recipe.values import TEST
 
 @spread
 def shrink(
-    model: Annotated[Path, typer.Argument(help="the deployed .onnx file.", metavar="MODEL")],
+    model: Annotated[str, typer.Argument(help="the deployed .onnx file, or package.module:factory.", metavar="MODEL")],
     images: Annotated[
         Path, typer.Option(help="folder of images like those that are read; labels are not needed.", metavar="FOLDER")
     ],
@@ -31,6 +31,7 @@ def shrink(
     ],
     *,
     settings: ModelOptions,
+    weights: options.Weights = None,
     charset: options.Charset = None,
     macs: Annotated[
         float | None,
@@ -79,7 +80,7 @@ def shrink(
     The original labels the images. A part of them is held back, and the metric is agreement with the original there.
     Scan, prune, fine-tune near the original's outputs, quantise and report are a recipe, which is written into the
     run's folder for you to change and `compress run`. What each stage will take is said first. Stopped, even killed,
-    the same command goes on where it was.
+    the same command goes on where it was. A PyTorch module is exported into the run's folder first.
 
     Exit code 1 if the metric drops by more than --max-drop; the file is written all the same.
 
@@ -87,6 +88,7 @@ def shrink(
     Examples:
       compress shrink cls.onnx --images crops/ --out small.onnx
       compress shrink rec.onnx --charset dict.txt --images crops/ --out small.onnx --max-drop 0.03
+      compress shrink my_package.crnn:make --weights crnn.pt --charset dict.txt --images crops/ --out small.onnx
     """
     options.check_out(out, model)
     folder = out.with_name(f"{out.stem}_run")
@@ -95,11 +97,12 @@ def shrink(
     shape, processing = options.parse_shape(settings.input_size), settings.processing()
     from compress import pipeline
     from compress.pipeline import guessing
-    from compress.pipeline.preparing import shrink_cost, shrinking
+    from compress.pipeline.preparing import drafting, originals, shrink_cost, shrinking
     from compress.report import tables, terminal
 
     files = shrinking.list_files(images)
-    facts = guessing.look_at(model, shape, preset=settings.preset or DEFAULT_PRESET)
+    original = originals.open_original(model, weights, shape, folder, say)
+    facts = guessing.look_at(original.model, shape, path=Path(model), preset=settings.preset or DEFAULT_PRESET)
     kind, guess = guessing.choose_kind(facts, settings.task)
     if guess:
         say(guess)
@@ -107,6 +110,9 @@ def shrink(
     use_space = True
     if kind == "recognition":
         charset, use_space = shrinking.fits_charset(facts, charset)
+    given, guess = guessing.complete_processing(facts, kind, processing)
+    if guess:
+        say(guess)
     wishes = shrinking.Wishes(
         kind,
         charset=charset,
@@ -120,15 +126,21 @@ def shrink(
         rendered=rendered,
         max_drop=max_drop,
         tests=tests,
-        processing={key: value for key, value in processing.items() if value is not None},
+        processing=given,
     )
     content = shrinking.shrink_recipe(facts, images, len(files), wishes)
+    content |= {"name": f"{original.name}, shrunk", "model": str(original.file.absolute())}
     artifacts.check_writable(folder)
     command = shlex.join(["compress", *sys.argv[1:]])
     with progress("Nothing is kept of it; the same command draws them again.") as on_progress:
-        recipe = shrinking.write_recipe(
-            content, folder, command, draw=lambda: shrinking.render(folder, wishes, on_progress)
-        )
+
+        def draw() -> None:
+            original.write()
+            shrinking.render(folder, wishes, on_progress)
+
+        recipe = shrinking.write_recipe(content, folder, command, draw)
+    if original.export is not None:
+        say(f"{model}: exported to {original.file}{drafting.fixed_sizes(original.file, shape)}.")
     pace, cells = shrink_cost.measure(recipe, files)
     work = shrink_cost.count_work(recipe, len(files), shrink_cost.sample_sizes(files), cells)
     say("\n".join(shrink_cost.plan_lines(recipe, work, pace, shrinking.stage_now(folder))))
@@ -139,7 +151,7 @@ def shrink(
     for line in tables.headlines(report):
         typer.echo(line)
     terminal.print_table(tables.gate_table(report), console)
-    typer.echo(f"{_sizes(model, out)} Report: {folder / 'report.md'}. Written: {out}")
+    typer.echo(f"{_sizes(original.file, out)} Report: {folder / 'report.md'}. Written: {out}")
     if not all(gate.passed for gate in report.gates):
         typer.echo(f"Gates missed: {', '.join(gate.name for gate in report.gates if not gate.passed)}.", err=True)
         raise typer.Exit(GATE_MISSED)

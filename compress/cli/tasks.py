@@ -136,14 +136,17 @@ def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path],
         CompressError: an option cannot be read, there is no such task, or its data cannot be read.
     """
     from compress import pipeline
+    from compress.pipeline.guessing import layout_said
 
     shape = options.parse_shape(settings.input_size)
     guess = pipeline.guess_task(model, settings.task, shape, command, settings.preset or DEFAULT_PRESET)
     if guess.said:
         say(guess.said)
-    return pipeline.make_task(
-        guess.kind, train=tuple(train), val=tuple(val), input_shape=guess.input_shape, **settings.values()
-    )
+    values = settings.values()
+    if guess.layout is not None and values["layout"] is None:
+        values["layout"] = guess.layout
+        say(layout_said(model))
+    return pipeline.make_task(guess.kind, train=tuple(train), val=tuple(val), input_shape=guess.input_shape, **values)
 
 
 def _parse_widths(text: str | None) -> list[int] | None:

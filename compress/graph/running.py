@@ -38,16 +38,16 @@ def check_runs(module: nn.Module, input_shape: Sequence[int]) -> None:
             part.training = mode
 
 
-def run_quietly(module: nn.Module, image: Tensor) -> Any:
-    """What a module computes of an image; if it fails, without the source that an fx module prints to stderr then.
+def run_quietly(module: nn.Module, *images: Tensor) -> Any:
+    """What a module computes of images; if it fails, without the source that an fx module prints to stderr then.
 
     Nor does fx describe the node for its log: that imports PyTorch's compiler, which takes a second.
     """
     if not isinstance(module, fx.GraphModule):
-        return module(image)
+        return module(*images)
     run = fx.Interpreter(module)
     run.extra_traceback = False
-    return run.run(image)
+    return run.run(*images)
 
 
 class _Naming(fx.Interpreter):

@@ -3,9 +3,10 @@
 What was guessed is said in one line, with the option that overrides it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,8 @@ from compress.pipeline.models import DEFAULT_SHAPE, OTHER_SIZES, Shape, is_facto
 from compress.recipe.task_settings import CHANNELS, INPUTS
 
 GREY = 1
+STEPS_FIRST = "tnk"
+"""`task.layout` of a recogniser that returns [T, N, K]."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class ModelFacts:
     """(C, H, W), in the file's own order, of an image that it was seen to run on; None if it ran on none."""
     problem: str = ""
     """Why it ran on none."""
+    steps_first: bool = False
+    """Of two images it was seen to return [T, 2, K]."""
 
     @property
     def channels_last(self) -> bool:
@@ -49,6 +54,8 @@ class Guess:
     """(C, H, W) where the file has another than the kind's own; None leaves it to the task."""
     said: str = ""
     """What was guessed, and the options that override it; empty where nothing was."""
+    layout: str | None = None
+    """Where a recogniser's output has another than the usual one."""
 
 
 def look_at(
@@ -81,7 +88,18 @@ def look_at(
         fed, output, problem = _run(session, _candidates(given, None, kind, preset))
     if guess_kind(declared) is not None and (len(declared) == 4 or declared[-1] is not None):
         output = declared
-    return ModelFacts(Path(name), given, output or declared, fed, problem)
+    return ModelFacts(Path(name), given, output or declared, fed, problem, _has_steps_first(session, fed, output))
+
+
+def _has_steps_first(session: Session, fed: tuple[int, ...] | None, output: Sequence[int | None]) -> bool:
+    """Whether a model of three dimensions returns [T, N, K], by what it makes of two images."""
+    if fed is None or len(output) != 3:
+        return False
+    try:
+        first, second, _ = session.run(np.zeros((2, *fed), np.float32)).shape
+    except ModelError:  # for a number of images other than two
+        return False
+    return second == 2 != first
 
 
 def declared_input(model: onnx.ModelProto) -> tuple[int | None, ...]:
@@ -193,7 +211,22 @@ def guess_task(spec: str, task: str | None, shape: Shape | None, command: str, p
     facts = look_at(Path(spec), shape, preset=preset)
     kind, said = choose_kind(facts, task, command)
     size, usual = image_shape(facts, kind, shape), find_preset(preset, kind).input
-    return Guess(kind, None if shape is None and size == usual else size, said)
+    layout = STEPS_FIRST if kind == "recognition" and facts.steps_first else None
+    return Guess(kind, None if shape is None and size == usual else size, said, layout)
+
+
+def complete_processing(facts: ModelFacts, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """How a model is fed and read: what the user gave (None: did not), and the layout of a recogniser that was seen to
+    return its steps first; then what to say of that, empty where nothing was guessed."""
+    found = {key: value for key, value in given.items() if value is not None}
+    if kind != "recognition" or not facts.steps_first or "layout" in found:
+        return found, ""
+    return {**found, "layout": STEPS_FIRST}, layout_said(facts.path)
+
+
+def layout_said(model: object) -> str:
+    """What to say where `task.layout` was guessed."""
+    return f"{model}: output [T, N, K]: of two images the second dimension is 2, taken for --layout {STEPS_FIRST}."
 
 
 def image_shape(facts: ModelFacts, kind: str, given: Shape | None) -> Shape:

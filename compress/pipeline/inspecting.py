@@ -47,8 +47,9 @@ def inspect_model(spec: str, weights: Path | None = None, input_shape: Shape | N
         ModelError: nothing usable is there: no such file, or no valid ONNX model.
     """
     if is_factory(spec):
-        made = open_model(spec, weights, input_shape)
-        return _inspection(made, made, made.ByteSize(), _size_of(made, Path(spec), input_shape), (), ())
+        said: list[str] = []
+        made = open_model(spec, weights, input_shape, said.append)
+        return _inspection(made, made, made.ByteSize(), _size_of(made, Path(spec), input_shape), (), tuple(said))
     if weights is not None:
         raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
     path = Path(spec)

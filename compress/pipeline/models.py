@@ -4,17 +4,19 @@ import fnmatch
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import onnx
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from compress.artifacts import fingerprint
-from compress.errors import CompressError, ModelError, PlanError
+from compress.data.labels import name_some
+from compress.errors import CompressError, InputSizeError, ModelError, PlanError
 from compress.graph import from_torch, load_model, read_model
+from compress.progress import Note
 from compress.recipe.task_settings import INPUTS
 
 Shape = tuple[int, int, int]
@@ -29,7 +31,7 @@ def open_model(
     spec: str,
     weights: Path | None = None,
     input_shape: tuple[int, int, int] | None = None,
-    on_note: Callable[[str], None] | None = None,
+    on_note: Note | None = None,
 ) -> onnx.ModelProto:
     """The canonical model that a user names: an .onnx file, or `package.module:factory` for a PyTorch module.
 
@@ -38,7 +40,8 @@ def open_model(
         weights: state dict for the factory's module, .safetensors, or .pt (read without unpickling objects).
         input_shape: (C, H, W) of the example a PyTorch module is exported with; default the first usual one that it
             takes.
-        on_note: receives what was changed of a file so that it can be trained (see `compress.graph.load_model`).
+        on_note: receives what was changed of a file so that it can be trained (see `compress.graph.load_model`), and
+            which exporter a module needed (see `compress.graph.from_torch`).
 
     Raises:
         ModelError: nothing usable is there.
@@ -52,36 +55,43 @@ def open_model(
         raise ModelError(f"{spec}: returned {type(module).__name__}. Must return a torch.nn.Module.")
     if weights is not None:
         _load_weights(module, weights)
-    return _export(module, (input_shape,) if input_shape else (DEFAULT_SHAPE, *INPUTS.values(), *OTHER_SIZES))
+    sizes = (input_shape,) if input_shape else (DEFAULT_SHAPE, *INPUTS.values(), *OTHER_SIZES)
+    return _export(module, sizes, on_note)
 
 
-def _export(module: nn.Module, sizes: Sequence[Shape]) -> onnx.ModelProto:
+def _export(module: nn.Module, sizes: Sequence[Shape], on_note: Note | None) -> onnx.ModelProto:
     """A module's export, with an image of the first size that it takes.
 
     Raises:
-        ModelError: it takes none; of the first is said why.
+        InputSizeError: it takes none; of the first is said why.
+        ModelError: it cannot be exported.
     """
-    problems: list[ModelError] = []
+    problems: list[InputSizeError] = []
     for size in dict.fromkeys(sizes):
         try:
-            return from_torch(module, torch.zeros(1, *size))
-        except ModelError as error:
+            return from_torch(module, torch.zeros(1, *size), on_note=on_note)
+        except InputSizeError as error:
             problems.append(error)
     if len(problems) == 1:
         raise problems[0]
     tried = f"tried an image of {' x '.join(map(str, sizes[0]))} and {len(problems) - 1} other usual sizes"
     said = f"{str(problems[0]).removesuffix('.')}; {tried}. Name the size that it takes: --input C,H,W"
-    raise ModelError(f"{said} (task.input in a recipe).") from problems[0]
+    raise InputSizeError(f"{said} (task.input in a recipe).") from problems[0]
 
 
-def open_any(spec: str, weights: Path | None = None, input_shape: tuple[int, int, int] | None = None) -> bytes:
+def open_any(
+    spec: str,
+    weights: Path | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    on_note: Note | None = None,
+) -> bytes:
     """The bytes of a model to run as it is: a file of any kind, int8 included, or a PyTorch module's export.
 
     Raises:
         ModelError: nothing usable is there.
     """
     if is_factory(spec):
-        return open_model(spec, weights, input_shape).SerializeToString()
+        return open_model(spec, weights, input_shape, on_note).SerializeToString()
     if weights is not None:
         raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
     return read_model(Path(spec)).SerializeToString()
@@ -122,7 +132,12 @@ def _reason(error: Exception) -> str:
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
-    """Load a state dict; every name must match."""
+    """Load a state dict; every name and size must match.
+
+    Raises:
+        ModelError: there is no such file, it holds no state dict, or another module's; what is missing, unexpected or
+            of another size is named.
+    """
     if not path.is_file():
         raise ModelError(f"{path}: no such file. Expected weights as .safetensors or .pt.")
     try:
@@ -132,12 +147,42 @@ def _load_weights(module: nn.Module, path: Path) -> None:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+        if unfit := _unfit(module.state_dict(), state):
+            raise ModelError(
+                f"{path}: does not fit {type(module).__name__}: {unfit}. Expected the state_dict of that module."
+            )
         module.load_state_dict(state)
+    except CompressError:
+        raise
     except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
         raise ModelError(
             f"{path}: cannot be loaded into {type(module).__name__} ({_reason(error)}). "
             "Expected the state_dict of that module."
         ) from error
+
+
+def _unfit(wanted: Mapping[str, Any], state: object) -> str:
+    """How a state dict differs from a module's, by name; empty where it does not.
+
+    >>> _unfit({"a": torch.zeros(2), "b": torch.zeros(3)}, {"b": torch.zeros(4), "c": torch.zeros(1)})
+    '1 missing (a), 1 unexpected (c), 1 of another size (b: [4], must be [3])'
+    >>> _unfit({"a": torch.zeros(2)}, {"epoch": 3, "model": {"a": torch.zeros(2)}})
+    "it holds a dictionary of epoch, model. Save what lies in 'model' alone"
+    """
+    if not isinstance(state, Mapping):
+        return f"it holds a {type(state).__name__}"
+    if nested := [name for name, value in state.items() if isinstance(value, Mapping) and value.keys() & wanted.keys()]:
+        return f"it holds a dictionary of {name_some(list(map(str, state)))}. Save what lies in {nested[0]!r} alone"
+    differing = {
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [str(name) for name in state if name not in wanted],
+        "of another size": [
+            f"{name}: {list(state[name].shape)}, must be {list(value.shape)}"
+            for name, value in wanted.items()
+            if isinstance(state.get(name), Tensor) and state[name].shape != value.shape
+        ],
+    }
+    return ", ".join(f"{len(names)} {how} ({name_some(names)})" for how, names in differing.items() if names)
 
 
 def same_sizes(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:

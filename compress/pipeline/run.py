@@ -94,7 +94,7 @@ def _run_steps(
     check_test_sets(recipe, task)
     if verify:
         verify_images(recipe, task, on_progress, on_note)
-    original = open_model(recipe.model, recipe.weights, task.input_shape)
+    original = open_model(recipe.model, recipe.weights, task.input_shape, on_note)
     note_outputs(original, on_note)
     if (asked := recipe.find_step(PruneStep)) is not None and asked.search is not None:
         check_search(original, asked.search)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.errors import ModelError
-from compress.graph import from_torch, load_model, save_model, to_onnx, to_torch
+from compress.errors import InputSizeError, ModelError
+from compress.graph import entry, from_torch, load_model, save_model, to_onnx, to_torch
 from compress.measure.session import Session
 from tests.graph.graphs import TOLERANCE, images, ops
 from tests.graph.networks import Crnn, Mobile, Pyramid, randomise
@@ -144,22 +144,158 @@ def test_several_inputs() -> None:
     torch.testing.assert_close(to_torch(template)(a, b), torch.relu(a) + b)
 
 
-def test_what_cannot_be_traced_is_one_clear_line() -> None:
+def test_what_does_not_run_is_one_clear_line() -> None:
+    """And neither exporter is tried."""
+
     class Untraceable(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             raise TypeError("images must be lists\nsecond line")
 
-    with pytest.raises(ModelError, match=r"^Untraceable: cannot be exported to ONNX \(images must be lists\)\.$"):
+    with pytest.raises(InputSizeError, match=r"^Untraceable: cannot be exported to ONNX \(images must be lists\)\.$"):
         from_torch(Untraceable(), torch.zeros(1, 3, 4, 4))
 
 
-def test_operator_that_onnx_lacks_is_one_clear_line() -> None:
-    class Exotic(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.special.bessel_j0(x)
+# --- two exporters ----------------------------------------------------------------------------------------------
 
-    with pytest.raises(ModelError, match=r"^Exotic: cannot be exported to ONNX \(.*bessel_j0.*\)\.$"):
+
+class Normalised(nn.Module):
+    """RMSNorm is an operator that TorchScript's exporter lacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 8, 3, 2, 1), nn.RMSNorm(8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.norm(self.conv(x).permute(0, 2, 3, 1)).mean(1))
+
+
+class Counted(nn.Module):
+    """Holds Python's own numbers, which tracing takes for constants."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis, self.conv = axis, nn.Conv2d(3, 8, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).mean(2).permute(0, 2, 1)  # [N, T, 8]
+        count = int(x.shape[self.axis])
+        return x.reshape(count, -1, 8) if self.axis == 0 else x.reshape(-1, count, 8)
+
+
+class Exotic(nn.Module):
+    """An operator that neither exporter knows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(x)
+
+
+def without_dynamo(monkeypatch: pytest.MonkeyPatch, model: onnx.ModelProto | None = None) -> None:
+    """Put something quick into the place of dynamo's exporter, which takes seconds: a failure, or a model."""
+
+    def export(*_: object) -> onnx.ModelProto:
+        if model is None:
+            raise ModelError("no decomposition")
+        return model
+
+    monkeypatch.setitem(entry.EXPORTERS, "dynamo's", export)
+
+
+def input_dims(model: onnx.ModelProto) -> list[str | int]:
+    return [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+
+
+def test_dynamos_exporter_where_torchscripts_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing is printed, sizes are open, and it is said."""
+    network, said = randomise(Normalised()), list[str]()
+    model = from_torch(network, torch.zeros(1, 3, 32, 64), on_note=said.append)
+    assert_equal_everywhere(network, model)
+    assert input_dims(model) == ["batch", 3, "height", "width"]
+    first, last = said
+    assert first.startswith(
+        "Normalised: TorchScript's exporter does not serve (Exporting the operator 'aten::rms_norm'"
+    )
+    assert last == "Normalised: exported by dynamo's exporter."
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_dynamos_exporter_where_torchscripts_freezes_the_batch() -> None:
+    network, said = randomise(Counted(0)), list[str]()
+    model = from_torch(network, torch.zeros(1, 3, 32, 64), on_note=said.append)
+    assert_equal_everywhere(network, model)
+    assert said[-1] == "Counted: exported by dynamo's exporter."
+    assert from_torch(network, torch.zeros(1, 3, 32, 64)) == model, "the same each time: runs are resumed by it"
+
+
+def test_a_frozen_number_of_images_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TorchScript's exporter leaves it, with an axis that the file says is open."""
+    without_dynamo(monkeypatch)
+    with pytest.raises(ModelError, match=r"TorchScript's exporter: its file does not compute .*no decomposition"):
+        from_torch(randomise(Counted(0)), torch.zeros(1, 3, 32, 64))
+
+
+def test_a_frozen_width_is_fixed_where_dynamos_exporter_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_dynamo(monkeypatch)
+    said: list[str] = []
+    network = randomise(Counted(1))
+    model = from_torch(network, torch.zeros(1, 3, 32, 64), on_note=said.append)
+    assert input_dims(model) == ["batch", 3, 32, 64]
+    assert said[-1] == "Counted: exported by TorchScript's exporter, its file fixes the width."
+    x = images((3, 3, 32, 64), 0)
+    with torch.no_grad():
+        np.testing.assert_allclose(Session(model).run(x), network(torch.from_numpy(x)).numpy(), atol=TOLERANCE)
+
+
+def test_another_network_is_not_taken_for_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export that computes something else never wins."""
+    other = from_torch(randomise(Mobile()), torch.zeros(1, 3, 32, 64))
+    without_dynamo(monkeypatch, other)
+    with pytest.raises(ModelError, match="dynamo's exporter: its file does not compute what PyTorch computes"):
+        from_torch(randomise(Normalised()), torch.zeros(1, 3, 32, 64))
+
+
+def test_a_module_of_chance_is_exported_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it computes cannot be compared."""
+    without_dynamo(monkeypatch)
+
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.randn_like(x)
+
+    assert ops(from_torch(Noisy(), torch.zeros(1, 3, 8, 8)))["Add"] == 1
+
+
+def test_what_neither_exporter_takes_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    without_dynamo(monkeypatch)
+    with pytest.raises(ModelError) as caught:
         from_torch(Exotic(), torch.zeros(1, 3, 4, 4))
+    assert str(caught.value) == (
+        "Exotic: cannot be exported to ONNX (TorchScript's exporter: Exporting the operator 'aten::special_bessel_j0' "
+        "to ONNX opset version 17 is not supported; dynamo's exporter: no decomposition)."
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_dynamos_own_reason_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    text = r"^Exotic: .*; dynamo's exporter: No ONNX function found for .*\)\.$"
+    with pytest.raises(ModelError, match=text) as caught:
+        from_torch(Exotic(), torch.zeros(1, 3, 4, 4))
+    assert len(str(caught.value)) < 500
+    assert capfd.readouterr() == ("", "")
+
+
+def test_noise_of_a_larger_width_is_tried_where_the_module_takes_it() -> None:
+    """The batch always, the width not behind layers of one size."""
+    growing = entry._trials(randomise(Counted(1)), (torch.zeros(1, 3, 32, 64),))
+    assert [(trial.differs, trial.reshapes) for trial in growing] == [("", False), ("batch", True), ("width", True)]
+    pooled = entry._trials(nn.AdaptiveAvgPool2d(2), (torch.zeros(1, 3, 32, 64),))
+    assert [(trial.differs, trial.reshapes) for trial in pooled][2] == ("width", False)
+    fixed = entry._trials(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (torch.zeros(1, 3, 2, 2),))
+    assert [trial.differs for trial in fixed] == ["", "batch"]
+    assert [len(trial.inputs[0]) for trial in fixed] == [1, 2]
 
 
 def test_weights_above_protobufs_limit_are_refused_at_once() -> None:

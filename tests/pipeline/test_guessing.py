@@ -9,6 +9,7 @@ from compress.errors import CompressError, DataError, ModelError
 from compress.pipeline.guessing import (
     Guess,
     ModelFacts,
+    complete_processing,
     guess_kind,
     guess_task,
     image_shape,
@@ -109,6 +110,29 @@ class TestTask:
         model = model_of(tmp_path / "m.onnx", "(float[N, 9] x) => (float[N, 9] y) { y = Relu(x) }")
         with pytest.raises(ModelError, match=r"input shape \[\?, 9\]. Expected \[N, 3, H, W\]"):
             guess_task(str(model), None, None, "quantize")
+
+
+class TestLayout:
+    """Of a recogniser that returns the mean of each column."""
+
+    TEXT = "(float[{batch}, 3, 32, W] x) => (float[A, B, 3] y) {{ m = ReduceMean<axes = [2], keepdims = 0>(x) {end} }}"
+
+    @pytest.mark.parametrize("batch", ["N", "1"])
+    @pytest.mark.parametrize(("order", "layout"), [("2, 0, 1", "tnk"), ("0, 2, 1", None)])
+    def test_by_two_images(self, tmp_path: Path, batch: str, order: str, layout: str | None) -> None:
+        end = f"y = Transpose<perm = [{order}]>(m)"
+        model = model_of(tmp_path / "m.onnx", self.TEXT.format(batch=batch, end=end))
+        assert guess_task(str(model), None, None, "evaluate").layout == layout
+        facts = look_at(model)
+        assert facts.steps_first == (layout is not None)
+        found, said = complete_processing(facts, "recognition", {"preset": None, "blank": "last"})
+        assert found == {"blank": "last", **({"layout": "tnk"} if layout else {})}
+        assert bool(said) == (layout is not None)
+
+    def test_what_the_user_says_holds(self) -> None:
+        facts = ModelFacts(Path("m.onnx"), (None, 3, 32, None), (None, None, 3), steps_first=True)
+        assert complete_processing(facts, "recognition", {"layout": "ntk"}) == ({"layout": "ntk"}, "")
+        assert complete_processing(facts, "classification", {"layout": None}) == ({}, "")
 
 
 def test_facts_of_a_single_image(tmp_path: Path) -> None:

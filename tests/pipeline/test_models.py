@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from compress.errors import CompressError, DataError, ModelError
+from compress.errors import CompressError, DataError, InputSizeError, ModelError
 from compress.graph import is_quantised
 from compress.measure.session import Session
 from compress.pipeline import inspect_model, make_task, open_any, open_model, score_in, score_model
@@ -70,15 +70,33 @@ def refused(spec: str, weights: Path | None = None) -> str:
 
 
 def test_weights_with_other_names(tmp_path: Path) -> None:
+    """What is missing and what is unexpected is listed by name."""
+    state = tiny.build().state_dict()
+    state["backbone.weight"] = state.pop("stem.0.weight")
+    save_file(state, tmp_path / "w.safetensors")
+    assert refused(FACTORY, tmp_path / "w.safetensors") == (
+        f"{tmp_path / 'w.safetensors'}: does not fit Tiny: 1 missing (stem.0.weight), 1 unexpected (backbone.weight). "
+        "Expected the state_dict of that module."
+    )
     save_file({"wrong": torch.zeros(2)}, tmp_path / "w.safetensors")
-    with pytest.raises(ModelError, match=r"w\.safetensors: cannot be loaded into Tiny .*Missing key.*stem\.0\.weight"):
+    with pytest.raises(ModelError, match=r"\d+ missing \(stem\.0\.weight, .* and \d+ more\), 1 unexpected \(wrong\)"):
         open_model(FACTORY, tmp_path / "w.safetensors")
-    assert "Expected the state_dict of that module." in refused(FACTORY, tmp_path / "w.safetensors")
 
 
 def test_weights_of_other_sizes(tmp_path: Path) -> None:
     torch.save(tiny.three_classes().state_dict(), tmp_path / "w.pt")
-    assert "size mismatch for fc.weight" in refused(FACTORY, tmp_path / "w.pt")
+    assert "does not fit Tiny: 2 of another size (fc.weight: [3, 128], must be [2, 128]," in refused(
+        FACTORY, tmp_path / "w.pt"
+    )
+
+
+def test_weights_inside_a_checkpoint(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "state_dict": tiny.build().state_dict()}, tmp_path / "w.pt")
+    assert "holds a dictionary of epoch, state_dict. Save what lies in 'state_dict' alone" in refused(
+        FACTORY, tmp_path / "w.pt"
+    )
+    torch.save(torch.zeros(2), tmp_path / "w.pt")
+    assert "does not fit Tiny: it holds a Tensor." in refused(FACTORY, tmp_path / "w.pt")
 
 
 def test_missing_weights(tmp_path: Path) -> None:
@@ -275,10 +293,10 @@ def test_a_module_is_exported_at_a_size_that_it_takes(monkeypatch: pytest.Monkey
     """Without a size usual ones are tried; where none fits, the first one's reason is said, and how to name one."""
     sizes: list[tuple[int, ...]] = []
 
-    def export(module: object, image: torch.Tensor) -> str:
+    def export(module: object, image: torch.Tensor, on_note: object) -> str:
         sizes.append(tuple(image.shape[1:]))
         if image.shape[2] != wanted:
-            raise ModelError(f"Tiny: cannot be exported to ONNX (height {image.shape[2]}).")
+            raise InputSizeError(f"Tiny: cannot be exported to ONNX (height {image.shape[2]}).")
         return "exported"
 
     monkeypatch.setattr("compress.pipeline.models.from_torch", export)

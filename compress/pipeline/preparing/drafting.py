@@ -27,6 +27,7 @@ from compress.pipeline.preparing.shrinking import (
     task_keys,
 )
 from compress.pipeline.preparing.sources import LIST_FILE, format_of, holds_images, read_source
+from compress.progress import Note
 from compress.recipe import Recipe, load_recipe
 from compress.recipe.write import annotated_text
 
@@ -63,8 +64,12 @@ class Data:
 
 
 @contextmanager
-def exported(spec: str, weights: Path | None, shape: tuple[int, int, int] | None, out: Path) -> Iterator[Path]:
+def exported(
+    spec: str, weights: Path | None, shape: tuple[int, int, int] | None, out: Path, on_note: Note | None = None
+) -> Iterator[Path]:
     """The file of a model: as it was named, or a PyTorch module's export beside the recipe, gone if the block fails.
+
+    `on_note` receives which of PyTorch's exporters was needed (see `compress.graph.from_torch`).
 
     Raises:
         ModelError: the module cannot be exported.
@@ -77,7 +82,7 @@ def exported(spec: str, weights: Path | None, shape: tuple[int, int, int] | None
         return
     file = out.with_suffix(".onnx")
     check_absent([file])
-    save_model(open_model(spec, weights, shape), file)
+    save_model(open_model(spec, weights, shape, on_note), file)
     try:
         yield file
     except BaseException:

@@ -2,15 +2,16 @@
 but the model, on one black image.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from compress.data.charset import check_classes, read_charset
+from compress.data.charset import Charset, check_classes, read_charset
 from compress.data.file_names import refuse_shards
-from compress.data.labels import ListRules
+from compress.data.labels import ListRules, name_some
 from compress.data.processing import find_preset
 from compress.errors import CompressError, DataError, ModelError, RecipeError
 from compress.measure.session import Session
@@ -20,6 +21,9 @@ from compress.pipeline.preparing.sources import Source, read_source
 from compress.pipeline.tasks import list_roots
 from compress.recipe import Recipe
 from compress.tasks.words import check_texts
+
+QUIET_SHARE = 0.02
+"""Of a list's characters: so many may be outside the charset without a warning."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Images:
     tests: tuple[Source, ...]
     images: tuple[Source, ...]
     """Without labels, instead of `train` and `val`."""
+    warnings: tuple[str, ...] = ()
+    """One line for each thing that is allowed and most likely a mistake."""
 
     @property
     def learned(self) -> tuple[Source, ...]:
@@ -77,31 +83,57 @@ def find_problems(recipe: Recipe) -> Images:
         found[key] = tuple(sources)
     if data.images and len(found["images"]) == len(data.images) and sum(each.images for each in found["images"]) < 2:
         problems.append("data.images: got one image. Must be two or more, one of them is held back.")
-    problems += _charset_problems(recipe, {key: found[key] for key in ("train", "val", "test")})
+    wrong, warnings = _compare_texts(recipe, {key: found[key] for key in ("train", "val", "test")})
+    problems += wrong
     problems += _model_problems(recipe)
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(line for text in problems for line in text.splitlines())))
-    return Images(found["train"], found["val"], found["unlabelled"], found["test"], found["images"])
+    return Images(
+        found["train"], found["val"], found["unlabelled"], found["test"], found["images"], warnings=tuple(warnings)
+    )
 
 
-def _charset_problems(recipe: Recipe, lists: Mapping[str, Sequence[Source]]) -> list[str]:
-    """Lists whose texts are mostly not of a recogniser's charset."""
+def _compare_texts(recipe: Recipe, lists: Mapping[str, Sequence[Source]]) -> tuple[list[str], list[str]]:
+    """Problems: lists whose texts are mostly not of a recogniser's charset; warnings: those with many characters that
+    it lacks."""
     task = recipe.task
+    problems: list[str] = []
+    warnings: list[str] = []
     if task.kind != "recognition" or task.charset is None:
-        return []
-    preset, problems = find_preset(task.preset, task.kind), []
+        return problems, warnings
+    preset = find_preset(task.preset, task.kind)
     lowercase = preset.processing.lowercase if task.lowercase is None else task.lowercase
     try:
         charset = read_charset(task.charset, use_space=preset.use_space if task.use_space is None else task.use_space)
     except CompressError:
-        return []  # said of the model
+        return problems, warnings  # said of the model
     for key, sources in lists.items():
         for source in sources:
+            texts = [text.lower() if lowercase else text for text in source.texts]
             try:
-                check_texts(source.path, [text.lower() if lowercase else text for text in source.texts], charset)
+                check_texts(source.path, texts, charset)
             except CompressError as error:
                 problems.append(f"data.{key}: {error}")
-    return problems
+            else:
+                if foreign := foreign_characters(texts, charset):
+                    effect = "left out of the texts" if key == "train" else "and texts with them count as read wrong"
+                    warnings.append(f"data.{key}: {source.path}: {foreign} are not in {task.charset}, {effect}.")
+    return problems, warnings
+
+
+def foreign_characters(texts: Sequence[str], charset: Charset) -> str:
+    """How many characters of texts a charset lacks, and which, the most frequent first; empty up to `QUIET_SHARE`.
+
+    >>> foreign_characters(["ab", "a#", "#!"], Charset(("a", "b")))
+    "3 of 6 characters (50.0 %: '#' 2x, '!' 1x)"
+    """
+    known, counts = set(charset.characters), Counter("".join(texts))
+    foreign = {character: count for character, count in counts.most_common() if character not in known}
+    missing, total = sum(foreign.values()), counts.total()
+    if missing <= QUIET_SHARE * total:
+        return ""
+    named = name_some([f"{character!r} {count}x" for character, count in foreign.items()])
+    return f"{missing} of {total} characters ({100 * missing / total:.1f} %: {named})"
 
 
 def _model_problems(recipe: Recipe) -> list[str]:
@@ -111,6 +143,8 @@ def _model_problems(recipe: Recipe) -> list[str]:
         session = Session(open_model(recipe.model, recipe.weights, (channels, height, width)), spin=False)
         output = session.run(np.zeros((1, channels, height, width), np.float32)).shape
         _check_output(recipe, output)
+        if recipe.task.kind == "recognition":
+            _check_layout(recipe, session.run(np.zeros((2, channels, height, width), np.float32)).shape)
     except DataError as error:
         return [f"task: {error}"]
     except CompressError as error:
@@ -140,3 +174,19 @@ def _check_output(recipe: Recipe, output: tuple[int, ...]) -> None:
         preset = find_preset(task.preset, task.kind)
         use_space = preset.use_space if task.use_space is None else task.use_space
         check_classes(read_charset(task.charset, use_space=use_space), task.charset, output[-1], use_space)
+
+
+def _check_layout(recipe: Recipe, output: tuple[int, ...]) -> None:
+    """Compare what a recogniser returns for two images with `task.layout`.
+
+    Raises:
+        DataError: their dimension is another one.
+    """
+    layout = recipe.task.processing.layout
+    place = {"ntk": 0, "tnk": 1}
+    if output[place[layout]] == 2:
+        return
+    other = next(name for name in place if name != layout)
+    said = f"layout: got {layout}, but of two images {recipe.model} returns {shape_text(output)}."
+    advice = f"Use --set task.layout={other}." if output[place[other]] == 2 else "Export it with a dynamic batch."
+    raise DataError(f"{said} {advice}")
