@@ -25,10 +25,10 @@ from compress.artifacts import BudgetedScan, PruningPlan, Sensitivity
 from compress.graph import to_onnx, to_torch
 from compress.measure.cost import layer_positions
 from compress.pipeline import score_model
-from compress.pipeline.images import BATCH
 from compress.pipeline.models import as_graph_module
 from compress.pipeline.scanning.cells import Cells
 from compress.pipeline.scanning.measures import Measure, count_images
+from compress.pipeline.training_images import BATCH
 from compress.prune.allocation import rising_drop
 from compress.prune.apply import apply_plan
 from compress.prune.cell_choice import (

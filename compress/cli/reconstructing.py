@@ -53,7 +53,7 @@ def reconstruct(
     plan = artifacts.load(PruningPlan, plan_file)
     from compress import pipeline
     from compress.pipeline.models import model_identity
-    from compress.pipeline.stages.plan import check_plan
+    from compress.pipeline.stages.stored_plan import check_plan
 
     execution = training.execution()
     task = make_task(settings, lists.train, lists.data, model=str(source.model), command="reconstruct")

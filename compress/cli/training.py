@@ -94,7 +94,7 @@ def _kept_channels(
     if original is None:
         raise CompressError("--features: needs --teacher, whose layers the model's are compared with.")
     from compress.pipeline.models import same_sizes
-    from compress.pipeline.stages.plan import kept_by_plan
+    from compress.pipeline.stages.stored_plan import kept_by_plan
 
     file = plan_file or Path(model).with_name("plan.json")
     if plan_file is None and (not file.is_file() or same_sizes(pruned, original)):

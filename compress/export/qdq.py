@@ -15,11 +15,11 @@ import onnx_ir.passes.common as common
 from torch import fx, nn
 
 from compress.export.compact import compact
-from compress.export.recurrent import RecurrentForm, bits_of, store_recurrent
+from compress.export.recurrent_forms import RecurrentForm, bits_of, store_recurrent
 from compress.export.weights import store_integers, store_scaled
 from compress.graph import to_onnx
 from compress.graph.edit import array_of, attribute, constant, is_inner, producer
-from compress.quant.layers import (
+from compress.quant.int8_layers import (
     GATE_SCALE,
     IntegerHardSwish,
     QuantLayer,

@@ -18,9 +18,9 @@ from compress.export.qdq import Exported
 from compress.graph.modules import recurrent_output, recurrent_state
 from compress.measure.session import Session
 from compress.quant.functional import UINT8, quantize
-from compress.quant.layers import GATE_SCALE, IntegerHardSwish
+from compress.quant.int8_layers import GATE_SCALE, IntegerHardSwish
 from compress.quant.pact import PACT
-from compress.quant.recurrent import lstm_in_integers
+from compress.quant.recurrent_weights import lstm_in_integers
 
 GATE_TIE = 1e-3
 """Steps around the middle of two within which a hard-swish's inner gate may fall either way: float arithmetic in

@@ -2,8 +2,8 @@
 
 from compress.graph.entry import from_torch
 from compress.graph.load import deployed_bytes, deployed_files, is_quantised, load_model, read_model, save_model
-from compress.graph.running import check_runs, run_quietly
 from compress.graph.to_torch import to_torch
+from compress.graph.trial_run import check_runs, run_quietly
 from compress.graph.write import to_onnx
 
 __all__ = [

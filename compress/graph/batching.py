@@ -14,8 +14,8 @@ from onnx import numpy_helper
 
 from compress.errors import ModelError
 from compress.graph.canonical import canonicalise
-from compress.graph.running import run_quietly
 from compress.graph.to_torch import to_torch
+from compress.graph.trial_run import run_quietly
 
 SIZES = ((48, 192), (32, 320), (64, 64), (48, 320), (224, 224))
 """Heights and widths that are tried where the file leaves its own open."""

@@ -24,8 +24,8 @@ from compress.graph.exporters import (
     reason_of,
 )
 from compress.graph.load import check_whole
-from compress.graph.running import run_quietly
 from compress.graph.to_torch import to_torch
+from compress.graph.trial_run import run_quietly
 from compress.progress import Note
 
 TOLERANCE = 1e-3

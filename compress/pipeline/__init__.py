@@ -9,12 +9,12 @@ from compress.pipeline.run import run_recipe
 from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.stages.finetune import run_finetune
 from compress.pipeline.stages.int8_scan import run_int8_scan
-from compress.pipeline.stages.plan import run_plan
 from compress.pipeline.stages.prune import run_prune
 from compress.pipeline.stages.quantize import run_quantize
 from compress.pipeline.stages.reconstruct import run_reconstruct
 from compress.pipeline.stages.replace import run_replace
 from compress.pipeline.stages.scan import run_sensitivity
+from compress.pipeline.stages.stored_plan import run_plan
 from compress.pipeline.state import with_stages
 from compress.pipeline.tasks import make_task
 from compress.pipeline.worst_cases import score_with_pictures

@@ -31,7 +31,7 @@ _PLAIN += tuple(
     )
 )
 _MAKES_TASKS = "compress.pipeline.tasks"
-_PRUNING = ("compress.prune", "compress.pipeline.stages.plan")
+_PRUNING = ("compress.prune", "compress.pipeline.stages.stored_plan")
 STAGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "sensitivity": ("compress.pipeline.stages.scan", ()),
     "replaced": ("compress.pipeline.stages.replace", ()),

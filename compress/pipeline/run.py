@@ -22,8 +22,8 @@ from compress.pipeline.evaluation import default_threads
 from compress.pipeline.labelling import label_unlabelled, with_labels
 from compress.pipeline.models import open_model
 from compress.pipeline.stages.finetune import Finetuning
+from compress.pipeline.stages.fitting import note_outputs
 from compress.pipeline.stages.measure import measure_files
-from compress.pipeline.stages.plan import PLAN_FILE
 from compress.pipeline.stages.prune import Pruning
 from compress.pipeline.stages.quantize import Quantisation
 from compress.pipeline.stages.reconstruct import Reconstruction
@@ -32,7 +32,7 @@ from compress.pipeline.stages.report import make_report
 from compress.pipeline.stages.scan import scan_of
 from compress.pipeline.stages.scores import check_test_sets
 from compress.pipeline.stages.search import check_search
-from compress.pipeline.stages.training import note_outputs
+from compress.pipeline.stages.stored_plan import PLAN_FILE
 from compress.pipeline.state import Run, Stage
 from compress.pipeline.tasks import recipe_task
 from compress.pipeline.verifying import verify_images

@@ -29,16 +29,16 @@ from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.models import open_model
 from compress.pipeline.run import recipe_device
 from compress.pipeline.stages.finetune import feature_loss
-from compress.pipeline.stages.placement import place
-from compress.pipeline.stages.plan import PLAN_FILE, kept_by_plan
-from compress.pipeline.stages.quantize import calibrated, float_layers_of
-from compress.pipeline.stages.training import (
+from compress.pipeline.stages.fitting import (
     fit_settings,
     parameter_groups,
     teacher_outputs,
     trainable,
     with_partner,
 )
+from compress.pipeline.stages.placement import place
+from compress.pipeline.stages.quantize import calibrated, float_layers_of
+from compress.pipeline.stages.stored_plan import PLAN_FILE, kept_by_plan
 from compress.pipeline.state import FILES
 from compress.pipeline.tasks import recipe_task
 from compress.progress import Progress

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx
 
+from compress.prune.channel_labels import NONE
 from compress.prune.channels import ChannelGroup, Member, Size
 from compress.prune.followed import Followed
 from compress.prune.following import follow
-from compress.prune.labels import NONE
 from compress.prune.layouts import Grid, slices_along
 
 HEADS = ":heads"

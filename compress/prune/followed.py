@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from compress.graph.queries import output_count
-from compress.prune.labels import Labels, varying_axes
+from compress.prune.channel_labels import Labels, varying_axes
 from compress.prune.layer_kinds import group_width, is_grouped, unsupported_reason
 from compress.prune.layouts import Layouts
 from compress.prune.products import Products

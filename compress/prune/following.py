@@ -1,8 +1,8 @@
 """Follow channels through a network exactly: through splits, shuffles, concatenations and attention.
 
 The network is run once as an fx graph. Beside each value travels its twin, a tensor of the same shape that says of each
-element which channel it is (see `compress.prune.labels`). What makes channels gives new labels, what moves elements
-moves labels, and what brings elements together joins their labels. Nothing is assumed of how networks look: an
+element which channel it is (see `compress.prune.channel_labels`). What makes channels gives new labels, what moves
+elements moves labels, and what brings elements together joins their labels. Nothing is assumed of how networks look: an
 operation that is not known here keeps the channels that reach it, with the reason.
 
 What a Reshape, Split or Slice holds of sizes is noted with the labels that it counts (see `compress.prune.layouts`).
@@ -21,13 +21,13 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compress.graph import elementwise, indexing, interpolation, modules
 from compress.measure.cost import evaluating
+from compress.prune.channel_labels import NONE, core, thinned, varying_axes
 from compress.prune.followed import FOREIGN, Followed, aligned
-from compress.prune.labels import NONE, core, thinned, varying_axes
+from compress.prune.hidden_units import ELEMENTWISE, ELEMENTWISE_LAYERS, asks_for_size
 from compress.prune.layer_kinds import is_depthwise, unsupported_reason
 from compress.prune.layouts import slice_of, target_of
 from compress.prune.norms import OPTION
 from compress.prune.products import letters_of_einsum, letters_of_matmul
-from compress.prune.recurrent import ELEMENTWISE, ELEMENTWISE_LAYERS, asks_for_size
 
 _UNARY: set[Any] = ELEMENTWISE | {
     *(torch.sqrt, torch.exp, torch.erf, torch.clone, torch.Tensor.to, torch.clamp, torch.nn.functional.softplus),

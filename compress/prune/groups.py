@@ -28,8 +28,8 @@ from compress.prune.channels import (
 )
 from compress.prune.coupling import find_coupled
 from compress.prune.exactness import exact_groups
+from compress.prune.hidden_units import find_units
 from compress.prune.layer_kinds import NORMALISED, group_width, is_depthwise, is_grouped, unsupported_reason
-from compress.prune.recurrent import find_units
 from compress.prune.tracing import WEIGHTED, buffers_to_parameters, execution_order, replace_recurrent
 
 INEXACT = "removing its channels would change more than their own contribution"
@@ -71,7 +71,7 @@ def survey_channels(
     Protected are: channels that reach the output with nothing but element-wise operations, pooling or concatenation
     between (the logits, the map of a detector), convolutions in groups, whatever LayerNorm normalises, the groups that
     hold a layer named in `protect`, recurrent layers' units that anything but a convolution, a linear or
-    another recurrent layer reads (see `compress.prune.recurrent`), and whatever torch-pruning fails on.
+    another recurrent layer reads (see `compress.prune.hidden_units`), and whatever torch-pruning fails on.
 
     Args:
         module: any module that takes images [N, C, H, W]; it is left as it was.

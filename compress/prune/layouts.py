@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compress.graph.modules import COMPUTED
-from compress.prune.labels import core, thinned, varying_axes
+from compress.prune.channel_labels import core, thinned, varying_axes
 
 _END = 1 << 62
 """Ends of slices above this mean: to the end."""

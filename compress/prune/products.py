@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from compress.prune.labels import NONE, Labels, varying_axes
+from compress.prune.channel_labels import NONE, Labels, varying_axes
 
 Letters = tuple[Sequence[Hashable], Sequence[Hashable], Sequence[Hashable]]
 """Names for the axes of both factors and of the product, as in an einsum."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from compress.compute.device import device_of
 from compress.errors import DataError
-from compress.quant.layers import QuantLayer, correct_bias, record_shift
+from compress.quant.int8_layers import QuantLayer, correct_bias, record_shift
 from compress.quant.observer import Observer
 from compress.quant.prepare import pacts
 

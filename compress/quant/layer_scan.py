@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from compress.artifacts import FloatChoice, LayerRounding, QuantSensitivity
 from compress.progress import Progress
 from compress.quant.calibrate import calibrate
-from compress.quant.layers import QuantLayer
+from compress.quant.int8_layers import QuantLayer
 from compress.quant.nodes import module_of
 from compress.quant.prepare import STORED_BITS, pacts
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from compress.quant.layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
+from compress.quant.int8_layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
 from compress.quant.nodes import (
     data_of,
     integer_nodes,

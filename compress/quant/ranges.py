@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import fx, nn
 
-from compress.quant.layers import IntegerHardSwish
+from compress.quant.int8_layers import IntegerHardSwish
 from compress.quant.nodes import PASS_THROUGH, data_of, is_computed, is_move, module_of, operands
 from compress.quant.pact import HARD_SWISH_MINIMUM, PACT
 

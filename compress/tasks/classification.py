@@ -29,7 +29,7 @@ from compress.data.unlabelled import UNREADABLE, load_unlabelled
 from compress.errors import DataError
 from compress.progress import Progress
 from compress.tasks.base import Batch, Case, Examination, Predict, Share
-from compress.tasks.comparing import class_agreement, row_divergence
+from compress.tasks.divergence import class_agreement, row_divergence
 from compress.tasks.loading import load_batches, share_of
 from compress.tasks.probabilities import as_probabilities, check_probabilities, kl_divergence, log_probabilities
 from compress.tasks.samples import Sample, StreamedSamples, make_samples, number_crops, tally_crops

@@ -23,10 +23,10 @@ from compress.data.transforms import MULTIPLE, PPOCR_SCENES, Placed, fit_scene, 
 from compress.data.unlabelled import content_of_images, list_images, unlabelled_crop
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict, Share
-from compress.tasks.comparing import box_agreement, map_divergence
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
+from compress.tasks.divergence import box_agreement, map_divergence
 from compress.tasks.hmean import METRIC, Matches, score_matches, tally_matches
 from compress.tasks.judging import Judges, SceneMap
 from compress.tasks.loading import load_batches, share_of

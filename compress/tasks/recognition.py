@@ -25,7 +25,7 @@ from compress.data.unlabelled import UNREADABLE, load_unlabelled
 from compress.errors import DataError, ModelError
 from compress.progress import Progress
 from compress.tasks.base import Batch, Case, Examination, Predict, Share
-from compress.tasks.comparing import step_divergence, text_agreement
+from compress.tasks.divergence import step_divergence, text_agreement
 from compress.tasks.loading import load_batches, share_of
 from compress.tasks.probabilities import (
     as_probabilities,

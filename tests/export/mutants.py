@@ -23,13 +23,13 @@ from compress.data.synthetic_scenes import render_scene
 from compress.data.transforms import resize_crop, stack_resized
 from compress.errors import ParityError
 from compress.export import Exported, check_parity, export_int8
-from compress.export.recurrent import RecurrentForm
+from compress.export.recurrent_forms import RecurrentForm
 from compress.graph import load_model, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.session import Session
 from compress.quant import calibrate, prepare_qat
-from compress.quant.layers import GATE_SCALE, QuantConv2d
-from compress.quant.recurrent import round_recurrent
+from compress.quant.int8_layers import GATE_SCALE, QuantConv2d
+from compress.quant.recurrent_weights import round_recurrent
 from compress.zoo import shipped
 from tests.export import files
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.export import Exported, export_int8
-from compress.export.recurrent import RecurrentForm
+from compress.export.recurrent_forms import RecurrentForm
 from compress.graph import from_torch, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.quant import calibrate, prepare_qat

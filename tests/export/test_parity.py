@@ -26,8 +26,8 @@ from compress.graph import from_torch, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.machine import machine_info, saturates_int8
 from compress.quant import calibrate, prepare_qat
-from compress.quant.layers import GATE_SCALE
-from compress.quant.recurrent import round_recurrent
+from compress.quant.int8_layers import GATE_SCALE
+from compress.quant.recurrent_weights import round_recurrent
 from tests.export import files, mutants
 from tests.export import recurrent as crnn
 from tests.quant import nets

@@ -17,7 +17,7 @@ from compress.graph import from_torch, to_onnx, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.session import Session
 from compress.quant import PACT, calibrate, integer_nodes, pacts, prepare_qat
-from compress.quant.layers import IntegerHardSwish
+from compress.quant.int8_layers import IntegerHardSwish
 from compress.zoo.classifier import build_classifier
 from tests.export import files
 from tests.quant import nets

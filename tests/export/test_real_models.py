@@ -11,7 +11,7 @@ from compress.export import check_parity, export_int8
 from compress.graph import load_model, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.quant import calibrate, prepare_qat
-from compress.quant.recurrent import round_recurrent
+from compress.quant.recurrent_weights import round_recurrent
 from tests.export import files
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"

@@ -22,7 +22,7 @@ from compress.prune.channels import remove_channels, silence_channels
 from compress.prune.groups import find_groups
 from compress.quant.calibrate import calibrate
 from compress.quant.prepare import prepare_qat
-from compress.quant.recurrent import round_recurrent
+from compress.quant.recurrent_weights import round_recurrent
 
 TOLERANCE = 1e-4
 """Of an output's largest value: sums in another order."""

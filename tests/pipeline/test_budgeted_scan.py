@@ -20,7 +20,7 @@ from compress.errors import ArtifactError, CompressError, PlanError
 from compress.pipeline import run_recipe
 from compress.pipeline.scanning.judges import Judge, MetricJudge, OutputJudge
 from compress.prune.plan import pessimistic
-from compress.report.budgeted import budget_lines
+from compress.report.budget_lines import budget_lines
 from compress.tasks.base import Task
 from tests.pipeline import stepping, tiny
 

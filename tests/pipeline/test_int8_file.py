@@ -10,7 +10,7 @@ import pytest
 from compress.artifacts import Parity
 from compress.errors import ParityError
 from compress.export import Exported
-from compress.export.recurrent import RecurrentForm
+from compress.export.recurrent_forms import RecurrentForm
 from compress.graph import to_torch
 from compress.pipeline.stages import int8_file
 from compress.pipeline.stages.int8_file import (

@@ -21,8 +21,8 @@ from compress.pipeline.execution import Execution
 from compress.pipeline.models import model_identity
 from compress.pipeline.scanning.measures import Measure
 from compress.pipeline.stages import int8_scan
+from compress.pipeline.stages.fitting import train_identity
 from compress.pipeline.stages.int8_scan import Scanned, default_measure, run_int8_scan
-from compress.pipeline.stages.training import train_identity
 from compress.quant import calibrate, prepare_qat
 from compress.recipe import QuantizeStep
 from compress.tasks.base import Task

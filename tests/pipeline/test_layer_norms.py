@@ -18,8 +18,8 @@ from compress.graph import from_torch, load_model, save_model, to_torch
 from compress.measure.session import Session
 from compress.pipeline import run_plan, run_prune, run_sensitivity
 from compress.pipeline.execution import Execution
-from compress.pipeline.stages.plan import kept_by_plan
 from compress.pipeline.stages.prune import GivenScan
+from compress.pipeline.stages.stored_plan import kept_by_plan
 from compress.prune.apply import planned_groups
 from compress.prune.channels import silence_channels
 from compress.prune.groups import find_groups

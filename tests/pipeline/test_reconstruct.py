@@ -17,7 +17,7 @@ from compress.cli import app
 from compress.errors import ArtifactError, CompressError, ModelError, PlanError, RecipeError
 from compress.graph import from_torch, load_model, read_model, to_torch
 from compress.measure.session import Session
-from compress.pipeline import images, make_task, run_recipe, run_reconstruct
+from compress.pipeline import make_task, run_recipe, run_reconstruct, training_images
 from compress.pipeline.execution import Execution
 from compress.pipeline.stages import reconstruct as stage
 from compress.prune.channel_scores import lowest_channels, score_group
@@ -95,10 +95,12 @@ def test_what_does_not_help_is_left_out(
 def test_memory_decides_how_many_images_are_used(
     folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "MEMORY", 1)
+    monkeypatch.setattr(training_images, "MEMORY", 1)
     notes = reconstructed(folder, task, tmp_path / "out.onnx")
     assert "1 images" in notes[0] or "did not help" in notes[0]
-    count = [len(batch) for batch in images.fitting_batches(to_torch(load_model(folder / "model.onnx")), task, 24)]
+    count = [
+        len(batch) for batch in training_images.fitting_batches(to_torch(load_model(folder / "model.onnx")), task, 24)
+    ]
     assert count == [1]
 
 

@@ -12,7 +12,7 @@ from compress.artifacts import Score
 from compress.errors import CompressError, DataError
 from compress.graph import load_model
 from compress.pipeline import make_task, run_recipe
-from compress.pipeline.scanning.cost import ScanCost, announce_cost, at_side, side_of
+from compress.pipeline.scanning.scan_cost import ScanCost, announce_cost, at_side, side_of
 from compress.tasks.base import Task
 from tests.pipeline import stepping, tiny
 

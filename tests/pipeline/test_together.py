@@ -25,7 +25,7 @@ from compress.errors import ArtifactError, ProcessError, TrainingError
 from compress.pipeline.evaluation import default_threads
 from compress.pipeline.run import run_recipe
 from compress.pipeline.scanning.parts import join_parts, part_file
-from compress.pipeline.stages.training import shared_task
+from compress.pipeline.stages.fitting import shared_task
 from compress.pipeline.together import join_run
 from compress.tasks.loading import share_of
 from tests.pipeline import tiny
@@ -288,7 +288,7 @@ from compress.pipeline.evaluation import score_model
 from compress.pipeline.execution import Execution
 from compress.pipeline.models import as_graph_module
 from compress.pipeline.shared_scoring import shared_metric
-from compress.pipeline.stages.training import train, trainable
+from compress.pipeline.stages.fitting import train, trainable
 from compress.recipe import FinetuneStep
 from tests.pipeline import tiny
 

@@ -18,9 +18,9 @@ from compress.pipeline.execution import Execution
 from compress.pipeline.models import model_identity
 from compress.pipeline.run import run_recipe
 from compress.pipeline.stages import finetune as finetune_stage
-from compress.pipeline.stages import int8_file, training
+from compress.pipeline.stages import fitting, int8_file
 from compress.pipeline.stages import quantize as quantize_stage
-from compress.pipeline.stages.training import train_identity
+from compress.pipeline.stages.fitting import train_identity
 from compress.quant import integer_nodes
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
 from compress.tasks.base import Task
@@ -314,7 +314,7 @@ def test_settings_reach_the_network(
     model: onnx.ModelProto, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, object] = {}
-    prepare, groups = quantize_stage.prepare_qat, training.qat_parameter_groups
+    prepare, groups = quantize_stage.prepare_qat, fitting.qat_parameter_groups
 
     def look_at_prepare(module, **options):  # type: ignore[no-untyped-def]
         given.update(options)
@@ -325,7 +325,7 @@ def test_settings_reach_the_network(
         return groups(module, **options)
 
     monkeypatch.setattr(quantize_stage, "prepare_qat", look_at_prepare)
-    monkeypatch.setattr(training, "qat_parameter_groups", look_at_groups)
+    monkeypatch.setattr(fitting, "qat_parameter_groups", look_at_groups)
     pact = PactSettings(l2=0.5, lr_multiplier=3.0, asymmetric_hardswish=False)
     step = QuantizeStep(
         epochs=1,
@@ -354,9 +354,9 @@ def test_settings_reach_the_network(
 
 
 def test_the_teacher_is_the_original(model: onnx.ModelProto) -> None:
-    assert training.teacher_outputs(None, 1, 1.0) is None
-    assert training.teacher_outputs(model, 1, 0.0) is None
-    teacher = training.teacher_outputs(model, 1, 0.5)
+    assert fitting.teacher_outputs(None, 1, 1.0) is None
+    assert fitting.teacher_outputs(model, 1, 0.0) is None
+    teacher = fitting.teacher_outputs(model, 1, 0.5)
     assert teacher is not None
     images = torch.rand(2, *tiny.SHAPE).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from compress.artifacts import Gallery
 from compress.errors import ArtifactError, CompressError, OutputError
 from compress.graph import from_torch
 from compress.pipeline import make_task, score_model, score_with_pictures
-from compress.pipeline.scanning.cost import at_side, side_of
+from compress.pipeline.scanning.scan_cost import at_side, side_of
 from compress.tasks.base import Task
 from tests.pipeline import tiny
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from compress.prune.channel_labels import NONE, Labels, thinned
 from compress.prune.followed import FOREIGN, Followed
-from compress.prune.labels import NONE, Labels, thinned
 from compress.prune.layouts import Layouts, target_of
 from compress.prune.products import Products, letters_of_einsum, letters_of_matmul
 

@@ -8,7 +8,7 @@ from torch import nn
 from compress.errors import DataError, ModelError
 from compress.graph import to_torch
 from compress.quant import PACT, calibrate, pacts, prepare_qat
-from compress.quant.layers import QuantConv2d, QuantConvTranspose2d, QuantLayer, correct_bias, record_shift
+from compress.quant.int8_layers import QuantConv2d, QuantConvTranspose2d, QuantLayer, correct_bias, record_shift
 from tests.quant import nets
 
 

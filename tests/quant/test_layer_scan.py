@@ -12,6 +12,7 @@ from compress.artifacts import LayerRounding, QuantSensitivity
 from compress.graph import to_torch
 from compress.quant import calibrate, pacts, prepare_qat
 from compress.quant.functional import fake_quantize_weight, weight_scale
+from compress.quant.int8_layers import QuantLayer
 from compress.quant.layer_scan import (
     NOTHING,
     Networks,
@@ -21,7 +22,6 @@ from compress.quant.layer_scan import (
     scan_layers,
     spend_budget,
 )
-from compress.quant.layers import QuantLayer
 from compress.quant.nodes import output_values
 from tests.quant import nets
 

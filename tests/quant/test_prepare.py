@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from compress.graph import to_torch
 from compress.quant import PACT, integer_nodes, pacts, prepare_qat, qat_parameter_groups
-from compress.quant.layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
+from compress.quant.int8_layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
 from compress.quant.nodes import output_values
 from tests.quant import nets
 

@@ -14,7 +14,7 @@ from compress.artifacts import write_atomic
 from compress.errors import ArtifactError, OutputError, TrainingError
 from compress.export import check_parity, export_int8
 from compress.quant import pacts, qat_parameter_groups
-from compress.quant.layers import QuantConv2d
+from compress.quant.int8_layers import QuantConv2d
 from compress.train import Checkpoint, FitResult, FitSettings, Objective, TrainingData, fit
 from compress.train.fit import memory_format
 from compress.train.schedule import cosine_with_warmup

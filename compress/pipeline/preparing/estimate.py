@@ -19,8 +19,8 @@ from compress.pipeline.models import open_model
 from compress.pipeline.preparing.readiness import Images
 from compress.pipeline.preparing.shrink_cost import Counts, Pace, Work, measure, sample_sizes, stage_seconds, work_of
 from compress.pipeline.preparing.shrinking import STAGES
-from compress.pipeline.scanning.cost import duration
 from compress.pipeline.scanning.measures import UNLABELLED_IMAGES
+from compress.pipeline.scanning.scan_cost import duration
 from compress.pipeline.stages.replace import find_activations
 from compress.recipe import (
     FinetuneStep,

@@ -22,7 +22,7 @@ from compress.pipeline.evaluation import default_threads
 from compress.pipeline.labelling import TRAIN_SIDE
 from compress.pipeline.models import open_model
 from compress.pipeline.preparing.shrinking import STAGES
-from compress.pipeline.scanning.cost import duration
+from compress.pipeline.scanning.scan_cost import duration
 from compress.prune.groups import find_groups
 from compress.prune.sensitivity import count_cells
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReconstructStep, SensitivityStep

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from compress.errors import CompressError
-from compress.pipeline.images import BATCH
 from compress.pipeline.scanning.measures import Measure, check_comparable, count_images
+from compress.pipeline.training_images import BATCH
 from compress.prune.cell_choice import Cell, image_counts, measure_divergence, measure_drop
 from compress.tasks.base import Examiner, Predict, Task
 

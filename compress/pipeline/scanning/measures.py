@@ -8,7 +8,7 @@ import numpy as np
 
 from compress.artifacts import Score
 from compress.errors import CompressError
-from compress.pipeline.images import BATCH
+from compress.pipeline.training_images import BATCH
 from compress.tasks.base import Comparable, Predict, Task
 
 Measure = Literal["metric", "divergence", "agreement"]

@@ -14,12 +14,12 @@ from compress.graph import to_torch
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.evaluation import check_fits, default_threads
 from compress.pipeline.execution import HERE, Execution
-from compress.pipeline.images import check_train_images
 from compress.pipeline.models import expand_names, model_identity
 from compress.pipeline.scanning.cells import Cells
-from compress.pipeline.scanning.cost import at_side
 from compress.pipeline.scanning.earlier import earlier_scan
 from compress.pipeline.scanning.judges import Judge, judge_by
+from compress.pipeline.scanning.scan_cost import at_side
+from compress.pipeline.training_images import check_train_images
 from compress.prune.cell_choice import (
     TARGETS,
     Cell,
@@ -35,7 +35,7 @@ from compress.prune.importance import CRITERIA
 from compress.prune.norms import norm_notes
 from compress.prune.sensitivity import ScanRequest, empty_scan, ratio_key
 from compress.recipe import SensitivityStep
-from compress.report.budgeted import budget_lines
+from compress.report.budget_lines import budget_lines
 from compress.tasks.base import Task
 
 BUDGET = "budget"

@@ -16,8 +16,8 @@ from compress.pipeline.evaluation import score_model
 from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import as_graph_module
 from compress.pipeline.shared_scoring import shared_metric
-from compress.pipeline.stages.plan import kept_by_plan
-from compress.pipeline.stages.training import note_outputs, teacher_outputs, train, train_identity, trainable
+from compress.pipeline.stages.fitting import note_outputs, teacher_outputs, train, train_identity, trainable
+from compress.pipeline.stages.stored_plan import kept_by_plan
 from compress.pipeline.state import Run, Stage
 from compress.recipe import FinetuneStep
 from compress.tasks.base import Task

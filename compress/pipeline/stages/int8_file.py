@@ -11,9 +11,9 @@ from compress.artifacts import Parity, Quantized
 from compress.errors import ParityError
 from compress.export import Exported, check_parity, export_int8
 from compress.export.parity import Reading
-from compress.export.recurrent import RecurrentForm, forms_of
+from compress.export.recurrent_forms import RecurrentForm, forms_of
 from compress.measure.latency import measure_latency
-from compress.quant.recurrent import round_recurrent
+from compress.quant.recurrent_weights import round_recurrent
 from compress.recipe import QuantizeStep
 
 TOLERANCE = 0.0025

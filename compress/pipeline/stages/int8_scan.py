@@ -15,10 +15,10 @@ from compress.graph import to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.measure.cost import layer_positions, macs_at, weight_count
 from compress.pipeline.evaluation import default_threads
-from compress.pipeline.images import check_train_images
 from compress.pipeline.models import model_identity
-from compress.pipeline.scanning.cost import announce_cost
 from compress.pipeline.scanning.measures import Measure, score_by
+from compress.pipeline.scanning.scan_cost import announce_cost
+from compress.pipeline.training_images import check_train_images
 from compress.progress import Note, Progress
 from compress.quant import prepare_qat
 from compress.quant.layer_scan import Networks, integer_layers, read_calibration, scan_layers, spend_budget

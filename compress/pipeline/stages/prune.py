@@ -16,8 +16,8 @@ from compress.measure.network_operators import Kernels
 from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.guessing import shape_for
 from compress.pipeline.models import as_graph_module, expand_names, model_identity
-from compress.pipeline.stages.plan import PLAN_FILE, check_unedited
 from compress.pipeline.stages.search import CANDIDATES_FILE, Search
+from compress.pipeline.stages.stored_plan import PLAN_FILE, check_unedited
 from compress.pipeline.stages.table_times import is_timed, saved_times, table_timing
 from compress.pipeline.state import Run, Stage
 from compress.prune.allocation import Allocation

@@ -16,6 +16,14 @@ from compress.pipeline.evaluation import score_model
 from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import as_graph_module, expand_names
 from compress.pipeline.shared_scoring import shared_metric
+from compress.pipeline.stages.fitting import (
+    check_trainable,
+    note_outputs,
+    teacher_outputs,
+    train,
+    train_identity,
+    trainable,
+)
 from compress.pipeline.stages.int8_file import export_checked, export_form
 from compress.pipeline.stages.int8_scan import (
     SENSITIVITY,
@@ -25,14 +33,6 @@ from compress.pipeline.stages.int8_scan import (
     run_int8_scan,
 )
 from compress.pipeline.stages.placement import Lowered, place, placement_lines
-from compress.pipeline.stages.training import (
-    check_trainable,
-    note_outputs,
-    teacher_outputs,
-    train,
-    train_identity,
-    trainable,
-)
 from compress.pipeline.state import Run, Stage
 from compress.quant import calibrate, prepare_qat
 from compress.recipe import QuantizeStep

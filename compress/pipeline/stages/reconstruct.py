@@ -12,10 +12,10 @@ from compress.compute.memory import catch_out_of_memory
 from compress.graph import save_model, to_onnx, to_torch
 from compress.pipeline.evaluation import check_fits, default_threads, score_model
 from compress.pipeline.execution import HERE, Execution
-from compress.pipeline.images import fitting_batches
 from compress.pipeline.models import as_graph_module, model_identity
-from compress.pipeline.stages.plan import kept_by_plan
+from compress.pipeline.stages.stored_plan import kept_by_plan
 from compress.pipeline.state import Run, Stage
+from compress.pipeline.training_images import fitting_batches
 from compress.prune.reconstruct import WIDEST, left_out, reconstruct
 from compress.recipe import ReconstructStep
 from compress.tasks.base import Task

@@ -14,7 +14,7 @@ from compress.graph import save_model
 from compress.graph.activations import activations_of, replace_activations
 from compress.pipeline.evaluation import score_model
 from compress.pipeline.models import model_identity
-from compress.pipeline.scanning.cost import announce_cost, at_side, side_of
+from compress.pipeline.scanning.scan_cost import announce_cost, at_side, side_of
 from compress.pipeline.state import Run, Stage
 from compress.progress import Note, Progress
 from compress.prune.activation_scan import choose_activations, scan_activations

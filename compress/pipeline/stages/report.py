@@ -22,7 +22,7 @@ from compress.pipeline.stages.search import CANDIDATES_FILE
 from compress.pipeline.state import Run
 from compress.pipeline.worst_cases import NOT_SHOWN, make_gallery
 from compress.recipe import PruneStep, SensitivityStep
-from compress.report.budgeted import budget_lines
+from compress.report.budget_lines import budget_lines
 from compress.tasks.base import Examiner, PostProcessing
 
 IMAGES = "images"

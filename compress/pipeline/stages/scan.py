@@ -15,15 +15,15 @@ from compress.graph import to_torch
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
 from compress.pipeline.evaluation import check_fits, default_threads
 from compress.pipeline.execution import HERE, Execution
-from compress.pipeline.images import check_train_images, fitting_batches
 from compress.pipeline.models import expand_names, model_identity
 from compress.pipeline.scanning.cells import Cells
-from compress.pipeline.scanning.cost import announce_cost, at_side, side_of
 from compress.pipeline.scanning.earlier import earlier_scan
 from compress.pipeline.scanning.measures import score_by
 from compress.pipeline.scanning.parts import join_parts, part_file
+from compress.pipeline.scanning.scan_cost import announce_cost, at_side, side_of
 from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.state import Run
+from compress.pipeline.training_images import check_train_images, fitting_batches
 from compress.prune.cell_choice import TARGETS
 from compress.prune.channels import ChannelGroup
 from compress.prune.compensation import Compensation

@@ -12,10 +12,10 @@ from compress.artifacts import Candidate, Candidates, PruningPlan, Sensitivity, 
 from compress.graph import to_onnx, to_torch
 from compress.measure.session import Session
 from compress.pipeline.evaluation import default_threads
-from compress.pipeline.images import fitting_batches
 from compress.pipeline.models import as_graph_module, model_identity
-from compress.pipeline.scanning.cost import at_side
 from compress.pipeline.scanning.measures import Measure, ScoreOf, score_by
+from compress.pipeline.scanning.scan_cost import at_side
+from compress.pipeline.training_images import fitting_batches
 from compress.progress import Progress
 from compress.prune.adaptive_bn import adapt_batch_norm, check_has_batch_norm
 from compress.prune.allocation import Allocation

@@ -18,9 +18,9 @@ from compress.graph import check_runs, to_torch
 from compress.measure.session import Session
 from compress.pipeline.evaluation import check_fits, default_threads
 from compress.pipeline.execution import Execution
-from compress.pipeline.images import check_train_images
 from compress.pipeline.models import model_identity
 from compress.pipeline.shared_scoring import help_scoring
+from compress.pipeline.training_images import check_train_images
 from compress.progress import Note
 from compress.quant import qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep

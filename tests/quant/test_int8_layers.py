@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compress.quant import PACT
 from compress.quant.functional import activation_scale, quantize
-from compress.quant.layers import (
+from compress.quant.int8_layers import (
     GATE_SCALE,
     IntegerHardSwish,
     QuantConv2d,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from compress.data.charset import Charset
-from compress.tasks.comparing import (
+from compress.tasks.db_boxes import BoxSettings
+from compress.tasks.divergence import (
     box_agreement,
     class_agreement,
     map_divergence,
@@ -14,7 +15,6 @@ from compress.tasks.comparing import (
     step_divergence,
     text_agreement,
 )
-from compress.tasks.db_boxes import BoxSettings
 
 
 def probabilities(shape: tuple[int, ...], seed: int) -> np.ndarray:

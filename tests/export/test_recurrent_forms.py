@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.errors import ParityError
 from compress.export import Exported, check_parity
 from compress.export.parity import stepwise_differences
-from compress.export.recurrent import bits_of, forms_of
+from compress.export.recurrent_forms import bits_of, forms_of
 from compress.export.replay import Replayed
 from compress.measure.cost import model_cost
 from compress.measure.session import Session
-from compress.quant.recurrent import recurrent_layers, round_recurrent
+from compress.quant.recurrent_weights import recurrent_layers, round_recurrent
 from tests.export import files
 from tests.export import recurrent as crnn
 from tests.quant import nets

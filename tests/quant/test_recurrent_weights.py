@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from compress.quant.recurrent import recurrent_layers, round_recurrent, round_rows
+from compress.quant.recurrent_weights import recurrent_layers, round_recurrent, round_rows
 
 
 @pytest.mark.parametrize(
