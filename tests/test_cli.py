@@ -228,7 +228,7 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
     assert callable(execution.on_note)
     assert execution.threads is None
     assert args[3] == SensitivityStep(ratios=(0.25, 0.5))
-    assert keywords == {"protect": ("fc",), "recurrent": False}
+    assert keywords == {"protect": ("fc",), "recurrent": False, "layer_norms": False}
     assert "+0.1000" in result.output
     assert "accuracy of the model itself: 0.9000. Written: o/sensitivity.json" in result.output
 

@@ -35,7 +35,7 @@ def run(*args: str | Path) -> Result:
 def answer(monkeypatch: pytest.MonkeyPatch, *gates: Gate, fault: BaseException | None = None) -> None:
     """Let every run come to a report with these gates, or fail."""
 
-    def fake(*_: object) -> artifacts.Report:
+    def fake(*_: object, **__: object) -> artifacts.Report:
         if fault is not None:
             raise fault
         return artifacts.Report("Demo", "c", "d", artifacts.Machine("cpu", (), 1, "os", {}), (), gates, "f")

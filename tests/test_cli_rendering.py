@@ -76,7 +76,7 @@ def test_a_demo_stands_in_its_folder(kind: rendering.Demo, tmp_path: Path, monke
     """Its recipe names nothing outside, keeps the comments and steps of the repository's, and runs in its folder."""
     ran: list[Recipe] = []
 
-    def look(recipe: Recipe, *_: object) -> Report:
+    def look(recipe: Recipe, *_: object, **__: object) -> Report:
         ran.append(recipe)
         raise ModelError("looked at.")
 

@@ -31,13 +31,13 @@ from compress.pipeline.run import recipe_device
 from compress.pipeline.stages.finetune import feature_loss
 from compress.pipeline.stages.fitting import (
     fit_settings,
-    parameter_groups,
+    objective_of,
     teacher_outputs,
     trainable,
     with_partner,
 )
 from compress.pipeline.stages.placement import place
-from compress.pipeline.stages.quantize import calibrated, float_layers_of
+from compress.pipeline.stages.quantize import calibrated, float_layers_of, range_groups
 from compress.pipeline.stages.stored_plan import PLAN_FILE, kept_by_plan
 from compress.pipeline.state import FILES
 from compress.pipeline.tasks import recipe_task
@@ -164,7 +164,7 @@ class _Stage:
             module = trainable(model, task, execution.threads, execution.device)
             features = feature_loss(teacher, module, training, _kept(recipe, original, task, training))
         asked = teacher_outputs(teacher, execution.threads, training.distill, execution.device)
-        objective = Objective(task.loss, lambda _: 0.0, task.distillation_loss, asked, training.distill, features)
+        objective = objective_of(task, training, lambda _: 0.0, asked, features)
         student, objective = with_partner(module, task, training, objective, execution.seed)
         shown = file.name if file else f"{Path(recipe.model).name} (no file of an earlier step in {recipe.out})"
         if step.name == "teacher":
@@ -210,8 +210,8 @@ class _Stage:
         settings = fit_settings(self.step, self.execution.seed)
         memory = memory_format(self.module)
         self.module.to(memory_format=memory)  # type: ignore[call-overload]
-        groups = parameter_groups(self.module, self.step) or [{"params": list(self.module.parameters())}]
-        tuner = make_optimizer(groups, settings)
+        learned = range_groups(self.module, self.step) if isinstance(self.step, QuantizeStep) else None
+        tuner = make_optimizer(learned or [{"params": list(self.module.parameters())}], settings)
         scaler = make_scaler(settings.precision, device_of(self.module))
         lesson = Lesson(objective, settings.precision, memory)
         self.module.train()

@@ -314,7 +314,7 @@ def test_settings_reach_the_network(
     model: onnx.ModelProto, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, object] = {}
-    prepare, groups = quantize_stage.prepare_qat, fitting.qat_parameter_groups
+    prepare, groups = quantize_stage.prepare_qat, quantize_stage.qat_parameter_groups
 
     def look_at_prepare(module, **options):  # type: ignore[no-untyped-def]
         given.update(options)
@@ -325,7 +325,7 @@ def test_settings_reach_the_network(
         return groups(module, **options)
 
     monkeypatch.setattr(quantize_stage, "prepare_qat", look_at_prepare)
-    monkeypatch.setattr(fitting, "qat_parameter_groups", look_at_groups)
+    monkeypatch.setattr(quantize_stage, "qat_parameter_groups", look_at_groups)
     pact = PactSettings(l2=0.5, lr_multiplier=3.0, asymmetric_hardswish=False)
     step = QuantizeStep(
         epochs=1,

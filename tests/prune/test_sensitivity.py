@@ -135,17 +135,6 @@ def test_ratios_that_remove_the_same_channels_share_a_measurement(module: nn.Mod
     assert counts.count(2) == 1
 
 
-def test_a_known_baseline_is_not_measured(module: nn.Module) -> None:
-    seen: list[nn.Module] = []
-
-    def evaluate(pruned: nn.Module) -> float:
-        seen.append(pruned)
-        return 0.0
-
-    assert scan(module, evaluate, baseline=0.75).baseline == 0.75
-    assert module not in seen
-
-
 def test_progress_counts_cells(module: nn.Module) -> None:
     steps: list[tuple[int, int, str]] = []
     scan(module, on_progress=lambda *step: steps.append(step))

@@ -16,7 +16,14 @@ from compress.pipeline.evaluation import score_model
 from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import as_graph_module
 from compress.pipeline.shared_scoring import shared_metric
-from compress.pipeline.stages.fitting import note_outputs, teacher_outputs, train, train_identity, trainable
+from compress.pipeline.stages.fitting import (
+    note_outputs,
+    objective_of,
+    teacher_outputs,
+    train,
+    train_identity,
+    trainable,
+)
 from compress.pipeline.stages.stored_plan import kept_by_plan
 from compress.pipeline.state import Run, Stage
 from compress.recipe import FinetuneStep
@@ -52,11 +59,15 @@ def run_finetune(
             module,
             task,
             step,
-            evaluate=lambda trained: shared_metric(
-                to_onnx(as_graph_module(trained), model), task, execution.threads, execution.team
+            objective_of(
+                task,
+                step,
+                lambda trained: shared_metric(
+                    to_onnx(as_graph_module(trained), model), task, execution.threads, execution.team
+                ),
+                teacher_outputs(teacher, execution.threads, step.distill, execution.device),
+                feature_loss(teacher, module, step, kept),
             ),
-            teacher=teacher_outputs(teacher, execution.threads, step.distill, execution.device),
-            features=feature_loss(teacher, module, step, kept),
             identity=train_identity(model, teacher, task, step, execution.seed, kept),
             execution=execution,
         )
@@ -101,9 +112,13 @@ class FinetuneJob:
             module,
             run.task,
             self.step,
-            evaluate=lambda _: 0.0,
-            teacher=teacher_outputs(self.teacher, run.threads, self.step.distill, run.device),
-            features=feature_loss(self.teacher, module, self.step, self.kept),
+            objective_of(
+                run.task,
+                self.step,
+                lambda _: 0.0,
+                teacher_outputs(self.teacher, run.threads, self.step.distill, run.device),
+                feature_loss(self.teacher, module, self.step, self.kept),
+            ),
             execution=replace(run.execution(), seed=self.seed),
         )
 

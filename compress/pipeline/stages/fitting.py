@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from compress.pipeline.models import model_identity
 from compress.pipeline.shared_scoring import help_scoring
 from compress.pipeline.training_images import check_train_images
 from compress.progress import Note
-from compress.quant import qat_parameter_groups
 from compress.recipe import FinetuneStep, QuantizeStep
 from compress.tasks.base import MutualLoss, Shareable, Task
 from compress.train import (
@@ -52,10 +52,9 @@ def train(
     module: fx.GraphModule,
     task: Task,
     step: FinetuneStep | QuantizeStep,
+    objective: Objective,
     *,
-    evaluate: Callable[[nn.Module], float],
-    teacher: Callable[[Tensor], Tensor] | None,
-    features: FeatureLoss | None = None,
+    parameter_groups: list[dict[str, Any]] | None = None,
     identity: str = "",
     execution: Execution,
 ) -> FitResult:
@@ -67,11 +66,10 @@ def train(
 
     Args:
         module: what is trained, in place.
-        task: batches and losses.
+        task: batches.
         step: how.
-        evaluate: module -> metric.
-        teacher: images -> outputs to stay near.
-        features: the loss on what layers inside compute.
+        objective: losses and metric (see `objective_of`).
+        parameter_groups: see `fit`.
         identity: of the training, for its checkpoint.
         execution: seed, checkpoint, team, progress.
     """
@@ -79,10 +77,9 @@ def train(
     if team is not None:
         if not team.is_main:
             whole, members = task, team
-            evaluate = lambda _: help_scoring(whole, execution.threads, members)  # noqa: E731
+            objective = replace(objective, evaluate=lambda _: help_scoring(whole, execution.threads, members))
             checkpoint, on_progress = None, None
         task = shared_task(task, team)
-    objective = Objective(task.loss, evaluate, task.distillation_loss, teacher, step.distill, features)
     trained, objective = with_partner(module, task, step, objective, execution.seed)
     result = fit(
         trained,
@@ -92,7 +89,7 @@ def train(
         ),
         objective,
         fit_settings(step, execution.seed),
-        parameter_groups=parameter_groups(module, step),
+        parameter_groups=parameter_groups,
         checkpoint=Checkpoint(checkpoint, identity) if checkpoint else None,
         team=team,
         on_progress=on_progress,
@@ -127,13 +124,23 @@ def with_partner(
     return pair, pair_objective(objective, distance, step.mutual)
 
 
-def parameter_groups(module: nn.Module, step: FinetuneStep | QuantizeStep) -> list[dict[str, Any]] | None:
-    """Learned ranges have a rate and a decay of their own."""
-    if not isinstance(step, QuantizeStep):
-        return None
-    return qat_parameter_groups(
-        module, lr=step.lr, weight_decay=step.weight_decay, l2=step.pact.l2, lr_multiplier=step.pact.lr_multiplier
-    )
+def objective_of(
+    task: Task,
+    step: FinetuneStep | QuantizeStep,
+    evaluate: Callable[[nn.Module], float],
+    teacher: Callable[[Tensor], Tensor] | None,
+    features: FeatureLoss | None = None,
+) -> Objective:
+    """The task's losses, and the teacher's as much as the step weighs them.
+
+    Args:
+        task: its losses.
+        step: the weight of distillation.
+        evaluate: module -> metric.
+        teacher: images -> outputs to stay near.
+        features: the loss on what layers inside compute.
+    """
+    return Objective(task.loss, evaluate, task.distillation_loss, teacher, step.distill, features)
 
 
 def shared_task(task: Task, team: Team) -> Task:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 from torch import fx, nn
@@ -19,6 +20,7 @@ from compress.pipeline.shared_scoring import shared_metric
 from compress.pipeline.stages.fitting import (
     check_trainable,
     note_outputs,
+    objective_of,
     teacher_outputs,
     train,
     train_identity,
@@ -34,7 +36,7 @@ from compress.pipeline.stages.int8_scan import (
 )
 from compress.pipeline.stages.placement import Lowered, place, placement_lines
 from compress.pipeline.state import Run, Stage
-from compress.quant import calibrate, prepare_qat
+from compress.quant import calibrate, prepare_qat, qat_parameter_groups
 from compress.recipe import QuantizeStep
 from compress.report.quant_table import quant_lines
 from compress.tasks.base import PostProcessing, Processed, Task
@@ -152,10 +154,15 @@ def train_int8(
             qat,
             task,
             step,
-            evaluate=lambda trained: shared_metric(
-                export_form(as_graph_module(trained), lowered.model, step).model, task, threads, team
+            objective_of(
+                task,
+                step,
+                lambda trained: shared_metric(
+                    export_form(as_graph_module(trained), lowered.model, step).model, task, threads, team
+                ),
+                teacher_outputs(teacher, threads, step.distill, device),
             ),
-            teacher=teacher_outputs(teacher, threads, step.distill, device),
+            parameter_groups=range_groups(qat, step),
             identity=fingerprint(
                 train_identity(model, teacher, task, step, seed),
                 lowered.float_values,
@@ -165,6 +172,13 @@ def train_int8(
             execution=replace(execution, seed=seed + 1),  # other batches than fine-tuning saw
         )
     return qat.cpu()
+
+
+def range_groups(qat: nn.Module, step: QuantizeStep) -> list[dict[str, Any]]:
+    """The optimiser's groups: learned ranges have a rate and a decay of their own."""
+    return qat_parameter_groups(
+        qat, lr=step.lr, weight_decay=step.weight_decay, l2=step.pact.l2, lr_multiplier=step.pact.lr_multiplier
+    )
 
 
 def calibrated(
