@@ -62,6 +62,8 @@ def test_check_lists_every_problem(folder: Path) -> None:
     bad.write_text("one column\n")
     found = fails("check", folder / "recipe.yaml", "--set", f"data.val={bad}", "--set", f"data.train={bad}")
     assert [line.split(":")[0] for line in found] == ["data.train", "data.val"]
+    found = fails("check", folder / "recipe.yaml", "--set", "device=cuda:7")
+    assert [line.split(":")[0] for line in found] == ["device"]
     assert fails("check") == ["RECIPE: missing. Give the path of a recipe, or --schema."]
 
 

@@ -64,6 +64,10 @@ def bench(
     if train is not None:
         if models or input_size:
             raise CompressError("--train: not with MODEL or --input, which are the recipe's. Remove them.")
+        typed = {"--threads": threads != 1, "--rounds": rounds != 50, "--weights": weights is not None,
+                 "--runtime": runtime != "onnxruntime"}  # fmt: skip
+        if others := [flag for flag, given in typed.items() if given]:
+            raise CompressError(f"{', '.join(others)}: not with --train. Use keys of the recipe, e.g. --set threads=4.")
         _bench_training(train, changes or [], seconds, out)
         return
     if changes:

@@ -194,7 +194,9 @@ UseSpace = Annotated[
 Widths = Annotated[
     str | None,
     typer.Option(
-        "--widths", help="for recognition: rising widths to pad crops to, the last the input's; default that alone."
+        "--widths",
+        help="for recognition: rising widths to pad crops to; the last may be wider than the input; default the "
+        "input's.",
     ),
 ]
 Preset = Annotated[str | None, setting(TaskSettings, "preset")]

@@ -90,4 +90,7 @@ def _is_pattern(path: Path) -> bool:
 
 
 def _matches(pattern: Path) -> list[Path]:
-    return sorted(Path(pattern.anchor or ".").glob(str(pattern.relative_to(pattern.anchor))))
+    try:
+        return sorted(Path(pattern.anchor or ".").glob(str(pattern.relative_to(pattern.anchor))))
+    except ValueError as error:
+        raise DataError(f"{pattern}: not a pattern ({error}). Use e.g. train-*.tar.") from error

@@ -5,7 +5,7 @@ images in each.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def read_shards(path: Path, rules: ListRules = DEFAULT_RULES, *, labelled: bool 
         DataError: an archive is missing or damaged, there are no images, or more than the rules allow are skipped.
     """
     archives = find_archives(path)
-    folder = path if path.is_dir() else Path(os.path.commonpath([archive.parent for archive in archives]))
+    folder = path if path.is_dir() else _common_folder(path, archives)
     names: list[str] = []
     texts: list[str] = []
     places: list[tuple[int, int, int]] = []
@@ -113,6 +113,13 @@ def read_shards(path: Path, rules: ListRules = DEFAULT_RULES, *, labelled: bool 
     return made
 
 
+def _common_folder(path: Path, archives: Sequence[Path]) -> Path:
+    try:
+        return Path(os.path.commonpath([archive.parent for archive in archives]))
+    except ValueError as error:
+        raise DataError(f"{path}: names absolute and relative paths. Use one kind of them.") from error
+
+
 def count_crops(path: Path) -> int:
     """How many images the archives of a path hold.
 
@@ -133,7 +140,9 @@ def load_shards(
     listed = read_shards(path, rules, labelled=labelled)
     files = [listed.source.folder / name for name in listed.names]
     places = {file: place for place, file in enumerate(files)}
-    entries = tuple(Entry(file, text, places[file] + 1) for file, text in zip(files, listed.texts, strict=True))
+    entries = tuple(
+        Entry(file, text, place + 1) for place, (file, text) in enumerate(zip(files, listed.texts, strict=True))
+    )
     loaded = load_images(
         LabelList(path, entries), max_height, lambda file: listed.source.read(places[file], file.name), rules
     )

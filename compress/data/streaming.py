@@ -55,7 +55,7 @@ class Strings(Lazy[str]):
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        parts = [text.encode() for text in texts]
+        parts = [text.encode(errors="surrogateescape") for text in texts]  # names of files may be any bytes
         self.data = b"".join(parts)
         self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
 
@@ -64,7 +64,7 @@ class Strings(Lazy[str]):
 
     def _at(self, index: int) -> str:
         start = int(self._ends[index - 1]) if index else 0
-        return self.data[start : int(self._ends[index])].decode()
+        return self.data[start : int(self._ends[index])].decode(errors="surrogateescape")
 
 
 class Source(Protocol):

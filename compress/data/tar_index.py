@@ -8,6 +8,7 @@ in `.json`. Members may come in any order. Others are not looked at.
 import contextlib
 import json
 import mmap
+import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -18,8 +19,8 @@ from compress.artifacts import cache_folder, fingerprint, write_atomic
 from compress.data.file_names import IMAGE_SUFFIXES
 from compress.errors import CompressError, DataError
 
-VERSION = 1
-BLOCK = 512
+VERSION = 2
+BLOCK, CHUNK = 512, 1 << 20
 IMAGE_KINDS = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 TEXT_KINDS = ("txt", "json", "cls")
 """The first of these that a key has is its text."""
@@ -56,7 +57,8 @@ class TarIndex:
 
 
 def read_index(path: Path) -> TarIndex:
-    """The index of an archive, from the cache where it is that of the file as it is now (size and time of change).
+    """The index of an archive, from the cache where it is that of the file as it is now (its size, its times of change
+    and where it lies on its disk: copies may keep size and time).
 
     Raises:
         DataError: it cannot be read, is damaged, or is no tar archive.
@@ -65,7 +67,13 @@ def read_index(path: Path) -> TarIndex:
         found = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Expected a tar archive.") from error
-    state = {"version": VERSION, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
+    state = {
+        "version": VERSION,
+        "size": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+        "ctime_ns": found.st_ctime_ns,
+        "inode": found.st_ino,
+    }
     kept = cache_folder() / "shards" / f"{path.name}-{fingerprint(str(path.absolute()))}.json"
     if (index := _load(kept, state)) is not None:
         return index
@@ -81,11 +89,26 @@ def _load(file: Path, state: Mapping[str, int]) -> TarIndex | None:
     """A kept index; None where there is none, or not of this state of the archive."""
     try:
         data = json.loads(file.read_bytes())
-        if {key: data.pop(key) for key in state} == state:
-            return TarIndex(**data)
+        if {key: data.pop(key) for key in state} == state and _is_whole(index := TarIndex(**data)):
+            return index
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         pass
     return None
+
+
+def _is_whole(index: TarIndex) -> bool:
+    """Whether a kept index can be one: of the right types, and as many of each."""
+    columns = (index.names, index.texts, index.offsets, index.sizes)
+    kinds: tuple[tuple[list[Any], tuple[type, ...]], ...] = (
+        (index.names, (str,)),
+        (index.texts, (str, type(None))),
+        (index.offsets, (int,)),
+        (index.sizes, (int,)),
+        (index.twice, (str,)),
+        (index.alone, (str,)),
+    )
+    right = all(isinstance(values, list) and all(isinstance(one, kind) for one in values) for values, kind in kinds)
+    return right and len({len(column) for column in columns}) == 1 and isinstance(index.complete, bool)
 
 
 def make_index(path: Path) -> TarIndex:
@@ -110,7 +133,7 @@ def _index(path: Path, data: mmap.mmap) -> TarIndex:
         if member is None:
             complete = True
             break
-        key, kind = split_name(member.name)
+        key, kind = split_name(posixpath.normpath(member.name))  # `./a.png` is `a.png`
         if kind in IMAGE_KINDS:
             holder, place = images, key
         elif kind in TEXT_KINDS:
@@ -119,7 +142,7 @@ def _index(path: Path, data: mmap.mmap) -> TarIndex:
             continue
         if place in holder:
             twice.append(member.name)
-        holder[place] = member
+        holder[place] = member._replace(name=posixpath.normpath(member.name))
     return TarIndex(
         [image.name for image in images.values()],
         [_text_of(data, texts.get(key, {})) for key in images],
@@ -153,6 +176,11 @@ def _members(path: Path, data: mmap.mmap) -> Iterator[Member | None]:
         try:
             header = tarfile.TarInfo.frombuf(data[place : place + BLOCK], "utf-8", "replace")
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            if (behind := _first_byte(data, place)) is not None:
+                raise DataError(
+                    f"{path}: damaged or joined at byte {place}: there is more behind what ends an archive, at byte "
+                    f"{behind}. Copy it again, or give joined archives one by one."
+                ) from None
             yield None
             return
         except tarfile.HeaderError as error:
@@ -160,18 +188,33 @@ def _members(path: Path, data: mmap.mmap) -> Iterator[Member | None]:
         if header.size < 0:
             raise DataError(_damaged(path, place, ""))
         start = place + BLOCK
-        size = 0 if header.type in HAVE_NO_DATA else int(changes.get("size", header.size))
+        try:
+            size = 0 if header.type in HAVE_NO_DATA else int(changes.get("size", header.size))
+        except ValueError as error:  # more digits than Python takes for a number
+            raise DataError(_damaged(path, start, header.name)) from error
         place = start + -(-size // BLOCK) * BLOCK
         if start + size > len(data):
             raise DataError(_damaged(path, start, header.name))
         if header.type == LONG_NAME:
             changes["path"] = data[start : start + size].rstrip(b"\0").decode("utf-8", "replace")
         elif header.type == PAX:
-            changes |= _pax_records(data[start : start + size])
+            try:
+                changes |= _pax_records(data[start : start + size])
+            except ValueError as error:
+                raise DataError(_damaged(path, start, header.name)) from error
         else:
             if header.type in FILES:
                 yield Member(changes.get("path", header.name), start, size)
             changes = {}
+
+
+def _first_byte(data: mmap.mmap, place: int) -> int | None:
+    """Where the first byte that is not zero is, from a place on."""
+    for start in range(place, len(data), CHUNK):
+        part = data[start : start + CHUNK]
+        if rest := part.lstrip(b"\0"):
+            return start + len(part) - len(rest)
+    return None
 
 
 def _damaged(path: Path, place: int, name: str) -> str:

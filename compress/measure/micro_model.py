@@ -8,6 +8,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR_VERSION = 17, 8
+OPSETS = {"GroupNormalization": 21}
+"""Of operators that are younger."""
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 BINARY = frozenset(("Add", "Div", "Mul", "Pow", "Sub"))
 RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -139,6 +141,8 @@ class _Builder:
             names += self._weights(weight)
         elif self.op_type == "BatchNormalization":
             names += [self.constant(self.rng.uniform(0.5, 1.5, weight).astype(np.float32)) for _ in range(4)]
+        elif self.op_type in ("InstanceNormalization", "GroupNormalization"):
+            names += [self.constant(self.rng.uniform(0.5, 1.5, weight).astype(np.float32)) for _ in range(2)]
         elif weight:
             names.append(self._other_constant(weight))
         elif self.op_type in BINARY and len(names) == 1:  # the other one is computed from sizes: a number
@@ -228,5 +232,5 @@ class _Builder:
     def _model(self, output: str, kind: int) -> onnx.ModelProto:
         made = helper.make_tensor_value_info(output, kind, None)
         graph = helper.make_graph(self.nodes, f"one {self.op_type}", self.inputs, [made], self.constants)
-        opset = [helper.make_opsetid("", OPSET)]
+        opset = [helper.make_opsetid("", OPSETS.get(self.op_type, OPSET))]
         return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)

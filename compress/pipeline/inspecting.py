@@ -84,6 +84,9 @@ def _size_of(model: onnx.ModelProto, path: Path, given: Shape | None) -> _Size:
         if given is not None:
             return _Size(None, "", f"it does not run on such an image: {why}")
         return _Size(None, "", f"it runs on no image of a usual size: {why}. Use --input C,H,W")
+    if given is not None and tuple(facts.fed) != in_own_order(own, given):
+        asked, used = (",".join(map(str, shape)) for shape in (given, facts.fed))
+        return _Size(facts.fed, f"--input {asked}: the file fixes other sizes; looked at with {used}")
     return _Size(facts.fed, "" if given is not None else size_said(facts))
 
 

@@ -6,11 +6,12 @@ changed since.
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from compress.artifacts import VAL, write_atomic
-from compress.data.overlap import Stored
+from compress.data.overlap import Stored, digest_of
 from compress.errors import ArtifactError, DataError
 from compress.pipeline.stages.scores import open_test_set
 from compress.progress import Note, Progress
@@ -44,6 +45,8 @@ def verify_images(recipe: Recipe, task: Task, on_progress: Progress | None = Non
     write_atomic(file, "".join(f"{json.dumps([*key, digest])}\n" for key, digest in found.items()).encode())
     if on_note:
         same = len(found.keys() & kept.keys())
+        if kept and not same:
+            on_note(f"Note: {file} holds {len(kept)} images, none of which is in the lists now: nothing was compared.")
         on_note(f"Verified: {same} images as {file} has them, {len(found) - same} noted there for the first time.")
 
 
@@ -64,7 +67,7 @@ def _digests(lists: Mapping[str, Sequence[Stored]], on_progress: Progress | None
     found: Digests = {}
     for name, images in lists.items():
         for image in images:
-            key = (name, str(image.path))
+            key = (name, os.path.abspath(image.path))  # wherever the run was started
             if key not in found:  # a list may name an image several times
                 found[key] = _digest(name, image)
             done += 1
@@ -75,9 +78,12 @@ def _digests(lists: Mapping[str, Sequence[Stored]], on_progress: Progress | None
 
 def _digest(name: str, image: Stored) -> str:
     try:
-        return image.content().hex()
+        content = image.content()
     except OSError as error:
         raise DataError(f"{name}: {image.path}: cannot be read ({error.strerror}). Restore it.") from error
+    if content == digest_of(b"") and image.size:  # a streamed list's, of which only a size is known
+        raise DataError(f"{name}: {image.path}: cannot be read. Restore it.")
+    return content.hex()
 
 
 def _check_unchanged(name: str, images: int, file: Path, kept: Digests, found: Digests) -> None:

@@ -407,7 +407,10 @@ def _drops(network: Network, sensitivity: Sensitivity) -> dict[str, dict[float, 
         curve = sensitivity.curves.get(group.name)
         if curve is None or curve.channels != group.channels:
             found = "not in it" if curve is None else f"of {curve.channels} channels in it, now of {group.channels}"
-            raise ArtifactError(f"sensitivity: channel group {group.name!r} is {found}. Scan this model again.")
+            raise ArtifactError(
+                f"sensitivity: channel group {group.name!r} is {found}. Scan this model again, "
+                "with the same protect, recurrent and layer_norms."
+            )
         if sensitivity.budgeted is None and len(curve.metric) < len(sensitivity.ratios):
             raise ArtifactError(f"sensitivity: the scan of {group.name!r} is not finished. Run the scan to its end.")
     return {group.name: metric_drops(sensitivity.curves[group.name], sensitivity.baseline) for group in network.groups}

@@ -80,7 +80,7 @@ class SensitivityStep(Step):
 
 
 class PruneTarget(_Settings):
-    """How the pruning ratios are chosen: exactly one of the four."""
+    """How much is removed: `ratio` alone, or one or several of the others, which are all met."""
 
     ratio: PruningRatio | None = Field(None, description="the same share of every group")
     metric_drop: NotNegativeFloat | None = Field(

@@ -297,6 +297,7 @@ class DirectionTask:
 
     def divergence(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
         """KL(original || outputs) of each image's probabilities [N, K], in nats."""
+        check_probabilities(torch.from_numpy(original), self.processing.outputs)
         return row_divergence(self.probabilities(outputs), self.probabilities(original))
 
     def agreement(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:

@@ -418,6 +418,7 @@ class RecognitionTask:
 
     def divergence(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:
         """KL(original || outputs) of probabilities [N, T, K], in nats for each character (see `step_divergence`)."""
+        check_probabilities(torch.from_numpy(original), self.processing.outputs)
         return step_divergence(self.probabilities(outputs), self.probabilities(original), self.blank)
 
     def agreement(self, outputs: np.ndarray, original: np.ndarray) -> np.ndarray:

@@ -242,3 +242,96 @@ def test_a_folder_of_images_is_one_whatever_else_lies_there(tmp_path: Path, imag
 def test_what_archives_are_not_read_for(tmp_path: Path, image: bytes, read: object) -> None:
     with pytest.raises(DataError, match=r"a\.tar: tar archives hold crops for recognition and classification"):
         read(write_tar(tmp_path / "a.tar", {"a.png": image}))  # type: ignore[operator]
+
+
+# --- what a review found ------------------------------------------------------------------------------------------
+
+
+def test_names_that_mean_the_same_member(tmp_path: Path, image: bytes) -> None:
+    """`tar cf x.tar ./a.*` and `tar rf x.tar a.*` write it twice; unpacked, the last one counts."""
+    other = image[:-1] + bytes([image[-1] ^ 1])
+    archive = write_tar(tmp_path / "a.tar", {"./a.png": image, "a.txt": b"one", "a.png": other, ".//b.png": image})
+    found = read_shards(archive, ListRules(max_skipped=1.0), labelled=False)
+    assert found.names == ["a.tar/a.png", "a.tar/b.png"]
+    assert found.source.read(0, "a.png") == other
+    assert found.skipped == {"named twice": ("a.tar/a.png",)}
+    assert read_shards(archive, ListRules(max_skipped=1.0)).texts == ["one"]
+
+
+@pytest.mark.parametrize("kind", ["a header of zeros", "two joined"])
+def test_what_lies_behind_the_end_is_not_dropped(kind: str, tmp_path: Path, image: bytes) -> None:
+    archive = write_tar(tmp_path / "a.tar", {f"{place}.png": image for place in range(4)}, tarfile.USTAR_FORMAT)
+    data = bytearray(archive.read_bytes())
+    if kind == "two joined":
+        data = data + data
+    else:
+        with tarfile.open(archive) as opened:
+            start = opened.getmembers()[2].offset
+        data[start : start + 512] = bytes(512)
+    archive.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.tar: damaged or joined at byte \d+: there is more behind"):
+        read_index(archive)
+
+
+def test_an_archive_replaced_by_one_of_its_size_and_time(tmp_path: Path, image: bytes) -> None:
+    archive = write_tar(tmp_path / "a.tar", {"a.png": image, "a.txt": b"x"})
+    before = archive.stat()
+    assert read_index(archive).names == ["a.png"]
+    write_tar(tmp_path / "b.tar", {"b.png": image, "b.txt": b"x"}).replace(archive)
+    os.utime(archive, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert archive.stat().st_size == before.st_size
+    assert read_index(archive).names == ["b.png"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"texts": []}, {"names": None}, {"offsets": ["x"]}, {"names": [1]}, {"complete": 1}]
+)
+def test_a_damaged_index_is_made_anew(
+    change: dict[str, object], tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
+    archive = write_tar(tmp_path / "a.tar", {"a.png": image, "a.txt": b"x"})
+    whole = read_index(archive)
+    (kept,) = (cache_folder() / "shards").iterdir()
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | change))
+    assert read_index(archive) == whole
+
+
+@pytest.mark.parametrize("record", ["9" * 5000 + " path=a\n", f"5010 size={'9' * 5000}\n"])
+def test_numbers_without_end(record: str, tmp_path: Path, image: bytes) -> None:
+    archive = write_tar(
+        tmp_path / "a.tar", {"a.png": image, "extended": record.encode(), "b.png": image}, tarfile.USTAR_FORMAT
+    )
+    data = bytearray(archive.read_bytes())
+    with tarfile.open(archive) as opened:
+        place = opened.getmembers()[1].offset
+    data[place + 156 : place + 157] = tarfile.XHDTYPE
+    header = data[place : place + 512]
+    header[148:156] = b" " * 8
+    data[place + 148 : place + 156] = b"%06o\0 " % sum(header)
+    archive.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.tar: damaged at byte \d+"):
+        read_index(archive)
+
+
+def test_patterns_that_are_none(tmp_path: Path, image: bytes) -> None:
+    write_tar(tmp_path / "a.tar", {"a.png": image})
+    with pytest.raises(DataError, match=r"not a pattern \(.*Use e\.g\. train-\*\.tar"):
+        find_archives(tmp_path / "a**.tar")
+
+
+def test_names_of_archives_may_be_any_bytes(tmp_path: Path, image: bytes) -> None:
+    archive = write_tar(tmp_path / os.fsdecode(b"n\xff.tar"), {"a.png": image, "a.txt": b"x"})
+    streamed = stream_list(archive)
+    assert list(streamed.names) == [f"{archive.name}/a.png"]
+    assert streamed.content(0) == image
+
+
+def test_without_a_home_there_is_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("COMPRESS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_folder().name == f"compress-{os.getuid()}"

@@ -115,6 +115,17 @@ def test_a_real_operator_takes_time_and_a_larger_one_more() -> None:
     assert small.gauge_ms > 0
 
 
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Operator("InstanceNormalization", ((1, 4, 6, 6),), (4,)),
+        Operator("GroupNormalization", ((1, 4, 6, 6),), (4,), {"num_groups": 2}),
+    ],
+)
+def test_normalisations_have_a_scale_and_a_bias(operator: Operator) -> None:
+    assert measure_operator(operator).kernel_ms > 0
+
+
 def test_an_operator_that_does_not_exist_is_named() -> None:
     with pytest.raises(ModelError, match="model 'one Nothing': onnxruntime cannot time it"):
         measure_operator(Operator("Nothing", (SHAPE,)))

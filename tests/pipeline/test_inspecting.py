@@ -122,6 +122,13 @@ def test_a_size_that_it_does_not_run_on(tmp_path: Path) -> None:
     assert "importable: no - it does not run on such an image: onnxruntime fails" in shown(file, "--input", "4,8,8")
 
 
+def test_a_size_that_the_file_does_not_take_is_said(tmp_path: Path) -> None:
+    model = image_graph("p = GlobalAveragePool (x) y = Flatten (p)", given="float[N, 3, 8, W] x")
+    file = saved(model, tmp_path)
+    assert "--input 1,48,20: the file fixes other sizes; looked at with 3,8,20" in shown(file, "--input", "1,48,20")
+    assert "fixes other sizes" not in shown(file, "--input", "3,8,20")
+
+
 def test_channels_last(tmp_path: Path) -> None:
     body = """t = Transpose <perm = [0, 3, 1, 2]> (x) c = Conv (t, w) r = Relu (c) v = Conv (r, u)
         p = GlobalAveragePool (v) y = Flatten (p)"""

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from compress.data.headers import Header
+from compress.data.synthetic import write_dataset
 from compress.errors import CompressError, DataError, ModelError, RecipeError
 from compress.graph import from_torch, save_model
 from compress.pipeline.guessing import ModelFacts, choose_kind, guess_kind, look_at
@@ -280,6 +281,11 @@ def test_drawn_crops_are_learned_from_beside_the_folder_s(tmp_path: Path) -> Non
     (listed,) = recipe.data.unlabelled
     assert listed == tmp_path / "run" / "rendered-3-0" / "labels.txt"
     assert len(listed.read_text().splitlines()) == 3
+    write_dataset(tmp_path / "own", 3, 0)
+    own, drawn = (
+        {file.read_bytes() for file in (folder / "images").iterdir()} for folder in (tmp_path / "own", listed.parent)
+    )
+    assert own.isdisjoint(drawn), "crops that `compress render` made with this seed may be the folder's"
     before = listed.stat().st_mtime_ns
     shrinking.render(tmp_path / "run", Wishes("recognition", rendered=3))
     assert listed.stat().st_mtime_ns == before, "they are drawn once"
@@ -315,7 +321,7 @@ def test_plan_lines(tmp_path: Path) -> None:
     assert lines[3] == "stage 4 of 7, reconstruct: 80 images, layer by layer, without training, about 20 s"
     assert lines[4] == "stage 5 of 7, fine-tune: 5 epochs of 80 images, near the original's outputs, about 2 min"
     # 30 + 20 + 124 + (30 + 2 x 44.8) + 16 = 309.6 s
-    assert lines[-1] == "about 5 min in all, at 1e+02 ms an image and 5e+02 ms to train on it"
+    assert lines[-1] == "about 5 min in all, at 100 ms an image and 500 ms to train on it"
 
 
 def test_sizes_and_pace_are_measured(tmp_path: Path) -> None:

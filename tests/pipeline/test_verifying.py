@@ -103,3 +103,28 @@ def test_the_command(folder: Path) -> None:
     second = CliRunner().invoke(app, command)
     assert second.exit_code == 2
     assert "Error: data.train: 1 of 6 images changed since" in second.output
+
+
+def test_from_another_folder_the_same_images_are_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe's paths are what they are from where the run is started."""
+    given = recipe(folder)
+    verify(given)
+    monkeypatch.chdir(folder)
+    relative = given.model_copy(
+        update={
+            "data": given.data.model_copy(
+                update={"train": (Path("train/labels.txt"),), "val": (Path("val/labels.txt"),)}
+            )
+        }
+    )
+    assert ", 0 noted there" in verify(relative)
+
+
+def test_an_image_of_a_streamed_list_that_cannot_be_read(folder: Path) -> None:
+    given = recipe(folder)
+    task = recipe_task(given)
+    first = next(iter((folder / "train").glob("*.png")), None) or next((folder / "train").rglob("*.png"))
+    first.unlink()
+    first.mkdir()
+    with pytest.raises(DataError, match=rf"data\.train: .*{first.name}: cannot be read\. Restore it"):
+        verify_images(given, task)

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from compress.data.charset import Charset
+from compress.data.processing import Processing
+from compress.errors import ModelError
+from compress.tasks.classification import DirectionTask
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.divergence import (
     box_agreement,
@@ -81,3 +84,12 @@ def test_boxes() -> None:
     assert box_agreement(both, both, BoxSettings()).tolist() == [[4, 4]]
     assert box_agreement(first, both, BoxSettings()).tolist() == [[2, 3]]
     assert box_agreement(np.full_like(both, np.nan), both, BoxSettings()).tolist() == [[0, 2]]
+
+
+def test_an_original_that_gives_logits_is_refused() -> None:
+    """A distance of what is taken for probabilities would be a figure of nothing."""
+    task = DirectionTask.__new__(DirectionTask)
+    task.processing = Processing()
+    logits = np.random.default_rng(0).normal(0, 5, (3, 2)).astype(np.float32)
+    with pytest.raises(ModelError, match=r"output is not probabilities .*set task\.outputs"):
+        task.divergence(logits, logits)

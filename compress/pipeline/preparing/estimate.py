@@ -17,7 +17,16 @@ from compress.data.streaming import STREAMED_FROM
 from compress.graph import deployed_bytes
 from compress.pipeline.models import open_model
 from compress.pipeline.preparing.readiness import Images
-from compress.pipeline.preparing.shrink_cost import Counts, Pace, Work, measure, sample_sizes, stage_seconds, work_of
+from compress.pipeline.preparing.shrink_cost import (
+    Counts,
+    Pace,
+    Work,
+    measure,
+    milliseconds,
+    sample_sizes,
+    stage_seconds,
+    work_of,
+)
 from compress.pipeline.preparing.shrinking import STAGES
 from compress.pipeline.scanning.measures import UNLABELLED_IMAGES
 from compress.pipeline.scanning.scan_cost import duration
@@ -254,7 +263,7 @@ def estimate_lines(recipe: Recipe, found: Estimate) -> tuple[str, ...]:
     left = [stage.seconds for stage in found.stages if not stage.done]
     known = sum(seconds for seconds in left if seconds is not None)
     and_more = ", and what is unknown" if None in left else ""
-    pace = f"at {found.pace.forward * 1000:.2g} ms an image and {found.pace.train * 1000:.2g} ms to train on it"
+    pace = f"at {milliseconds(found.pace.forward)} ms an image and {milliseconds(found.pace.train)} ms to train on it"
     return (*rows, f"time: about {duration(known)}{and_more}, {pace}", _memory_line(found), _disk_line(recipe, found))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from compress.data.charset import Charset, check_classes, read_charset
 from compress.data.file_names import refuse_shards
@@ -18,8 +19,10 @@ from compress.measure.session import Session
 from compress.pipeline.guessing import guess_kind, shape_text
 from compress.pipeline.models import open_model
 from compress.pipeline.preparing.sources import Source, read_source
+from compress.pipeline.run import recipe_device
 from compress.pipeline.tasks import list_roots
 from compress.recipe import Recipe
+from compress.tasks.probabilities import check_probabilities
 from compress.tasks.words import check_texts
 
 QUIET_SHARE = 0.02
@@ -86,6 +89,10 @@ def find_problems(recipe: Recipe) -> Images:
     wrong, warnings = _compare_texts(recipe, {key: found[key] for key in ("train", "val", "test")})
     problems += wrong
     problems += _model_problems(recipe)
+    try:
+        recipe_device(recipe)
+    except CompressError as error:
+        problems.append(str(error))
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(line for text in problems for line in text.splitlines())))
     return Images(
@@ -141,14 +148,16 @@ def _model_problems(recipe: Recipe) -> list[str]:
     try:
         channels, height, width = recipe.task.input_shape
         session = Session(open_model(recipe.model, recipe.weights, (channels, height, width)), spin=False)
-        output = session.run(np.zeros((1, channels, height, width), np.float32)).shape
-        _check_output(recipe, output)
+        output = session.run(np.zeros((1, channels, height, width), np.float32))
+        _check_output(recipe, output.shape)
+        if recipe.task.kind != "detection":
+            check_probabilities(torch.from_numpy(output), recipe.task.processing.outputs)
         if recipe.task.kind == "recognition":
             _check_layout(recipe, session.run(np.zeros((2, channels, height, width), np.float32)).shape)
     except DataError as error:
         return [f"task: {error}"]
     except CompressError as error:
-        return [f"model: {error}"]
+        return [f"model: {str(error).removeprefix('model: ')}"]
     return []
 
 

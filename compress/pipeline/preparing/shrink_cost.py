@@ -286,5 +286,13 @@ def plan_lines(recipe: Recipe, work: Work, pace: Pace, done: int = 0) -> tuple[s
         for number, (name, text, each) in enumerate(zip(STAGES, what, seconds, strict=True), start=1)
     ]
     left = sum(seconds[done:])
-    pass_ms, train_ms = pace.forward * 1000, pace.train * 1000
-    return (*rows, f"about {duration(left)} in all, at {pass_ms:.2g} ms an image and {train_ms:.2g} ms to train on it")
+    took = f"at {milliseconds(pace.forward)} ms an image and {milliseconds(pace.train)} ms to train on it"
+    return (*rows, f"about {duration(left)} in all, {took}")
+
+
+def milliseconds(seconds: float) -> str:
+    """
+    >>> milliseconds(0.00053), milliseconds(0.0284), milliseconds(0.1634)
+    ('0.53', '28', '163')
+    """
+    return f"{1000 * seconds:.2g}" if seconds < 0.0995 else f"{1000 * seconds:.0f}"

@@ -204,6 +204,10 @@ def rendered_count(wishes: Wishes) -> int:
     return FAMILIES[wishes.kind].rendered if wishes.rendered is None else wishes.rendered
 
 
+APART = 1_000_003
+"""Added to the seed of drawn crops: those of `compress render` with the same seed may be the user's own images."""
+
+
 def rendered_folder(wishes: Wishes) -> str:
     """Name of the folder of drawn crops in the run's: another number of them is another folder, and another recipe."""
     return f"rendered-{rendered_count(wishes)}-{wishes.seed}"
@@ -217,7 +221,7 @@ def render(folder: Path, wishes: Wishes, on_progress: Progress | None = None) ->
     """
     drawn = folder / rendered_folder(wishes)
     if rendered_count(wishes) and not (drawn / "labels.txt").exists():
-        write_dataset(drawn, rendered_count(wishes), wishes.seed, on_progress=on_progress)
+        write_dataset(drawn, rendered_count(wishes), wishes.seed + APART, on_progress=on_progress)
 
 
 def processing_of(wishes: Wishes) -> Processing:
