@@ -59,7 +59,7 @@ def run(line: str) -> None:
     assert result.exit_code == int(missed), result.output
     if name == "init":
         recipe = Path(given[given.index("--out") + 1])
-        recipe.write_text(re.sub(r"\bepochs: \d+", "epochs: 1", recipe.read_text()))
+        recipe.write_text(re.sub(r"\bepochs: \d+", "epochs: 2", recipe.read_text()))
 
 
 @pytest.mark.usefixtures("workplace")

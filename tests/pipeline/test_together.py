@@ -288,7 +288,7 @@ from compress.pipeline.evaluation import score_model
 from compress.pipeline.execution import Execution
 from compress.pipeline.models import as_graph_module
 from compress.pipeline.shared_scoring import shared_metric
-from compress.pipeline.stages.fitting import train, trainable
+from compress.pipeline.stages.fitting import objective_of, train, trainable
 from compress.recipe import FinetuneStep
 from tests.pipeline import tiny
 
@@ -300,8 +300,8 @@ def evaluate(trained):
     file = to_onnx(as_graph_module(trained), model)
     alone.append(score_model(file, task, 1).metric)
     return shared_metric(file, task, 1, team)
-result = train(trainable(model, task, 1), task, FinetuneStep(epochs=epochs, batch_size=6, lr=0.01, distill=0.0),
-    evaluate=evaluate, teacher=None, identity="one",
+step = FinetuneStep(epochs=epochs, batch_size=6, lr=0.01, distill=0.0)
+result = train(trainable(model, task, 1), task, step, objective_of(task, step, evaluate, None), identity="one",
     execution=Execution(threads=1, team=team, checkpoint=folder / "checkpoint"))
 if team.is_main:
     (folder / f"scores{epochs}.json").write_text(json.dumps([result.history, alone]))

@@ -64,12 +64,21 @@ def teacher_of(kind: str, device: torch.device) -> Callable[[Tensor], Tensor]:
     return lambda images: module(images)
 
 
-def train(module: nn.Module, task: Task, kind: str, device: torch.device, objective: Objective, **more: Any) -> None:
+def train(
+    module: nn.Module,
+    task: Task,
+    kind: str,
+    device: torch.device,
+    objective: Objective,
+    groups: list[dict[str, Any]] | None = None,
+    **more: Any,
+) -> None:
     fit(
         module,
         TrainingData(lambda epoch: task.train_batches(epoch=epoch, batch_size=2, seed=0), task.train_steps(2)),
         replace(objective, teacher=teacher_of(kind, device), distill=0.5),
         FitSettings(epochs=1, lr=0.01, optimizer="sgd", keep_best=False, **more),
+        parameter_groups=groups,
     )
 
 
@@ -94,7 +103,7 @@ def quantized(kind: str, task: Task, device: torch.device) -> dict[str, Tensor]:
     calibrate(qat, task.calibration_batches(4, 2))
     groups = qat_parameter_groups(qat, lr=1e-3, weight_decay=0.0, l2=1e-4, lr_multiplier=1.0)
     objective = Objective(task.loss, lambda trained: 0.0, task.distillation_loss)
-    train(qat, task, kind, device, objective, parameter_groups=groups)
+    train(qat, task, kind, device, objective, groups)
     return weights(qat)
 
 
