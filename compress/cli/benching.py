@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from compress.measure.runtimes import Difference
 
 
+THREADS, ROUNDS, RUNTIME = 1, 50, "onnxruntime"
+"""Of files, where nothing else is given."""
+
+
 def bench(
     models: Annotated[
         list[str] | None,
@@ -28,8 +32,8 @@ def bench(
     input_size: Annotated[
         str | None, typer.Option("--input", help="size of an image; required with MODEL.", metavar="C,H,W")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="1 is comparable between machines.")] = 1,
-    rounds: Annotated[int, typer.Option(min=3, help="timed rounds; each times every file once.")] = 50,
+    threads: Annotated[int, typer.Option(min=1, help="1 is comparable between machines.")] = THREADS,
+    rounds: Annotated[int, typer.Option(min=3, help="timed rounds; each times every file once.")] = ROUNDS,
     weights: options.Weights = None,
     runtime: Annotated[
         str,
@@ -38,7 +42,7 @@ def bench(
             "'compress[openvino]'.",
             metavar="NAMES",
         ),
-    ] = "onnxruntime",
+    ] = RUNTIME,
     out: Annotated[Path | None, typer.Option(help="write the figures here as JSON, too.", metavar="FILE")] = None,
     train: Annotated[
         Path | None,
@@ -64,8 +68,12 @@ def bench(
     if train is not None:
         if models or input_size:
             raise CompressError("--train: not with MODEL or --input, which are the recipe's. Remove them.")
-        typed = {"--threads": threads != 1, "--rounds": rounds != 50, "--weights": weights is not None,
-                 "--runtime": runtime != "onnxruntime"}  # fmt: skip
+        typed = {
+            "--threads": threads != THREADS,
+            "--rounds": rounds != ROUNDS,
+            "--weights": weights is not None,
+            "--runtime": runtime != RUNTIME,
+        }
         if others := [flag for flag, given in typed.items() if given]:
             raise CompressError(f"{', '.join(others)}: not with --train. Use keys of the recipe, e.g. --set threads=4.")
         _bench_training(train, changes or [], seconds, out)

@@ -38,10 +38,19 @@ def build(model: type[M], values: Mapping[str, Any]) -> M:
         CompressError: naming every option that is wrong.
     """
     try:
-        return model.model_validate({key: value for key, value in values.items() if value is not None})
+        return model.model_validate(given(values))
     except ValidationError as error:
         lines = [f"{_flag(key_of(detail['loc']))}{describe(detail, model)}" for detail in error.errors()]
         raise CompressError("\n".join(lines)) from error
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those that were left out.
+
+    >>> given({"align": 8, "criterion": None})
+    {'align': 8}
+    """
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _flag(key: str) -> str:

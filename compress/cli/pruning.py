@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -131,7 +131,7 @@ def _check_fitting(of: str, step: SensitivityStep, layers: QuantizeStep, scope: 
         given = {"float_layer" if key == "float_layers" else key for key in layers.model_fields_set}
     else:
         given = {"criterion", "ratios", "recover", "budget"} & step.model_fields_set
-        given |= {key for key, value in vars(scope).items() if value is not None}
+        given |= set(options.given(vars(scope)))
     if given:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in sorted(given))
         raise CompressError(f"{flags}: not with --of {of}. Remove {'it' if len(given) == 1 else 'them'}.")
@@ -263,11 +263,11 @@ def prune(
     shape = options.parse_shape(input_size)
     if amount.plan_file is not None:
         decided = {"sensitivity": scan.sensitivity_file, **vars(how)}
-        given = [f"--{key.replace('_', '-')}" for key, value in decided.items() if value is not None]
+        given = [f"--{key.replace('_', '-')}" for key in options.given(decided)]
         _prune_by_plan(source, amount.plan_file, out, shape, given)
         return
     wanted = {"ratio": amount.ratio} if amount.ratio is not None else options.parse_target(str(amount.target))
-    step = options.build(PruneStep, {"target": wanted, "precision": "mixed", **_given(how)})
+    step = options.build(PruneStep, {"target": wanted, "precision": "mixed", **options.given(vars(how))})
     if "ratio" not in step.target.as_dict() and scan.sensitivity_file is None:
         raise CompressError(
             f"--target: {amount.target} needs --sensitivity FILE. Make one with `compress sensitivity`."
@@ -296,10 +296,6 @@ def prune(
             execution=Execution(on_progress=on_progress, on_note=say),
         )
     _print_plan(plan, out)
-
-
-def _given(how: PlanOptions) -> dict[str, Any]:
-    return {key: value for key, value in vars(how).items() if value is not None}
 
 
 def _prune_by_plan(source: Source, plan_file: Path, out: Path, shape: options.Shape | None, others: list[str]) -> None:
