@@ -159,19 +159,23 @@ def test_parts_of_another_scan_are_refused(scanned: Path, tmp_path: Path) -> Non
 # --- the real thing ---------------------------------------------------------------------------------------------------
 
 
+LAUNCHER = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+
+
+def started(*arguments: str) -> "subprocess.Popen[str]":
+    """Python with these arguments and one thread; its output is shown by `finish`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
 def torchrun(folder: Path, out: str, *options: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *options]
-    return subprocess.Popen(
-        [*command, "-m", "compress", "run", str(folder / "recipe.yaml"), "--out", str(folder / out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
+    run = ["-m", "compress", "run", str(folder / "recipe.yaml"), "--out", str(folder / out)]
+    return started(*LAUNCHER, *options, *run)
 
 
 def finish(process: "subprocess.Popen[str]", status: int = 0) -> str:
-    shown, _ = process.communicate(timeout=300)
+    shown, _ = process.communicate(timeout=900)
     assert process.returncode == status, shown
     return shown
 
@@ -253,6 +257,9 @@ settings = FitSettings(epochs=3, lr=0.01, weight_decay=0.01, freeze_batch_norm=s
     keep_best=False, average=3, optimizer="sgd")
 result = fit(module, TrainingData(batches, 5), objective, settings, team=team)
 torch.save(module.state_dict(), f"{sys.argv[1]}.{count}.{rank}")
+if team:
+    team.wait()  # else one that ends early closes connections that the other still reads
+    team.leave()
 """
 
 
@@ -261,11 +268,8 @@ torch.save(module.state_dict(), f"{sys.argv[1]}.{count}.{rank}")
 def test_training_is_one_processs(statistics: str, tmp_path: Path) -> None:
     """Uneven shares, a start that only the first process knows, and a layer that is not trained."""
     (tmp_path / "train.py").write_text(SCRIPT)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    for command in ([sys.executable], launcher):
-        arguments = [*command, str(tmp_path / "train.py"), str(tmp_path / "weights"), statistics]
-        subprocess.run(arguments, check=True, env=environment, capture_output=True)
+    for launcher in ([], LAUNCHER):
+        finish(started(*launcher, str(tmp_path / "train.py"), str(tmp_path / "weights"), statistics))
     one, two, other = (torch.load(tmp_path / f"weights.{name}") for name in ("1.0", "2.0", "2.1"))
     assert all(torch.equal(two[name], value) for name, value in other.items())
     if statistics == "frozen":
@@ -305,6 +309,8 @@ result = train(trainable(model, task, 1), task, step, objective_of(task, step, e
     execution=Execution(threads=1, team=team, checkpoint=folder / "checkpoint"))
 if team.is_main:
     (folder / f"scores{epochs}.json").write_text(json.dumps([result.history, alone]))
+team.wait()
+team.leave()
 """
 
 
@@ -313,12 +319,9 @@ def test_scores_are_shared_and_one_processs_also_from_a_checkpoint(tmp_path: Pat
     """The second time the first process alone has a checkpoint, so that nobody scores the start again."""
     inputs = tiny.write_inputs(tmp_path)
     (tmp_path / "score.py").write_text(SCORING)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     found = []
     for epochs in (1, 3):
-        arguments = [*command, str(tmp_path / "score.py"), str(inputs), str(epochs)]
-        subprocess.run(arguments, check=True, env=environment, capture_output=True, timeout=900)
+        finish(started(*LAUNCHER, str(tmp_path / "score.py"), str(inputs), str(epochs)))
         found.append(json.loads((inputs / f"scores{epochs}.json").read_text()))
     (first, scored), (both, more) = found
     assert first == scored
