@@ -133,7 +133,8 @@ def _index(path: Path, data: mmap.mmap) -> TarIndex:
         if member is None:
             complete = True
             break
-        key, kind = split_name(posixpath.normpath(member.name))  # `./a.png` is `a.png`
+        name = posixpath.normpath(member.name)  # `./a.png` is `a.png`
+        key, kind = split_name(name)
         if kind in IMAGE_KINDS:
             holder, place = images, key
         elif kind in TEXT_KINDS:
@@ -142,7 +143,7 @@ def _index(path: Path, data: mmap.mmap) -> TarIndex:
             continue
         if place in holder:
             twice.append(member.name)
-        holder[place] = member._replace(name=posixpath.normpath(member.name))
+        holder[place] = member._replace(name=name)
     return TarIndex(
         [image.name for image in images.values()],
         [_text_of(data, texts.get(key, {})) for key in images],

@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from compress.compute.modes import evaluating
 from compress.errors import CompressError, InputSizeError, ModelError
 from compress.graph.canonical import canonicalise
 from compress.graph.exporters import (
@@ -19,7 +20,6 @@ from compress.graph.exporters import (
     Names,
     by_dynamo,
     by_torchscript,
-    evaluating,
     exportable_pooling,
     reason_of,
 )

@@ -137,18 +137,6 @@ def _silenced() -> Iterator[None]:
                 os.close(own)
 
 
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and every part's own mode again afterwards."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
 class _MeanOver(nn.Module):
     """Average pooling over whole axes, which is what `AdaptiveAvgPool2d` to sizes of 1 and None computes."""
 

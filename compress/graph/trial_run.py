@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from compress.compute.modes import evaluating
 from compress.errors import CompressError, ModelError, reason
 
 
@@ -16,12 +17,10 @@ def check_runs(module: nn.Module, input_shape: Sequence[int]) -> None:
     Raises:
         ModelError: it fails; the message names the node, where it is an imported module's.
     """
-    modes = {part: part.training for part in module.modules()}
     device = next((parameter.device for parameter in module.parameters()), None)
     run = _Naming(module) if isinstance(module, fx.GraphModule) else None
-    module.eval()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with evaluating(module), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what PyTorch advises is for those who run the network in earnest
             image = torch.zeros(1, *input_shape, device=device)
             module(image) if run is None else run.run(image)
@@ -33,9 +32,6 @@ def check_runs(module: nn.Module, input_shape: Sequence[int]) -> None:
             f"the network fails on an image of {' x '.join(map(str, input_shape))}{node} ({reason(error)}). "
             "Check the input's size, or export the model again."
         ) from error
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def run_quietly(module: nn.Module, *images: Tensor) -> Any:

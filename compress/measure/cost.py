@@ -14,8 +14,7 @@ positions alone, hence the cost of a pruned network needs no second forward pass
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from compress.artifacts import Cost
+from compress.compute.modes import evaluating
 from compress.errors import ModelError
 from compress.measure.session import value_shapes
 
@@ -85,18 +85,6 @@ def macs_at(module: nn.Module, positions: Mapping[str, int]) -> int:
 def weight_count(layer: nn.Module) -> int:
     """Elements of a layer's weights, biases left out."""
     return sum(parameter.numel() for name, parameter in layer.named_parameters() if name.startswith("weight"))
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run a module in eval mode, and give every part the mode back that it had."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def _positions(layer: nn.Module, given: Any, output: Any) -> int:

@@ -19,8 +19,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from compress.compute.modes import evaluating
 from compress.graph import elementwise, indexing, interpolation, modules
-from compress.measure.cost import evaluating
 from compress.prune.channel_labels import NONE, core, thinned, varying_axes
 from compress.prune.followed import FOREIGN, Followed, aligned
 from compress.prune.hidden_units import ELEMENTWISE, ELEMENTWISE_LAYERS, asks_for_size

@@ -17,8 +17,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.nn.modules.conv import _ConvNd
 
+from compress.compute.modes import evaluating
 from compress.graph import modules
-from compress.measure.cost import evaluating
 from compress.prune.channels import ChannelGroup, Member
 from compress.prune.units import unit_blocks
 
