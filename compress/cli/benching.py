@@ -59,6 +59,8 @@ def bench(
     network alone (forward, backward, update), and all together, and what they wait for is named. Nothing is trained or
     written. Files that the recipe's run has made so far are what is timed, else the original.
 
+    Exit code 2 if a file was not timed, because a runtime does not load it; the others are shown all the same.
+
     \b
     Examples:
       compress bench model.onnx int8.onnx --input 3,48,192 --threads 1
@@ -109,6 +111,8 @@ def bench(
         figures = _bench_json(found, sizes, differences, opened.failed)
         value = {"version": artifacts.VERSION, "input_shape": shape, "machine": asdict(machine), **figures}
         artifacts.write_atomic(out, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    if opened.failed:
+        raise typer.Exit(2)
 
 
 def _size(model: str, otherwise: int) -> int:

@@ -325,6 +325,17 @@ def test_an_edited_plan_is_not_written_over(model: onnx.ModelProto, tmp_path: Pa
     assert (tmp_path / "plan.json").read_bytes() == before
 
 
+def test_the_plan_of_another_model_is_not_written_over(model: onnx.ModelProto, tmp_path: Path) -> None:
+    plan = prune(model, tmp_path / "p.onnx")
+    other = onnx.ModelProto.FromString(model.SerializeToString())
+    weights = next(tensor for tensor in other.graph.initializer if len(tensor.dims) == 4)
+    weights.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(weights), weights.name))
+    with pytest.raises(ArtifactError, match=r"plan\.json: of another model \(fingerprint .* Write to another folder"):
+        prune(other, tmp_path / "other.onnx")
+    assert artifacts.load(PruningPlan, tmp_path / "plan.json") == plan
+    assert not (tmp_path / "other.onnx").exists()
+
+
 def test_another_plan_does_not_write_over_an_edited_one(model: onnx.ModelProto, tmp_path: Path) -> None:
     """plan.json beside --out is somebody's work, too; that of --plan itself may be followed in place."""
     prune(model, tmp_path / "p.onnx")

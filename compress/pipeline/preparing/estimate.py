@@ -60,6 +60,10 @@ RECORDS = {
 """Step -> what it leaves in the run's folder once it is finished."""
 
 
+DONE = "done; kept if nothing that it depends on has changed"
+"""Of a stage whose files are there."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of a run: what it does, and how long it takes."""
@@ -69,6 +73,7 @@ class Stage:
     seconds: float | None
     """None is unknown."""
     done: bool = False
+    """Its files are there. Whether they were made of what the recipe says now is only known in a run."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +274,7 @@ def estimate_lines(recipe: Recipe, found: Estimate) -> tuple[str, ...]:
 
 def _time(stage: Stage) -> str:
     if stage.done:
-        return "done"
+        return DONE
     return "time unknown" if stage.seconds is None else f"about {duration(stage.seconds)}"
 
 

@@ -17,7 +17,7 @@ from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.guessing import shape_for
 from compress.pipeline.models import as_graph_module, expand_names, model_identity
 from compress.pipeline.stages.search import CANDIDATES_FILE, Search
-from compress.pipeline.stages.stored_plan import PLAN_FILE, check_unedited
+from compress.pipeline.stages.stored_plan import PLAN_FILE, check_replaceable
 from compress.pipeline.stages.table_times import is_timed, saved_times, table_timing
 from compress.pipeline.state import Run, Stage
 from compress.prune.allocation import Allocation
@@ -72,12 +72,13 @@ def run_prune(
     Raises:
         PlanError: the target is not allowed like this, `align` leaves every group whole, or the scan ranks by
             another criterion.
-        ArtifactError: the scan is of another model or other groups, or plan.json was edited and would be overwritten.
+        ArtifactError: the scan is of another model or other groups, or plan.json was edited, or is of
+            another model, and would be overwritten.
         ModelError: onnxruntime does not run one of the operators alone, and the target is a latency.
     """
     plan_file = out_file.with_name(PLAN_FILE)
-    check_unedited(plan_file)
     identity = model_identity(model)
+    check_replaceable(plan_file, identity)
     target, allocation, sensitivity = step.target.as_dict(), step.allocation, given.scan if given else None
     if given is not None:
         _check_scan(given, model, identity, input_shape)

@@ -34,15 +34,15 @@ def run_plan(
         input_shape: (C, H, W) that multiply-adds refer to; default the plan's.
 
     Raises:
-        ArtifactError: the plan is damaged, or of another model, or another plan.json lies beside the pruned file that
-            was edited and would be overwritten.
+        ArtifactError: the plan is damaged, or of another model, or a plan.json that was edited, or is of another model,
+            lies beside the pruned file and would be overwritten.
         PlanError: it names channels that the model does not have, or leaves a layer none.
     """
-    stored = out_file.with_name(PLAN_FILE)
+    stored, identity = out_file.with_name(PLAN_FILE), model_identity(model)
     if stored.resolve() != plan_file.resolve():
-        check_unedited(stored)
+        check_replaceable(stored, identity)
     plan, edited = artifacts.load_edited(PruningPlan, plan_file)
-    check_plan(plan, plan_file, model_identity(model))
+    check_plan(plan, plan_file, identity)
     shape = shape_for(model, input_shape, plan.input_shape)
     module = to_torch(model)
     pruned = apply_plan(module, plan, shape)
@@ -87,16 +87,28 @@ def _as_it_is(group: GroupPlan) -> GroupPlan:
     return replace(group, removed=removed, pruning_ratio=len(removed) / group.channels)
 
 
-def check_unedited(plan_file: Path) -> None:
+def check_replaceable(plan_file: Path, identity: str) -> None:
     """Refuse to write over somebody's work.
 
+    Args:
+        plan_file: where a plan is to be stored.
+        identity: of the model that it is for.
+
     Raises:
-        ArtifactError: the plan that lies there is not as this program wrote it.
+        ArtifactError: the plan that lies there is not as this program wrote it, or is another model's.
     """
-    if plan_file.exists() and artifacts.load_edited(PruningPlan, plan_file)[1]:
+    if not plan_file.exists():
+        return
+    plan, edited = artifacts.load_edited(PruningPlan, plan_file)
+    if edited:
         raise ArtifactError(
             f"{plan_file}: edited by hand, or of an earlier version, and would be overwritten. "
             f"Prune by it with `compress prune MODEL --plan {plan_file} --out FILE`, or delete it."
+        )
+    if plan.model and plan.model != identity:
+        raise ArtifactError(
+            f"{plan_file}: of another model (fingerprint {plan.model}, now {identity}), and would be overwritten. "
+            "Write to another folder, or delete it."
         )
 
 
