@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compress.compute.modes import evaluating
 from compress.errors import ModelError
 from compress.graph import entry, to_torch
-from compress.graph.exporters import Export, Names, evaluating, exportable_pooling
+from compress.graph.exporters import Export, Names, exportable_pooling
 from compress.prune.groups import find_groups
 from compress.zoo.classifier import build_classifier
 from compress.zoo.detector import build_detector
