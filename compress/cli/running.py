@@ -102,6 +102,7 @@ def _run(recipe: Path, changes: list[str], out: Path | None, verify: bool) -> tu
 
     command = shlex.join(["compress", *sys.argv[1:]])
     with progress(f"{given.out} holds what is done; the same command goes on from there.") as on_progress:
-        report = pipeline.run_recipe(given, command, pipeline.with_stages(on_progress, given), say, verify=verify)
+        staged = pipeline.with_stages(on_progress, given, pipeline.expected_stages(given, say))
+        report = pipeline.run_recipe(given, command, staged, say, verify=verify)
     print_report(report, wide_console())
     return report, given

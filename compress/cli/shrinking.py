@@ -145,7 +145,8 @@ def shrink(
     work = shrink_cost.count_work(recipe, len(files), shrink_cost.sample_sizes(files), cells)
     say("\n".join(shrink_cost.plan_lines(recipe, work, pace, shrinking.stage_now(folder))))
     with progress(f"{folder} holds what is done; the same command goes on from there.") as on_progress:
-        report = pipeline.run_recipe(recipe, command, shrinking.with_stages(on_progress, folder), say)
+        staged = shrinking.with_stages(on_progress, folder, shrink_cost.stage_seconds(work, pace))
+        report = pipeline.run_recipe(recipe, command, staged, say)
     artifacts.write_atomic(out, (folder / "int8.onnx").read_bytes())
     console = terminal.wide_console()
     for line in tables.headlines(report):

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from compress.errors import ArtifactError
 from compress.graph import read_model
 from compress.pipeline.code import begin, stage_code, task_modules
 from compress.pipeline.execution import Execution
+from compress.pipeline.stage_progress import TimeLeft, staged, stages_done
 from compress.progress import Note, Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Task
@@ -201,16 +202,11 @@ def _content(file: Path) -> str:
     return artifacts.fingerprint(file.read_bytes())
 
 
-def stages_done(folder: Path, marks: Sequence[Collection[str]]) -> int:
-    """How many stages of a run are finished in its folder: of each, names of files any of which says so."""
-    return next(
-        (number for number, names in enumerate(marks) if not any((folder / name).exists() for name in names)),
-        len(marks),
-    )
+def with_stages(on_progress: Progress, recipe: Recipe, expected: Mapping[str, float | None] | None = None) -> Progress:
+    """Progress that also says which stage of how many it is of, known by the files that stages leave.
 
-
-def with_stages(on_progress: Progress, recipe: Recipe) -> Progress:
-    """Progress that also says which stage of how many it is of, known by the files that stages leave."""
+    With the seconds that each step is `expected` to take, None where they are unknown, also the time left of the run.
+    """
     names = [*sorted((step.name for step in recipe.steps), key=ORDER.index), "report"]
     if names[-2:-1] == ["sensitivity"]:  # a scan alone leaves nothing that says that it is done
         return on_progress
@@ -222,8 +218,5 @@ def with_stages(on_progress: Progress, recipe: Recipe) -> Progress:
         for number, name in enumerate(names[:-1])
     ]
 
-    def tell(done: int, total: int, message: str) -> None:
-        now = stages_done(recipe.out, marks)
-        on_progress(done, total, f"stage {now + 1} of {len(names)}, {names[now]}: {message}")
-
-    return tell
+    left = TimeLeft([expected.get(name) for name in names]) if expected else None
+    return staged(on_progress, names, lambda _: stages_done(recipe.out, marks), left)

@@ -16,7 +16,7 @@ from compress.data.headers import Header
 from compress.data.streaming import STREAMED_FROM
 from compress.graph import deployed_bytes
 from compress.pipeline.models import open_model
-from compress.pipeline.preparing.readiness import Images
+from compress.pipeline.preparing.readiness import Images, find_problems
 from compress.pipeline.preparing.shrink_cost import (
     Counts,
     Pace,
@@ -31,6 +31,7 @@ from compress.pipeline.preparing.shrinking import STAGES
 from compress.pipeline.scanning.measures import UNLABELLED_IMAGES
 from compress.pipeline.scanning.scan_cost import duration
 from compress.pipeline.stages.replace import find_activations
+from compress.progress import Note
 from compress.recipe import (
     FinetuneStep,
     PruneStep,
@@ -110,6 +111,17 @@ def estimate(recipe: Recipe, images: Images) -> Estimate:
         program_bytes=_peak_memory(),
         disk_bytes=_disk_bytes(recipe),
     )
+
+
+def expected_stages(recipe: Recipe, on_note: Note) -> dict[str, float | None]:
+    """The seconds that each stage of a recipe will take, None where they are unknown; says all that `check` does.
+
+    Raises:
+        CompressError: the recipe cannot start, or its model does not run.
+    """
+    found = estimate(recipe, find_problems(recipe))
+    on_note("\n".join(estimate_lines(recipe, found)))
+    return {stage.name: stage.seconds for stage in found.stages}
 
 
 def count_images(recipe: Recipe, images: Images) -> Counts:

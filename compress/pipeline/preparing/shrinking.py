@@ -1,6 +1,6 @@
 """What `compress shrink` decides: a recipe for a model of a known kind and a folder of images without labels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from compress.data.unlabelled import list_images
 from compress.errors import CompressError, RecipeError
 from compress.pipeline.code import recipe_settings
 from compress.pipeline.guessing import ModelFacts, Shape, image_shape, shape_text, takes_several
-from compress.pipeline.state import stages_done
+from compress.pipeline.stage_progress import TimeLeft, staged, stages_done
 from compress.progress import Progress
 from compress.recipe import Recipe, load_recipe
 from compress.recipe.write import recipe_text
@@ -384,12 +384,12 @@ def stage_now(folder: Path) -> int:
     return stages_done(folder, marks)
 
 
-def with_stages(on_progress: Progress, folder: Path) -> Progress:
-    """Progress that also says which stage of how many it is of."""
+def with_stages(on_progress: Progress, folder: Path, expected: Sequence[float] = ()) -> Progress:
+    """Progress that also says which stage of how many it is of, and the time left of the run where the seconds of each
+    of `STAGES` are given."""
 
-    def tell(done: int, total: int, message: str) -> None:
+    def now(message: str) -> int:
         # A classifier's targets are made anew each time, after the lists.
-        now = 0 if message.endswith("with the original") else stage_now(folder)
-        on_progress(done, total, f"stage {now + 1} of {len(STAGES)}, {STAGES[now]}: {message}")
+        return 0 if message.endswith("with the original") else stage_now(folder)
 
-    return tell
+    return staged(on_progress, STAGES, now, TimeLeft(expected) if expected else None)
