@@ -90,6 +90,8 @@ def _is_pattern(path: Path) -> bool:
 
 
 def _matches(pattern: Path) -> list[Path]:
+    if any("**" in part and part != "**" for part in pattern.parts):  # which Python takes for * since 3.13
+        raise DataError(f"{pattern}: not a pattern (** beside other characters). Use e.g. train-*.tar.")
     try:
         return sorted(Path(pattern.anchor or ".").glob(str(pattern.relative_to(pattern.anchor))))
     except ValueError as error:

@@ -24,7 +24,8 @@ def exact_groups(
 ) -> list[ChannelGroup]:
     """The groups whose removal is exact; all are tried together, and one by one if that fails or sizes must follow.
 
-    A group is exact if removing half of its channels gives what silencing them gives, in every layer. That fails where
+    A group is exact if removing half of its channels gives what silencing them gives, in every layer, and the other
+    half does, too: a single channel may be coupled wrongly (one that is sliced off and meets all others). It fails where
     channels were coupled wrongly (a shuffle), or where something between layers looks at all of them (a softmax). Where
     LayerNorms may change, their silent form takes mean and variance of the channels that are left, too: of them it is
     only proven that the right channels are left out (see `compress.prune.norms`).
@@ -55,18 +56,29 @@ def _is_exact(
 ) -> bool:
     """Compare every layer's output, because a network's own output may be saturated on noise.
 
-    Removed is a share of each group's channels, at least one (of each block).
+    Removed is a share of each group's channels, at least one (of each block), and then as many of the others.
     """
     generator = torch.Generator().manual_seed(0)
-    removed = {
-        group.name: lowest_channels(
-            group,
-            torch.rand(group.channels, generator=generator),
-            max(int(group.channels * share), group.blocks if share == 0.0 else 0),
-        )
-        for group in groups
-    }
+    scores = {group.name: torch.rand(group.channels, generator=generator) for group in groups}
     image = torch.randn(1, *input_shape, generator=generator).to(next((p.device for p in module.parameters()), "cpu"))
+    for sign in (1, -1):
+        removed = {
+            group.name: lowest_channels(
+                group,
+                sign * scores[group.name],
+                max(int(group.channels * share), group.blocks if share == 0.0 else 0),
+            )
+            for group in groups
+        }
+        if not _computes_the_same(module, groups, removed, image):
+            return False
+    return True
+
+
+def _computes_the_same(
+    module: nn.Module, groups: list[ChannelGroup], removed: Mapping[str, Sequence[int]], image: Tensor
+) -> bool:
+    """Whether every layer computes without the channels what it computes with them silenced."""
     try:
         pruned = _layer_outputs(remove_channels(module, groups, removed), image)
         silent = _layer_outputs(silence_channels(module, groups, removed), image)

@@ -208,9 +208,11 @@ class _Traced:
                 continue
             self._steps.done = 0
             try:
-                pruner = self._graph.get_pruner_of_module(layer)
-                channels = list(range(pruner.get_out_channels(layer)))
-                found = self._graph.get_pruning_group(layer, pruner.prune_out_channels, channels)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", UserWarning)  # it warns of what it did not follow to the end
+                    pruner = self._graph.get_pruner_of_module(layer)
+                    channels = list(range(pruner.get_out_channels(layer)))
+                    found = self._graph.get_pruning_group(layer, pruner.prune_out_channels, channels)
                 for node in (node for item in found for node in (item.dep.source, item.dep.target)):
                     if id(node) in self._broken:
                         raise self._broken[id(node)]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.hard_cases import ocr_cases
 from tests.hard_cases.cases import ALL
 from tests.hard_cases.judging import Case, judge
 from tests.hard_cases.table import HEAD, PAGE, line
@@ -16,6 +17,7 @@ LONG = ("ShuffleNetV2", "SVTR: attention", "attention: ", "attention by Einsum",
 def marked(case: Case) -> Any:
     """The newer exporter takes seconds for the smallest network: one stays."""
     slow = (case.exporter == DYNAMO and "MobileNet" not in case.name) or case.name.startswith(LONG)
+    slow |= case in ocr_cases.CASES and "DBNet++" not in case.name
     return pytest.param(case, id=f"{case.exporter}: {case.name}", marks=[pytest.mark.slow] if slow else [])
 
 
