@@ -18,6 +18,7 @@ from compress.errors import CompressError, ModelError, reason
 from compress.graph import rules
 from compress.graph.edit import array_of, constant
 from compress.graph.folding import fold
+from compress.graph.known_sizes import fold_known_sizes
 
 OPSET = 17
 """Lowest opset of the canonical form: the first with every operator that we emit."""
@@ -59,7 +60,7 @@ def _canonicalised(model: onnx.ModelProto) -> onnx.ModelProto:
     for _ in range(ROUNDS):  # a rule may uncover more to fold, e.g. two Transposes that an Identity kept apart
         graph_model, changed = _simplified(model)
         model = ir.to_proto(graph_model)
-        if not changed:
+        if not (fold_known_sizes(model) or changed):
             break
     _unshare_weights(graph_model.graph)
     rules.flush_denormals(graph_model.graph)

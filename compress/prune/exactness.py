@@ -24,8 +24,8 @@ def exact_groups(
 ) -> list[ChannelGroup]:
     """The groups whose removal is exact; all are tried together, and one by one if that fails or sizes must follow.
 
-    A group is exact if removing half of its channels gives what silencing them gives, in every layer, and the other
-    half does, too: a single channel may be coupled wrongly (one that is sliced off and meets all others). It fails where
+    A group is exact if removing half of its channels gives what silencing them gives, in every layer, and so does the
+    other half: a single channel may be coupled wrongly (one that is sliced off and meets all others). That fails where
     channels were coupled wrongly (a shuffle), or where something between layers looks at all of them (a softmax). Where
     LayerNorms may change, their silent form takes mean and variance of the channels that are left, too: of them it is
     only proven that the right channels are left out (see `compress.prune.norms`).
