@@ -23,6 +23,7 @@ from compress.pipeline import open_model, run_plan
 from compress.pipeline.models import expand_names
 from compress.tasks.base import Task
 from tests.pipeline import stepping, tiny
+from tests.prune.coupled_nets import Attended
 
 FIRST, SECOND = "first_first_0_Conv_output_0", "second_second_0_Conv_output_0"
 
@@ -323,6 +324,13 @@ def test_an_edited_plan_is_not_written_over(model: onnx.ModelProto, tmp_path: Pa
     ):
         prune(model, tmp_path / "p.onnx")
     assert (tmp_path / "plan.json").read_bytes() == before
+
+
+def test_a_plan_says_what_attention_multiplies(tmp_path: Path) -> None:
+    """32 steps of 16 channels: each of two products takes 32 * 32 * 16, of 166,400 in all."""
+    model = from_torch(Attended(), torch.zeros(1, 3, 32, 64))
+    plan = prune(model, tmp_path / "p.onnx", target={"ratio": 0.25}, align=2, input_shape=(3, 32, 64))
+    assert plan.notes[-1].startswith("multiply-adds are those of layers: 20% of the network's, in products of two")
 
 
 def test_the_plan_of_another_model_is_not_written_over(model: onnx.ModelProto, tmp_path: Path) -> None:

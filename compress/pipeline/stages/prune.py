@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
+from torch import nn
 
 from compress import artifacts
 from compress.artifacts import PruningPlan, Sensitivity, fingerprint
 from compress.errors import ArtifactError, PlanError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.graph.activations import is_replacement
+from compress.measure.cost import model_cost, module_cost
 from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.pipeline.execution import HERE, Execution
@@ -31,6 +33,8 @@ from compress.prune.sensitivity import check_scan
 from compress.recipe import PruneStep, QuantizeStep, Recipe, SensitivityStep
 from compress.tasks.base import Task
 
+QUIET_SHARE = 0.01
+"""Of a network's multiply-adds: products of computed values up to this are not worth a note."""
 Choose = Callable[[Network, Sensitivity, Allocation, Planner], PruningPlan]
 """(what is pruned, its scan, the rule, what makes a plan of curves by a rule) -> the plan."""
 
@@ -110,12 +114,23 @@ def run_prune(
             plan = make()
     else:
         plan = make()
-    plan = replace(plan, model=identity, input_shape=shape)
+    plan = replace(plan, model=identity, input_shape=shape, notes=(*plan.notes, *_product_notes(model, module, shape)))
     with artifacts.lock(plan_file), artifacts.lock(out_file):
         artifacts.save(plan, plan_file)
         pruned = apply_plan(module, artifacts.load(PruningPlan, plan_file), shape)
         save_model(to_onnx(as_graph_module(pruned), model), out_file)
     return plan
+
+
+def _product_notes(model: onnx.ModelProto, module: nn.Module, shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """What a plan's multiply-adds leave out, where that is much."""
+    whole, layers = model_cost(model, shape, 0).macs, module_cost(module, shape)[1]
+    if whole - layers < QUIET_SHARE * whole:
+        return ()
+    return (
+        f"multiply-adds are those of layers: {1 - layers / whole:.0%} of the network's, in products of two computed "
+        "values as attention's, are in no target",
+    )
 
 
 def _check_scan(
