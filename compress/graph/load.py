@@ -14,6 +14,7 @@ from compress.artifacts import write_atomic
 from compress.errors import CompressError, ModelError, first_line
 from compress.graph.batching import free_batch, has_single_batch
 from compress.graph.canonical import canonicalise
+from compress.graph.channel_order import with_channels_first
 from compress.graph.element_types import half_types, to_float32
 from compress.progress import Note
 
@@ -25,7 +26,7 @@ def load_model(path: Path, on_note: Note | None = None) -> onnx.ModelProto:
     """Read a model and bring it into canonical form (see `compress.graph.canonical`).
 
     Half-precision weights are taken up to float32. A file for one image at a time takes any number, where its graph
-    allows (see `compress.graph.batching`).
+    allows (see `compress.graph.batching`). One of images [N, H, W, C] takes [N, C, H, W].
 
     Args:
         path: the .onnx file.
@@ -47,6 +48,10 @@ def load_model(path: Path, on_note: Note | None = None) -> onnx.ModelProto:
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         say(f"{path}: holds {' and '.join(half)} numbers, taken up to float32: the result is a float32 or int8 file.")
+    ordered = with_channels_first(model)
+    if ordered is not None:
+        model = ordered
+        say(f"{path}: takes images [N, H, W, C]; the result takes [N, C, H, W].")
     try:
         canonical = canonicalise(model)
     except ModelError as error:

@@ -25,6 +25,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from compress.artifacts import Cost
+from compress.compute.channel_order import in_order_of
 from compress.compute.modes import evaluating
 from compress.errors import ModelError
 from compress.measure.session import value_shapes
@@ -209,15 +210,14 @@ class _Graph:
         ]
         image = (names_of_images or [value.name for value in self.inputs])[0]
         feeds = {
-            value.name: np.zeros((1, *input_shape), np.float32) if value.name == image else _zeros(value)
-            for value in self.inputs
+            value.name: _image(value, input_shape) if value.name == image else _zeros(value) for value in self.inputs
         }
         shapes = {name: tuple(tensor.dims) for name, tensor in self.constants.items()}
         shapes |= {name: array.shape for name, array in feeds.items()}
         unknown = sorted(set(names) - set(shapes))
         if not unknown:
             return shapes
-        alone = next(iter(feeds.values()))
+        alone = np.zeros((1, *input_shape), np.float32)
         return shapes | value_shapes(self.model, unknown, alone if len(feeds) == 1 else feeds)
 
     def running(self) -> list[onnx.NodeProto]:
@@ -265,6 +265,12 @@ def _zeros(value: onnx.ValueInfoProto) -> np.ndarray:
     declared = value.type.tensor_type
     sizes = [max(1, dim.dim_value) for dim in declared.shape.dim]
     return np.zeros(sizes, onnx.helper.tensor_dtype_to_np_dtype(declared.elem_type))
+
+
+def _image(value: onnx.ValueInfoProto, input_shape: tuple[int, ...]) -> np.ndarray:
+    """A black image (C, H, W) in the order of the input."""
+    declared = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+    return in_order_of(declared, np.zeros((1, *input_shape), np.float32))
 
 
 def _output(node: onnx.NodeProto) -> str:

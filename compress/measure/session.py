@@ -16,6 +16,7 @@ import onnxruntime
 from onnx import helper, version_converter
 
 from compress.artifacts import write_atomic
+from compress.compute.channel_order import TO_FIRST, channels_first, in_order_of, is_channels_last
 from compress.errors import DataError, ModelError
 
 Model = Path | bytes | onnx.ModelProto
@@ -28,6 +29,8 @@ _PER_CHANNEL_OPSET = 13
 
 class Session:
     """A model in onnxruntime on the CPU: images in, first output out.
+
+    Images, and outputs of four dimensions, are [N, C, H, W]; a file of images [N, H, W, C] is fed and read so.
 
     Args:
         model: a file, its bytes, or the parsed model.
@@ -81,8 +84,11 @@ class Session:
             )
         self._input = inputs[0]
         self._output_names = [output.name for output in outputs]
-        self.input_shape = _static_shape(self._input.shape)
+        self._own_shape = _static_shape(self._input.shape)
+        self.input_shape = channels_first(self._own_shape)
         self.output_shape = _static_shape(outputs[0].shape)
+        if is_channels_last(self._own_shape) and len(self.output_shape) == 4:
+            self.output_shape = tuple(self.output_shape[axis] for axis in TO_FIRST)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Compute the first output for float32 `images` [N, C, H, W], in float32 also where the file's are float16.
@@ -94,11 +100,14 @@ class Session:
         """
         if self.input_shape[:1] == (1,) and len(images) > 1:
             return _stacked([self.run(images[place : place + 1]) for place in range(len(images))])
-        return self._run(self._output_names[:1], images)[0]
+        fed = in_order_of(self._own_shape, images)
+        found = self._run(self._output_names[:1], fed)[0]
+        return found if fed is images or found.ndim != 4 else found.transpose(TO_FIRST)
 
     def run_all(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute every output, by name, for float32 `images` [N, C, H, W]."""
-        return dict(zip(self._output_names, self._run(self._output_names, images), strict=True))
+        """Compute every output, by name and in the file's own order, for float32 `images` [N, C, H, W]."""
+        found = self._run(self._output_names, in_order_of(self._own_shape, images))
+        return dict(zip(self._output_names, found, strict=True))
 
     def _run(self, names: list[str], images: np.ndarray) -> list[np.ndarray]:
         half = self._input.type == "tensor(float16)"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from compress.compute.channel_order import channels_first
 from compress.data.processing import DEFAULT_PRESET, PRESETS, check_preset, find_preset
 from compress.errors import CompressError, ModelError
 from compress.graph import load_model
@@ -29,20 +30,15 @@ class ModelFacts:
 
     path: Path
     input: tuple[int | None, ...]
-    """[N, C, H, W], or [N, H, W, C] where `channels_last`."""
+    """[N, C, H, W], also where the file's own order is another."""
     output: tuple[int | None, ...]
     """Of the first output."""
     fed: tuple[int, ...] | None = None
-    """(C, H, W), in the file's own order, of an image that it was seen to run on; None if it ran on none."""
+    """(C, H, W) of an image that it was seen to run on; None if it ran on none."""
     problem: str = ""
     """Why it ran on none."""
     steps_first: bool = False
     """Of two images it was seen to return [T, 2, K]."""
-
-    @property
-    def channels_last(self) -> bool:
-        """Whether images are [N, H, W, C]."""
-        return is_channels_last(self.input)
 
 
 @dataclass(frozen=True)
@@ -103,9 +99,9 @@ def _has_steps_first(session: Session, fed: tuple[int, ...] | None, output: Sequ
 
 
 def declared_input(model: onnx.ModelProto) -> tuple[int | None, ...]:
-    """The first input's shape as the file says it; None is a size that it leaves open."""
+    """The first input's shape, of images [N, C, H, W]; None is a size that the file leaves open."""
     value = real_inputs(model)[0]
-    return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim)
+    return channels_first([size.dim_value if size.dim_value > 0 else None for size in value.type.tensor_type.shape.dim])
 
 
 def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -114,32 +110,16 @@ def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in model.graph.input if value.name not in weights]
 
 
-def is_channels_last(given: Sequence[int | None]) -> bool:
-    """Whether an input's shape is [N, H, W, C].
-
-    >>> is_channels_last((None, 48, 192, 3)), is_channels_last((1, 3, 48, 3)), is_channels_last((None,) * 4)
-    (True, False, False)
-    """
-    colours = (GREY, CHANNELS)
-    return len(given) == 4 and given[3] in colours and given[1] not in colours
-
-
-def in_own_order(given: Sequence[int | None], shape: Shape) -> tuple[int, int, int]:
-    """(C, H, W) as the file has it: (H, W, C) where its images are channels last."""
-    channels, height, width = shape
-    return (height, width, channels) if is_channels_last(given) else shape
-
-
 def _candidates(
     given: Sequence[int | None], shape: Shape | None, kind: str | None, preset: str
 ) -> Iterator[tuple[int, ...]]:
-    """Sizes of an image to try, in the file's own order: what it leaves open is filled in."""
+    """Sizes of an image to try: what the file leaves open is filled in."""
     own = [PRESETS[name][kind].input for name in (preset, DEFAULT_PRESET) if kind in PRESETS[name]]
     sizes = [shape] if shape is not None else [*own, *INPUTS.values(), *OTHER_SIZES]
     filled: dict[tuple[int, ...], None] = {}
     for channels in (CHANNELS, GREY):
         for size in sizes:
-            wanted = in_own_order(given, (channels if shape is None else size[0], *size[1:]))
+            wanted = (channels if shape is None else size[0], *size[1:])
             filled[tuple(fixed or open_ for fixed, open_ in zip(given[1:], wanted, strict=True))] = None
     yield from filled
 
@@ -234,23 +214,23 @@ def image_shape(facts: ModelFacts, kind: str, given: Shape | None) -> Shape:
     if given is not None:
         return given
     if facts.fed is not None and (guess_kind(facts.output) or "") == kind:
-        first, second, third = facts.fed
-        return (third, first, second) if facts.channels_last else (first, second, third)
+        channels, height, width = facts.fed
+        return channels, height, width
     channels, height, width = (size or own for size, own in zip(facts.input[1:], INPUTS[kind], strict=True))
     return channels, height, width
 
 
 def shape_for(model: onnx.ModelProto, given: Shape | None, otherwise: Sequence[int] = ()) -> Shape:
-    """The size of image to look at a model with, in its own order.
+    """The size of image to look at a model with.
 
     Args:
         model: of images.
         given: (C, H, W) that the user said.
-        otherwise: what an earlier stage used, in the model's own order; empty, as in artefacts of earlier versions, for
-            what the model is seen to run on.
+        otherwise: (C, H, W) that an earlier stage used; empty, as in artefacts of earlier versions, for what the model
+            is seen to run on.
     """
     if given is not None:
-        return in_own_order(declared_input(model), given)
+        return given
     if len(otherwise) == 3:
         first, second, third = otherwise
         return first, second, third
@@ -268,9 +248,8 @@ def size_said(facts: ModelFacts) -> str:
     kind = guess_kind(facts.output)
     channels, height, width = image_shape(facts, kind or "", None)
     what = f"is that of {kind}" if kind else "is of no kind known here"
-    order = ", channels last" if facts.channels_last else ""
     return (
-        f"{facts.path}: input {shape_text(facts.input)}{order}, looked at with {channels} x {height} x {width}: its "
+        f"{facts.path}: input {shape_text(facts.input)}, looked at with {channels} x {height} x {width}: its "
         f"output {shape_text(facts.output)} {what}. For another size: --input C,H,W."
     )
 

@@ -15,7 +15,7 @@ from compress.graph.constants import free_constants
 from compress.graph.element_types import type_name
 from compress.graph.kept import kept_nodes
 from compress.measure.cost import layer_positions, model_cost, module_cost
-from compress.pipeline.guessing import Shape, declared_input, in_own_order, look_at, real_inputs, size_said
+from compress.pipeline.guessing import Shape, declared_input, look_at, real_inputs, size_said
 from compress.pipeline.models import is_factory, open_model
 from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs
@@ -26,7 +26,7 @@ QUANTISED = "it is quantised already: start from the fp32 model that it was made
 
 @dataclass(frozen=True)
 class _Size:
-    """The size of image to look at a model with, in the file's own order."""
+    """(C, H, W) of the image to look at a model with."""
 
     shape: tuple[int, ...] | None
     said: str = ""
@@ -77,14 +77,14 @@ def _size_of(model: onnx.ModelProto, path: Path, given: Shape | None) -> _Size:
         fixed = tuple(size for size in own[1:] if size)
         problem = str(error).removeprefix(f"{path}: ").rstrip(".")
         if given is not None and len(own) == 4:
-            return _Size(in_own_order(own, given), "", problem)
+            return _Size(given, "", problem)
         return _Size(fixed if len(fixed) == len(own) - 1 == 3 else None, "", problem)
     if facts.fed is None:
         why = facts.problem.removeprefix(f"{path}: ").rstrip(".")
         if given is not None:
             return _Size(None, "", f"it does not run on such an image: {why}")
         return _Size(None, "", f"it runs on no image of a usual size: {why}. Use --input C,H,W")
-    if given is not None and tuple(facts.fed) != in_own_order(own, given):
+    if given is not None and tuple(facts.fed) != given:
         asked, used = (",".join(map(str, shape)) for shape in (given, facts.fed))
         return _Size(facts.fed, f"--input {asked}: the file fixes other sizes; looked at with {used}")
     return _Size(facts.fed, "" if given is not None else size_said(facts))

@@ -37,7 +37,7 @@ class Case:
     name: str
     build: Callable[[], onnx.ModelProto]
     shape: tuple[int, int, int] = (3, 32, 64)
-    """Of one image, without the batch, in the file's own order."""
+    """(C, H, W) of an image."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from tests.hard_cases.judging import Case
 
 PADDLE, TF, KERAS, OTHER = "Paddle2ONNX", "tf2onnx", "Keras", "by hand"
 CLASSIFIER, RECOGNISER, DETECTOR = "classifier", "recogniser", "detector"
-NHWC = (32, 64, 3)
 Constants = dict[str, np.ndarray]
 
 
@@ -345,12 +344,12 @@ CASES = [
     Case(PADDLE, RECOGNISER, "SVTR: LayerNorm spelled out, heads by Slice", paddle_svtr),
     Case(PADDLE, DETECTOR, "DBNet: nearest Resize to a computed size", lambda: paddle_detector("nearest")),
     Case(PADDLE, DETECTOR, "DBNet: bilinear Resize to a computed size", lambda: paddle_detector("linear")),
-    Case(TF, CLASSIFIER, "MobileNet: SAME, ReLU6 as Min and Max, [N, H, W, C]", tf_classifier, NHWC),
-    Case(TF, RECOGNISER, "CRNN: an LSTM each way, rows by computed Reshape", tf_recogniser, NHWC),
-    Case(TF, DETECTOR, "Resize to twice the size, transposed convolution cropped on one side", tf_detector, NHWC),
+    Case(TF, CLASSIFIER, "MobileNet: SAME, ReLU6 as Min and Max, [N, H, W, C]", tf_classifier),
+    Case(TF, RECOGNISER, "CRNN: an LSTM each way, rows by computed Reshape", tf_recogniser),
+    Case(TF, DETECTOR, "Resize to twice the size, transposed convolution cropped on one side", tf_detector),
     Case(TF, DETECTOR, "upsampled by Tile, asymmetric Resize", tf_asymmetric),
-    Case(KERAS, CLASSIFIER, "separable convolutions, PReLU, dense on [N, H, W, C]", keras_separable, NHWC),
-    Case(KERAS, CLASSIFIER, "LayerNorm of whole images, GroupNorm by Reshape", keras_norms, NHWC),
+    Case(KERAS, CLASSIFIER, "separable convolutions, PReLU, dense on [N, H, W, C]", keras_separable),
+    Case(KERAS, CLASSIFIER, "LayerNorm of whole images, GroupNorm by Reshape", keras_norms),
     Case(KERAS, RECOGNISER, "GRU each way, reset after", lambda: keras_gru(True)),
     Case(KERAS, RECOGNISER, "GRU each way, reset before", lambda: keras_gru(False)),
     Case(OTHER, CLASSIFIER, "If of a constant condition", with_if),
