@@ -94,7 +94,7 @@ def fails(*args: str | Path) -> str:
 
 def test_mistakes_are_told_in_a_line(folder: Path) -> None:
     model, images, out = folder / "model.onnx", folder / "train", folder / "small.onnx"
-    given = ["--images", images, "--out", out]
+    given = ["--images", images, "--out", out, "--input", ",".join(map(str, tiny.SHAPE))]
     assert "--out: " in fails(model, "--images", images, "--out", model)
     assert "is the input itself" in fails(model, "--images", images, "--out", model)
     assert "no such file" in fails(folder / "none.onnx", *given)
@@ -102,8 +102,9 @@ def test_mistakes_are_told_in_a_line(folder: Path) -> None:
     (folder / "empty").mkdir()
     assert "no images" in fails(model, "--images", folder / "empty", "--out", out)
     assert "inside --images" in fails(model, "--images", images, "--out", images / "small.onnx")
+    assert "--input: " in fails(model, "--images", images, "--out", out)
     assert "--task: got 'cls'" in fails(model, *given, "--task", "cls")
-    assert "--charset: missing" in fails(ZOO / "text_recogniser.onnx", *given)
+    assert "--charset: missing" in fails(ZOO / "text_recogniser.onnx", *given[:4])
     assert "--charset: not for classification" in fails(model, *given, "--charset", folder / "c.txt")
     assert "--side: not for classification" in fails(model, *given, "--side", "640")
     assert "--test: 'a' is given twice" in fails(model, *given, "--test", "a=x", "--test", "a=y")

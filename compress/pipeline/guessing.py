@@ -155,11 +155,14 @@ def choose_kind(facts: ModelFacts, task: str | None, command: str = "shrink") ->
     """The kind of task, and what to say of a guess.
 
     Raises:
-        CompressError: `task` is no kind, or nothing is given and the shape does not tell.
+        CompressError: `task` is no kind, or nothing is given and the shape does not tell; or the file ran on no image.
     """
+    if task is not None and task not in INPUTS:
+        raise CompressError(f"--task: got {task!r}. Must be {', '.join(INPUTS)}. Use --task classification, e.g.")
+    if facts.fed is None:
+        why = facts.problem.removeprefix(f"{facts.path}: ").rstrip(".")
+        raise CompressError(f"--input: {facts.path} runs on no image of the sizes tried: {why}. Use --input C,H,W.")
     if task is not None:
-        if task not in INPUTS:
-            raise CompressError(f"--task: got {task!r}. Must be {', '.join(INPUTS)}. Use --task classification, e.g.")
         return task, ""
     kind = guess_kind(facts.output)
     if kind is None:
