@@ -57,6 +57,7 @@ def test_the_first_is_the_scans_own_and_all_meet_the_target_differently() -> Non
     assert len(set(sizes)) == len(sizes)
 
 
+@pytest.mark.slow
 def test_plans_depend_on_the_seed_and_not_on_how_many_are_asked_for() -> None:
     net = network()
     assert found(net, 3, seed=3) == found(net, 6, seed=3)[:3]

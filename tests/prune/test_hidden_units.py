@@ -130,6 +130,7 @@ def test_pruned_equals_units_held_at_zero(module: nn.Module, share: float, seed:
         assert after.hidden_size == before.hidden_size - len(removed[group.name]) // group.blocks
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(module=drawn((nn.LSTM, nn.GRU), 2), share=st.floats(0.2, 1.0), seed=st.integers(0, 99))
 def test_the_pruned_file_equals_the_file_with_units_held_at_zero(module: nn.Module, share: float, seed: int) -> None:

@@ -244,6 +244,7 @@ def test_a_plan_says_whose_statistics_change() -> None:
     assert plan_ratios(network, {wide: 0.5}, target={"ratio": 0.5}).notes == ()
 
 
+@pytest.mark.slow
 def test_svtr_loses_more_multiply_adds_with_its_width() -> None:
     """Half of all groups' channels: by hand, what is linear in the stream's width halves once more."""
     shape = (3, 32, 128)

@@ -172,7 +172,7 @@ def all_gone(processes: list[int], seconds: float = 20) -> bool:
     [
         ("sys.exit(3)", None, 3),
         pytest.param("del judges; sys.exit(3)", None, 3, marks=pytest.mark.slow),
-        ("list(judges.judge(iter([scene(1), 1 / 0])))", None, 1),
+        pytest.param("list(judges.judge(iter([scene(1), 1 / 0])))", None, 1, marks=pytest.mark.slow),
         ("time.sleep(60)", signal.SIGKILL, -signal.SIGKILL),
     ],
 )

@@ -134,7 +134,9 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize("mutual", [False, pytest.param(True, marks=SLOW)], ids=["alone", "mutual"])
-@pytest.mark.parametrize("kind", [pytest.param("classification", marks=SLOW), "recognition", "detection"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("classification", marks=SLOW), pytest.param("recognition", marks=SLOW), "detection"]
+)
 def test_finetuning_on_a_gpu(kind: str, mutual: bool, make: Callable[[str], Task]) -> None:
     wanted = finetuned(kind, make(kind), CPU, mutual)
     with pretend_gpu() as gpu:
