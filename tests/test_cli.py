@@ -112,7 +112,7 @@ class FakePipeline(types.ModuleType):
         answers = {
             "open_model": onnx.ModelProto(),
             "with_stages": lambda *_: None,
-            "expected_stages": {},
+            "announce_stages": {},
             "inspect_model": Inspection(("x",), ("y",), {"Conv": 3}, cost, (GroupSummary("conv1", 16, 0.5),)),
             "run_sensitivity": SCAN,
             "run_prune": PLAN,

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 COLOURS = (1, 3)
+LEAST = 16
+"""Height and width of an image, at least: what is smaller are features, whose last axis may be 1 or 3 as well."""
 TO_FIRST, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 """Permutations of [N, H, W, C] to [N, C, H, W], and back."""
 
@@ -12,10 +14,23 @@ TO_FIRST, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 def is_channels_last(sizes: Sequence[int | None]) -> bool:
     """Whether an input's shape is that of images [N, H, W, C].
 
-    >>> is_channels_last((None, 48, 192, 3)), is_channels_last((1, 3, 48, 3)), is_channels_last((None,) * 4)
+    >>> is_channels_last((None, 48, 192, 3)), is_channels_last((1, 3, 48, 3)), is_channels_last((1, 96, 1, 1))
     (True, False, False)
     """
-    return len(sizes) == 4 and sizes[3] in COLOURS and sizes[1] not in COLOURS
+    if len(sizes) != 4 or sizes[3] not in COLOURS or sizes[1] in COLOURS:
+        return False
+    return all(size is None or size >= LEAST for size in sizes[1:3])
+
+
+def has_channels_last(sizes: Sequence[int | None]) -> bool:
+    """Whether an output of a model of images [N, H, W, C] has that order, too: its last axis is fixed, and the smaller.
+
+    >>> has_channels_last((None, None, None, 1)), has_channels_last((1, 64, 96, 5)), has_channels_last((1, 1, 64, 96))
+    (True, True, False)
+    """
+    if len(sizes) != 4 or sizes[3] is None:
+        return False
+    return sizes[1] is None or sizes[3] < sizes[1]
 
 
 def channels_first(sizes: Sequence[int | None]) -> tuple[int | None, ...]:

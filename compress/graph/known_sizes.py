@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-COLOURS = (1, 3)
+from compress.compute.channel_order import COLOURS
+
 PASSED = ("Cast", "Identity", "Squeeze", "Unsqueeze")
 ARITHMETIC = ("Div", "Pow", "Reciprocal", "Sqrt")
 

@@ -14,7 +14,7 @@ from compress.artifacts import write_atomic
 from compress.errors import CompressError, ModelError, first_line
 from compress.graph.batching import free_batch, has_single_batch
 from compress.graph.canonical import canonicalise
-from compress.graph.channel_order import with_channels_first
+from compress.graph.channels_first import with_channels_first
 from compress.graph.element_types import half_types, to_float32
 from compress.progress import Note
 

@@ -16,7 +16,7 @@ import onnxruntime
 from onnx import helper, version_converter
 
 from compress.artifacts import write_atomic
-from compress.compute.channel_order import TO_FIRST, channels_first, in_order_of, is_channels_last
+from compress.compute.channel_order import TO_FIRST, channels_first, has_channels_last, in_order_of, is_channels_last
 from compress.errors import DataError, ModelError
 
 Model = Path | bytes | onnx.ModelProto
@@ -30,7 +30,7 @@ _PER_CHANNEL_OPSET = 13
 class Session:
     """A model in onnxruntime on the CPU: images in, first output out.
 
-    Images, and outputs of four dimensions, are [N, C, H, W]; a file of images [N, H, W, C] is fed and read so.
+    Images, and maps among the first outputs, are [N, C, H, W]; a file of images [N, H, W, C] is fed and read so.
 
     Args:
         model: a file, its bytes, or the parsed model.
@@ -84,10 +84,12 @@ class Session:
             )
         self._input = inputs[0]
         self._output_names = [output.name for output in outputs]
+        self.takes_floats = self._input.type in ("tensor(float)", "tensor(float16)")
         self._own_shape = _static_shape(self._input.shape)
         self.input_shape = channels_first(self._own_shape)
         self.output_shape = _static_shape(outputs[0].shape)
-        if is_channels_last(self._own_shape) and len(self.output_shape) == 4:
+        self._turns_output = is_channels_last(self._own_shape) and has_channels_last(self.output_shape)
+        if self._turns_output:
             self.output_shape = tuple(self.output_shape[axis] for axis in TO_FIRST)
 
     def run(self, images: np.ndarray) -> np.ndarray:
@@ -102,7 +104,7 @@ class Session:
             return _stacked([self.run(images[place : place + 1]) for place in range(len(images))])
         fed = in_order_of(self._own_shape, images)
         found = self._run(self._output_names[:1], fed)[0]
-        return found if fed is images or found.ndim != 4 else found.transpose(TO_FIRST)
+        return found.transpose(TO_FIRST) if self._turns_output and fed is not images else found
 
     def run_all(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute every output, by name and in the file's own order, for float32 `images` [N, C, H, W]."""
@@ -272,7 +274,9 @@ def quantize_static_minmax(
     batches = list(images)
     if not batches:
         raise DataError(f"{model_path}: no images to calibrate with. Give at least one batch.")
-    input_name = onnx.load(model_path, load_external_data=False).graph.input[0].name
+    given = onnx.load(model_path, load_external_data=False).graph.input[0]
+    sizes = [size.dim_value or None for size in given.type.tensor_type.shape.dim]
+    batches = [in_order_of(sizes, batch) for batch in batches]
     with tempfile.TemporaryDirectory() as folder, _quiet_logging():
         made = Path(folder) / "quantised.onnx"
         try:
@@ -280,7 +284,7 @@ def quantize_static_minmax(
             quantization.quantize_static(
                 source,
                 made,
-                _reader(quantization, input_name, batches),
+                _reader(quantization, given.name, batches),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=per_channel,
                 reduce_range=reduce_range,

@@ -5,7 +5,7 @@ from compress.pipeline.guessing import guess_task
 from compress.pipeline.inspecting import inspect_model
 from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.models import open_any, open_model
-from compress.pipeline.preparing.estimate import expected_stages
+from compress.pipeline.preparing.estimate import announce_stages
 from compress.pipeline.run import run_recipe
 from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.stages.finetune import run_finetune
@@ -21,9 +21,9 @@ from compress.pipeline.tasks import make_task
 from compress.pipeline.worst_cases import score_with_pictures
 
 __all__ = [
+    "announce_stages",
     "examine_in",
     "examine_model",
-    "expected_stages",
     "guess_task",
     "inspect_model",
     "label_unlabelled",

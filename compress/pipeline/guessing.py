@@ -72,6 +72,8 @@ def look_at(
     check_preset(preset)
     name = path or (model if isinstance(model, Path) else Path("model"))
     session = Session(model, name=str(name))
+    if not session.takes_floats:
+        raise ModelError(f"{name}: its input is not of floats. Expected float images. Export it with such an input.")
     if len(session.input_shape) != 4:
         raise ModelError(
             f"{name}: input shape {shape_text(session.input_shape)}. Expected [N, {CHANNELS}, H, W]: images. Use a "
@@ -161,7 +163,9 @@ def choose_kind(facts: ModelFacts, task: str | None, command: str = "shrink") ->
         raise CompressError(f"--task: got {task!r}. Must be {', '.join(INPUTS)}. Use --task classification, e.g.")
     if facts.fed is None:
         why = facts.problem.removeprefix(f"{facts.path}: ").rstrip(".")
-        raise CompressError(f"--input: {facts.path} runs on no image of the sizes tried: {why}. Use --input C,H,W.")
+        raise CompressError(
+            f"--input: {facts.path} runs on no image of the sizes tried: {why}. Name one that it takes: --input C,H,W."
+        )
     if task is not None:
         return task, ""
     kind = guess_kind(facts.output)

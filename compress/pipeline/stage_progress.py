@@ -9,6 +9,12 @@ from compress.progress import Progress
 
 MAIN_PART = 0.5
 """A counter that takes at least this share of what its stage is expected to take is taken for the whole stage."""
+SEEN = 0.02
+"""Share of a counter from which on its pace is believed, where it is known to be the whole stage's."""
+BEFORE = "with the original"
+"""How messages end of what comes before a stage: the original's answers to images."""
+SCANS = ("scan", "sensitivity")
+"""Stages of one counter."""
 
 
 def staged(
@@ -25,7 +31,8 @@ def staged(
 
     def tell(done: int, total: int, message: str) -> None:
         stage = now(message)
-        to_the_end = left.line(stage, done, total) if left else ""
+        is_scan = names[stage] in SCANS and not message.endswith(BEFORE)
+        to_the_end = left.line(stage, done, total, is_scan or message.startswith("epoch ")) if left else ""
         on_progress(done, total, f"stage {stage + 1} of {len(names)}{to_the_end}, {names[stage]}: {message}")
 
     return tell
@@ -50,20 +57,21 @@ class TimeLeft:
         self._took = self._planned = 0.0
         self._last, self._counter_began, self._counter_first = (0, -1), 0.0, 0
 
-    def line(self, stage: int, done: int, total: int) -> str:
+    def line(self, stage: int, done: int, total: int, whole: bool = False) -> str:
         """The time left as it is shown, behind the stage's number."""
-        seconds, is_all = self.seconds(stage, done, total)
+        seconds, is_all = self.seconds(stage, done, total, whole)
         if seconds is None:
             return ""
         return f" (run: {'about' if is_all else 'at least'} {duration(seconds)} left)"
 
-    def seconds(self, stage: int, done: int, total: int) -> tuple[float | None, bool]:
+    def seconds(self, stage: int, done: int, total: int, whole: bool = False) -> tuple[float | None, bool]:
         """Seconds to the end of the run, None where nothing is known, and whether they cover every stage.
 
         Args:
             stage: the present one, from 0.
             done: what its present counter has counted.
             total: of how many.
+            whole: whether the counter is known to be that of all of the stage.
         """
         now = self._clock()
         if stage != self._stage:
@@ -74,11 +82,14 @@ class TimeLeft:
             self._counter_began, self._counter_first = now, done
         self._last = (done, total)
         later = [self._expected[place] for place in range(stage + 1, len(self._expected))]
-        parts = [self._present(now, done, total), *(None if part is None else self._scaled(part) for part in later)]
+        parts = [
+            self._present(now, done, total, whole),
+            *(None if part is None else self._scaled(part) for part in later),
+        ]
         known = [part for part in parts if part is not None]
         return (sum(known) if known else None), len(known) == len(parts)
 
-    def _present(self, now: float, done: int, total: int) -> float | None:
+    def _present(self, now: float, done: int, total: int, whole: bool) -> float | None:
         """Seconds to the end of the present stage, None where they are unknown."""
         counted = done - self._counter_first
         pace = (now - self._counter_began) / counted if counted > 0 else None
@@ -86,9 +97,11 @@ class TimeLeft:
         expected = self._expected[self._stage]
         if expected is None:
             return by_counter
-        if pace is not None and by_counter is not None and pace * total >= MAIN_PART * self._scaled(expected):
+        planned = self._scaled(expected)
+        believed = (whole and done >= SEEN * total) or (pace or 0.0) * total >= MAIN_PART * planned
+        if by_counter is not None and believed:
             return by_counter
-        return max(by_counter or 0.0, self._scaled(expected) - (now - self._began), 0.0)
+        return max(by_counter or 0.0, planned - (now - self._began), 0.0)
 
     def _finish(self, now: float) -> None:
         if 0 <= self._stage < len(self._expected) and (planned := self._expected[self._stage]) is not None:

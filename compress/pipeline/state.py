@@ -21,10 +21,13 @@ from compress.graph import read_model
 from compress.pipeline.code import begin, stage_code, task_modules
 from compress.pipeline.execution import Execution
 from compress.pipeline.stage_progress import TimeLeft, staged, stages_done
+from compress.pipeline.tasks import LABELS
 from compress.progress import Note, Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Task
 
+LABELLED = f"{LABELS}/labels.json"
+"""What the stage that labels images leaves."""
 BEGUN, CHECKPOINT = ".code.json", ".checkpoint"
 """What a stage leaves until its record is there: the code that it was begun by, and the training so far."""
 
@@ -202,21 +205,31 @@ def _content(file: Path) -> str:
     return artifacts.fingerprint(file.read_bytes())
 
 
+def stage_marks(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """The stages of a run in order, and of each the files in its folder any of which says that it is done.
+
+    A scan leaves no record: what says so is that the next stage was begun. A scan alone, and the report, have none.
+    """
+    names = [*(["label"] if recipe.data.images else ()), *sorted((step.name for step in recipe.steps), key=ORDER.index)]
+    marks: dict[str, tuple[str, ...]] = {}
+    for number, name in enumerate(names):
+        if name == "label":
+            marks[name] = (LABELLED,)
+        elif name in FILES:
+            marks[name] = (f"{FILES[name]}.json",)
+        else:
+            marks[name] = tuple(f"{FILES[later]}{end}" for later in names[number + 1 :] for end in (".json", BEGUN))
+    return {**marks, "report": ()}
+
+
 def with_stages(on_progress: Progress, recipe: Recipe, expected: Mapping[str, float | None] | None = None) -> Progress:
     """Progress that also says which stage of how many it is of, known by the files that stages leave.
 
-    With the seconds that each step is `expected` to take, None where they are unknown, also the time left of the run.
+    With the seconds that each stage is `expected` to take, None where they are unknown, also the time left of the run.
     """
-    names = [*sorted((step.name for step in recipe.steps), key=ORDER.index), "report"]
-    if names[-2:-1] == ["sensitivity"]:  # a scan alone leaves nothing that says that it is done
+    marks = stage_marks(recipe)
+    if [*marks][-2:-1] == ["sensitivity"]:  # a scan alone leaves nothing that says that it is done
         return on_progress
-
-    marks = [
-        [f"{FILES[name]}.json"]
-        if name in FILES  # a scan leaves no record: the next stage was begun
-        else [f"{FILES[later]}{end}" for later in names[number + 1 : -1] for end in (".json", BEGUN)]
-        for number, name in enumerate(names[:-1])
-    ]
-
-    left = TimeLeft([expected.get(name) for name in names]) if expected else None
-    return staged(on_progress, names, lambda _: stages_done(recipe.out, marks), left)
+    left = TimeLeft([expected.get(name) for name in marks]) if expected else None
+    before_report = [*marks.values()][:-1]
+    return staged(on_progress, [*marks], lambda _: stages_done(recipe.out, before_report), left)

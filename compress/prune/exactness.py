@@ -56,23 +56,26 @@ def _is_exact(
 ) -> bool:
     """Compare every layer's output, because a network's own output may be saturated on noise.
 
-    Removed is a share of each group's channels, at least one (of each block), and then as many of the others.
+    Removed is a share of each group's channels, at random, and then the others, or as many of them.
     """
     generator = torch.Generator().manual_seed(0)
     scores = {group.name: torch.rand(group.channels, generator=generator) for group in groups}
     image = torch.randn(1, *input_shape, generator=generator).to(next((p.device for p in module.parameters()), "cpu"))
-    for sign in (1, -1):
-        removed = {
-            group.name: lowest_channels(
-                group,
-                sign * scores[group.name],
-                max(int(group.channels * share), group.blocks if share == 0.0 else 0),
-            )
-            for group in groups
-        }
+    for rest in (False, True):
+        removed = {group.name: _tried(group, scores[group.name], share, rest) for group in groups}
         if not _computes_the_same(module, groups, removed, image):
             return False
     return True
+
+
+def _tried(group: ChannelGroup, scores: Tensor, share: float, rest: bool) -> tuple[int, ...]:
+    """A share of a group's channels, at least one of each block; or the rest of them, of a half."""
+    size = group.channels // group.blocks
+    count = int(size * share) or int(share == 0.0)
+    if not rest:
+        return lowest_channels(group, scores, count * group.blocks)
+    others = min(size - count, size - 1) if share == 0.5 else count
+    return lowest_channels(group, -scores, others * group.blocks)
 
 
 def _computes_the_same(

@@ -9,9 +9,9 @@ from onnx import helper
 
 from compress.compute.channel_order import TO_FIRST, TO_LAST
 from compress.graph import load_model
-from compress.graph.channel_order import with_channels_first
+from compress.graph.channels_first import with_channels_first
 from compress.measure.cost import model_cost
-from compress.measure.session import Session
+from compress.measure.session import Session, quantize_static_minmax
 from compress.pipeline import run_recipe, score_model
 from tests.graph.graphs import image_graph
 from tests.pipeline import tiny
@@ -63,6 +63,29 @@ def test_maps_are_read_in_their_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(session.run(images), images.sum(1, keepdims=True), rtol=1e-5)
     np.testing.assert_array_equal(Session(model).run(images), session.run(images))
     assert [node.op_type for node in model.graph.node] == ["Conv"]
+
+
+@pytest.mark.parametrize("sizes", ["N, H, W", "1, 64, 96"])
+def test_maps_in_the_usual_order_stay(sizes: str, tmp_path: Path) -> None:
+    """As PyTorch's export has them of a network that only turns its images."""
+    constants = {"w": np.ones((1, 3, 1, 1), np.float32)}
+    body = "t = Transpose <perm = [0, 3, 1, 2]> (x) y = Conv (t, w)"
+    file = tmp_path / "m.onnx"
+    onnx.save(image_graph(body, constants, given=f"float[{sizes}, 3] x"), file)
+    images = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
+    for session in (Session(file), Session(load_model(file))):
+        assert session.output_shape[1] == 1
+        np.testing.assert_allclose(session.run(images), images.sum(1, keepdims=True), rtol=1e-4, atol=1e-5)
+
+
+def test_onnxruntimes_own_int8_is_made_of_it(tmp_path: Path) -> None:
+    folder = tiny.write_inputs(tmp_path)
+    in_other_order(folder / "model.onnx")
+    images = np.random.default_rng(0).standard_normal((2, *tiny.SHAPE)).astype(np.float32)
+    quantize_static_minmax(folder / "model.onnx", [images], tmp_path / "q.onnx")
+    np.testing.assert_allclose(
+        Session(tmp_path / "q.onnx").run(images), Session(folder / "model.onnx").run(images), atol=0.1
+    )
 
 
 @pytest.mark.parametrize("given", ["float[N, 3, H, W] x", "float[N, 8, 16, W] x", "float[N, C, H, W] x"])

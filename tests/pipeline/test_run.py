@@ -472,3 +472,30 @@ def test_progress_says_the_stage_by_what_stages_leave(folder: Path) -> None:
         on_progress(1, 2, "x")
     names = ("sensitivity", "prune", "finetune", "quantize", "report")
     assert told == [f"stage {number} of 5, {name}: x" for number, name in enumerate(names, start=1)]
+
+
+def test_a_leftover_plan_of_another_model_is_made_anew(folder: Path) -> None:
+    """Somebody changed the model, and deleted what was called stale."""
+    recipe = tiny.recipe(folder)
+    run_recipe(recipe, "")
+    plan = artifacts.load(PruningPlan, recipe.out / "plan.json")
+    artifacts.save(replace(plan, model="another"), recipe.out / "plan.json")
+    for name in ("pruned.json", "finetuned.json", "int8.json"):
+        (recipe.out / name).unlink()
+    run_recipe(recipe, "")
+    assert artifacts.load(PruningPlan, recipe.out / "plan.json") == plan
+
+
+def test_labelling_is_a_stage_of_its_own(folder: Path) -> None:
+    told: list[str] = []
+    recipe = tiny.recipe(folder)
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"images": (folder,)})})
+    on_progress = with_stages(lambda done, total, message: told.append(message), recipe, {"label": 60.0})
+    on_progress(1, 2, "labelling images with the original")
+    (recipe.out / "labels").mkdir(parents=True)
+    (recipe.out / "labels" / "labels.json").touch()
+    on_progress(1, 2, "x")
+    assert told == [
+        "stage 1 of 6 (run: at least 60 s left), label: labelling images with the original",
+        "stage 2 of 6, sensitivity: x",
+    ]

@@ -14,6 +14,7 @@ from statistics import fmean
 
 from compress.data.headers import Header
 from compress.data.streaming import STREAMED_FROM
+from compress.errors import reason
 from compress.graph import deployed_bytes
 from compress.pipeline.models import open_model
 from compress.pipeline.preparing.readiness import Images, find_problems
@@ -30,7 +31,9 @@ from compress.pipeline.preparing.shrink_cost import (
 from compress.pipeline.preparing.shrinking import STAGES
 from compress.pipeline.scanning.measures import UNLABELLED_IMAGES
 from compress.pipeline.scanning.scan_cost import duration
+from compress.pipeline.stage_progress import stages_done
 from compress.pipeline.stages.replace import find_activations
+from compress.pipeline.state import FILES, stage_marks
 from compress.progress import Note
 from compress.recipe import (
     FinetuneStep,
@@ -50,15 +53,6 @@ QAT_MEMORY = 1.8
 """What a step with simulated rounding keeps over one without: 1.3 to 1.8 times on the three models that ship."""
 CHECKPOINT_COPIES = 4
 """Weights in a training's checkpoint: the network, Adam's two averages, and the best epoch so far."""
-RECORDS = {
-    "teacher": "teacher.json",
-    "replace": "replaced.json",
-    "prune": "pruned.json",
-    "reconstruct": "reconstructed.json",
-    "finetune": "finetuned.json",
-    "quantize": "int8.json",
-}
-"""Step -> what it leaves in the run's folder once it is finished."""
 
 
 DONE = "done; kept if nothing that it depends on has changed"
@@ -113,13 +107,22 @@ def estimate(recipe: Recipe, images: Images) -> Estimate:
     )
 
 
-def expected_stages(recipe: Recipe, on_note: Note) -> dict[str, float | None]:
-    """The seconds that each stage of a recipe will take, None where they are unknown; says all that `check` does.
+def announce_stages(recipe: Recipe, on_note: Note) -> dict[str, float | None]:
+    """Say what `check` says of a recipe before it is run, and return the seconds that each stage will take, None where
+    they are unknown. Nothing is timed where all stages but the report are done.
 
     Raises:
-        CompressError: the recipe cannot start, or its model does not run.
+        CompressError: the recipe cannot start.
     """
-    found = estimate(recipe, find_problems(recipe))
+    images = find_problems(recipe)
+    marks = [files for name, files in stage_marks(recipe).items() if name != "report"]
+    if marks and stages_done(recipe.out, marks) == len(marks):
+        return {}
+    try:
+        found = estimate(recipe, images)
+    except Exception as error:  # of a training step of any network; the run may do without one, or will say the same
+        on_note(f"How long the run takes is not known: {reason(error)}.")
+        return {}
     on_note("\n".join(estimate_lines(recipe, found)))
     return {stage.name: stage.seconds for stage in found.stages}
 
@@ -157,17 +160,18 @@ def _is_turned(recipe: Recipe, texts: Sequence[str]) -> bool:
 def _stages(recipe: Recipe, images: Images, work: Work, pace: Pace) -> tuple[Stage, ...]:
     """The recipe's stages in the order of the run."""
     seconds = dict(zip(STAGES, stage_seconds(work, pace), strict=True))
+    is_done = {name: any((recipe.out / file).exists() for file in files) for name, files in stage_marks(recipe).items()}
     found: list[Stage] = []
     if recipe.data.images:
-        done = (recipe.out / "labels" / "labels.json").exists()
-        found.append(Stage("label", f"{work.files} images by the original model", seconds["label"], done))
+        what = f"{work.files} images by the original model"
+        found.append(Stage("label", what, seconds["label"], is_done["label"]))
     for step in recipe.steps:
-        done = step.name in RECORDS and (recipe.out / RECORDS[step.name]).exists()
+        done = is_done[step.name]
         if isinstance(step, TeacherStep):
             took = stage_seconds(dataclasses.replace(work, epochs=step.epochs), pace)[STAGES.index("fine-tune")]
             found.append(Stage(step.name, f"{step.epochs} epochs of {work.train} images", took, done))
         elif isinstance(step, SensitivityStep):
-            found.append(_scan_stage(step, recipe, work, pace))
+            found.append(dataclasses.replace(_scan_stage(step, recipe, work, pace), done=done))
         elif isinstance(step, ReplaceStep):
             found.append(dataclasses.replace(_replace_stage(step, recipe, work, pace), done=done))
         elif isinstance(step, PruneStep):
@@ -222,7 +226,7 @@ def _report_stage(recipe: Recipe, images: Images, work: Work, pace: Pace) -> Sta
 
 def count_files(recipe: Recipe) -> int:
     """Files that the report scores: the original, the same in canonical form, other tools', and one of each step."""
-    made = sum(step.name in RECORDS for step in recipe.steps)
+    made = sum(step.name in FILES for step in recipe.steps)
     return 2 + int(recipe.compare.onnxruntime) + made
 
 
@@ -280,7 +284,8 @@ def estimate_lines(recipe: Recipe, found: Estimate) -> tuple[str, ...]:
     left = [stage.seconds for stage in found.stages if not stage.done]
     known = sum(seconds for seconds in left if seconds is not None)
     and_more = ", and what is unknown" if None in left else ""
-    pace = f"at {milliseconds(found.pace.forward)} ms an image and {milliseconds(found.pace.train)} ms to train on it"
+    learning = f" and {milliseconds(found.pace.train)} ms to train on it" if found.pace.train else ""
+    pace = f"at {milliseconds(found.pace.forward)} ms an image{learning}"
     return (*rows, f"time: about {duration(known)}{and_more}, {pace}", _memory_line(found), _disk_line(recipe, found))
 
 

@@ -23,9 +23,10 @@ from compress.pipeline.labelling import TRAIN_SIDE
 from compress.pipeline.models import open_model
 from compress.pipeline.preparing.shrinking import STAGES
 from compress.pipeline.scanning.scan_cost import duration
+from compress.pipeline.stages.fitting import first_output
 from compress.prune.groups import find_groups
 from compress.prune.sensitivity import count_cells
-from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReconstructStep, SensitivityStep
+from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReconstructStep, SensitivityStep, Step
 
 SAMPLE = 64
 """Images whose headers are read for their sizes, and a few of which are decoded."""
@@ -185,7 +186,8 @@ def sample_sizes(files: Sequence[Path]) -> list[Header]:
 
 
 def measure(recipe: Recipe, files: Sequence[Path]) -> tuple[Pace, int]:
-    """The pace on this machine, and the cells of the scan: a few passes of the network and of a training step.
+    """The pace on this machine, and the cells of the scan: a few passes of the network and, where a step learns, of a
+    training step.
 
     Args:
         recipe: names the model.
@@ -208,6 +210,8 @@ def measure(recipe: Recipe, files: Sequence[Path]) -> tuple[Pace, int]:
     def make() -> None:
         Session(to_onnx(copy.deepcopy(module), model), threads=threads, spin=False)
 
+    if not any(map(_learns, recipe.steps)):
+        return Pace(_load_time(files), forward, 0.0, _timed(make) if scan else 0.0), cells
     sizes = (recipe.task.crop, recipe.task.crop) if recipe.task.crop else (height, width)
     batch = rng.uniform(-1, 1, (BATCH, channels, *sizes)).astype(np.float32)
     torch.set_num_threads(threads)
@@ -217,12 +221,17 @@ def measure(recipe: Recipe, files: Sequence[Path]) -> tuple[Pace, int]:
     def train() -> None:
         session.run(batch)
         optimizer.zero_grad()
-        learner(torch.from_numpy(batch)).sum().backward()
+        first_output(learner(torch.from_numpy(batch))).sum().backward()
         optimizer.step()
 
     per_image = _timed(train, repeats=2) / BATCH
     saved = saved_for_gradients(lambda: learner(torch.from_numpy(batch))) // BATCH
     return Pace(_load_time(files), forward, per_image, _timed(make) if scan else 0.0, saved), cells
+
+
+def _learns(step: Step) -> bool:
+    """Whether a step trains, or fits weights at a training image's pace."""
+    return isinstance(step, ReconstructStep) or getattr(step, "epochs", 0) > 0
 
 
 def saved_for_gradients(forward: Callable[[], object]) -> int:

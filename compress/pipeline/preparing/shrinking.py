@@ -13,7 +13,7 @@ from compress.data.unlabelled import list_images
 from compress.errors import CompressError, RecipeError
 from compress.pipeline.code import recipe_settings
 from compress.pipeline.guessing import ModelFacts, Shape, image_shape, shape_text, takes_several
-from compress.pipeline.stage_progress import TimeLeft, staged, stages_done
+from compress.pipeline.stage_progress import BEFORE, TimeLeft, staged, stages_done
 from compress.progress import Progress
 from compress.recipe import Recipe, load_recipe
 from compress.recipe.write import recipe_text
@@ -390,6 +390,6 @@ def with_stages(on_progress: Progress, folder: Path, expected: Sequence[float] =
 
     def now(message: str) -> int:
         # A classifier's targets are made anew each time, after the lists.
-        return 0 if message.endswith("with the original") else stage_now(folder)
+        return 0 if message.endswith(BEFORE) else stage_now(folder)
 
     return staged(on_progress, STAGES, now, TimeLeft(expected) if expected else None)

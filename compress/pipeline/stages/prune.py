@@ -19,7 +19,7 @@ from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.guessing import shape_for
 from compress.pipeline.models import as_graph_module, expand_names, model_identity
 from compress.pipeline.stages.search import CANDIDATES_FILE, Search
-from compress.pipeline.stages.stored_plan import PLAN_FILE, check_replaceable
+from compress.pipeline.stages.stored_plan import PLAN_FILE, check_replaceable, drop_leftover
 from compress.pipeline.stages.table_times import is_timed, saved_times, table_timing
 from compress.pipeline.state import Run, Stage
 from compress.prune.allocation import Allocation
@@ -212,6 +212,7 @@ class Pruning(Stage):
 
     def compute(self, file: Path) -> None:
         run, search = self.run, self._search()
+        drop_leftover(file.with_name(PLAN_FILE), model_identity(self.model))
         run_prune(
             self.model,
             file,

@@ -108,8 +108,16 @@ def check_replaceable(plan_file: Path, identity: str) -> None:
     if plan.model and plan.model != identity:
         raise ArtifactError(
             f"{plan_file}: of another model (fingerprint {plan.model}, now {identity}), and would be overwritten. "
-            "Write to another folder, or delete it."
+            "Give each model a folder of its own, or delete it."
         )
+
+
+def drop_leftover(plan_file: Path, identity: str) -> None:
+    """Remove the plan of another model that an earlier run left in its own folder; one that was edited stays."""
+    if plan_file.exists():
+        plan, edited = artifacts.load_edited(PruningPlan, plan_file)
+        if not edited and plan.model != identity:
+            plan_file.unlink()
 
 
 def kept_by_plan(model: onnx.ModelProto, plan: PruningPlan, input_shape: tuple[int, int, int]) -> dict[str, list[int]]:

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper
 
-from compress.compute.channel_order import TO_FIRST, TO_LAST, is_channels_last
+from compress.compute.channel_order import TO_FIRST, TO_LAST, has_channels_last, is_channels_last
 
 
 def with_channels_first(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """The same model with a Transpose behind its input, and before outputs of four dimensions, which those of most
-    exporters take back; None where its images are [N, C, H, W] already, or a node holds a graph of its own.
+    """The same model with a Transpose behind its input, and before outputs that are in the same order, which those of
+    most exporters take back; None where its images are [N, C, H, W] already, or a node holds a graph of its own.
 
     Args:
         model: of one input of images; it is left as it was.
@@ -30,8 +30,10 @@ def with_channels_first(model: onnx.ModelProto) -> onnx.ModelProto | None:
     _rename(graph, {given.name: inner})
     graph.node.insert(0, helper.make_node("Transpose", [given.name], [inner], name=inner, perm=TO_LAST))
     _permute(graph.input[inputs[0]], TO_FIRST)
+    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output}
     for output in graph.output:
-        if len(output.type.tensor_type.shape.dim) == 4:
+        if has_channels_last([size.dim_value or None for size in inferred[output.name].type.tensor_type.shape.dim]):
+            output.CopyFrom(inferred[output.name])
             inner = f"{output.name}.channels_last"
             _rename(graph, {output.name: inner})
             graph.node.append(helper.make_node("Transpose", [inner], [output.name], name=inner, perm=TO_FIRST))
