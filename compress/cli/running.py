@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from compress import artifacts
 from compress.artifacts import Report
 from compress.cli import continuous
 from compress.cli.options import setting
@@ -103,7 +102,6 @@ def _run(recipe: Path, changes: list[str], out: Path | None, verify: bool) -> tu
 
     command = shlex.join(["compress", *sys.argv[1:]])
     with progress(f"{given.out} holds what is done; the same command goes on from there.") as on_progress:
-        artifacts.check_writable(given.out)
         staged = pipeline.with_stages(on_progress, given, pipeline.announce_stages(given, say))
         report = pipeline.run_recipe(given, command, staged, say, verify=verify)
     print_report(report, wide_console())

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from compress import artifacts
 from compress.data.headers import Header
 from compress.data.streaming import STREAMED_FROM
 from compress.errors import reason
@@ -112,8 +113,9 @@ def announce_stages(recipe: Recipe, on_note: Note) -> dict[str, float | None]:
     they are unknown. Nothing is timed where all stages but the report are done.
 
     Raises:
-        CompressError: the recipe cannot start.
+        CompressError: the recipe cannot start, or its folder cannot be written to.
     """
+    artifacts.check_writable(recipe.out)
     images = find_problems(recipe)
     marks = [files for name, files in stage_marks(recipe).items() if name != "report"]
     if marks and stages_done(recipe.out, marks) == len(marks):
