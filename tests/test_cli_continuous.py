@@ -109,4 +109,4 @@ def test_elsewhere_there_is_no_summary(recipe: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("GITHUB_STEP_SUMMARY")
     answer(monkeypatch, MET)
     assert run(recipe).exit_code == 0
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
