@@ -521,6 +521,7 @@ def test_bench_in_two_runtimes(bench_files: dict[str, Any], monkeypatch: pytest.
     assert result.exit_code == 2, result.output
     assert bench_files["models"] == [("a.onnx", "onnxruntime"), ("b.onnx", "onnxruntime"), ("b.onnx", "openvino")]
     assert "Note: not timed: a.onnx: OpenVINO cannot load it: no such operator." in result.stderr
+    assert "Error: not timed: a.onnx [openvino]. The notes above say why." in result.stderr
     assert "First output against onnxruntime's" in result.stdout
     figures = json.loads(Path("b.json").read_text())
     assert list(figures["models"]) == ["a.onnx", "b.onnx", "b.onnx [openvino]"]

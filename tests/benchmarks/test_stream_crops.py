@@ -7,6 +7,7 @@ import pytest
 from benchmarks.studies import stream_crops
 
 
+@pytest.mark.slow
 def test_it_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(stream_crops, "CROPS", 40)
     monkeypatch.setattr(stream_crops, "BATCH", 4)

@@ -113,6 +113,7 @@ def test_batch_norm_that_is_folded(model: onnx.ModelProto) -> None:
         check_search(lower_for_int8(model), settings)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_searches(folder: Path) -> None:
     """The table stands in the report; run again, nothing is tried again."""
     recipe = tiny.recipe(folder, "run", STEPS)

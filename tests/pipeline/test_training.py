@@ -380,6 +380,7 @@ def test_a_step_without_options_has_the_identity_that_it_always_had() -> None:
 # --- devices ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stages_run_on_a_gpu(tmp_path: Path) -> None:
     """Each stage moves to the device what it must, and writes what the CPU would."""
     inputs = tiny.write_inputs(tmp_path)
