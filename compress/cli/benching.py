@@ -112,8 +112,8 @@ def bench(
         value = {"version": artifacts.VERSION, "input_shape": shape, "machine": asdict(machine), **figures}
         artifacts.write_atomic(out, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
     if opened.failed:
-        names = ", ".join(f"{file} [{runtime}]" for file, runtime in opened.failed)
-        raise CompressError(f"not timed: {names}. The notes above say why.")
+        untimed = ", ".join(f"{file} [{name}]" for file, name in opened.failed)
+        raise CompressError(f"not timed: {untimed}. The notes above say why.")
 
 
 def _size(model: str, otherwise: int) -> int:
