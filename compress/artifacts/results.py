@@ -127,6 +127,8 @@ class Sensitivity:
     """Module -> hash of what measured the curves."""
     budgeted: BudgetedScan | None = None
     """How surely each cell is known, where a budget of time chose what to measure; curves hold what was measured."""
+    scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Group -> score of each channel, where the criterion looked at images (`obs`); those of weights are not kept."""
     version: int = VERSION
 
 

@@ -219,7 +219,9 @@ class PlanOptions:
     """How a plan is made; by their keys in a recipe's `prune` step."""
 
     align: Annotated[int | None, setting(PruneStep, "align")] = None
-    criterion: Annotated[str | None, typer.Option(help="fpgm, l1 or l2; default the scan's, else fpgm.")] = None
+    criterion: Annotated[
+        str | None, typer.Option(help="fpgm, l1 or l2, or obs with a scan by obs; default the scan's, else fpgm.")
+    ] = None
     allocation: Annotated[str | None, setting(PruneStep, "allocation")] = None
     pessimistic: Annotated[bool | None, setting(PruneStep, "pessimistic", "--pessimistic")] = None
     precision: Annotated[

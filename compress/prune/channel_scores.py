@@ -1,11 +1,14 @@
 """Which channels of a group matter least."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from compress.errors import PlanError
 from compress.prune.channels import ChannelGroup, Member, channel_blocks, parts_to_keep, swap_channels
-from compress.prune.importance import Criterion
+from compress.prune.importance import CRITERIA, Criterion
 from compress.prune.layer_kinds import is_depthwise
 from compress.prune.units import block_filters, unit_blocks
 
@@ -42,6 +45,30 @@ def score_group(module: nn.Module, group: ChannelGroup, criterion: Criterion) ->
                 total[held] += scores / scores.mean().clamp_min(torch.finfo(torch.float64).tiny)
                 holders[held] += 1.0
     return total / holders.clamp_min(1.0)
+
+
+def channel_scores(
+    module: nn.Module, group: ChannelGroup, criterion: str, scores: Mapping[str, Sequence[float]]
+) -> Tensor:
+    """Score each channel of a group, [channels], by a criterion's name.
+
+    Args:
+        module: the network.
+        group: one of its groups.
+        criterion: one of `CRITERION_NAMES`.
+        scores: group -> scores that images gave, for a criterion that is not of weights alone.
+
+    Raises:
+        PlanError: there are none.
+    """
+    if criterion in CRITERIA:
+        return score_group(module, group, CRITERIA[criterion])
+    if len(scores.get(group.name, ())) != group.channels:
+        raise PlanError(
+            f"prune.criterion: {criterion} ranks channels by images, and there is no score for those of {group.name}. "
+            f"Scan with criterion {criterion} first, or use {', '.join(CRITERIA)}."
+        )
+    return torch.tensor(scores[group.name], dtype=torch.float64)
 
 
 def lowest_channels(group: ChannelGroup, scores: Tensor, count: int) -> tuple[int, ...]:

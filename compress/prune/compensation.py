@@ -9,7 +9,7 @@ training takes away; with it, what stays.
 Source: channel pruning by least squares (He, Zhang and Sun 2017), of one layer at a time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +22,35 @@ from compress.prune.channels import ChannelGroup
 from compress.prune.reconstruct import POSITIONS, RIDGE, layer_equations
 from compress.prune.regression import GateRegression, Normal, Regression, regressions
 
+Equations = Mapping[str, Sequence[tuple[Regression, Normal]]]
+"""Layer -> its regressions with their sums over images."""
 WIDEST = 2400
 """Inputs of a layer above which it is not compensated: every cell of a scan that it reads would take seconds more. The
 Gram matrices of all readers are kept, of 46 MB each at most."""
+
+
+def reader_equations(
+    module: fx.GraphModule,
+    groups: Sequence[ChannelGroup],
+    batches: Iterable[np.ndarray],
+    *,
+    positions: int = POSITIONS,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Equations:
+    """Run the network over images [N, C, H, W] and sum up the equations of every layer that reads a group.
+
+    Args:
+        module: the whole network.
+        groups: from `find_groups`.
+        batches: images; kept in memory, with the activations that later layers read.
+        positions: rows drawn from each image, at most.
+        seed: of what is drawn.
+        on_progress: called as (layers done, in all, message).
+    """
+    wanted = {member.layer for group in groups for member in group.members if member.side == "in"}
+    wanted |= {group.layer for group in groups if isinstance(module.get_submodule(group.layer), nn.RNNBase)}
+    return layer_equations(module, wanted, batches, positions, seed, WIDEST, on_progress)
 
 
 @dataclass(frozen=True)
@@ -32,41 +58,28 @@ class _Reader:
     """A layer that reads some group's channels: its regressions in the whole network, with their sums over images."""
 
     layer: nn.Module
-    equations: list[tuple[Regression, Normal]]
+    equations: Sequence[tuple[Regression, Normal]]
 
 
 class Compensation:
     """Solves the readers of pruned channels anew, from sums over images that were run through the network once."""
 
-    def __init__(
-        self,
-        module: fx.GraphModule,
-        groups: Sequence[ChannelGroup],
-        batches: Iterable[np.ndarray],
-        *,
-        positions: int = POSITIONS,
-        ridge: float = RIDGE,
-        seed: int = 0,
-        on_progress: Progress | None = None,
-    ) -> None:
-        """Run the network over images [N, C, H, W] and sum up the equations of every layer that reads a group.
+    def __init__(self, module: fx.GraphModule, equations: Equations, *, ridge: float = RIDGE) -> None:
+        """Solve from sums over images.
 
         Args:
             module: the whole network.
-            groups: from `find_groups`.
-            batches: images; kept in memory, with the activations that later layers read.
-            positions: rows drawn from each image, at most.
+            equations: from `reader_equations`.
             ridge: how firmly weights are held where they were.
-            seed: of what is drawn.
-            on_progress: called as (layers done, in all, message).
         """
         self._ridge = ridge
-        read = {member.layer for group in groups for member in group.members if member.side == "in"}
+        layers = {name: module.get_submodule(name) for name in equations}
         # A convolution in groups is several problems, which lose inputs of their own.
-        wanted = {name for name in read if getattr(module.get_submodule(name), "groups", 1) == 1}
-        wanted |= {group.layer for group in groups if isinstance(module.get_submodule(group.layer), nn.RNNBase)}
-        found = layer_equations(module, wanted, batches, positions, seed, WIDEST, on_progress)
-        self._readers = {name: _Reader(module.get_submodule(name), made) for name, made in found.items()}
+        self._readers = {
+            name: _Reader(layers[name], made)
+            for name, made in equations.items()
+            if getattr(layers[name], "groups", 1) == 1
+        }
 
     def __call__(self, pruned: nn.Module, group: ChannelGroup, removed: Sequence[int]) -> None:
         """Give the layers that read a group the weights that make up best for the channels that were removed.

@@ -85,4 +85,7 @@ def l2(weight: Tensor) -> Tensor:
 
 
 CRITERIA: dict[str, Criterion] = {"fpgm": fpgm, "l1": l1, "l2": l2}
-"""The criteria by the name that recipes and plans use."""
+"""The criteria of weights alone by the name that recipes and plans use."""
+OBS = "obs"
+"""The one that looks at images, too: `compress.prune.brain_surgeon`."""
+CRITERION_NAMES = (*CRITERIA, OBS)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from compress.artifacts import GroupPlan
 from compress.errors import PlanError
 from compress.measure.cost import layer_positions, macs_at, parameter_count
-from compress.prune.channel_scores import group_removal_count, lowest_channels, removal_count, score_group
+from compress.prune.channel_scores import channel_scores, group_removal_count, lowest_channels, removal_count
 from compress.prune.channels import ChannelGroup, group_align, remove_channels
-from compress.prune.importance import CRITERIA
+from compress.prune.importance import CRITERION_NAMES
 from compress.prune.pruned_time import PrunedTime, Timing
 
 Kind = Literal["macs", "params", "latency"]
@@ -34,6 +34,8 @@ class Network:
     fingerprint: str = ""
     timing: Timing | None = None
     """How the time of a pruned network is predicted; None: it is not."""
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """A scan's channel scores, where the criterion is not one of weights alone."""
 
     def __post_init__(self) -> None:
         """Check what users set.
@@ -41,8 +43,9 @@ class Network:
         Raises:
             PlanError: unknown criterion, or an align below 1.
         """
-        if self.criterion not in CRITERIA:
-            raise PlanError(f"prune.criterion: got {self.criterion!r}. Must be one of {', '.join(CRITERIA)}.")
+        if self.criterion not in CRITERION_NAMES:
+            names = ", ".join(CRITERION_NAMES)
+            raise PlanError(f"prune.criterion: got {self.criterion!r}. Must be one of {names}.")
         if self.align < 1:
             raise PlanError(f"prune.align: got {self.align}. Must be 1 or more; 8 or 16 suits most CPUs.")
 
@@ -62,9 +65,9 @@ class Ranking:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        criterion = CRITERIA[network.criterion]
         self._scores: dict[str, Tensor] = {
-            group.name: score_group(network.module, group, criterion) for group in network.groups
+            group.name: channel_scores(network.module, group, network.criterion, network.scores)
+            for group in network.groups
         }
         self._layers = bare_layers(network.module)
         self._positions = layer_positions(network.module, network.input_shape)

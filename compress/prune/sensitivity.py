@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -11,9 +11,9 @@ from compress.artifacts import Curve, Sensitivity
 from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import layer_positions, weight_count
 from compress.progress import Progress
-from compress.prune.channel_scores import group_removal_count, lowest_channels, score_group
+from compress.prune.channel_scores import channel_scores, group_removal_count, lowest_channels
 from compress.prune.channels import ChannelGroup, Member, remove_channels
-from compress.prune.importance import CRITERIA
+from compress.prune.importance import CRITERION_NAMES
 
 _WEIGHTED = (_ConvNd, nn.Linear, nn.RNNBase)
 Compensate = Callable[[nn.Module, ChannelGroup, Sequence[int]], None]
@@ -29,7 +29,7 @@ class ScanRequest:
     ratios: Sequence[float]
     """Shares of a group's channels to remove, each in (0, 1)."""
     criterion: str
-    """"fpgm", "l1" or "l2": which channels go first."""
+    """One of `CRITERION_NAMES`: which channels go first."""
     fingerprint: str
     """Of model, data, metric and settings."""
     metric_name: str
@@ -38,10 +38,13 @@ class ScanRequest:
     """(C, H, W) that MACs refer to."""
     model: str = ""
     """Fingerprint of the model alone, for `check_scan`."""
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Group -> score of each channel, where the criterion is not one of weights alone."""
 
     def __post_init__(self) -> None:
-        if self.criterion not in CRITERIA:
-            raise PlanError(f"sensitivity.criterion: got {self.criterion!r}. Must be one of {', '.join(CRITERIA)}.")
+        if self.criterion not in CRITERION_NAMES:
+            names = ", ".join(CRITERION_NAMES)
+            raise PlanError(f"sensitivity.criterion: got {self.criterion!r}. Must be one of {names}.")
         wrong = [ratio for ratio in self.ratios if not 0.0 < ratio < 1.0]
         if wrong or not self.ratios:
             got = wrong[0] if wrong else list(self.ratios)
@@ -94,7 +97,7 @@ def scan_sensitivity(
         if is_mine is not None and not is_mine(place):
             continue
         missing = [ratio for ratio in scan.ratios if ratio_key(ratio) not in scan.curves[group.name].metric]
-        scores = score_group(module, group, CRITERIA[request.criterion]) if missing else None
+        scores = channel_scores(module, group, request.criterion, request.scores) if missing else None
         for ratio in missing:
             assert scores is not None
             metric = _cell(group, ratio, scores, scan, evaluate)
@@ -276,7 +279,8 @@ def _start(
     }
     baseline = previous.baseline if previous is not None else float("nan")
     scan = Sensitivity(request.fingerprint, request.criterion, request.metric_name, baseline, request.grid, curves)
-    return dataclasses.replace(scan, model=request.model, input_shape=tuple(request.input_shape))
+    scores = {name: tuple(values) for name, values in request.scores.items()}
+    return dataclasses.replace(scan, model=request.model, input_shape=tuple(request.input_shape), scores=scores)
 
 
 def _cells_to_keep(previous: Sensitivity | None, request: ScanRequest) -> dict[str, dict[str, float]]:

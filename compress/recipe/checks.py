@@ -128,3 +128,5 @@ def _check_prune(steps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     asked, ranked = prune.get("criterion"), steps.get("sensitivity", {}).get("criterion") or "fpgm"
     if asked and "sensitivity" in steps and asked != ranked:
         yield "prune.criterion", f"got {show(asked)}, but `sensitivity` ranks by {ranked}. Must be the same."
+    if asked == "obs" and "sensitivity" not in steps:
+        yield "prune.criterion", "obs ranks by images, in a `sensitivity` step before it. Add one, or use fpgm."

@@ -36,7 +36,7 @@ from compress.recipe.values import one_or_many as _one_or_many
 from compress.recipe.values import problem as _problem
 from compress.recipe.values import rule as _rule
 
-Criterion = Literal["fpgm", "l1", "l2"]
+Criterion = Literal["fpgm", "l1", "l2", "obs"]
 S = TypeVar("S", bound="Step")
 
 
@@ -48,7 +48,11 @@ class SensitivityStep(Step):
     """Measure how much the metric drops when one group of channels is pruned, others untouched."""
 
     name: ClassVar[str] = "sensitivity"
-    criterion: Criterion = Field("fpgm", description="how channels are ranked: `fpgm`, `l1` or `l2`")
+    criterion: Criterion = Field(
+        "fpgm",
+        description="how channels are ranked: by their filters (`fpgm`, `l1`, `l2`), or by what the layers that read "
+        "them cannot make up for without them, on training images, no label looked at (`obs`, optimal brain surgeon)",
+    )
     ratios: Annotated[
         tuple[PruningRatio, ...],
         BeforeValidator(_one_or_many, json_schema_input_type=PruningRatio | tuple[PruningRatio, ...]),

@@ -19,7 +19,7 @@ from compress.pipeline.models import as_graph_module
 from compress.pipeline.scanning.cells import Cells
 from compress.prune.channel_scores import group_removal_count, lowest_channels, score_group
 from compress.prune.channels import ChannelGroup, remove_channels
-from compress.prune.compensation import Compensation
+from compress.prune.compensation import Compensation, reader_equations
 from compress.prune.groups import find_groups
 from compress.prune.importance import CRITERIA
 from compress.prune.sensitivity import ScanRequest, by_pruned_copies, scan_sensitivity
@@ -201,7 +201,7 @@ def test_a_scan_has_the_figures_of_one_that_evaluates_every_network_from_scratch
     task = tiny.task(folder)
     module, ratios = to_torch(model), (0.25, 0.5, 0.75)
     groups = find_groups(module, tiny.SHAPE)
-    compensate = Compensation(module, groups, task.calibration_batches(24, 24))
+    compensate = Compensation(module, reader_equations(module, groups, task.calibration_batches(24, 24)))
     for recover in ("none", "reconstruct"):
         found = stepping.scan(
             model, task, tmp_path / recover, criterion="fpgm", ratios=ratios, recover=recover, threads=1

@@ -5,16 +5,20 @@ import torch
 from torch import fx, nn
 
 from compress.prune.channels import ChannelGroup, remove_channels
-from compress.prune.compensation import Compensation
+from compress.prune.compensation import Compensation, reader_equations
 from compress.prune.groups import find_groups
+from compress.prune.reconstruct import RIDGE
 from tests.prune import nets
 from tests.prune.test_reconstruct import SHAPE, Reader, error, images, twins
 
 
-def prepared(module: nn.Module, **settings: float) -> tuple[fx.GraphModule, dict[str, ChannelGroup], Compensation]:
+def prepared(
+    module: nn.Module, ridge: float = RIDGE, **settings: int
+) -> tuple[fx.GraphModule, dict[str, ChannelGroup], Compensation]:
     whole = fx.symbolic_trace(module)
     groups = find_groups(whole, SHAPE)
-    return whole, {group.name: group for group in groups}, Compensation(whole, groups, images(), **settings)
+    equations = reader_equations(whole, groups, images(), **settings)
+    return whole, {group.name: group for group in groups}, Compensation(whole, equations, ridge=ridge)
 
 
 def test_channels_that_others_can_replace_are_not_missed() -> None:

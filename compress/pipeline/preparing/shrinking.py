@@ -55,7 +55,7 @@ FAMILIES = {
         seen=16000,
         most_held_back=400,
         batch_size=32,
-        scan={"images": 128},
+        scan={"criterion": "obs", "images": 128},
         prune={"allocation": "threshold"},
         finetune={
             "lr": 1.0e-3,
@@ -73,7 +73,7 @@ FAMILIES = {
         seen=6400,
         most_held_back=400,
         batch_size=32,
-        scan={"images": 128},
+        scan={"criterion": "obs", "images": 128},
         prune={"allocation": "threshold"},
         finetune={
             "lr": 4.0e-3,
@@ -91,7 +91,7 @@ FAMILIES = {
         seen=2400,
         most_held_back=24,
         batch_size=8,
-        scan={"images": 12},
+        scan={"criterion": "obs", "images": 12},
         prune={},
         finetune={"lr": 4.0e-3, "warmup_epochs": 1, "freeze_bn": True, "distill": 2.0, "average": 30},
         quantize={"lr": 2.0e-4, "calibration": 80, "distill": 2.0, "average": 30, "pact": {"l2": 0.0001}},

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import torch
 from torch import Tensor, fx
 
 from compress import artifacts
@@ -19,7 +20,8 @@ from compress.pipeline.scanning.cells import Cells
 from compress.pipeline.scanning.earlier import earlier_scan
 from compress.pipeline.scanning.judges import Judge, judge_by
 from compress.pipeline.scanning.scan_cost import at_side
-from compress.pipeline.training_images import check_train_images
+from compress.pipeline.training_images import check_train_images, fitting_batches
+from compress.prune.brain_surgeon import obs_scores, stored_scores
 from compress.prune.cell_choice import (
     TARGETS,
     Cell,
@@ -28,10 +30,11 @@ from compress.prune.cell_choice import (
     images_spent,
     next_action,
 )
-from compress.prune.channel_scores import group_removal_count, lowest_channels, score_group
+from compress.prune.channel_scores import channel_scores, group_removal_count, lowest_channels
 from compress.prune.channels import ChannelGroup
+from compress.prune.compensation import reader_equations
 from compress.prune.groups import find_groups
-from compress.prune.importance import CRITERIA
+from compress.prune.importance import OBS
 from compress.prune.norms import norm_notes
 from compress.prune.sensitivity import ScanRequest, empty_scan, ratio_key
 from compress.recipe import SensitivityStep
@@ -87,7 +90,8 @@ def run_budgeted_scan(
     check_fits(model, task)
     scanned = model_identity(model)
     more = ["layer_norms"] if layer_norms else []
-    more += [] if measure == "metric" else [measure, training.fingerprint()]
+    more += [] if measure == "metric" else [measure]
+    more += [] if measure == "metric" and step.criterion != OBS else [training.fingerprint()]
     identity = fingerprint(
         scanned, task.fingerprint(), step.criterion, list(step.ratios), step.images, sorted(protect), recurrent, BUDGET,
         *more,
@@ -98,7 +102,7 @@ def run_budgeted_scan(
     if execution.on_note is not None:
         for note in norm_notes(module, {group.name: group.layers for group in groups}):
             execution.on_note(f"scan: {note}")
-    if measure != "metric":
+    if measure != "metric" or step.criterion == OBS:
         check_train_images(training)
     cells = Cells(module, model, groups, threads=execution.threads or default_threads(), memory=0)
     with artifacts.lock(path):
@@ -106,7 +110,13 @@ def run_budgeted_scan(
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
         judge = judge_by(measure, task, training, lambda: cells.whole(module).run, step.images)
         name = task.metric_name if measure == "metric" else measure
-        request = ScanRequest(step.ratios, step.criterion, identity, name, task.input_shape, scanned)
+        scores = previous.scores if previous else {}
+        if step.criterion == OBS and not scores:
+            torch.set_num_threads(execution.threads or default_threads())
+            images = fitting_batches(module, training)
+            equations = reader_equations(module, groups, images, on_progress=execution.on_progress)
+            scores = stored_scores(obs_scores(module, groups, equations, on_progress=execution.on_progress))
+        request = ScanRequest(step.ratios, step.criterion, identity, name, task.input_shape, scanned, scores)
         scan = previous or empty_scan(module, groups, request, judge.baseline)
         found = measure_within(
             module,
@@ -166,7 +176,7 @@ def measure_within(
             break
         group = of[action.group]
         if group.name not in scores:
-            scores[group.name] = score_group(module, group, CRITERIA[scan.criterion])
+            scores[group.name] = channel_scores(module, group, scan.criterion, scan.scores)
         removed = lowest_channels(group, scores[group.name], group_removal_count(group, action.ratio))
         predict = cells.predictor(group, cells.pruned_layers(group, removed))
         cell = known[group.name].cells[action.ratio] = judge.drop(predict, action.images)

@@ -95,11 +95,12 @@ def run_prune(
     protected = expand_names(module, step.protect, "protect")
     groups = find_groups(module, shape, protected, step.recurrent, layer_norms=step.layer_norms)
     curves = {name: curve.metric for name, curve in sensitivity.curves.items()} if sensitivity else {}
+    scores = sensitivity.scores if sensitivity else {}
     made_from = fingerprint(
         identity, target, step.align, criterion, sorted(step.protect), step.recurrent, allocation, shape, curves,
-        *(("layer_norms",) if step.layer_norms else ()),
+        *(("layer_norms",) if step.layer_norms else ()), *((scores,) if scores else ()),
     )  # fmt: skip
-    network = Network(module, groups, shape, criterion, step.align, made_from)
+    network = Network(module, groups, shape, criterion, step.align, made_from, scores=scores)
 
     def make() -> PruningPlan:
         if choose is None or sensitivity is None:
@@ -207,6 +208,7 @@ class Pruning(Stage):
             [kernels, threads] if target.latency is not None else "",  # else the plan's times decide nothing
             self._criterion(),
             self._curves(),
+            *([self.scan.scores] if self.scan and self.scan.scores else []),
             *([search.identity()] if search else []),
         )
 

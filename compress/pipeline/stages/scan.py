@@ -24,10 +24,12 @@ from compress.pipeline.scanning.scan_cost import announce_cost, at_side, side_of
 from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.state import Run
 from compress.pipeline.training_images import check_train_images, fitting_batches
+from compress.prune.brain_surgeon import obs_scores, stored_scores
 from compress.prune.cell_choice import TARGETS
 from compress.prune.channels import ChannelGroup
-from compress.prune.compensation import Compensation
+from compress.prune.compensation import Compensation, Equations, reader_equations
 from compress.prune.groups import find_groups
+from compress.prune.importance import OBS
 from compress.prune.norms import norm_notes
 from compress.prune.sensitivity import ScanRequest, count_cells, join_scans, scan_sensitivity
 from compress.recipe import PruneStep, SensitivityStep
@@ -75,7 +77,7 @@ def run_sensitivity(
     check_fits(model, task)
     scanned = model_identity(model)
     more: list[str] = [value for value in (step.recover, measure) if value not in ("none", "metric")]
-    if more:  # what else decides, and the images that it is seen on
+    if more or step.criterion == OBS:  # what else decides, and the images that it is seen on
         more.append(training.fingerprint())
     more += ["layer_norms"] if layer_norms else []
     identity = fingerprint(scanned, task.fingerprint(), step.criterion, step.images, sorted(protect), recurrent, *more)
@@ -85,7 +87,7 @@ def run_sensitivity(
     if execution.on_note is not None:
         for note in norm_notes(module, {group.name: group.layers for group in groups}):
             execution.on_note(f"scan: {note}")
-    if measure != "metric":
+    if measure != "metric" or step.criterion == OBS:
         check_train_images(training)
     cells = Cells(
         module,
@@ -110,11 +112,15 @@ def run_sensitivity(
         metric_of = announce_cost(
             score_of, count, side_of(task), execution.on_note, resumed=previous is not None, share=share
         )
-        compensate = None
-        if step.recover == "reconstruct" and count:
+        scores = previous.scores if previous else {}
+        equations: Equations = {}
+        if count and (step.recover == "reconstruct" or (step.criterion == OBS and not scores)):
             torch.set_num_threads(threads)
             images = fitting_batches(module, training)
-            compensate = Compensation(module, groups, images, on_progress=execution.on_progress)
+            equations = reader_equations(module, groups, images, on_progress=execution.on_progress)
+        if step.criterion == OBS and not scores:
+            scores = stored_scores(obs_scores(module, groups, equations, on_progress=execution.on_progress))
+        compensate = Compensation(module, equations) if step.recover == "reconstruct" and count else None
 
         def evaluate(group: ChannelGroup | None, removed: Sequence[int]) -> float:
             if group is None:
@@ -131,6 +137,7 @@ def run_sensitivity(
                 task.metric_name if measure == "metric" else measure,
                 task.input_shape,
                 scanned,
+                scores,
             ),
             evaluate,
             previous=previous,
