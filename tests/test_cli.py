@@ -238,10 +238,10 @@ def test_sensitivity_on_training_images(pipeline: FakePipeline) -> None:
     arguments = ["sensitivity", "m.onnx", "--data", "v.txt", "--out", "o", "--measure", "divergence"]
     result = run(*arguments)
     assert result.exit_code == 2
-    assert (
-        "--train: missing. --measure divergence or agreement and --recover reconstruct need training images."
-        in result.stderr
-    )
+    wanted = "--train: missing. It names the training images for --measure divergence; labels are not looked at."
+    assert wanted in result.stderr
+    result = run("sensitivity", "m.onnx", "--data", "v.txt", "--out", "o", "--criterion", "obs")
+    assert (result.exit_code, "training images for --criterion obs; labels" in result.stderr) == (2, True)
     result = run(*arguments, "--train", "t.txt", "--recover", "reconstruct")
     assert result.exit_code == 0, result.output
     args, _ = pipeline.calls["run_sensitivity"]

@@ -137,7 +137,10 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
         (prune_with(align=12), "prune.align: got 12. Must be 1, 2, 4 or a multiple of 8. Use 8 or 16."),
         (prune_with(align=True), "prune.align: got true. Must be a whole number."),
         (prune_with(algin=8), "prune.algin: unknown key. Did you mean `align`? Known: target, align,"),
-        (prune_with(criterion="fpmg"), 'prune.criterion: got "fpmg". Must be fpgm, l1 or l2. Did you mean `fpgm`?'),
+        (
+            prune_with(criterion="fpmg"),
+            'prune.criterion: got "fpmg". Must be fpgm, l1, l2 or obs. Did you mean `fpgm`?',
+        ),
         (prune_with(target={"ratio": 1.0}), "prune.target.ratio: got 1.0. Must be a share in [0, 1)."),
         (prune_with(target={"ratio": -0.1}), "prune.target.ratio: got -0.1. Must be a share in [0, 1)."),
         (prune_with(target={"ratio": float("nan")}), "prune.target.ratio: got NaN. Must be a finite number."),

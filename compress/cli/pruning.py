@@ -91,10 +91,11 @@ def sensitivity(
         return
     if step.budget is not None and step.recover != "none":
         raise CompressError("--budget: not with --recover reconstruct. Remove one of them.")
-    if (step.measure != "metric" or step.recover != "none") and not lists.train:
-        raise CompressError(
-            "--train: missing. --measure divergence or agreement and --recover reconstruct need training images."
-        )
+    on_images = {"--criterion obs": step.criterion == "obs", "--recover reconstruct": step.recover != "none"}
+    on_images[f"--measure {step.measure}"] = step.measure != "metric"
+    if any(on_images.values()) and not lists.train:
+        asked = " and ".join(flag for flag, given in on_images.items() if given)
+        raise CompressError(f"--train: missing. It names the training images for {asked}; labels are not looked at.")
     from compress import pipeline
     from compress.report import tables, terminal
 
@@ -273,6 +274,11 @@ def prune(
     if "ratio" not in step.target.as_dict() and scan.sensitivity_file is None:
         raise CompressError(
             f"--target: {amount.target} needs --sensitivity FILE. Make one with `compress sensitivity`."
+        )
+    if step.criterion == "obs" and scan.sensitivity_file is None:
+        raise CompressError(
+            "--criterion: obs ranks by images and needs --sensitivity FILE, a scan by it. Make one with "
+            "`compress sensitivity --criterion obs`, or use fpgm."
         )
     options.check_out(out, source.model)
     found = artifacts.load(Sensitivity, scan.sensitivity_file) if scan.sensitivity_file else None

@@ -1,5 +1,6 @@
 """What `compress shrink` decides and foretells: kinds by shapes, the recipe, stages, and seconds."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,7 @@ WORK = Work(
     epochs=5,
     qat_epochs=2,
     reconstructed=256,
+    ranked=0,
     area=2.0,
     scan_area=0.5,
     label_area=1.5,
@@ -269,9 +271,16 @@ def test_seconds_are_counts_times_pace() -> None:
     )
 
 
+def test_a_scan_by_obs_ranks_channels_first() -> None:
+    whole = dataclasses.replace(WORK, ranked=256)
+    extra = [a - b for a, b in zip(stage_seconds(whole, PACE), stage_seconds(WORK, PACE), strict=True)]
+    assert extra == pytest.approx([0, 80 * 0.5 * 0.5, 0, 0, 0, 0, 0])  # all 80 images, of half the input's area
+
+
 def test_work_of_a_direction_classifier(tmp_path: Path) -> None:
     work = count_work(written(tmp_path, "classification", 500), 500, [Header(30, 90, "PNG")], 40)
     assert (work.train, work.val, work.scan_images) == (800, 200, 128), "each as it is and turned"
+    assert work.ranked == 256
     assert (work.cells, work.epochs, work.qat_epochs) == (40, 40, 8)
     assert (work.area, work.scan_area, work.train_area, work.loaded_each_time) == (1.0, 1.0, 1.0, False)
 

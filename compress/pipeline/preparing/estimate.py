@@ -203,7 +203,8 @@ def _scan_stage(step: SensitivityStep, recipe: Recipe, work: Work, pace: Pace) -
         what = f"{work.cells} networks on {count} training images each, by {step.measure}"
         return Stage(step.name, what, None)
     took = stage_seconds(work, pace)[STAGES.index("scan")]
-    what = f"{work.cells} networks on {work.scan_images} images each"
+    ranked = f"channels ranked on {min(work.ranked, work.train)} images, " if work.ranked else ""
+    what = f"{ranked}{work.cells} networks on {work.scan_images} images each"
     return Stage(step.name, what, took if step.recover == "none" else None)
 
 

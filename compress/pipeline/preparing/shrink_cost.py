@@ -24,7 +24,9 @@ from compress.pipeline.models import open_model
 from compress.pipeline.preparing.shrinking import STAGES
 from compress.pipeline.scanning.scan_cost import duration
 from compress.pipeline.stages.fitting import first_output
+from compress.pipeline.training_images import RECONSTRUCTED
 from compress.prune.groups import find_groups
+from compress.prune.importance import OBS
 from compress.prune.sensitivity import count_cells
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReconstructStep, SensitivityStep, Step
 
@@ -86,6 +88,8 @@ class Work:
     qat_epochs: int
     reconstructed: int
     """Images that reconstruction uses, at most."""
+    ranked: int
+    """Images that channels are ranked on before the scan, at most."""
     area: float
     """Of a scored image."""
     scan_area: float
@@ -101,7 +105,7 @@ class Work:
 def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
     """Seconds of each of `STAGES`. Augmentation, losses, post-processing and given test sets are not counted.
 
-    >>> work = Work(80, 20, 100, 9, 10, 5, 2, 256, 1.0, 0.5, 1.0, 1.0, False)
+    >>> work = Work(80, 20, 100, 9, 10, 5, 2, 256, 0, 1.0, 0.5, 1.0, 1.0, False)
     >>> [round(seconds, 3) for seconds in stage_seconds(work, Pace(0.01, 0.1, 0.5, 0.2))]
     [11.0, 7.0, 30.0, 40.0, 210.0, 210.0, 8.0]
     """
@@ -110,7 +114,8 @@ def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
     load = work.train * pace.load if work.loaded_each_time else 0.0
     return (
         work.files * pace.load + (work.train * work.label_area + work.val * work.area) * pace.forward,
-        (work.cells + 1) * (pace.make + work.scan_images * work.scan_area * pace.forward),
+        min(work.train, work.ranked) * work.train_area * pace.train
+        + (work.cells + 1) * (pace.make + work.scan_images * work.scan_area * pace.forward),
         TIMING_S,
         min(work.train, work.reconstructed) * work.train_area * pace.train,
         work.epochs * (epoch + load + score),
@@ -157,6 +162,7 @@ def work_of(recipe: Recipe, counts: Counts, sizes: Sequence[Header], cells: int)
         epochs=finetune.epochs if finetune else 0,
         qat_epochs=quantize.epochs if quantize else 0,
         reconstructed=solve.images if solve else 0,
+        ranked=RECONSTRUCTED if scan and scan.criterion == OBS else 0,
         area=area,
         scan_area=scan_area,
         label_area=label_area,
