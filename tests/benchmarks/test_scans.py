@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies import rank_measures, time_scan
+from benchmarks.studies import rank_channels, rank_measures, time_scan
 from tests.pipeline import tiny
 
 
@@ -24,3 +24,12 @@ def test_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| metric", "| divergence", "| agreement"]
     time_scan.main([recipe, "--measure", "divergence", "--images", "8"])
     assert capsys.readouterr().out.startswith("3 cells of 3 groups, divergence: from scratch ")
+
+
+def test_what_each_criterion_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write_inputs(tmp_path, crops=12)
+    tiny.recipe(tmp_path, steps={"sensitivity": {"ratios": [0.5]}})
+    rank_channels.main([str(tmp_path / "recipe.yaml"), "--ratio", "0.5"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["0", "-"], *(["0.5", name] for name in ("fpgm", "l1", "l2", "obs"))]
+    assert rows[0][3] == rows[0][4] != rows[1][3]
