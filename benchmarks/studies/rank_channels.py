@@ -2,8 +2,8 @@
 
     python -m benchmarks.studies.rank_channels recipes/ppocr_cls.yaml --ratio 0.25 0.5
 
-Every group gives up the same share of its channels (kept ones rounded up to a multiple of the recipe's `align`), so that
-no scan has a say; the metric is that of all validation images, of the network as it was cut and as reconstruction on 256
+Every group gives up the same share of its channels (kept ones rounded up to the recipe's `align`), so that no scan
+has a say; the metric is that of all validation images, of the network as it was cut and as reconstruction on 256
 training images leaves it. The seconds are CPU time of ranking.
 """
 
