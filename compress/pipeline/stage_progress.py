@@ -13,8 +13,10 @@ SEEN = 0.02
 """Share of a counter from which on its pace is believed, where it is known to be the whole stage's."""
 BEFORE = "with the original"
 """How messages end of what comes before a stage: the original's answers to images."""
+BEFORE_CELLS = ("equations of ", "ranking the channels of ")
+"""How messages begin of what a scan does before its cells."""
 SCANS = ("scan", "sensitivity")
-"""Stages of one counter."""
+"""Stages of one counter, but for what comes before."""
 
 
 def staged(
@@ -31,7 +33,7 @@ def staged(
 
     def tell(done: int, total: int, message: str) -> None:
         stage = now(message)
-        is_scan = names[stage] in SCANS and not message.endswith(BEFORE)
+        is_scan = names[stage] in SCANS and not message.endswith(BEFORE) and not message.startswith(BEFORE_CELLS)
         to_the_end = left.line(stage, done, total, is_scan or message.startswith("epoch ")) if left else ""
         on_progress(done, total, f"stage {stage + 1} of {len(names)}{to_the_end}, {names[stage]}: {message}")
 

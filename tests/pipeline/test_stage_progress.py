@@ -74,3 +74,15 @@ def test_lines() -> None:
     ]
     staged(lambda *values: told.append(values), ("scan",), len)(1, 2, "")
     assert told[-1] == (1, 2, "stage 1 of 1, scan: ")
+
+
+@pytest.mark.parametrize(("message", "left"), [("equations of conv1", "2m55s"), ("conv1 at 0.5: exact 0.4", "25 s")])
+def test_what_a_scan_does_before_its_cells_is_not_all_of_it(message: str, left: str) -> None:
+    """25 s for half of the counter: of the cells it says how long the stage takes on, of the ranking it does not."""
+    told: list[str] = []
+    clock = Clock()
+    tell = staged(lambda *values: told.append(values[2]), ("scan",), lambda _: 0, TimeLeft((200.0,), clock))
+    tell(0, 10, message)
+    clock.now = 25
+    tell(5, 10, message)
+    assert f"about {left} left" in told[-1]
