@@ -76,7 +76,7 @@ def test_lines() -> None:
     assert told[-1] == (1, 2, "stage 1 of 1, scan: ")
 
 
-@pytest.mark.parametrize(("message", "left"), [("equations of conv1", "2m55s"), ("conv1 at 0.5: exact 0.4", "25 s")])
+@pytest.mark.parametrize(("message", "left"), [("equations of conv1", "3 min"), ("conv1 at 0.5: exact 0.4", "25 s")])
 def test_what_a_scan_does_before_its_cells_is_not_all_of_it(message: str, left: str) -> None:
     """25 s for half of the counter: of the cells it says how long the stage takes on, of the ranking it does not."""
     told: list[str] = []
