@@ -140,7 +140,7 @@ def test_epochs_and_images_held_back_follow_the_folder(tmp_path: Path) -> None:
         assert finetune is not None
         assert quantize is not None
         epochs[images] = (finetune.epochs, quantize.epochs, recipe.data.held_back)
-    assert epochs == {10: (60, 12, 0.2), 500: (16, 3, 0.2), 20000: (4, 2, 0.02)}
+    assert epochs == {10: (60, 10, 0.2), 500: (18, 3, 0.2), 20000: (4, 2, 0.02)}
 
 
 def test_wishes(tmp_path: Path) -> None:
@@ -246,6 +246,7 @@ WORK = Work(
     qat_epochs=2,
     reconstructed=256,
     ranked=0,
+    tried=0,
     area=2.0,
     scan_area=0.5,
     label_area=1.5,
@@ -271,17 +272,18 @@ def test_seconds_are_counts_times_pace() -> None:
     )
 
 
-def test_a_scan_by_obs_ranks_channels_first() -> None:
-    whole = dataclasses.replace(WORK, ranked=256)
+def test_channels_are_ranked_before_the_scan_and_plans_tried_after_it() -> None:
+    whole = dataclasses.replace(WORK, ranked=256, tried=4 * 64)
     extra = [a - b for a, b in zip(stage_seconds(whole, PACE), stage_seconds(WORK, PACE), strict=True)]
-    assert extra == pytest.approx([0, 80 * 0.5 * 0.5, 0, 0, 0, 0, 0])  # all 80 images, of half the input's area
+    ranking, trying = 80 * 0.5 * 0.5, 4 * 64 * 0.5 * 0.5  # all 80 images, of half the input's area
+    assert extra == pytest.approx([0, ranking, trying, 0, 0, 0, 0])
 
 
 def test_work_of_a_direction_classifier(tmp_path: Path) -> None:
     work = count_work(written(tmp_path, "classification", 500), 500, [Header(30, 90, "PNG")], 40)
-    assert (work.train, work.val, work.scan_images) == (800, 200, 128), "each as it is and turned"
-    assert work.ranked == 256
-    assert (work.cells, work.epochs, work.qat_epochs) == (40, 40, 8)
+    assert (work.train, work.val, work.scan_images) == (800, 200, 256), "each as it is and turned"
+    assert (work.ranked, work.tried) == (256, 4 * 128)
+    assert (work.cells, work.epochs, work.qat_epochs) == (40, 40, 7)
     assert (work.area, work.scan_area, work.train_area, work.loaded_each_time) == (1.0, 1.0, 1.0, False)
 
 
@@ -309,7 +311,7 @@ def test_drawn_crops_are_learned_from_beside_the_folder_s(tmp_path: Path) -> Non
 def test_work_of_a_recogniser(tmp_path: Path) -> None:
     sizes = [Header(32, 100, "PNG"), Header(64, 1000, "PNG")]  # 100 -> 160 and 500 -> 640 of 320
     work = count_work(written(tmp_path, "recognition", 500), 500, sizes, 40)
-    assert (work.train, work.val, work.scan_images) == (400, 100, 100)
+    assert (work.train, work.val, work.scan_images) == (400, 100, 256)
     assert (work.area, work.train_area) == (pytest.approx((0.5 + 2.0) / 2),) * 2
 
 

@@ -22,6 +22,7 @@ from compress.pipeline.evaluation import default_threads
 from compress.pipeline.labelling import TRAIN_SIDE
 from compress.pipeline.models import open_model
 from compress.pipeline.preparing.shrinking import STAGES
+from compress.pipeline.scanning.measures import UNLABELLED_IMAGES
 from compress.pipeline.scanning.scan_cost import duration
 from compress.pipeline.stages.fitting import first_output
 from compress.pipeline.training_images import RECONSTRUCTED
@@ -90,6 +91,8 @@ class Work:
     """Images that reconstruction uses, at most."""
     ranked: int
     """Images that channels are ranked on before the scan, at most."""
+    tried: int
+    """Images that plans are tried on, each plan's counted, at most."""
     area: float
     """Of a scored image."""
     scan_area: float
@@ -105,7 +108,7 @@ class Work:
 def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
     """Seconds of each of `STAGES`. Augmentation, losses, post-processing and given test sets are not counted.
 
-    >>> work = Work(80, 20, 100, 9, 10, 5, 2, 256, 0, 1.0, 0.5, 1.0, 1.0, False)
+    >>> work = Work(80, 20, 100, 9, 10, 5, 2, 256, 0, 0, 1.0, 0.5, 1.0, 1.0, False)
     >>> [round(seconds, 3) for seconds in stage_seconds(work, Pace(0.01, 0.1, 0.5, 0.2))]
     [11.0, 7.0, 30.0, 40.0, 210.0, 210.0, 8.0]
     """
@@ -116,7 +119,7 @@ def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
         work.files * pace.load + (work.train * work.label_area + work.val * work.area) * pace.forward,
         min(work.train, work.ranked) * work.train_area * pace.train
         + (work.cells + 1) * (pace.make + work.scan_images * work.scan_area * pace.forward),
-        TIMING_S,
+        TIMING_S + work.tried * work.train_area * pace.train,
         min(work.train, work.reconstructed) * work.train_area * pace.train,
         work.epochs * (epoch + load + score),
         TIMING_S + work.qat_epochs * (QAT_FACTOR * epoch + load + score),
@@ -151,6 +154,7 @@ def work_of(recipe: Recipe, counts: Counts, sizes: Sequence[Header], cells: int)
     scan, finetune = recipe.find_step(SensitivityStep), recipe.find_step(FinetuneStep)
     quantize, solve = recipe.find_step(QuantizeStep), recipe.find_step(ReconstructStep)
     kind, side = recipe.task.kind, recipe.task.side
+    search = prune.search if (prune := recipe.find_step(PruneStep)) else None
     scan_side = scan.side if scan and scan.side else side
     area, scan_area, label_area = (mean_area(recipe, sizes, each) for each in (side, scan_side, min(side, TRAIN_SIDE)))
     return Work(
@@ -158,10 +162,11 @@ def work_of(recipe: Recipe, counts: Counts, sizes: Sequence[Header], cells: int)
         val=counts.val,
         files=counts.files,
         cells=cells,
-        scan_images=min(scan.images or counts.val, counts.val) if scan else 0,
+        scan_images=scan_images(scan, kind, counts) if scan else 0,
         epochs=finetune.epochs if finetune else 0,
         qat_epochs=quantize.epochs if quantize else 0,
         reconstructed=solve.images if solve else 0,
+        tried=search.candidates * min(counts.train, search.images) if search else 0,
         ranked=RECONSTRUCTED if scan and scan.criterion == OBS else 0,
         area=area,
         scan_area=scan_area,
@@ -169,6 +174,13 @@ def work_of(recipe: Recipe, counts: Counts, sizes: Sequence[Header], cells: int)
         train_area=1.0 if kind == "detection" else area,  # what is timed there is a crop
         loaded_each_time=kind == "detection",
     )
+
+
+def scan_images(step: SensitivityStep, kind: str, counts: Counts) -> int:
+    """How many images a cell of a scan is scored on."""
+    if step.measure == "metric":
+        return min(step.images or counts.val, counts.val)
+    return min(step.images or UNLABELLED_IMAGES.get(kind, counts.train), counts.train)
 
 
 def mean_area(recipe: Recipe, sizes: Sequence[Header], side: int) -> float:
