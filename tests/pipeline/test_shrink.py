@@ -140,7 +140,7 @@ def test_epochs_and_images_held_back_follow_the_folder(tmp_path: Path) -> None:
         assert finetune is not None
         assert quantize is not None
         epochs[images] = (finetune.epochs, quantize.epochs, recipe.data.held_back)
-    assert epochs == {10: (60, 10, 0.2), 500: (18, 3, 0.2), 20000: (4, 2, 0.02)}
+    assert epochs == {10: (60, 10, 0.2), 500: (20, 3, 0.2), 20000: (4, 2, 0.02)}
 
 
 def test_wishes(tmp_path: Path) -> None:
@@ -246,7 +246,6 @@ WORK = Work(
     qat_epochs=2,
     reconstructed=256,
     ranked=0,
-    tried=0,
     area=2.0,
     scan_area=0.5,
     label_area=1.5,
@@ -272,17 +271,16 @@ def test_seconds_are_counts_times_pace() -> None:
     )
 
 
-def test_channels_are_ranked_before_the_scan_and_plans_tried_after_it() -> None:
-    whole = dataclasses.replace(WORK, ranked=256, tried=4 * 64)
+def test_channels_are_ranked_before_the_scan() -> None:
+    whole = dataclasses.replace(WORK, ranked=256)
     extra = [a - b for a, b in zip(stage_seconds(whole, PACE), stage_seconds(WORK, PACE), strict=True)]
-    ranking, trying = 80 * 0.5 * 0.5, 4 * 64 * 0.5 * 0.5  # all 80 images, of half the input's area
-    assert extra == pytest.approx([0, ranking, trying, 0, 0, 0, 0])
+    assert extra == pytest.approx([0, 80 * 0.5 * 0.5, 0, 0, 0, 0, 0])  # all 80 images, of half the input's area
 
 
 def test_work_of_a_direction_classifier(tmp_path: Path) -> None:
     work = count_work(written(tmp_path, "classification", 500), 500, [Header(30, 90, "PNG")], 40)
     assert (work.train, work.val, work.scan_images) == (800, 200, 256), "each as it is and turned"
-    assert (work.ranked, work.tried) == (256, 4 * 128)
+    assert work.ranked == 256
     assert (work.cells, work.epochs, work.qat_epochs) == (40, 40, 7)
     assert (work.area, work.scan_area, work.train_area, work.loaded_each_time) == (1.0, 1.0, 1.0, False)
 

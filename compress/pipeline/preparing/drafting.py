@@ -36,7 +36,8 @@ METRIC_DROP = 0.02
 NOTES = {
     "task": "What the model does, and how it is fed and read. Other projects' conventions: docs/presets.md.",
     "gates": "Requirements on the last file; exit code 1 if one is missed. Others: size_ratio, macs_ratio, speedup.",
-    "steps.sensitivity": "Measure how much the metric drops when one group of channels is pruned at these ratios.",
+    "steps.sensitivity": "Measure what is lost when one group of channels is pruned at these ratios; obs: those channels "
+    "first that the layers behind can best do without.",
     "steps.prune": "Remove channels by that, until this share of the multiply-adds is left. Lower is smaller.",
     "steps.reconstruct": "Solve the weights that are left by least squares, without training.",
     "steps.finetune": "Train near the original's outputs. More epochs recover more of the metric.",
@@ -154,6 +155,9 @@ def draft(facts: ModelFacts, data: Data, file: Path, wishes: Wishes) -> tuple[di
     check_sizes(facts, wishes.kind, processing_of(wishes).resize)
     family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
     keys, lists, count = _data_keys(data, file, wishes.kind)
+    steps = default_steps(default_epochs(count, family.seen), wishes, shape)
+    if data.images is None:  # labels say more than the original's answers
+        steps[0]["sensitivity"].pop("measure", None)
     task = task_keys(facts, shape, wishes)
     if "charset" in task:
         task["charset"] = _from(file, Path(task["charset"]))
@@ -163,7 +167,7 @@ def draft(facts: ModelFacts, data: Data, file: Path, wishes: Wishes) -> tuple[di
         "model": _from(file, facts.path),
         "task": task,
         "data": keys,
-        "steps": default_steps(default_epochs(count, family.seen), wishes, shape),
+        "steps": steps,
         "gates": {"metric_drop": METRIC_DROP},
     }
     return recipe, lists

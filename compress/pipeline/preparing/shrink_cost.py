@@ -91,8 +91,6 @@ class Work:
     """Images that reconstruction uses, at most."""
     ranked: int
     """Images that channels are ranked on before the scan, at most."""
-    tried: int
-    """Images that plans are tried on, each plan's counted, at most."""
     area: float
     """Of a scored image."""
     scan_area: float
@@ -108,7 +106,7 @@ class Work:
 def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
     """Seconds of each of `STAGES`. Augmentation, losses, post-processing and given test sets are not counted.
 
-    >>> work = Work(80, 20, 100, 9, 10, 5, 2, 256, 0, 0, 1.0, 0.5, 1.0, 1.0, False)
+    >>> work = Work(80, 20, 100, 9, 10, 5, 2, 256, 0, 1.0, 0.5, 1.0, 1.0, False)
     >>> [round(seconds, 3) for seconds in stage_seconds(work, Pace(0.01, 0.1, 0.5, 0.2))]
     [11.0, 7.0, 30.0, 40.0, 210.0, 210.0, 8.0]
     """
@@ -119,7 +117,7 @@ def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
         work.files * pace.load + (work.train * work.label_area + work.val * work.area) * pace.forward,
         min(work.train, work.ranked) * work.train_area * pace.train
         + (work.cells + 1) * (pace.make + work.scan_images * work.scan_area * pace.forward),
-        TIMING_S + work.tried * work.train_area * pace.train,
+        TIMING_S,
         min(work.train, work.reconstructed) * work.train_area * pace.train,
         work.epochs * (epoch + load + score),
         TIMING_S + work.qat_epochs * (QAT_FACTOR * epoch + load + score),
@@ -154,7 +152,6 @@ def work_of(recipe: Recipe, counts: Counts, sizes: Sequence[Header], cells: int)
     scan, finetune = recipe.find_step(SensitivityStep), recipe.find_step(FinetuneStep)
     quantize, solve = recipe.find_step(QuantizeStep), recipe.find_step(ReconstructStep)
     kind, side = recipe.task.kind, recipe.task.side
-    search = prune.search if (prune := recipe.find_step(PruneStep)) else None
     scan_side = scan.side if scan and scan.side else side
     area, scan_area, label_area = (mean_area(recipe, sizes, each) for each in (side, scan_side, min(side, TRAIN_SIDE)))
     return Work(
@@ -166,7 +163,6 @@ def work_of(recipe: Recipe, counts: Counts, sizes: Sequence[Header], cells: int)
         epochs=finetune.epochs if finetune else 0,
         qat_epochs=quantize.epochs if quantize else 0,
         reconstructed=solve.images if solve else 0,
-        tried=search.candidates * min(counts.train, search.images) if search else 0,
         ranked=RECONSTRUCTED if scan and scan.criterion == OBS else 0,
         area=area,
         scan_area=scan_area,

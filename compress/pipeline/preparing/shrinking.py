@@ -49,8 +49,6 @@ DETECTION_SIDE = 960
 """Longest side of scored scenes: PaddleOCR's own default in deployment."""
 SCAN_SIDE = 640
 CROP = 320
-SEARCH: Mapping[str, Any] = {"candidates": 4, "recover": "reconstruct", "images": 128}
-"""Each rule's plan, tried: which one ruins a group is seen in none of the scan's cells."""
 FAMILIES = {
     "classification": Family(
         macs=0.65,
@@ -58,7 +56,7 @@ FAMILIES = {
         most_held_back=400,
         batch_size=32,
         scan={"criterion": "obs", "measure": "agreement", "images": 256},
-        prune={"search": SEARCH},
+        prune={"allocation": "spare"},
         finetune={
             "lr": 1.0e-3,
             "warmup_epochs": 1,
@@ -72,11 +70,11 @@ FAMILIES = {
     ),
     "recognition": Family(
         macs=0.75,
-        seen=7200,
+        seen=8000,
         most_held_back=400,
         batch_size=8,
         scan={"criterion": "obs", "measure": "agreement", "images": 256},
-        prune={"search": SEARCH},
+        prune={"allocation": "spare"},
         finetune={
             "lr": 1.5e-3,
             "warmup_epochs": 0.5,
