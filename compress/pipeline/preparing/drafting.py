@@ -36,7 +36,7 @@ METRIC_DROP = 0.02
 NOTES = {
     "task": "What the model does, and how it is fed and read. Other projects' conventions: docs/presets.md.",
     "gates": "Requirements on the last file; exit code 1 if one is missed. Others: size_ratio, macs_ratio, speedup.",
-    "steps.sensitivity": "Measure what is lost when one group of channels is pruned at these ratios; obs: those channels "
+    "steps.sensitivity": "Measure what is lost when one group of channels is pruned at these ratios; by obs those go "
     "first that the layers behind can best do without.",
     "steps.prune": "Remove channels by that, until this share of the multiply-adds is left. Lower is smaller.",
     "steps.reconstruct": "Solve the weights that are left by least squares, without training.",
