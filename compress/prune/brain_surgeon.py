@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from compress.progress import Progress
 from compress.prune.channel_scores import score_group
-from compress.prune.channels import ChannelGroup
+from compress.prune.channels import ChannelGroup, channel_blocks
 from compress.prune.compensation import Equations
 from compress.prune.importance import fpgm
 from compress.prune.reconstruct import RIDGE
@@ -46,8 +46,8 @@ def obs_scores(
     the squared error over its output's variance, summed over the layers. So scores rise in the order of removal. The
     units of a recurrent layer are read by the layer itself, too.
 
-    A group that no layer of `equations` reads (the queries of attention, a layer too wide for them) is scored by
-    `fpgm`.
+    Where channels are read by no layer (the queries of attention), or by one that `equations` does not have (too wide,
+    or with values that overflow), their block is scored by `fpgm`: the group, or one of the parts that lose as many.
 
     Args:
         module: the network.
@@ -56,13 +56,34 @@ def obs_scores(
         ridge: how firmly weights are held where they are, as in reconstruction.
         on_progress: called as (groups done, in all, message).
     """
+    usable = {name: found for name, found in equations.items() if found and all(map(_is_finite, found))}
     scores = {}
     for number, group in enumerate(groups):
-        readers = [reader for reader in _readers(module, group, equations, ridge) if any(reader.rows)]
-        scores[group.name] = _eliminate(group.channels, readers) if readers else score_group(module, group, fpgm)
+        readers = _readers(module, group, usable, ridge)
+        known = _known(group, usable, readers)
+        found = _eliminate(group.channels, readers) if known else torch.zeros(group.channels, dtype=torch.float64)
+        for block in channel_blocks(group):  # of each as many go: scales of blocks need not agree
+            if not known.issuperset(block):
+                found[list(block)] = score_group(module, group, fpgm)[list(block)]
+        scores[group.name] = found
         if on_progress is not None:
             on_progress(number + 1, len(groups), f"ranking the channels of {group.name}")
     return scores
+
+
+def _is_finite(equation: tuple[Regression, Normal]) -> bool:
+    """Whether activations were: sums of one image that overflows say nothing."""
+    normal = equation[1]
+    return all(bool(torch.isfinite(part).all()) for part in (normal.gram, normal.cross, normal.squares))
+
+
+def _known(group: ChannelGroup, equations: Equations, readers: Sequence["_Reader"]) -> set[int]:
+    """The channels whose loss can be told: some layer reads them, and of all that do there are equations."""
+    known = {channel for channel in range(group.channels) if any(reader.rows[channel] for reader in readers)}
+    for member in group.members:
+        if member.side == "in" and member.layer not in equations:
+            known -= {channel for channel, indices in enumerate(member.indices) if indices}
+    return known
 
 
 def stored_scores(scores: Mapping[str, Tensor]) -> dict[str, tuple[float, ...]]:
@@ -138,29 +159,29 @@ def _readers(module: nn.Module, group: ChannelGroup, equations: Equations, ridge
     for layer, channels in reads.items():
         for regression, normal in equations.get(layer, ()):
             for problem in range(len(normal.gram)):
-                rows = [
-                    _input_rows(module.get_submodule(layer), regression, problem, len(normal.gram), channels[channel])
-                    for channel in range(group.channels)
-                ]
+                rows = _input_rows(module.get_submodule(layer), regression, problem, normal, channels)
                 found.append(_reader(regression, normal, problem, rows, ridge))
     if group.layer in equations and isinstance(module.get_submodule(group.layer), nn.RNNBase):
         for regression, normal in equations[group.layer]:
             if isinstance(regression, GateRegression) and "hh" in regression.reads:
                 found.append(_reader(regression, normal, 0, _state_rows(regression, group.channels), ridge))
-    return found
+    return [reader for reader in found if reader is not None]
 
 
 def _input_rows(
-    layer: nn.Module, regression: Regression, problem: int, problems: int, indices: Sequence[int]
-) -> list[int]:
-    """Rows of a problem's weights that read these inputs of a layer."""
+    layer: nn.Module, regression: Regression, problem: int, normal: Normal, channels: Mapping[int, Sequence[int]]
+) -> list[list[int]]:
+    """Group channel -> the rows of a problem's weights that read it; `channels` are the layer's inputs of each."""
     if isinstance(regression, GateRegression):
-        return list(indices) if "ih" in regression.reads else []
-    count = regression.start().shape[1] - regression.has_bias
+        return [list(channels[channel]) if "ih" in regression.reads else [] for channel in sorted(channels)]
+    problems, count = len(normal.gram), normal.gram.shape[1] - regression.has_bias
     width = int(getattr(layer, "in_channels", 0) or getattr(layer, "in_features", count)) // problems
-    each = count // width
-    own = [index - problem * width for index in indices if problem * width <= index < (problem + 1) * width]
-    return [index * each + place for index in own for place in range(each)]
+    each, first = count // width, problem * width
+    rows = []
+    for channel in sorted(channels):
+        own = [index - first for index in channels[channel] if first <= index < first + width]
+        rows.append([index * each + place for index in own for place in range(each)])
+    return rows
 
 
 def _state_rows(regression: GateRegression, units: int) -> list[list[int]]:
@@ -171,16 +192,23 @@ def _state_rows(regression: GateRegression, units: int) -> list[list[int]]:
     return [[before + unit - first] if first <= unit < first + size else [] for unit in range(units)]
 
 
-def _reader(regression: Regression, normal: Normal, problem: int, rows: list[list[int]], ridge: float) -> _Reader:
+def _reader(
+    regression: Regression, normal: Normal, problem: int, rows: list[list[int]], ridge: float
+) -> _Reader | None:
+    """A problem with its inverse; None where its inputs or outputs are always zero, and nothing can be lost."""
     gram, squares = normal.gram[problem].cpu(), normal.squares[problem].cpu()
     diagonal = gram.diagonal()
-    inputs = diagonal[:-1] if regression.has_bias else diagonal
-    penalty = torch.full_like(diagonal, float(inputs.mean().clamp_min(1e-12)) * ridge)
+    mean = (diagonal[:-1] if regression.has_bias else diagonal).mean()
     power = squares.sum()
+    if float(mean) <= 1e-12 or float(power) == 0.0:
+        return None
+    penalty = torch.full_like(diagonal, float(mean) * ridge)
     variance = power
     if regression.has_bias:
         penalty[-1] *= 1e-6
         variance = variance - (normal.cross[problem, -1].cpu().square() / gram[-1, -1]).sum()
     weights = regression.start()[problem].detach().cpu().double()
     inverse = torch.linalg.inv(gram + torch.diag(penalty))
-    return _Reader(inverse, weights, rows, float(variance.clamp_min(1e-6 * float(power) + 1e-30)))
+    # Inputs that hardly change are held by the ridge more than by images: what it holds bounds the error, too.
+    held = mean * ridge * weights.square().sum()
+    return _Reader(inverse, weights, rows, float(torch.maximum(variance, torch.maximum(1e-6 * power, held))))

@@ -81,7 +81,7 @@ def _check_scan(data: Mapping[str, Any], scan: Mapping[str, Any]) -> Iterator[Pr
     if scan.get("budget") is not None and scan.get("recover") == "reconstruct":
         yield "sensitivity.budget", "not with recover: reconstruct. Remove one."
     listed = isinstance(data.get("data"), dict) and not at(data, "data", "images") and not at(data, "data", "train")
-    if listed and (unlabelled or scan.get("recover") == "reconstruct"):
+    if listed and (unlabelled or scan.get("recover") == "reconstruct" or scan.get("criterion") == "obs"):
         yield "data.train", "missing. The scan looks at training images. Add a label list."
 
 

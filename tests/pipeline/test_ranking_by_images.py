@@ -72,6 +72,14 @@ def test_a_scan_that_goes_on_does_not_rank_again(
     assert (parts.scores, parts.curves) == (whole.scores, whole.curves)
 
 
+def test_ratios_that_remove_nothing_rank_all_the_same(folder: Path, task: Task, tmp_path: Path) -> None:
+    model = load_model(folder / "model.onnx")
+    for ratios in ((0.01,), (0.01, 0.5)):
+        scan = stepping.scan(model, task, tmp_path, **{**SETTINGS, "ratios": ratios})
+        for name, scores in expected(folder, task).items():
+            assert scan.scores[name] == pytest.approx(scores, rel=1e-6)
+
+
 def test_it_is_another_scan_than_one_by_filters(folder: Path, task: Task, tmp_path: Path) -> None:
     model = load_model(folder / "model.onnx")
     stepping.scan(model, task, tmp_path, **{**SETTINGS, "criterion": "fpgm"})

@@ -1,16 +1,20 @@
 """Ranking by what readers cannot make up for: against least squares that is solved anew for every choice."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import PlanError
+from compress.graph import load_model, save_model, to_torch
 from compress.prune.brain_surgeon import obs_scores, stored_scores
 from compress.prune.channel_scores import channel_scores, lowest_channels, score_group
 from compress.prune.compensation import reader_equations
 from compress.prune.groups import find_groups
 from compress.prune.importance import fpgm
+from tests.hard_cases.cases import ALL
 from tests.prune import nets
 from tests.prune.test_reconstruct import SHAPE, Reader, images, twins
 
@@ -147,3 +151,69 @@ def test_by_name_scores_come_from_the_scan() -> None:
     for lacking in ({}, {"first": (1.0,)}):
         with pytest.raises(PlanError, match=r"^prune.criterion: obs ranks channels by images, and there is no score"):
             channel_scores(whole, group, "obs", lacking)
+
+
+def test_blocks_that_no_layer_reads_are_ranked_by_their_filters(tmp_path: Path) -> None:
+    """Queries and keys of attention lie in one group with the values, which alone are read as sums of products."""
+    case = next(
+        case for case in ALL if case.name == "SVTR: attention, GELU, positions" and "TorchScript" in case.exporter
+    )
+    save_model(case.build(), tmp_path / "m.onnx")
+    whole = to_torch(load_model(tmp_path / "m.onnx"))
+    given = [np.random.default_rng(0).normal(size=(4, *case.shape)).astype(np.float32)]
+    groups = find_groups(whole, case.shape)
+    scores = obs_scores(whole, groups, reader_equations(whole, groups, given))
+    partly = 0
+    for group in groups:
+        read = {c for member in group.members if member.side == "in" for c, at in enumerate(member.indices) if at}
+        unread = sorted(set(range(group.channels)) - read)
+        filters = score_group(whole, group, fpgm)
+        assert torch.equal(scores[group.name][unread], filters[unread])
+        if read and unread:
+            partly += 1
+            assert not torch.equal(scores[group.name][sorted(read)], filters[sorted(read)])
+    assert partly
+
+
+def test_a_reader_without_equations_leaves_its_channels_to_their_filters() -> None:
+    whole = fx.symbolic_trace(twins())
+    groups = find_groups(whole, SHAPE)
+    equations = {name: found for name, found in reader_equations(whole, groups, images()).items() if name != "second"}
+    first = next(group for group in groups if group.name == "first")
+    assert torch.equal(obs_scores(whole, groups, equations)["first"], score_group(whole, first, fpgm))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 1e30])
+def test_values_that_overflow_say_nothing(bad: float) -> None:
+    whole = fx.symbolic_trace(twins())
+    given = images()
+    given[0][0, 0, 0, 0] = bad
+    _, scores = scores_of(whole, given=given)
+    first = next(group for group in find_groups(whole, SHAPE) if group.name == "first")
+    assert torch.equal(scores["first"], score_group(whole, first, fpgm))
+
+
+class TwoReaders(nn.Module):
+    """One layer reads a group and is heard; another reads nothing but zeros, or what never changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.heard = nn.Conv2d(6, 4, 3)
+        self.dead = nn.Conv2d(6, 4, 3, bias=False)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = torch.relu(self.first(x))
+        return self.head(self.heard(read) + self.dead(read * 0.0))
+
+
+def test_a_layer_that_reads_zeros_has_no_say() -> None:
+    torch.manual_seed(0)
+    module = TwoReaders().eval()
+    _, scores = scores_of(module, ridge=1e-3)
+    assert 0.5 < float(scores["first"].max()) < 1.5
+    with torch.no_grad():
+        module.dead.weight.mul_(1000.0)
+    _, again = scores_of(module, ridge=1e-3)
+    assert torch.equal(scores["first"], again["first"])

@@ -196,14 +196,15 @@ def _stages(recipe: Recipe, images: Images, work: Work, pace: Pace) -> tuple[Sta
 
 
 def _scan_stage(step: SensitivityStep, recipe: Recipe, work: Work, pace: Pace) -> Stage:
+    ranked = f"channels ranked on {min(work.ranked, work.train)} images, " if work.ranked else ""
     if step.budget is not None:
-        return Stage(step.name, f"of {work.cells} networks those that decide, within the budget", step.budget)
+        what = f"{ranked}of {work.cells} networks those that decide, within the budget"
+        return Stage(step.name, what, None if ranked else step.budget)
     if step.measure != "metric":  # cells share what lies before the pruned layer, and cost a part of a pass
         count = step.images or UNLABELLED_IMAGES[recipe.task.kind]
-        what = f"{work.cells} networks on {count} training images each, by {step.measure}"
+        what = f"{ranked}{work.cells} networks on {count} training images each, by {step.measure}"
         return Stage(step.name, what, None)
     took = stage_seconds(work, pace)[STAGES.index("scan")]
-    ranked = f"channels ranked on {min(work.ranked, work.train)} images, " if work.ranked else ""
     what = f"{ranked}{work.cells} networks on {work.scan_images} images each"
     return Stage(step.name, what, took if step.recover == "none" else None)
 

@@ -117,7 +117,7 @@ def run_budgeted_scan(
             equations = reader_equations(module, groups, images, on_progress=execution.on_progress)
             scores = stored_scores(obs_scores(module, groups, equations, on_progress=execution.on_progress))
         request = ScanRequest(step.ratios, step.criterion, identity, name, task.input_shape, scanned, scores)
-        scan = previous or empty_scan(module, groups, request, judge.baseline)
+        scan = replace(previous, scores=scores) if previous else empty_scan(module, groups, request, judge.baseline)
         found = measure_within(
             module,
             cells,

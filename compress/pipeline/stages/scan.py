@@ -107,20 +107,26 @@ def run_sensitivity(
             team.wait()
         previous = earlier_scan(path, identity, scanned, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
-        count = count_cells(groups, step.ratios, previous) // (team.count if team else 1)
+        left = count_cells(groups, step.ratios, previous)
         share = cells.share(task.input_shape)
         metric_of = announce_cost(
-            score_of, count, side_of(task), execution.on_note, resumed=previous is not None, share=share
+            score_of,
+            left // (team.count if team else 1),
+            side_of(task),
+            execution.on_note,
+            resumed=previous is not None,
+            share=share,
         )
         scores = previous.scores if previous else {}
         equations: Equations = {}
-        if count and (step.recover == "reconstruct" or (step.criterion == OBS and not scores)):
+        is_ranked = step.criterion != OBS or bool(scores) or not groups
+        if not is_ranked or (left and step.recover == "reconstruct"):
             torch.set_num_threads(threads)
             images = fitting_batches(module, training)
             equations = reader_equations(module, groups, images, on_progress=execution.on_progress)
-        if step.criterion == OBS and not scores:
+        if not is_ranked:
             scores = stored_scores(obs_scores(module, groups, equations, on_progress=execution.on_progress))
-        compensate = Compensation(module, equations) if step.recover == "reconstruct" and count else None
+        compensate = Compensation(module, equations) if step.recover == "reconstruct" and left else None
 
         def evaluate(group: ChannelGroup | None, removed: Sequence[int]) -> float:
             if group is None:
