@@ -9,26 +9,24 @@ training images leaves it. The seconds are CPU time of ranking.
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from benchmarks.studies.inputs import model_and_task
 from compress.graph import to_onnx, to_torch
 from compress.pipeline.evaluation import score_model
 from compress.pipeline.models import as_graph_module
 from compress.pipeline.training_images import fitting_batches
-from compress.prune.brain_surgeon import obs_scores
-from compress.prune.channel_scores import lowest_channels, score_group
-from compress.prune.channels import ChannelGroup, group_align, kept_outputs, remove_channels
+from compress.prune.brain_surgeon import obs_scores, stored_scores
+from compress.prune.channels import kept_outputs, remove_channels
 from compress.prune.compensation import reader_equations
 from compress.prune.groups import find_groups
-from compress.prune.importance import CRITERIA, OBS
-from compress.prune.ranking import kept_channels
+from compress.prune.importance import CRITERION_NAMES, OBS
+from compress.prune.ranking import Network, Ranking, uniform
 from compress.prune.reconstruct import reconstruct
 from compress.recipe import PruneStep, load_recipe
 
@@ -44,26 +42,6 @@ class Row:
     reconstructed: float
 
 
-def rank(
-    module: fx.GraphModule, groups: Sequence[ChannelGroup], criterion: str, images: Sequence[np.ndarray]
-) -> dict[str, Tensor]:
-    """Scores of all groups' channels by one criterion."""
-    if criterion == OBS:
-        return obs_scores(module, groups, reader_equations(module, groups, images))
-    return {group.name: score_group(module, group, CRITERIA[criterion]) for group in groups}
-
-
-def removed_at(
-    groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor], ratio: float, align: int
-) -> dict[str, tuple[int, ...]]:
-    """The channels that a share of every group comes to."""
-    found = {}
-    for group in groups:
-        kept = group.blocks * kept_channels(group.channels // group.blocks, ratio, group_align(group, align))
-        found[group.name] = lowest_channels(group, scores[group.name], group.channels - kept)
-    return found
-
-
 def compare(recipe_file: Path, ratios: Sequence[float], images: int | None = None) -> list[Row]:
     """Prune a recipe's model by every criterion; `images` are scored at most."""
     recipe = load_recipe(recipe_file)
@@ -76,13 +54,18 @@ def compare(recipe_file: Path, ratios: Sequence[float], images: int | None = Non
     def score(network: fx.GraphModule) -> float:
         return score_model(to_onnx(network, model), task, 1, images).metric
 
-    rows = [Row("-", 0.0, 0.0, score(module), score(module))]
-    for criterion in (*CRITERIA, OBS):
+    whole = score(module)
+    rows = [Row("-", 0.0, 0.0, whole, whole)]
+    for criterion in CRITERION_NAMES:
         started = time.process_time()
-        scores = rank(module, groups, criterion, fitting)
+        scores: dict[str, tuple[float, ...]] = {}
+        if criterion == OBS:
+            scores = stored_scores(obs_scores(module, groups, reader_equations(module, groups, fitting)))
+        network = Network(module, groups, task.input_shape, criterion, step.align if step else 1, scores=scores)
+        ranking = Ranking(network)
         seconds = time.process_time() - started
         for ratio in ratios:
-            removed = removed_at(groups, scores, ratio, step.align if step else 1)
+            removed = ranking.removed(uniform(network, ratio))
             pruned = as_graph_module(remove_channels(module, groups, removed))
             before = score(pruned)
             reconstruct(module, pruned, kept_outputs(module, groups, removed), fitting)
