@@ -13,7 +13,7 @@ from compress.data.synthetic import write_dataset
 from compress.pipeline.preparing import shrinking
 from compress.pipeline.preparing.readiness import find_problems
 from compress.pipeline.preparing.shrink_cost import Pace
-from compress.recipe import PruneStep, Recipe, load_recipe
+from compress.recipe import PruneStep, Recipe, SensitivityStep, load_recipe
 from tests.pipeline import tiny
 
 ZOO = Path(__file__).parents[1] / "compress" / "zoo" / "models"
@@ -104,6 +104,7 @@ def test_init_with_images_alone(folder: Path, tmp_path: Path) -> None:
     family = shrinking.FAMILIES["classification"]
     assert [step.name for step in recipe.steps] == ["sensitivity", "prune", "reconstruct", "finetune", "quantize"]
     assert recipe.find_step(PruneStep).target.macs == family.macs  # type: ignore[union-attr]
+    assert recipe.find_step(SensitivityStep).measure == "agreement"  # type: ignore[union-attr]
     text = (tmp_path / "r.yaml").read_text()
     assert "\n  # Train near the original's outputs." in text
     assert "\n# Images without labels: the original labels them" in text
@@ -117,6 +118,7 @@ def test_init_splits_a_label_list(folder: Path, tmp_path: Path) -> None:
         recipe = written(tmp_path / f"{name}.yaml", CLASSIFIER, "--data", folder / "train")
         assert recipe.data.train == (tmp_path / f"{name}_train.txt",)
         texts.append([(tmp_path / f"{name}_{part}.txt").read_text() for part in ("train", "val")])
+        assert recipe.find_step(SensitivityStep).measure == "metric"  # type: ignore[union-attr]
     assert texts[0] == texts[1], "the same every time"
     train, val = (text.splitlines() for text in texts[0])
     assert (len(train), len(val)) == (3, 1)

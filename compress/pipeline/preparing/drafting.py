@@ -155,9 +155,6 @@ def draft(facts: ModelFacts, data: Data, file: Path, wishes: Wishes) -> tuple[di
     check_sizes(facts, wishes.kind, processing_of(wishes).resize)
     family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
     keys, lists, count = _data_keys(data, file, wishes.kind)
-    steps = default_steps(default_epochs(count, family.seen), wishes, shape)
-    if data.images is None:  # labels say more than the original's answers
-        steps[0]["sensitivity"].pop("measure", None)
     task = task_keys(facts, shape, wishes)
     if "charset" in task:
         task["charset"] = _from(file, Path(task["charset"]))
@@ -167,7 +164,7 @@ def draft(facts: ModelFacts, data: Data, file: Path, wishes: Wishes) -> tuple[di
         "model": _from(file, facts.path),
         "task": task,
         "data": keys,
-        "steps": steps,
+        "steps": default_steps(default_epochs(count, family.seen), wishes, shape, labelled=data.images is None),
         "gates": {"metric_drop": METRIC_DROP},
     }
     return recipe, lists

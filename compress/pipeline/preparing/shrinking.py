@@ -308,10 +308,15 @@ def line_widths(width: int) -> list[int]:
     return sorted({max(1, width // 2), width, width * 3 // 2, width * 2})
 
 
-def default_steps(epochs: int, wishes: Wishes, shape: Shape) -> list[dict[str, Any]]:
-    """The recipe's `steps`, with the settings of its family; shape is the input's, (C, H, W)."""
+def default_steps(epochs: int, wishes: Wishes, shape: Shape, *, labelled: bool = False) -> list[dict[str, Any]]:
+    """The recipe's `steps`, with the settings of its family; shape is the input's, (C, H, W).
+
+    Where data are `labelled`, the scan measures by the labels, which say more than the original's answers.
+    """
     family = FAMILIES[wishes.kind]
     scan: dict[str, Any] = {"ratios": list(RATIOS), **family.scan}
+    if labelled:
+        scan.pop("measure", None)
     if wishes.kind == "detection" and processing_of(wishes).resize == "limit":
         scan["side"] = min(SCAN_SIDE, wishes.side or DETECTION_SIDE)
     target = {"macs": family.macs if wishes.macs is None else wishes.macs}
