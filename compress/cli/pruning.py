@@ -37,8 +37,8 @@ class ScanData:
     train: Annotated[
         list[Path] | None,
         typer.Option(
-            help="label list or folder of training images, for --of int8, --measure divergence or agreement and "
-            "--recover reconstruct, which do not look at labels; may be repeated.",
+            help="label list or folder of training images, for --of int8, --criterion obs, --measure divergence or "
+            "agreement and --recover reconstruct, which do not look at labels; may be repeated.",
             metavar="FILE",
         ),
     ] = None
@@ -110,9 +110,7 @@ def sensitivity(
             task,
             out,
             step,
-            protect=tuple(scope.protect or ()),
-            recurrent=scope.recurrent is not False,
-            layer_norms=scope.layer_norms is True,
+            scope=pipeline.Scope(tuple(scope.protect or ()), scope.recurrent is not False, scope.layer_norms is True),
             execution=replace(execution, on_progress=on_progress),
         )
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())

@@ -33,6 +33,11 @@ class Execution:
     on_speed: Callable[[float], None] | None = None
     """Receives how many images per second were trained on, 0 if the checkpoint left nothing to do."""
 
+    def note(self, text: str) -> None:
+        """Tell a line, if anybody listens."""
+        if self.on_note is not None:
+            self.on_note(text)
+
 
 HERE = Execution()
 """Every core of the CPU, nobody told."""

@@ -29,7 +29,7 @@ from compress.prune.channels import ChannelGroup, channel_blocks
 from compress.prune.compensation import Equations
 from compress.prune.importance import fpgm
 from compress.prune.reconstruct import RIDGE
-from compress.prune.regression import GateRegression, Normal, Regression
+from compress.prune.regression import Normal, Regression
 
 
 def obs_scores(
@@ -159,37 +159,16 @@ def _readers(module: nn.Module, group: ChannelGroup, equations: Equations, ridge
     for layer, channels in reads.items():
         for regression, normal in equations.get(layer, ()):
             for problem in range(len(normal.gram)):
-                rows = _input_rows(module.get_submodule(layer), regression, problem, normal, channels)
+                rows = [
+                    [row for index in channels[channel] for row in regression.reading(index, problem)]
+                    for channel in sorted(channels)
+                ]
                 found.append(_reader(regression, normal, problem, rows, ridge))
-    if group.layer in equations and isinstance(module.get_submodule(group.layer), nn.RNNBase):
-        for regression, normal in equations[group.layer]:
-            if isinstance(regression, GateRegression) and "hh" in regression.reads:
-                found.append(_reader(regression, normal, 0, _state_rows(regression, group.channels), ridge))
+    if isinstance(module.get_submodule(group.layer), nn.RNNBase):
+        for regression, normal in equations.get(group.layer, ()):
+            rows = [regression.remembering(unit) for unit in range(group.channels)]
+            found.append(_reader(regression, normal, 0, rows, ridge))
     return [reader for reader in found if reader is not None]
-
-
-def _input_rows(
-    layer: nn.Module, regression: Regression, problem: int, normal: Normal, channels: Mapping[int, Sequence[int]]
-) -> list[list[int]]:
-    """Group channel -> the rows of a problem's weights that read it; `channels` are the layer's inputs of each."""
-    if isinstance(regression, GateRegression):
-        return [list(channels[channel]) if "ih" in regression.reads else [] for channel in sorted(channels)]
-    problems, count = len(normal.gram), normal.gram.shape[1] - regression.has_bias
-    width = int(getattr(layer, "in_channels", 0) or getattr(layer, "in_features", count)) // problems
-    each, first = count // width, problem * width
-    rows = []
-    for channel in sorted(channels):
-        own = [index - first for index in channels[channel] if first <= index < first + width]
-        rows.append([index * each + place for index in own for place in range(each)])
-    return rows
-
-
-def _state_rows(regression: GateRegression, units: int) -> list[list[int]]:
-    """Unit of a recurrent layer -> its row, if it is of this direction."""
-    size = regression.original.hidden_size
-    before = regression.original.input_size if "ih" in regression.reads else 0
-    first = size if regression.reverse else 0
-    return [[before + unit - first] if first <= unit < first + size else [] for unit in range(units)]
 
 
 def _reader(

@@ -20,7 +20,7 @@ from compress.graph.queries import norm_behind, output_count
 from compress.progress import Progress
 from compress.prune.channels import ChannelGroup
 from compress.prune.reconstruct import POSITIONS, RIDGE, layer_equations
-from compress.prune.regression import GateRegression, Normal, Regression, regressions
+from compress.prune.regression import Normal, Regression, regressions
 
 Equations = Mapping[str, Sequence[tuple[Regression, Normal]]]
 """Layer -> its regressions with their sums over images."""
@@ -106,7 +106,7 @@ class Compensation:
         norm = norm_behind(pruned, name) if isinstance(pruned, fx.GraphModule) else None
         targets = regressions(layer, reader.layer, kept, pruned.get_submodule(norm) if norm else None)
         for target, (source, normal) in zip(targets, reader.equations, strict=True):
-            rows, columns = _left(source, reader.layer, inputs, outputs)
+            rows, columns = _left(source, inputs, outputs)
             part = Normal(
                 normal.gram[:, rows][:, :, rows], normal.cross[:, rows][:, :, columns], normal.squares[:, columns]
             )
@@ -115,22 +115,13 @@ class Compensation:
                 target.assign(weights.to(target.start().dtype))
 
 
-def _left(source: Regression, layer: nn.Module, inputs: set[int], lost: set[int]) -> tuple[Tensor, Tensor]:
-    """What is left of a regression's inputs and outputs when its layer loses some of both."""
-    _, count, outputs = source.start().shape
-    if isinstance(source, GateRegression):
-        size = source.original.hidden_size
-        own = {unit - (size if source.reverse else 0) for unit in lost}
-        rows: list[int] = []
-        for read in source.reads:
-            width, gone = (source.original.input_size, inputs) if read == "ih" else (size, own)
-            first = len(rows) if read == "ih" else (source.original.input_size if "ih" in source.reads else 0)
-            rows += [first + index for index in range(width) if index not in gone]
-        rows += [count - 1] if source.has_bias else []
-        return torch.tensor(rows), torch.tensor([column for column in range(outputs) if column % size not in own])
-    channels = int(getattr(layer, "in_channels", 0) or getattr(layer, "in_features", count))
-    each = (count - source.has_bias) // channels
-    rows = [channel * each + place for channel in range(channels) if channel not in inputs for place in range(each)]
-    return torch.tensor([*rows, count - 1] if source.has_bias else rows), torch.tensor(
-        [column for column in range(outputs) if column not in lost]
+def _left(source: Regression, inputs: set[int], lost: set[int]) -> tuple[Tensor, Tensor]:
+    """What is left of a regression's inputs and outputs when its layer loses some input channels, and some outputs."""
+    _, rows, columns = source.start().shape
+    unread = {row for channel in inputs for row in source.reading(channel)}
+    unread |= {row for unit in lost for row in source.remembering(unit)}
+    unmade = {column for channel in lost for column in source.making(channel)}
+    return (
+        torch.tensor([row for row in range(rows) if row not in unread]),
+        torch.tensor([column for column in range(columns) if column not in unmade]),
     )

@@ -7,6 +7,7 @@ rows are and puts a solution back into the layer; `Normal` sums the normal equat
 depends on the layer's width alone, not on the number of images.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -44,6 +45,15 @@ class Regression(Protocol):
     @property
     def has_bias(self) -> bool:
         """Whether the last input is the constant 1."""
+
+    def reading(self, channel: int, problem: int = 0) -> list[int]:
+        """The inputs of a problem (F) that are an input channel of the layer; none where another problem reads it."""
+
+    def remembering(self, unit: int) -> list[int]:
+        """The inputs (F) that are the last state of a hidden unit of the layer; none where there is no state."""
+
+    def making(self, channel: int) -> list[int]:
+        """The outputs (O) that make an output channel, or hidden unit, of a layer that is a single problem."""
 
 
 Rows = tuple[Tensor, Tensor]
@@ -127,6 +137,20 @@ class ConvolutionRegression:
     def has_bias(self) -> bool:
         """Whether there is a bias, of its own or of the BatchNorm behind it."""
         return self._layer.bias is not None or self._norm is not None
+
+    def reading(self, channel: int, problem: int = 0) -> list[int]:
+        """Every place of the kernel on the channel."""
+        width, places = self._layer.in_channels // self._layer.groups, math.prod(self._layer.kernel_size)
+        own = channel - problem * width
+        return list(range(own * places, (own + 1) * places)) if 0 <= own < width else []
+
+    def remembering(self, unit: int) -> list[int]:
+        """None: there is no state."""
+        return []
+
+    def making(self, channel: int) -> list[int]:
+        """The channel itself."""
+        return [channel]
 
     def _kernel(self) -> Tensor:
         """[O, I / groups, kh, kw] of the plain convolution."""
@@ -214,6 +238,18 @@ class LinearRegression:
         """Whether the layer has one."""
         return self._layer.bias is not None
 
+    def reading(self, channel: int, problem: int = 0) -> list[int]:
+        """The channel itself."""
+        return [channel]
+
+    def remembering(self, unit: int) -> list[int]:
+        """None: there is no state."""
+        return []
+
+    def making(self, channel: int) -> list[int]:
+        """The channel itself."""
+        return [channel]
+
     def start(self) -> Tensor:
         """[1, I (+ 1), O]."""
         parts = [self._layer.weight.detach().T]
@@ -259,6 +295,25 @@ class GateRegression:
     def has_bias(self) -> bool:
         """Whether the layer has one."""
         return self.layer.bias
+
+    def reading(self, channel: int, problem: int = 0) -> list[int]:
+        """The channel itself, which comes before the state."""
+        return [channel] if "ih" in self.reads else []
+
+    def remembering(self, unit: int) -> list[int]:
+        """The unit, if its direction is this one's."""
+        own, first = self._own_unit(unit), self.original.input_size if "ih" in self.reads else 0
+        return [first + own] if "hh" in self.reads and own is not None else []
+
+    def making(self, channel: int) -> list[int]:
+        """The unit in every gate."""
+        own, size = self._own_unit(channel), self.original.hidden_size
+        return [] if own is None else [number * size + own for number in range(len(self.gates))]
+
+    def _own_unit(self, unit: int) -> int | None:
+        """A hidden unit of the layer as one of this direction; None for the other's."""
+        own = unit - (self.original.hidden_size if self.reverse else 0)
+        return own if 0 <= own < self.original.hidden_size else None
 
     @property
     def _suffix(self) -> str:

@@ -82,6 +82,11 @@ class SensitivityStep(Step):
         "cell is scored, on training images without labels; for plans that a `reconstruct` step follows",
     )
 
+    @property
+    def sees_training_images(self) -> bool:
+        """Whether cells or channels are scored on training images, whose labels are not looked at."""
+        return self.measure != "metric" or self.criterion == "obs" or self.recover == "reconstruct"
+
 
 class PruneTarget(_Settings):
     """How much is removed: `ratio` alone, or one or several of the others, which are all met."""

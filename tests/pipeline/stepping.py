@@ -8,7 +8,7 @@ import onnx
 
 from compress.artifacts import PruningPlan, Sensitivity
 from compress.measure.latency_table import LatencyTable
-from compress.pipeline import run_budgeted_scan, run_prune, run_sensitivity
+from compress.pipeline import Scope, run_budgeted_scan, run_prune, run_sensitivity
 from compress.pipeline.execution import Execution
 from compress.pipeline.stages.prune import Choose, GivenScan
 from compress.recipe import PruneStep, SensitivityStep
@@ -35,7 +35,7 @@ def scan(
     """A sensitivity scan."""
     step, execution = split(given)
     return run_sensitivity(
-        model, task, out, SensitivityStep(**step), protect=protect, recurrent=recurrent, training=training,
+        model, task, out, SensitivityStep(**step), scope=Scope(tuple(protect), recurrent), training=training,
         execution=execution,
     )  # fmt: skip
 
@@ -46,7 +46,7 @@ def budgeted_scan(
     """A sensitivity scan within a budget."""
     step, execution = split(given)
     return run_budgeted_scan(
-        model, task, out, SensitivityStep(**step), protect=protect, recurrent=recurrent, execution=execution
+        model, task, out, SensitivityStep(**step), scope=Scope(tuple(protect), recurrent), execution=execution
     )
 
 

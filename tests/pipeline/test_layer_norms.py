@@ -16,7 +16,7 @@ from compress.cli import app
 from compress.errors import ArtifactError
 from compress.graph import from_torch, load_model, save_model, to_torch
 from compress.measure.session import Session
-from compress.pipeline import run_plan, run_prune, run_sensitivity
+from compress.pipeline import Scope, run_plan, run_prune, run_sensitivity
 from compress.pipeline.execution import Execution
 from compress.pipeline.stages.prune import GivenScan
 from compress.pipeline.stages.stored_plan import kept_by_plan
@@ -64,7 +64,7 @@ def images(count: int = 4) -> np.ndarray:
 def test_a_scan_and_a_plan_of_it_name_the_norms(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
     notes: list[str] = []
     execution = Execution(threads=1, on_note=notes.append)
-    found = run_sensitivity(model, task, tmp_path / "on", STEP, layer_norms=True, execution=execution)
+    found = run_sensitivity(model, task, tmp_path / "on", STEP, scope=Scope(layer_norms=True), execution=execution)
     (stream,) = [name for name, curve in found.curves.items() if curve.channels == 12]
     assert notes[0].startswith(f"scan: {stream}: its channels go through 2 LayerNorms (")
     plan = run_prune(model, tmp_path / "p.onnx", HALF, given=GivenScan(found), execution=execution)

@@ -12,7 +12,7 @@ from compress.cli import app
 from compress.errors import ArtifactError, DataError, PlanError
 from compress.graph import load_model, to_torch
 from compress.pipeline import make_task, run_recipe
-from compress.pipeline.stages import scan as scan_stage
+from compress.pipeline.scanning import inputs as scan_inputs
 from compress.pipeline.training_images import fitting_batches
 from compress.prune.brain_surgeon import obs_scores
 from compress.prune.channel_scores import lowest_channels
@@ -67,7 +67,7 @@ def test_a_scan_that_goes_on_does_not_rank_again(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("ranked again")
 
-    monkeypatch.setattr(scan_stage, "reader_equations", never)
+    monkeypatch.setattr(scan_inputs, "reader_equations", never)
     parts = stepping.scan(model, task, tmp_path / "parts", **{**SETTINGS, "ratios": (0.25, 0.5)})
     assert (parts.scores, parts.curves) == (whole.scores, whole.curves)
 

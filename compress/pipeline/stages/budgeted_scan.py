@@ -5,23 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
-import torch
 from torch import Tensor, fx
 
 from compress import artifacts
 from compress.artifacts import BudgetedScan, CellInterval, Sensitivity, fingerprint
-from compress.errors import CompressError
-from compress.graph import to_torch
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
-from compress.pipeline.evaluation import check_fits, default_threads
+from compress.pipeline.evaluation import default_threads
 from compress.pipeline.execution import HERE, Execution
-from compress.pipeline.models import expand_names, model_identity
 from compress.pipeline.scanning.cells import Cells
 from compress.pipeline.scanning.earlier import earlier_scan
+from compress.pipeline.scanning.inputs import ScanInputs
 from compress.pipeline.scanning.judges import Judge, judge_by
-from compress.pipeline.scanning.scan_cost import at_side
-from compress.pipeline.training_images import check_train_images, fitting_batches
-from compress.prune.brain_surgeon import obs_scores, stored_scores
+from compress.pipeline.scope import EVERYTHING, Scope
 from compress.prune.cell_choice import (
     TARGETS,
     Cell,
@@ -32,10 +27,6 @@ from compress.prune.cell_choice import (
 )
 from compress.prune.channel_scores import channel_scores, group_removal_count, lowest_channels
 from compress.prune.channels import ChannelGroup
-from compress.prune.compensation import reader_equations
-from compress.prune.groups import find_groups
-from compress.prune.importance import OBS
-from compress.prune.norms import norm_notes
 from compress.prune.sensitivity import ScanRequest, empty_scan, ratio_key
 from compress.recipe import SensitivityStep
 from compress.report.budget_lines import budget_lines
@@ -51,9 +42,7 @@ def run_budgeted_scan(
     out: Path,
     step: SensitivityStep,
     *,
-    protect: Sequence[str] = (),
-    recurrent: bool = True,
-    layer_norms: bool = False,
+    scope: Scope = EVERYTHING,
     training: Task | None = None,
     targets: Sequence[float] = TARGETS,
     execution: Execution = HERE,
@@ -68,9 +57,7 @@ def run_budgeted_scan(
         task: validation images and metric; it judges single images, or compares outputs.
         out: folder of sensitivity.json.
         step: its budget; of its ratios each may be measured, on so many of its images at most.
-        protect: layers never to prune.
-        recurrent: prune hidden units, too.
-        layer_norms: prune channels that LayerNorms normalise, too.
+        scope: which channels are scanned.
         training: the task that has the training images that outputs are compared on; default `task`.
         targets: shares of the multiply-adds left that plans may be for.
         execution: progress counts images; notes say what the budget is in images, and at the end what was skipped.
@@ -82,41 +69,25 @@ def run_budgeted_scan(
         DataError: there are no training images to compare outputs on.
     """
     assert step.budget is not None
-    measure = step.measure
-    if measure != "metric" and step.side is not None:
-        raise CompressError(f"sensitivity.side: not with measure: {measure}, which scores training images. Remove it.")
-    training, task, path = training or task, at_side(task, step.side), out / "sensitivity.json"
-    module = to_torch(model)
-    check_fits(model, task)
-    scanned = model_identity(model)
-    more = ["layer_norms"] if layer_norms else []
+    measure, path = step.measure, out / "sensitivity.json"
+    given = ScanInputs.open(model, task, step, scope, training, execution)
+    more = ["layer_norms"] if scope.layer_norms else []
     more += [] if measure == "metric" else [measure]
-    more += [] if measure == "metric" and step.criterion != OBS else [training.fingerprint()]
+    more += [given.training.fingerprint()] if step.sees_training_images else []
     identity = fingerprint(
-        scanned, task.fingerprint(), step.criterion, list(step.ratios), step.images, sorted(protect), recurrent, BUDGET,
-        *more,
+        given.model, given.task.fingerprint(), step.criterion, list(step.ratios), step.images, sorted(scope.protect),
+        scope.recurrent, BUDGET, *more,
     )  # fmt: skip
     now = stage_code("sensitivity", task_modules(task))
-    protected = expand_names(module, protect, "protect")
-    groups = find_groups(module, task.input_shape, protected, recurrent, layer_norms=layer_norms)
-    if execution.on_note is not None:
-        for note in norm_notes(module, {group.name: group.layers for group in groups}):
-            execution.on_note(f"scan: {note}")
-    if measure != "metric" or step.criterion == OBS:
-        check_train_images(training)
+    module, groups, task = given.module, given.groups, given.task
     cells = Cells(module, model, groups, threads=execution.threads or default_threads(), memory=0)
     with artifacts.lock(path):
-        previous = earlier_scan(path, identity, scanned, task.input_shape)
+        previous = earlier_scan(path, identity, given.model, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
-        judge = judge_by(measure, task, training, lambda: cells.whole(module).run, step.images)
+        judge = judge_by(measure, task, given.training, lambda: cells.whole(module).run, step.images)
         name = task.metric_name if measure == "metric" else measure
-        scores = previous.scores if previous else {}
-        if step.criterion == OBS and not scores:
-            torch.set_num_threads(execution.threads or default_threads())
-            images = fitting_batches(module, training)
-            equations = reader_equations(module, groups, images, on_progress=execution.on_progress)
-            scores = stored_scores(obs_scores(module, groups, equations, on_progress=execution.on_progress))
-        request = ScanRequest(step.ratios, step.criterion, identity, name, task.input_shape, scanned, scores)
+        scores, _ = given.rank(step, previous.scores if previous else {}, execution)
+        request = ScanRequest(step.ratios, step.criterion, identity, name, task.input_shape, given.model, scores)
         scan = replace(previous, scores=scores) if previous else empty_scan(module, groups, request, judge.baseline)
         found = measure_within(
             module,
@@ -149,7 +120,6 @@ def measure_within(
     The budget becomes a number of images at the pace of the network as it is, taken once and stored: a scan that goes
     on decides as one in one go.
     """
-    on_progress, on_note = execution.on_progress, execution.on_note
     counts = image_counts(judge.images)
     known = _read(scan, groups)
     pace = scan.budgeted.seconds_per_image if scan.budgeted else judge.seconds / judge.images
@@ -162,12 +132,11 @@ def measure_within(
         targets=tuple(targets),
         settled=False,
     )
-    if on_note is not None:
-        each = f"{1000 * pace:.2g} ms"
-        on_note(
-            f"scan: {seconds:g} s are {whole.images} images of {each}, {whole.images / max(1, whole.whole):.3f} of a "
-            f"whole scan: {whole.cells_in_all} cells x {whole.images_in_all} images"
-        )
+    execution.note(
+        f"scan: {seconds:g} s are {whole.images} images of {1000 * pace:.2g} ms, "
+        f"{whole.images / max(1, whole.whole):.3f} of a whole scan: {whole.cells_in_all} cells x "
+        f"{whole.images_in_all} images"
+    )
     scores: dict[str, Tensor] = {}
     of = {group.name: group for group in groups}
     while True:
@@ -183,14 +152,13 @@ def measure_within(
         whole = replace(whole, spent=images_spent(known, counts))
         scan = _with(scan, known, whole)
         on_cell(scan)
-        if on_progress is not None:
+        if execution.on_progress is not None:
             text = f"{action.group} at {action.ratio:g}: drop {cell.drop:.4f} ({cell.images} images)"
-            on_progress(whole.spent, whole.images, text)
+            execution.on_progress(whole.spent, whole.images, text)
     scan = _with(scan, known, replace(whole, settled=action is None))
     on_cell(scan)
-    if on_note is not None:
-        for line in budget_lines(scan):
-            on_note(line)
+    for line in budget_lines(scan):
+        execution.note(line)
     return scan
 
 

@@ -17,7 +17,8 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.guessing import shape_for
-from compress.pipeline.models import as_graph_module, expand_names, model_identity
+from compress.pipeline.models import as_graph_module, model_identity
+from compress.pipeline.scope import Scope
 from compress.pipeline.stages.search import CANDIDATES_FILE, Search
 from compress.pipeline.stages.stored_plan import PLAN_FILE, check_replaceable, drop_leftover
 from compress.pipeline.stages.table_times import is_timed, saved_times, table_timing
@@ -25,7 +26,6 @@ from compress.pipeline.state import Run, Stage
 from compress.prune.allocation import Allocation
 from compress.prune.apply import apply_plan
 from compress.prune.candidates import Planner
-from compress.prune.groups import find_groups
 from compress.prune.plan import NAMES, plan_metric_drop, plan_ratio, plan_shares
 from compress.prune.plan import pessimistic as upper_ends
 from compress.prune.ranking import Kind, Network
@@ -92,8 +92,7 @@ def run_prune(
     criterion = _criterion(step.criterion, sensitivity)
     shape = shape_for(model, input_shape, sensitivity.input_shape if sensitivity else ())
     module = to_torch(model)
-    protected = expand_names(module, step.protect, "protect")
-    groups = find_groups(module, shape, protected, step.recurrent, layer_norms=step.layer_norms)
+    groups = Scope.of(step).groups(module, shape)
     curves = {name: curve.metric for name, curve in sensitivity.curves.items()} if sensitivity else {}
     scores = sensitivity.scores if sensitivity else {}
     made_from = fingerprint(

@@ -6,31 +6,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
-import torch
 
 from compress import artifacts
 from compress.artifacts import Sensitivity, fingerprint
-from compress.errors import CompressError
-from compress.graph import to_torch
 from compress.pipeline.code import MIXED, merge, stage_code, task_modules
-from compress.pipeline.evaluation import check_fits, default_threads
+from compress.pipeline.evaluation import default_threads
 from compress.pipeline.execution import HERE, Execution
-from compress.pipeline.models import expand_names, model_identity
 from compress.pipeline.scanning.cells import Cells
 from compress.pipeline.scanning.earlier import earlier_scan
+from compress.pipeline.scanning.inputs import ScanInputs
 from compress.pipeline.scanning.measures import score_by
 from compress.pipeline.scanning.parts import join_parts, part_file
-from compress.pipeline.scanning.scan_cost import announce_cost, at_side, side_of
+from compress.pipeline.scanning.scan_cost import announce_cost, side_of
+from compress.pipeline.scope import EVERYTHING, Scope
 from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.state import Run
-from compress.pipeline.training_images import check_train_images, fitting_batches
-from compress.prune.brain_surgeon import obs_scores, stored_scores
 from compress.prune.cell_choice import TARGETS
 from compress.prune.channels import ChannelGroup
-from compress.prune.compensation import Compensation, Equations, reader_equations
-from compress.prune.groups import find_groups
-from compress.prune.importance import OBS
-from compress.prune.norms import norm_notes
+from compress.prune.compensation import Compensation
 from compress.prune.sensitivity import ScanRequest, count_cells, join_scans, scan_sensitivity
 from compress.recipe import PruneStep, SensitivityStep
 from compress.tasks.base import Processed, Task
@@ -42,9 +35,7 @@ def run_sensitivity(
     out: Path,
     step: SensitivityStep,
     *,
-    protect: Sequence[str] = (),
-    recurrent: bool = True,
-    layer_norms: bool = False,
+    scope: Scope = EVERYTHING,
     training: Task | None = None,
     execution: Execution = HERE,
 ) -> Sensitivity:
@@ -53,9 +44,8 @@ def run_sensitivity(
     `step.measure` says what a cell's figure is (see `compress.pipeline.scanning.measures`): the metric on validation
     images, or how near the outputs stay to the original's on training images. With `step.recover` "reconstruct" the
     layers that read a pruned group compensate for it before it is scored, on training images. No label of these is
-    looked at; `training` is the task that has them, if not `task`. With `layer_norms` channels that LayerNorms
-    normalise are pruned as well (see `compress.prune.norms`). A note says what the scan will cost once one evaluation
-    was timed: the original's, or, of a scan that goes on, its first cell.
+    looked at; `training` is the task that has them, if not `task`. A note says what the scan will cost once one
+    evaluation was timed: the original's, or, of a scan that goes on, its first cell.
 
     The processes of a `team` each take the next group that nobody has. All but the first one keep their cells in
     out/sensitivity.partN.json, which the first one joins to its own in the end, or when it goes on: the file is that of
@@ -69,26 +59,18 @@ def run_sensitivity(
         DataError: there are no training images, and the step needs some.
     """
     measure, threads, team = step.measure, execution.threads or default_threads(), execution.team
-    if measure != "metric" and step.side is not None:
-        raise CompressError(f"sensitivity.side: not with measure: {measure}, which scores training images. Remove it.")
-    training, task = training or task, at_side(task, step.side)
+    given = ScanInputs.open(model, task, step, scope, training, execution)
     path = out / "sensitivity.json"
-    module = to_torch(model)
-    check_fits(model, task)
-    scanned = model_identity(model)
     more: list[str] = [value for value in (step.recover, measure) if value not in ("none", "metric")]
-    if more or step.criterion == OBS:  # what else decides, and the images that it is seen on
-        more.append(training.fingerprint())
-    more += ["layer_norms"] if layer_norms else []
-    identity = fingerprint(scanned, task.fingerprint(), step.criterion, step.images, sorted(protect), recurrent, *more)
+    if step.sees_training_images:
+        more.append(given.training.fingerprint())
+    more += ["layer_norms"] if scope.layer_norms else []
+    identity = fingerprint(
+        given.model, given.task.fingerprint(), step.criterion, step.images, sorted(scope.protect), scope.recurrent,
+        *more,
+    )  # fmt: skip
     now = stage_code("sensitivity", task_modules(task))
-    protected = expand_names(module, protect, "protect")
-    groups = find_groups(module, task.input_shape, protected, recurrent, layer_norms=layer_norms)
-    if execution.on_note is not None:
-        for note in norm_notes(module, {group.name: group.layers for group in groups}):
-            execution.on_note(f"scan: {note}")
-    if measure != "metric" or step.criterion == OBS:
-        check_train_images(training)
+    module, groups, task = given.module, given.groups, given.task
     cells = Cells(
         module,
         model,
@@ -97,7 +79,7 @@ def run_sensitivity(
         exact=measure == "metric",
         batch_first=not (isinstance(task, Processed) and task.processing.layout == "tnk"),
     )
-    score_of = score_by(measure, task, training, step.images, cells.original())
+    score_of = score_by(measure, task, given.training, step.images, cells.original())
 
     is_main = team is None or team.is_main
     with artifacts.lock(path) if is_main else nullcontext():
@@ -105,7 +87,7 @@ def run_sensitivity(
             join_parts(path, identity)  # what a stopped scan left
         if team is not None:
             team.wait()
-        previous = earlier_scan(path, identity, scanned, task.input_shape)
+        previous = earlier_scan(path, identity, given.model, task.input_shape)
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
         left = count_cells(groups, step.ratios, previous)
         share = cells.share(task.input_shape)
@@ -117,16 +99,9 @@ def run_sensitivity(
             resumed=previous is not None,
             share=share,
         )
-        scores = previous.scores if previous else {}
-        equations: Equations = {}
-        is_ranked = step.criterion != OBS or bool(scores) or not groups
-        if not is_ranked or (left and step.recover == "reconstruct"):
-            torch.set_num_threads(threads)
-            images = fitting_batches(module, training)
-            equations = reader_equations(module, groups, images, on_progress=execution.on_progress)
-        if not is_ranked:
-            scores = stored_scores(obs_scores(module, groups, equations, on_progress=execution.on_progress))
-        compensate = Compensation(module, equations) if step.recover == "reconstruct" and left else None
+        compensates = bool(left) and step.recover == "reconstruct"
+        scores, equations = given.rank(step, previous.scores if previous else {}, execution, compensates=compensates)
+        compensate = Compensation(module, equations) if compensates else None
 
         def evaluate(group: ChannelGroup | None, removed: Sequence[int]) -> float:
             if group is None:
@@ -142,7 +117,7 @@ def run_sensitivity(
                 identity,
                 task.metric_name if measure == "metric" else measure,
                 task.input_shape,
-                scanned,
+                given.model,
                 scores,
             ),
             evaluate,
@@ -170,7 +145,7 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
     step, prune = run.recipe.find_step(SensitivityStep), run.recipe.find_step(PruneStep)
     if step is None:
         return None
-    protect, recurrent, norms = (prune.protect, prune.recurrent, prune.layer_norms) if prune else ((), True, False)
+    scope = Scope.of(prune) if prune else EVERYTHING
     execution = replace(run.execution(), on_note=run.on_note)
     if step.budget is not None:
         wanted = prune.target.macs if prune else None
@@ -179,9 +154,7 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
             task,
             run.recipe.out,
             step,
-            protect=protect,
-            recurrent=recurrent,
-            layer_norms=norms,
+            scope=scope,
             training=run.task,
             targets=TARGETS if wanted is None else (wanted,),
             execution=execution,
@@ -193,9 +166,7 @@ def scan_of(run: Run, task: Task) -> Sensitivity | None:
         task,
         run.recipe.out,
         step,
-        protect=protect,
-        recurrent=recurrent,
-        layer_norms=norms,
+        scope=scope,
         training=run.task,
         execution=execution,
     )
