@@ -61,6 +61,17 @@ def replace_node(
     return new.outputs[0]
 
 
+def reduced_axes(node: ir.Node, rank: int) -> list[int] | None:
+    """The axes that a Reduce node of a value of this rank goes over, rising and not negative; None where unknown.
+
+    Before opset 18 (13 for ReduceSum) they are an attribute, then an input.
+    """
+    axes = attribute(node, "axes")
+    if axes is None and len(node.inputs) > 1:
+        axes = array_of(node.inputs[1])
+    return None if axes is None else sorted(int(axis) % rank for axis in np.asarray(axes).reshape(-1))
+
+
 def dims_of(value: ir.Value | None) -> tuple[int | str, ...] | None:
     """The shape as numbers and symbols, or None where a dimension is not known at all."""
     if value is None or value.shape is None:

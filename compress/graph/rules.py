@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from compress.graph.edit import array_of, attribute, constant, dims_of, is_inner, producer, replace_node
+from compress.graph.edit import array_of, attribute, constant, dims_of, is_inner, producer, reduced_axes, replace_node
 from compress.graph.hard_activations import hard_sigmoid, hard_swish
+from compress.graph.layer_norm import layer_norm, layer_norm_offset
 
 DENORMAL = 1e-30
 """Weights below this slow CPUs down 2 to 16 times (measured) and are worth nothing."""
@@ -118,13 +119,8 @@ def mean_to_pool(graph: ir.Graph, node: ir.Node) -> bool:
     """ReduceMean over height and width -> GlobalAveragePool (which has an integer kernel), and Flatten if need be."""
     if node.op_type != "ReduceMean" or node.inputs[0] is None:
         return False
-    axes = attribute(node, "axes")
-    if axes is None and len(node.inputs) > 1:
-        axes = array_of(node.inputs[1])
     shape = node.inputs[0].shape
-    if axes is None or shape is None or len(shape) != 4:
-        return False
-    if sorted(int(axis) % 4 for axis in np.asarray(axes).reshape(-1)) != [2, 3]:
+    if shape is None or len(shape) != 4 or reduced_axes(node, 4) != [2, 3]:
         return False
     if attribute(node, "keepdims", 1):
         replace_node(graph, node, "GlobalAveragePool", [node.inputs[0]])
@@ -276,4 +272,6 @@ RULES: tuple[Rule, ...] = (
     reshape_to_flatten,
     even_transposed_padding,
     einsum_to_matmul,
+    layer_norm,
+    layer_norm_offset,
 )
