@@ -44,6 +44,7 @@ from compress.cli.progress import plain_lines
 from compress.errors import CompressError, ModelError, killed_worker
 from compress.measure.intervals import share_tallies
 from compress.pipeline.guessing import Guess
+from compress.pipeline.scope import Scope
 from compress.pipeline.stages.prune import GivenScan
 from compress.recipe import FinetuneStep, PruneStep, PruneTarget, QuantizeStep, Recipe, ReplaceStep, SensitivityStep
 from compress.report.inspection import GroupSummary, Inspection
@@ -229,7 +230,7 @@ def test_sensitivity(pipeline: FakePipeline) -> None:
     assert callable(execution.on_note)
     assert execution.threads is None
     assert args[3] == SensitivityStep(ratios=(0.25, 0.5))
-    assert keywords == {"protect": ("fc",), "recurrent": False, "layer_norms": False}
+    assert keywords == {"scope": Scope(("fc",), recurrent=False, layer_norms=False)}
     assert "+0.1000" in result.output
     assert "accuracy of the model itself: 0.9000. Written: o/sensitivity.json" in result.output
 
@@ -324,7 +325,7 @@ def test_hidden_units_can_be_left_whole(pipeline: FakePipeline) -> None:
         assert run("prune", "m.onnx", "--ratio", "0.3", *flags, "--out", "p.onnx").exit_code == 0
         assert run("sensitivity", "m.onnx", "--data", "v.txt", *flags, "--out", "o").exit_code == 0
         assert pipeline.calls["run_prune"][0][2].recurrent is expected
-        assert pipeline.calls["run_sensitivity"][1]["recurrent"] is expected
+        assert pipeline.calls["run_sensitivity"][1]["scope"].recurrent is expected
 
 
 def test_finetune(pipeline: FakePipeline) -> None:

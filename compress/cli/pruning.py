@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scope:
+class ScopeOptions:
     """What may be pruned."""
 
     protect: options.Protect = None
@@ -64,7 +64,7 @@ def sensitivity(
     step: Annotated[SensitivityStep, SENSITIVITY_KEYS],
     layers: Annotated[QuantizeStep, INT8_KEYS],
     threads: options.Threads = None,
-    scope: Scope,
+    scope: ScopeOptions,
     settings: FittedTaskOptions,
 ) -> None:
     """Measure how much the metric drops when each group of channels is pruned, or each layer computes in integers.
@@ -97,6 +97,7 @@ def sensitivity(
         asked = " and ".join(flag for flag, given in on_images.items() if given)
         raise CompressError(f"--train: missing. It names the training images for {asked}; labels are not looked at.")
     from compress import pipeline
+    from compress.pipeline.scope import Scope
     from compress.report import tables, terminal
 
     task = make_task(settings, lists.train or (), lists.data, model=source.model, command="sensitivity")
@@ -110,7 +111,7 @@ def sensitivity(
             task,
             out,
             step,
-            scope=pipeline.Scope(tuple(scope.protect or ()), scope.recurrent is not False, scope.layer_norms is True),
+            scope=Scope(tuple(scope.protect or ()), scope.recurrent is not False, scope.layer_norms is True),
             execution=replace(execution, on_progress=on_progress),
         )
     terminal.print_table(tables.sensitivity_table(found), terminal.wide_console())
@@ -118,7 +119,7 @@ def sensitivity(
     typer.echo(f"{found.metric_name} of the model itself: {found.baseline:.4f}. Written: {out / 'sensitivity.json'}")
 
 
-def _check_fitting(of: str, step: SensitivityStep, layers: QuantizeStep, scope: Scope) -> None:
+def _check_fitting(of: str, step: SensitivityStep, layers: QuantizeStep, scope: ScopeOptions) -> None:
     """Refuse options that are for the other kind of scan.
 
     Raises:

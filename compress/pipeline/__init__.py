@@ -7,7 +7,6 @@ from compress.pipeline.labelling import label_unlabelled
 from compress.pipeline.models import open_any, open_model
 from compress.pipeline.preparing.estimate import announce_stages
 from compress.pipeline.run import run_recipe
-from compress.pipeline.scope import Scope
 from compress.pipeline.stages.budgeted_scan import run_budgeted_scan
 from compress.pipeline.stages.finetune import run_finetune
 from compress.pipeline.stages.int8_scan import run_int8_scan
@@ -22,7 +21,6 @@ from compress.pipeline.tasks import make_task
 from compress.pipeline.worst_cases import score_with_pictures
 
 __all__ = [
-    "Scope",
     "announce_stages",
     "examine_in",
     "examine_model",

@@ -8,8 +8,9 @@ import onnx
 
 from compress.artifacts import PruningPlan, Sensitivity
 from compress.measure.latency_table import LatencyTable
-from compress.pipeline import Scope, run_budgeted_scan, run_prune, run_sensitivity
+from compress.pipeline import run_budgeted_scan, run_prune, run_sensitivity
 from compress.pipeline.execution import Execution
+from compress.pipeline.scope import Scope
 from compress.pipeline.stages.prune import Choose, GivenScan
 from compress.recipe import PruneStep, SensitivityStep
 from compress.tasks.base import Task

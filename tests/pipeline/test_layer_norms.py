@@ -16,8 +16,9 @@ from compress.cli import app
 from compress.errors import ArtifactError
 from compress.graph import from_torch, load_model, save_model, to_torch
 from compress.measure.session import Session
-from compress.pipeline import Scope, run_plan, run_prune, run_sensitivity
+from compress.pipeline import run_plan, run_prune, run_sensitivity
 from compress.pipeline.execution import Execution
+from compress.pipeline.scope import Scope
 from compress.pipeline.stages.prune import GivenScan
 from compress.pipeline.stages.stored_plan import kept_by_plan
 from compress.prune.apply import planned_groups
