@@ -1,6 +1,7 @@
 """`criterion: obs` through the stages: channels are ranked once, by training images, and the scan's file holds it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,12 +13,16 @@ from compress.cli import app
 from compress.errors import ArtifactError, DataError, PlanError
 from compress.graph import load_model, to_torch
 from compress.pipeline import make_task, run_recipe
+from compress.pipeline.execution import Execution
 from compress.pipeline.scanning import inputs as scan_inputs
+from compress.pipeline.scanning.inputs import ScanInputs
+from compress.pipeline.scope import EVERYTHING
 from compress.pipeline.training_images import fitting_batches
 from compress.prune.brain_surgeon import obs_scores
 from compress.prune.channel_scores import lowest_channels
 from compress.prune.compensation import reader_equations
 from compress.prune.groups import find_groups
+from compress.recipe import SensitivityStep
 from compress.tasks.base import Task
 from tests.pipeline import stepping, tiny
 
@@ -85,6 +90,27 @@ def test_it_is_another_scan_than_one_by_filters(folder: Path, task: Task, tmp_pa
     stepping.scan(model, task, tmp_path, **{**SETTINGS, "criterion": "fpgm"})
     with pytest.raises(ArtifactError, match="stale"):
         stepping.scan(model, task, tmp_path, **SETTINGS)
+
+
+def test_the_first_process_ranks_for_all(
+    folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another machine a tie may fall otherwise, and cells would be of other channels."""
+    step = SensitivityStep(criterion="obs", ratios=(0.5,))
+    given = ScanInputs.open(load_model(folder / "model.onnx"), task, step, EVERYTHING, None, Execution())
+    sent: list[object] = []
+
+    def same(value: object) -> object:
+        sent.append(value)
+        return sent[0]
+
+    first, second = (SimpleNamespace(is_main=is_main, same=same) for is_main in (True, False))
+    scores, _ = given.rank(step, {}, Execution(team=first))  # type: ignore[arg-type]
+    assert scores.keys() == {group.name for group in given.groups}
+    monkeypatch.setattr(scan_inputs, "reader_equations", None)
+    assert given.rank(step, {}, Execution(team=second)) == (scores, {})  # type: ignore[arg-type]
+    assert given.rank(step, scores, Execution(team=second)) == (scores, {})  # type: ignore[arg-type]
+    assert len(sent) == 2
 
 
 def test_within_a_budget(folder: Path, task: Task, tmp_path: Path) -> None:

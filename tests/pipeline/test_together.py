@@ -32,7 +32,7 @@ from tests.pipeline import tiny
 
 ROOT = Path(__file__).parents[2]
 STEPS: dict[str, dict[str, Any]] = {
-    "sensitivity": {"measure": "divergence", "images": 64},
+    "sensitivity": {"criterion": "obs", "measure": "divergence", "images": 64},
     "prune": {"target": {"macs": 0.7}, "align": 4},
     "finetune": {"epochs": 4, "batch_size": 7, "lr": 0.01, "average": 4, "features": 0.5},
     "quantize": {"epochs": 2, "batch_size": 7, "calibration": 8, "optimize": "size"},

@@ -86,19 +86,24 @@ class ScanInputs:
         Args:
             step: its criterion.
             stored: scores that a scan which goes on has already.
-            execution: threads, and progress in layers and groups.
+            execution: threads, and progress in layers and groups. Of a team the first process ranks, for all of them:
+                on another machine another rounding might settle a tie otherwise.
             compensates: whether the layers' equations are needed, even if there are scores.
 
         Returns:
             The scores of channels by `obs`, none for other criteria; and the equations, none if they were not needed.
         """
+        team = execution.team
         is_ranked = step.criterion != OBS or bool(stored) or not self.groups
-        if is_ranked and not compensates:
-            return stored, {}
-        torch.set_num_threads(execution.threads or default_threads())
-        images = fitting_batches(self.module, self.training)
-        equations = reader_equations(self.module, self.groups, images, on_progress=execution.on_progress)
+        ranks = not is_ranked and (team is None or team.is_main)
+        equations: Equations = {}
+        if ranks or compensates:
+            torch.set_num_threads(execution.threads or default_threads())
+            images = fitting_batches(self.module, self.training)
+            equations = reader_equations(self.module, self.groups, images, on_progress=execution.on_progress)
         if is_ranked:
             return stored, equations
-        scores = obs_scores(self.module, self.groups, equations, on_progress=execution.on_progress)
-        return stored_scores(scores), equations
+        scores: Scores = {}
+        if ranks:
+            scores = stored_scores(obs_scores(self.module, self.groups, equations, on_progress=execution.on_progress))
+        return (scores if team is None else team.same(scores)), equations
