@@ -30,7 +30,6 @@ from compress.pipeline.preparing.shrink_cost import (
     work_of,
 )
 from compress.pipeline.preparing.shrinking import STAGES
-from compress.pipeline.scanning.measures import UNLABELLED_IMAGES
 from compress.pipeline.scanning.scan_cost import duration
 from compress.pipeline.stage_progress import stages_done
 from compress.pipeline.stages.replace import find_activations
@@ -173,7 +172,7 @@ def _stages(recipe: Recipe, images: Images, work: Work, pace: Pace) -> tuple[Sta
             took = stage_seconds(dataclasses.replace(work, epochs=step.epochs), pace)[STAGES.index("fine-tune")]
             found.append(Stage(step.name, f"{step.epochs} epochs of {work.train} images", took, done))
         elif isinstance(step, SensitivityStep):
-            found.append(dataclasses.replace(_scan_stage(step, recipe, work, pace), done=done))
+            found.append(dataclasses.replace(_scan_stage(step, work, pace), done=done))
         elif isinstance(step, ReplaceStep):
             found.append(dataclasses.replace(_replace_stage(step, recipe, work, pace), done=done))
         elif isinstance(step, PruneStep):
@@ -195,14 +194,13 @@ def _stages(recipe: Recipe, images: Images, work: Work, pace: Pace) -> tuple[Sta
     return (*found, _report_stage(recipe, images, work, pace))
 
 
-def _scan_stage(step: SensitivityStep, recipe: Recipe, work: Work, pace: Pace) -> Stage:
+def _scan_stage(step: SensitivityStep, work: Work, pace: Pace) -> Stage:
     ranked = f"channels ranked on {min(work.ranked, work.train)} images, " if work.ranked else ""
     if step.budget is not None:
         what = f"{ranked}of {work.cells} networks those that decide, within the budget"
         return Stage(step.name, what, None if ranked else step.budget)
     if step.measure != "metric":  # cells share what lies before the pruned layer, and cost a part of a pass
-        count = step.images or UNLABELLED_IMAGES[recipe.task.kind]
-        what = f"{ranked}{work.cells} networks on {count} training images each, by {step.measure}"
+        what = f"{ranked}{work.cells} networks on {work.scan_images} training images each, by {step.measure}"
         return Stage(step.name, what, None)
     took = stage_seconds(work, pace)[STAGES.index("scan")]
     what = f"{ranked}{work.cells} networks on {work.scan_images} images each"
