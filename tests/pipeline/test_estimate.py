@@ -69,7 +69,7 @@ def test_what_cannot_be_told_is_unknown(folder: Path) -> None:
         "report": pytest.approx(4 * 0.9),
     }
     lines = estimate_lines(recipe, estimate(recipe, find_problems(recipe)))
-    assert lines[0] == "stage 1 of 4, sensitivity: 9 networks on 64 training images each, by divergence, time unknown"
+    assert lines[0] == "stage 1 of 4, sensitivity: 9 networks on 6 training images each, by divergence, time unknown"
     assert lines[1] == "stage 2 of 4, prune: to macs 0.7, the best of 4 plans, time unknown"
     assert lines[2] == "stage 3 of 4, reconstruct: 5 images, layer by layer, time unknown"
     assert lines[4].startswith("time: about 4 s, and what is unknown, at 100 ms an image")
