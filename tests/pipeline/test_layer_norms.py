@@ -15,6 +15,7 @@ from compress.artifacts import PruningPlan
 from compress.cli import app
 from compress.errors import ArtifactError
 from compress.graph import from_torch, load_model, save_model, to_torch
+from compress.graph.canonical import canonicalise
 from compress.measure.session import Session
 from compress.pipeline import run_plan, run_prune, run_sensitivity
 from compress.pipeline.execution import Execution
@@ -27,6 +28,7 @@ from compress.prune.groups import find_groups
 from compress.prune.reconstruct import reconstruct
 from compress.recipe import PruneStep, SensitivityStep
 from compress.tasks.base import Task
+from tests.hard_cases.onnx_cases import paddle_svtr
 from tests.pipeline import tiny
 
 STEP = SensitivityStep(ratios=(0.5,), criterion="l1")
@@ -135,3 +137,10 @@ def test_inspect_says_how_to_let_them_go(folder: Path) -> None:
     result = CliRunner().invoke(app, ["inspect", f"{folder}/model.onnx"], prog_name="compress", env={"COLUMNS": "300"})
     assert result.exit_code == 0, result.output
     assert "whose mean and variance would change: `layer_norms` lets them go" in " ".join(result.output.split())
+
+
+def test_spelled_out_they_let_channels_go_as_well() -> None:
+    """As Paddle2ONNX writes a LayerNorm: eight single operators."""
+    module = to_torch(canonicalise(paddle_svtr()))
+    names = [{group.name for group in find_groups(module, (3, 32, 64), layer_norms=on)} for on in (False, True)]
+    assert names[1] - names[0] == {"c0"}
