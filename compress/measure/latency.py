@@ -16,6 +16,8 @@ from compress.progress import Progress
 Name = TypeVar("Name", bound=Hashable)
 
 MIN_ROUNDS = 3
+WARMUP = 5
+"""Passes of each model before those that count."""
 
 
 def measure_latency(
@@ -24,27 +26,19 @@ def measure_latency(
     *,
     threads: int = 1,
     rounds: int = 50,
-    warmup: int = 5,
     budget_s: float | None = 60.0,
-    batch_size: int = 1,
-    exact_int8: bool = False,
     baseline: Name | None = None,
-    seed: int = 0,
     on_progress: Progress | None = None,
 ) -> dict[Name, Latency]:
     """Time one forward pass of each model, interleaved (A B C A B C ...), so that a slow spell hits them all.
 
     Args:
         models: name -> file or bytes, run in onnxruntime; or what runs it already, in any runtime.
-        input_shape: (C, H, W) of the seeded random images they are fed.
+        input_shape: (C, H, W) of the random image, always the same, that they are fed.
         threads: onnxruntime's threads (what runs already has its own); say so beside the figures.
-        rounds: passes per model that count.
-        warmup: passes per model before that do not count.
+        rounds: passes per model that count; `WARMUP` before them do not.
         budget_s: stop after so many seconds even if rounds are left, but not before the third; None: no limit.
-        batch_size: images per pass.
-        exact_int8: time the kernels that do not saturate on x86 CPUs without VNNI (see `runtime.Session`).
         baseline: name that speedups refer to; the first one by default.
-        seed: of the random images.
         on_progress: called as (rounds done, rounds, message).
 
     Returns:
@@ -59,14 +53,12 @@ def measure_latency(
     reference = next(iter(models)) if baseline is None else baseline
     if reference not in models:
         raise CompressError(f"bench: baseline {reference!r} is not among the models. Use one of {list(models)}.")
-    if rounds < 1 or threads < 1 or batch_size < 1:
-        raise CompressError(
-            f"bench: rounds, threads and batch_size must be 1 or more, got {rounds}, {threads}, {batch_size}."
-        )
-    images = np.random.default_rng(seed).standard_normal((batch_size, *input_shape)).astype(np.float32)
-    calls = {name: _call(_runner(model, threads, exact_int8), images) for name, model in models.items()}
+    if rounds < 1 or threads < 1:
+        raise CompressError(f"bench: rounds and threads must be 1 or more, got {rounds}, {threads}.")
+    images = np.random.default_rng(0).standard_normal((1, *input_shape)).astype(np.float32)
+    calls = {name: _call(_runner(model, threads), images) for name, model in models.items()}
     for call in calls.values():
-        for _ in range(warmup):
+        for _ in range(WARMUP):
             call()
     times = time_interleaved(calls, rounds=rounds, budget_s=budget_s, on_progress=on_progress)
     medians = {name: float(np.median(values)) for name, values in times.items()}
@@ -106,9 +98,9 @@ def time_interleaved(
     return times
 
 
-def _runner(model: Path | bytes | Runner, threads: int, exact_int8: bool) -> Runner:
+def _runner(model: Path | bytes | Runner, threads: int) -> Runner:
     if isinstance(model, Path | bytes):
-        return Session(model, threads=threads, exact_int8=exact_int8, stop_spinning=True)
+        return Session(model, threads=threads, stop_spinning=True)
     return model
 
 
