@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
-from torch import Tensor, fx
+from torch import Tensor
 
 from compress import artifacts
 from compress.artifacts import BudgetedScan, CellInterval, Sensitivity, fingerprint
@@ -92,9 +92,8 @@ def run_budgeted_scan(
         request = ScanRequest(step.ratios, step.criterion, identity, name, task.input_shape, given.model, scores)
         scan = replace(previous, scores=scores) if previous else empty_scan(module, groups, request, judge.baseline)
         found = measure_within(
-            module,
+            given,
             cells,
-            groups,
             judge,
             scan,
             step.budget,
@@ -106,9 +105,8 @@ def run_budgeted_scan(
 
 
 def measure_within(
-    module: fx.GraphModule,
+    given: ScanInputs,
     cells: Cells,
-    groups: Sequence[ChannelGroup],
     judge: Judge,
     scan: Sensitivity,
     seconds: float,
@@ -123,7 +121,7 @@ def measure_within(
     on decides as one in one go.
     """
     counts = image_counts(judge.images)
-    known = _read(scan, groups)
+    known = _read(scan, given.groups)
     pace = scan.budgeted.seconds_per_image if scan.budgeted else judge.seconds / judge.images
     whole = BudgetedScan(
         seconds_per_image=pace,
@@ -140,14 +138,14 @@ def measure_within(
         f"{whole.images_in_all} images"
     )
     scores: dict[str, Tensor] = {}
-    of = {group.name: group for group in groups}
+    of = {group.name: group for group in given.groups}
     while True:
         action = next_action(known, counts, scan.baseline, targets)
         if action is None or whole.spent + action.images > whole.images:
             break
         group = of[action.group]
         if group.name not in scores:
-            scores[group.name] = channel_scores(module, group, scan.criterion, scan.scores)
+            scores[group.name] = channel_scores(given.module, group, scan.criterion, scan.scores)
         removed = lowest_channels(group, scores[group.name], group_removal_count(group, action.ratio))
         predict = cells.predictor(group, cells.pruned_layers(group, removed))
         cell = known[group.name].cells[action.ratio] = judge.drop(predict, action.images)
