@@ -17,7 +17,14 @@ from compress.pipeline.guessing import ModelFacts, choose_kind, guess_kind, look
 from compress.pipeline.labelling import TRAIN_SIDE
 from compress.pipeline.preparing import shrink_cost, shrinking
 from compress.pipeline.preparing.shrink_cost import Pace, Work, count_work, plan_lines, stage_seconds
-from compress.pipeline.preparing.shrinking import STAGES, Wishes, shrink_recipe
+from compress.pipeline.preparing.shrinking import (
+    FAMILIES,
+    STAGES,
+    Wishes,
+    default_epochs,
+    default_steps,
+    shrink_recipe,
+)
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReconstructStep, SensitivityStep, load_recipe
 from tests.pipeline import tiny
 
@@ -140,7 +147,7 @@ def test_epochs_and_images_held_back_follow_the_folder(tmp_path: Path) -> None:
         assert finetune is not None
         assert quantize is not None
         epochs[images] = (finetune.epochs, quantize.epochs, recipe.data.held_back)
-    assert epochs == {10: (60, 10, 0.2), 500: (20, 3, 0.2), 20000: (4, 2, 0.02)}
+    assert epochs == {10: (60, 10, 0.2), 500: (20, 3, 0.2), 20000: (2, 1, 0.02)}
 
 
 def test_wishes(tmp_path: Path) -> None:
@@ -364,3 +371,17 @@ def test_stages_by_what_they_leave(tmp_path: Path) -> None:
     assert told == names
     on_progress(1, 2, "judging images without labels with the original")
     assert told[-1].startswith("stage 1 of 7, label: judging")
+
+
+def test_a_detector_learns_more_from_labels_than_near_the_original() -> None:
+    """The original's answers are met by what least squares left already; labels say something new."""
+    family, wishes = FAMILIES["detection"], Wishes("detection")
+    epochs = [default_epochs(480, family, labelled=labelled) for labelled in (False, True)]
+    rates = [
+        step["finetune"]["lr"]
+        for labelled in (False, True)
+        for step in default_steps(5, wishes, (3, 640, 640), labelled=labelled)
+        if "finetune" in step
+    ]
+    assert epochs == [2, 5]
+    assert rates == [0.001, 0.004]

@@ -154,6 +154,7 @@ def draft(facts: ModelFacts, data: Data, file: Path, wishes: Wishes) -> tuple[di
     """
     check_sizes(facts, wishes.kind, processing_of(wishes).resize)
     family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
+    labelled = data.images is None
     keys, lists, count = _data_keys(data, file, wishes.kind)
     task = task_keys(facts, shape, wishes)
     if "charset" in task:
@@ -164,7 +165,7 @@ def draft(facts: ModelFacts, data: Data, file: Path, wishes: Wishes) -> tuple[di
         "model": _from(file, facts.path),
         "task": task,
         "data": keys,
-        "steps": default_steps(default_epochs(count, family.seen), wishes, shape, labelled=data.images is None),
+        "steps": default_steps(default_epochs(count, family, labelled=labelled), wishes, shape, labelled=labelled),
         "gates": {"metric_drop": METRIC_DROP},
     }
     return recipe, lists

@@ -37,13 +37,17 @@ class Family:
     prune: Mapping[str, Any]
     finetune: Mapping[str, Any]
     quantize: Mapping[str, Any]
+    labelled: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of `finetune` that differ where data have labels."""
+    seen_labelled: int | None = None
+    """Instead of `seen`, where data have labels, from which more is to be learned."""
     rendered: int = 0
     """Crops with other text that are drawn and learned from, as many in an epoch as images of the folder."""
 
 
 RATIOS = [0.25, 0.5, 0.75]
 HELD_BACK = 0.2
-EPOCHS = (4, 60)
+EPOCHS = (2, 60)
 """The fewest and the most epochs of fine-tuning, whatever the folder."""
 DETECTION_SIDE = 960
 """Longest side of scored scenes: PaddleOCR's own default in deployment."""
@@ -89,12 +93,21 @@ FAMILIES = {
     ),
     "detection": Family(
         macs=0.6,
-        seen=2400,
+        seen=1000,
+        seen_labelled=2400,
         most_held_back=24,
         batch_size=8,
         scan={"criterion": "obs", "images": 12},
         prune={},
-        finetune={"lr": 4.0e-3, "warmup_epochs": 1, "freeze_bn": True, "distill": 2.0, "average": 30},
+        finetune={
+            "lr": 1.0e-3,
+            "warmup_epochs": 1,
+            "freeze_bn": True,
+            "distill": 2.0,
+            "features": 5.0,
+            "average": 30,
+        },
+        labelled={"lr": 4.0e-3},
         quantize={"lr": 2.0e-4, "calibration": 80, "distill": 2.0, "average": 30, "pact": {"l2": 0.0001}},
     ),
 }
@@ -178,7 +191,7 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
     check_sizes(facts, wishes.kind, processing_of(wishes).resize)
     family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
     held_back = held_back_share(images, family.most_held_back)
-    epochs = wishes.epochs or default_epochs(images - round(images * held_back), family.seen)
+    epochs = wishes.epochs or default_epochs(images - round(images * held_back), family)
     recipe: dict[str, Any] = {
         "version": 1,
         "name": f"{facts.path.stem}, shrunk",
@@ -266,12 +279,13 @@ def held_back_share(images: int, most: int) -> float:
     return min(HELD_BACK, max(1e-6, round(most / images, 6)))
 
 
-def default_epochs(train: int, seen: int) -> int:
-    """As many as show about `seen` images to the network, within `EPOCHS`.
+def default_epochs(train: int, family: Family, *, labelled: bool = False) -> int:
+    """As many as show the network about as many images as its family needs, within `EPOCHS`.
 
-    >>> default_epochs(400, 6000), default_epochs(20, 6000), default_epochs(5000, 6000)
-    (15, 60, 4)
+    >>> [default_epochs(train, FAMILIES["recognition"]) for train in (400, 20, 50_000)]
+    [20, 60, 2]
     """
+    seen = family.seen_labelled if labelled and family.seen_labelled else family.seen
     return min(EPOCHS[1], max(EPOCHS[0], round(seen / max(1, train))))
 
 
@@ -321,8 +335,9 @@ def default_steps(epochs: int, wishes: Wishes, shape: Shape, *, labelled: bool =
         scan["side"] = min(SCAN_SIDE, wishes.side or DETECTION_SIDE)
     target = {"macs": family.macs if wishes.macs is None else wishes.macs}
     finetune = {"epochs": epochs, "batch_size": family.batch_size, **family.finetune}
+    finetune |= family.labelled if labelled else {}
     finetune["warmup_epochs"] = min(finetune["warmup_epochs"], epochs / 4)
-    quantize = {"epochs": min(epochs, max(2, round(epochs / 6))), "batch_size": family.batch_size, **family.quantize}
+    quantize = {"epochs": max(1, round(epochs / 6)), "batch_size": family.batch_size, **family.quantize}
     return [
         {"sensitivity": scan},
         {"prune": {"target": target, "align": 8, **family.prune}},
