@@ -1,9 +1,9 @@
 """The one canonical form: every exporter's spelling of an operation becomes the same nodes.
 
 Everything after loading (import into PyTorch, pruning, quantisation, export) sees this form only: opset 17 or later,
-constants folded, weights as initialisers that one node each uses, hard-swish and hard-sigmoid as single nodes, biases
-inside their convolution, LSTMs without spelled-out zero states, distinct symbolic dimensions, each node named after
-the value it computes.
+constants folded, weights as initialisers that one node each uses, hard-swish, hard-sigmoid and LayerNorm as single
+nodes, biases inside their convolution, LSTMs without spelled-out zero states, distinct symbolic dimensions, each node
+named after the value it computes.
 """
 
 import warnings

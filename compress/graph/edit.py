@@ -64,7 +64,7 @@ def replace_node(
 def reduced_axes(node: ir.Node, rank: int) -> list[int] | None:
     """The axes that a Reduce node of a value of this rank goes over, rising and not negative; None where unknown.
 
-    Before opset 18 (13 for ReduceSum) they are an attribute, then an input.
+    Before opset 18 (13 for ReduceSum) they are an attribute, then an input. None of them ([]) may mean all.
     """
     axes = attribute(node, "axes")
     if axes is None and len(node.inputs) > 1:

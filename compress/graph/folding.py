@@ -9,17 +9,26 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnxscript import optimizer, rewriter
+from onnxscript.rewriter import pattern
 from onnxscript.rewriter.rules import common as known
 
 NO_LIMIT = 1 << 40
 """Fold constants of any size: with the default limits LSTM weights stay behind Slice and Concat chains."""
 ROUNDS = 4
 """Folding uncovers rewriting and the other way round; two rounds do for every model seen."""
-NEUTRAL = rewriter.RewriteRuleSet((known.add_0_rule, known.mul_by_1_rule), commute=True)
+
+
+def _without(operator: str, number: float) -> pattern.RewriteRule:
+    """x <operator> number -> x. onnxscript's own take 1e-8 for 0, the epsilon below many a square root."""
+    neutral = pattern.Constant(number, rel_tol=0.0, abs_tol=0.0)
+    return pattern.RewriteRule(lambda op, x: getattr(op, operator)(x, neutral), lambda op, x: op.Identity(x))
+
+
+NEUTRAL = rewriter.RewriteRuleSet((_without("Add", 0.0), _without("Mul", 1.0)), commute=True)
 RULES = (
     *NEUTRAL.rules,
-    known.sub_0_rule,
-    known.div_by_1_rule,
+    _without("Sub", 0.0),
+    _without("Div", 1.0),
     known.dropout_zero_rule,
     known.dropout_inference_rule,
     known.cast_cast_rule,

@@ -163,11 +163,13 @@ def _readers(module: nn.Module, group: ChannelGroup, equations: Equations, ridge
                     [row for index in channels[channel] for row in regression.reading(index, problem)]
                     for channel in sorted(channels)
                 ]
-                found.append(_reader(regression, normal, problem, rows, ridge))
+                if any(rows):
+                    found.append(_reader(regression, normal, problem, rows, ridge))
     if isinstance(module.get_submodule(group.layer), nn.RNNBase):
         for regression, normal in equations.get(group.layer, ()):
             rows = [regression.remembering(unit) for unit in range(group.channels)]
-            found.append(_reader(regression, normal, 0, rows, ridge))
+            if any(rows):
+                found.append(_reader(regression, normal, 0, rows, ridge))
     return [reader for reader in found if reader is not None]
 
 

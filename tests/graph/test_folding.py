@@ -54,6 +54,14 @@ NOTHING = {
 }
 
 
+@pytest.mark.parametrize(
+    ("operator", "value"), [("Add", 1e-9), ("Sub", 1e-9), ("Mul", 1.000005), ("Div", 1.000005), ("Add", 1e-30)]
+)
+def test_numbers_that_nearly_do_nothing_stay(operator: str, value: float) -> None:
+    """Below a square root, or behind a logarithm, they decide."""
+    assert ops(fold(image_graph(f"y = {operator} (x, near)", {"near": number(value)}))) == {operator: 1}
+
+
 @pytest.mark.parametrize("name", NOTHING)
 def test_what_does_nothing_goes(name: str) -> None:
     body, constants = NOTHING[name]

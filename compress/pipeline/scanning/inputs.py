@@ -93,9 +93,8 @@ class ScanInputs:
         Returns:
             The scores of channels by `obs`, none for other criteria; and the equations, none if they were not needed.
         """
-        team = execution.team
-        is_ranked = step.criterion != OBS or bool(stored) or not self.groups
-        ranks = not is_ranked and (team is None or team.is_main)
+        team, is_ranked = execution.team, step.criterion != OBS or not self.groups
+        ranks = not (is_ranked or stored) and (team is None or team.is_main)
         equations: Equations = {}
         if ranks or compensates:
             torch.set_num_threads(execution.threads or default_threads())
@@ -103,7 +102,6 @@ class ScanInputs:
             equations = reader_equations(self.module, self.groups, images, on_progress=execution.on_progress)
         if is_ranked:
             return stored, equations
-        scores: Scores = {}
         if ranks:
-            scores = stored_scores(obs_scores(self.module, self.groups, equations, on_progress=execution.on_progress))
-        return (scores if team is None else team.same(scores)), equations
+            stored = stored_scores(obs_scores(self.module, self.groups, equations, on_progress=execution.on_progress))
+        return (stored if team is None else team.same(stored)), equations

@@ -86,9 +86,8 @@ def run_budgeted_scan(
         code = now if previous is None else merge(previous.code or dict.fromkeys(now, MIXED), now)
         judge = judge_by(measure, task, given.training, lambda: cells.whole(module).run, step.images)
         name = task.metric_name if measure == "metric" else measure
-        scores, _ = given.rank(
-            step, previous.scores if previous else {}, replace(execution, team=None)
-        )  # which waits elsewhere
+        # The other processes wait for the next job: they do not scan along.
+        scores, _ = given.rank(step, previous.scores if previous else {}, replace(execution, team=None))
         request = ScanRequest(step.ratios, step.criterion, identity, name, task.input_shape, given.model, scores)
         scan = replace(previous, scores=scores) if previous else empty_scan(module, groups, request, judge.baseline)
         found = measure_within(
