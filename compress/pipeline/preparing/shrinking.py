@@ -93,7 +93,7 @@ FAMILIES = {
     ),
     "detection": Family(
         macs=0.6,
-        seen=1000,
+        seen=1400,
         seen_labelled=2400,
         most_held_back=24,
         batch_size=8,
