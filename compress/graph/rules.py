@@ -12,6 +12,7 @@ import onnx_ir as ir
 from compress.graph.edit import array_of, attribute, constant, dims_of, is_inner, producer, reduced_axes, replace_node
 from compress.graph.hard_activations import hard_sigmoid, hard_swish
 from compress.graph.layer_norm import layer_norm, layer_norm_offset
+from compress.graph.scales import affine_into_convs, conv_scale
 
 DENORMAL = 1e-30
 """Weights below this slow CPUs down 2 to 16 times (measured) and are worth nothing."""
@@ -23,14 +24,23 @@ Rule = Callable[[ir.Graph, ir.Node], bool]
 
 
 def apply_rules(graph: ir.Graph) -> bool:
-    """Apply every rule until none applies; whether any did."""
+    """Apply every rule until none applies; whether any did.
+
+    Activations that are spelled out are found before a part of them is folded into the convolution in front.
+    """
+    found = _apply(graph, RULES)
+    return _apply(graph, FOLDS) or found
+
+
+def _apply(graph: ir.Graph, rules: Sequence[Rule]) -> bool:
+    """Apply these rules until none applies; whether any did."""
     rounds = 0
     changed = True
     while changed:
         changed = False
         for node in list(graph):
             if node.graph is not None:  # an earlier rule may have removed it
-                changed = any(rule(graph, node) for rule in RULES) or changed
+                changed = any(rule(graph, node) for rule in rules) or changed
         rounds += 1
     return rounds > 1
 
@@ -265,7 +275,6 @@ RULES: tuple[Rule, ...] = (
     drop_no_op,
     hard_swish,
     hard_sigmoid,
-    conv_add_to_bias,
     matmul_add_to_gemm,
     zero_state,
     mean_to_pool,
@@ -275,3 +284,4 @@ RULES: tuple[Rule, ...] = (
     layer_norm,
     layer_norm_offset,
 )
+FOLDS: tuple[Rule, ...] = (conv_add_to_bias, conv_scale, affine_into_convs)
