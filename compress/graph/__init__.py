@@ -4,6 +4,7 @@ from compress.graph.entry import from_torch
 from compress.graph.load import deployed_bytes, deployed_files, is_quantised, load_model, read_model, save_model
 from compress.graph.to_torch import to_torch
 from compress.graph.trial_run import check_runs, run_quietly
+from compress.graph.windows import too_large_window
 from compress.graph.write import to_onnx
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "save_model",
     "to_onnx",
     "to_torch",
+    "too_large_window",
 ]

@@ -29,24 +29,40 @@ def has_single_batch(model: onnx.ModelProto) -> bool:
     return len(dims) > 1 and dims[0].dim_value == 1
 
 
-def free_batch(model: onnx.ModelProto) -> onnx.ModelProto | None:
+def free_batch(model: onnx.ModelProto, original: onnx.ModelProto | None = None) -> onnx.ModelProto | None:
     """A canonical model of single images, for any number of them; None where some node computes one alone.
 
     Of three images every output must be what each of them gets by itself.
+
+    Args:
+        model: in canonical form, where sizes that are computed of the one image have become constants.
+        original: the same model as it was before, whose computed sizes follow the batch by themselves.
     """
-    freed = onnx.ModelProto()
-    freed.CopyFrom(model)
-    freed.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
-    for value in freed.graph.output:
+    for start in (model, original):
+        if start is None:
+            continue
+        try:
+            freed = _with_open_batch(start, model)
+            _free_targets(freed, model)
+            freed = canonicalise(freed)
+            if _keeps_images_apart(freed, model):
+                return freed
+        except ModelError:  # it cannot be imported, or does not run on several images
+            continue
+    return None
+
+
+def _with_open_batch(start: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy, in canonical form, whose first image input takes any number of them."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(start)
+    images = next(value for value in opened.graph.input if value.name == model.graph.input[0].name)
+    images.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for value in opened.graph.output:
         value.type.tensor_type.ClearField("shape")
         ranks = next(given for given in model.graph.output if given.name == value.name).type.tensor_type.shape.dim
         value.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in ranks)
-    _free_targets(freed, model)
-    try:
-        freed = canonicalise(freed)
-        return freed if _keeps_images_apart(freed, model) else None
-    except ModelError:  # it cannot be imported, or does not run on several images
-        return None
+    return opened if start is model else canonicalise(opened)
 
 
 def _free_targets(freed: onnx.ModelProto, model: onnx.ModelProto) -> None:

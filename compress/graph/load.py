@@ -61,12 +61,12 @@ def load_model(path: Path, on_note: Note | None = None) -> onnx.ModelProto:
             raise ModelError(
                 f"{path}: weight {tensor.name!r} holds NaN. Its training diverged; export an earlier state."
             )
-    return _with_free_batch(canonical, path, say) if has_single_batch(canonical) else canonical
+    return _with_free_batch(canonical, model, path, say) if has_single_batch(canonical) else canonical
 
 
-def _with_free_batch(model: onnx.ModelProto, path: Path, say: Note) -> onnx.ModelProto:
-    """The model for any number of images, where its graph allows."""
-    freed = free_batch(model)
+def _with_free_batch(model: onnx.ModelProto, original: onnx.ModelProto, path: Path, say: Note) -> onnx.ModelProto:
+    """The canonical model for any number of images, where its graph allows."""
+    freed = free_batch(model, original)
     if freed is None:
         say(f"{path}: takes one image at a time, and its graph does not allow more: it cannot be trained in batches.")
         return model

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compress.compute.channel_order import channels_first
+from compress.compute.channel_order import channels_first, is_channels_last
 from compress.data.processing import DEFAULT_PRESET, PRESETS, check_preset, find_preset
 from compress.errors import CompressError, ModelError
-from compress.graph import load_model
+from compress.graph import load_model, too_large_window
 from compress.measure.session import Model, Session
 from compress.pipeline.models import DEFAULT_SHAPE, OTHER_SIZES, Shape, is_factory
 from compress.recipe.task_settings import CHANNELS, INPUTS
@@ -80,10 +80,11 @@ def look_at(
             "model of images."
         )
     given, declared = session.input_shape, session.output_shape
-    fed, output, problem = _run(session, _candidates(given, shape, guess_kind(declared), preset))
+    graph = _parsed(model) if shape is None and not all(given[1:]) else None
+    fed, output, problem = _run(session, _candidates(given, shape, guess_kind(declared), preset), graph)
     kind = guess_kind(output)
-    if shape is None and kind is not None and guess_kind(declared) is None:  # not known before: now its own size
-        fed, output, problem = _run(session, _candidates(given, None, kind, preset))
+    if shape is None and kind is not None and guess_kind(declared) != kind:  # not known before: now its own size
+        fed, output, problem = _run(session, _candidates(given, None, kind, preset), graph)
     if guess_kind(declared) is not None and (len(declared) == 4 or declared[-1] is not None):
         output = declared
     return ModelFacts(Path(name), given, output or declared, fed, problem, _has_steps_first(session, fed, output))
@@ -117,7 +118,7 @@ def _candidates(
 ) -> Iterator[tuple[int, ...]]:
     """Sizes of an image to try: what the file leaves open is filled in."""
     own = [PRESETS[name][kind].input for name in (preset, DEFAULT_PRESET) if kind in PRESETS[name]]
-    sizes = [shape] if shape is not None else [*own, *INPUTS.values(), *OTHER_SIZES]
+    sizes = [shape] if shape is not None else [*own, *(OTHER_SIZES if own else ()), *INPUTS.values(), *OTHER_SIZES]
     filled: dict[tuple[int, ...], None] = {}
     for channels in (CHANNELS, GREY):
         for size in sizes:
@@ -127,16 +128,34 @@ def _candidates(
 
 
 def _run(
-    session: Session, candidates: Iterator[tuple[int, ...]]
+    session: Session, candidates: Iterator[tuple[int, ...]], graph: onnx.ModelProto | None
 ) -> tuple[tuple[int, ...] | None, tuple[int | None, ...], str]:
-    """The first size that the model takes, its output's shape there, and why it took the first of all not."""
-    problem = ""
+    """The first size that the model takes, its output's shape there, and why it took the first of all not.
+
+    A size that a window of the graph does not fit in is taken only where no other is: onnxruntime runs PP-OCRv4's
+    recogniser at height 32 as well, but it was trained at 48.
+    """
+    problem, misfit = "", None
     for size in candidates:
         try:
-            return size, tuple(session.run(np.zeros((1, *size), np.float32)).shape), ""
+            output = tuple(session.run(np.zeros((1, *size), np.float32)).shape)
         except ModelError as error:
             problem = problem or str(error)  # of another size, perhaps
-    return None, (), problem
+            continue
+        if graph is None or too_large_window(graph, (1, *size)) is None:
+            return size, output, ""
+        misfit = misfit or (size, output, "")
+    return misfit or (None, (), problem)
+
+
+def _parsed(model: Model) -> onnx.ModelProto | None:
+    """The graph, without weights that lie beside it; None where it is of images in another order."""
+    if isinstance(model, bytes):
+        graph = onnx.load_from_string(model)
+    else:
+        graph = model if isinstance(model, onnx.ModelProto) else onnx.load(model, load_external_data=False)
+    sizes = [size.dim_value or None for size in real_inputs(graph)[0].type.tensor_type.shape.dim]
+    return None if is_channels_last(sizes) else graph
 
 
 def guess_kind(output: Sequence[int | None]) -> str | None:

@@ -13,6 +13,8 @@ from compress.report.tables import Table
 
 PLAIN_WIDTH = 120
 """Columns of output that is not a terminal's."""
+NAMED = 5
+"""Most constants that are named: a network may hold a hundred scales."""
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -70,8 +72,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     if cost is not None and cost.uncounted:
         console.print(Text(f"not counted in MACs: {', '.join(cost.uncounted)}"))
     for reason in sorted(set(inspection.untrained.values())):
-        names = ", ".join(name for name, why in inspection.untrained.items() if why == reason)
-        console.print(Text(f"constants that are not trained ({reason}): {names}"))
+        names = [name for name, why in inspection.untrained.items() if why == reason]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        console.print(Text(f"constants that are not trained ({reason}): {', '.join(names[:NAMED])}{more}"))
     if inspection.obstacles:
         for obstacle in inspection.obstacles:
             console.print(Text(f"importable: no - {obstacle}"))

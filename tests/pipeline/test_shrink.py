@@ -82,6 +82,25 @@ def test_a_file_that_does_not_say_its_output_is_run_once(tmp_path: Path) -> None
     )
 
 
+def test_a_height_that_a_window_does_not_fit_in_is_passed_over(tmp_path: Path) -> None:
+    body = """p = AveragePool<kernel_shape = [40, 2], strides = [40, 2]>(x) s = Squeeze(p, axes)
+        y = Transpose<perm = [0, 2, 1]>(s)"""
+    axes = "<int64[1] axes = {2}>"
+    model = model_of(tmp_path / "m.onnx", f"(float[N, 3, H, W] x) => (float[A, B, C] y) {axes} {{ {body} }}")
+    assert look_at(model).fed == (3, 48, 320)
+    assert look_at(model, (3, 32, 100)).fed == (3, 32, 100)
+
+
+def test_the_size_is_that_of_the_output_seen_not_of_the_one_declared(tmp_path: Path) -> None:
+    body = "t = Transpose<perm = [3, 0, 1, 2]>(x) y = Squeeze(t, axes)"
+    model = model_of(
+        tmp_path / "m.onnx", f"(float[1, 1, 64, W] x) => (float[A, C] y) <int64[1] axes = {{2}}> {{ {body} }}"
+    )
+    facts = look_at(model)
+    assert (facts.fed, facts.output) == ((1, 64, 320), (320, 1, 64))
+    assert choose_kind(facts, None)[0] == "recognition"
+
+
 def test_an_output_of_no_kind(tmp_path: Path) -> None:
     model = model_of(tmp_path / "m.onnx", "(float[N, 3, H, W] x) => (float[N, 3, H, W] y) { y = Relu(x) }")
     facts = look_at(model)
