@@ -264,12 +264,22 @@ def test_text_of_a_map_must_be_the_same_however_little_it_is() -> None:
     wanted = np.full((1, 1, 100, 100), 0.001)
     wanted[0, 0, 10, :] = 0.6
     wrong = wanted.copy()
-    wrong[0, 0, 10, :11] = 0.1
+    wrong[0, 0, 10, :12] = 0.1  # the last of them touches text that is found
     assert np.abs(wrong - wanted).mean() < 0.001
     (found,) = decided_otherwise(wrong, wanted)
     assert (found.check, found.figure) == ("decisions", pytest.approx(0.11))
-    assert agreement(wrong, wanted) == pytest.approx(0.89)
+    assert agreement(wrong, wanted) == pytest.approx(0.88)
     assert list(decided_otherwise(wrong, wanted, Reading(threshold=0.65))) == []
+
+
+@pytest.mark.parametrize(("moved", "expected"), [(1, []), (2, ["decisions"])])
+def test_text_may_lie_a_pixel_from_where_it_was(moved: int, expected: list[str]) -> None:
+    """Two lines of three pixels: moved by one, half of what either marks is marked by one alone."""
+    wanted = np.full((2, 1, 40, 60), 0.01)
+    wanted[:, :, 8:11], wanted[:, :, 24:27] = 0.99, 0.99
+    found = np.roll(wanted, moved, axis=2)
+    assert [one.check for one in decided_otherwise(found, wanted)] == expected
+    assert agreement(found, wanted) == pytest.approx((3 - moved) / (3 + moved))
 
 
 def test_what_the_network_is_not_sure_of_may_fall_either_way() -> None:
