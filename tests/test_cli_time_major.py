@@ -140,7 +140,18 @@ def test_shrink_takes_a_module(folder: Path, tmp_path: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "run_recipe", stop)
-    given = ["--images", folder / "train", "--charset", folder / "charset.txt", "--input", "3,16,64", "--rendered", "0"]
+    given = [
+        "--images",
+        folder / "train",
+        "--charset",
+        folder / "charset.txt",
+        "--input",
+        "3,16,64",
+        "--rendered",
+        "0",
+        "--spliced",
+        "0",
+    ]
     given += ["--out", tmp_path / "small.onnx"]
     weights = ["--weights", tmp_path / "w.safetensors"]
     original = tmp_path / "small_run" / "original.onnx"
@@ -167,7 +178,7 @@ def test_shrink_of_a_module_to_the_end(folder: Path, tmp_path: Path, monkeypatch
     narrow = replace(family, prune={**family.prune, "align": 2})  # the network has 8 channels
     monkeypatch.setitem(shrinking.FAMILIES, "recognition", narrow)  # type: ignore[attr-defined]
     given = ["--images", folder / "train", "--charset", folder / "charset.txt", "--input", "3,16,64", "--epochs", "1"]
-    given += ["--rendered", "0", "--threads", "1", "--out", tmp_path / "small.onnx"]
+    given += ["--rendered", "0", "--spliced", "0", "--threads", "1", "--out", tmp_path / "small.onnx"]
     result = run("shrink", FACTORY, *given)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "small.onnx").stat().st_size < (tmp_path / "small_run" / "original.onnx").stat().st_size

@@ -136,6 +136,7 @@ for command in (
     training.quantize,
     files.evaluate,
     cropping.crop,
+    cropping.splice,
     benching.bench,
     files.report,
     comparing.compare,

@@ -1,4 +1,4 @@
-"""The command that makes crops of scenes: crop."""
+"""The commands that make crops of images: crop, of scenes, and splice, of other crops."""
 
 from pathlib import Path
 from typing import Annotated
@@ -48,3 +48,35 @@ def crop(
     for reason, count in made.skipped.items():
         typer.echo(f"Left out: {count} regions {reason}")
     typer.echo(f"Written: {made.written} crops, {out / 'labels.txt'}")
+
+
+def splice(
+    crops: Annotated[
+        list[Path],
+        typer.Argument(help="folders or label lists of crops, which are not looked at for labels.", metavar="CROPS..."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="a folder for the spliced crops (images/) and their list, labels.txt.", metavar="FOLDER"),
+    ],
+    count: Annotated[int, typer.Option(min=1, help="crops to make.")] = 1500,
+    seed: Annotated[int, typer.Option(min=0, help="of all random choices: the same seed, the same crops.")] = 0,
+) -> None:
+    """Cut pieces out of crops of text and put them side by side, as more data without labels for a recogniser.
+
+    What the original model reads in them is learned: name the list under `data.unlabelled` of a recipe. Leave images
+    that judge out. The same input gives the same bytes.
+
+    \b
+    Example:
+      compress splice train/crops --count 4000 --out spliced
+    """
+    from compress.data.splices import write_spliced
+    from compress.data.unlabelled import list_images
+
+    for path in crops:
+        options.check_apart(out, path, "the crops")
+    files = [file for path in crops for file in list_images(path).files]
+    with progress(f"{out} holds the crops so far, without a list; the same command makes all of them.") as on_progress:
+        made = write_spliced(out, files, count, seed, on_progress=on_progress)
+    typer.echo(f"Written: {count} crops, {made}")

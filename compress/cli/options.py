@@ -141,6 +141,19 @@ def check_out(out: Path, *inputs: str | Path) -> None:
         raise CompressError(f"--out: {out} is the input itself. Give another name.")
 
 
+def check_apart(out: Path, images: Path, name: str) -> None:
+    """Refuse a folder of results inside a folder of images, whose own pictures would be taken for some of them.
+
+    Raises:
+        CompressError: it is.
+    """
+    if out.resolve().is_relative_to(images.resolve()):
+        raise CompressError(
+            f"--out: results would go into {out}, inside {name} {images}, and be taken for images. Give --out a path "
+            "outside it."
+        )
+
+
 Model = Annotated[str, typer.Argument(help="an .onnx file, or package.module:factory.", metavar="MODEL")]
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="with a factory: its weights, .safetensors or .pt.", show_default=False)
@@ -193,7 +206,11 @@ Labels = Annotated[
 Charset = Annotated[
     Path | None,
     typer.Option(
-        "--charset", help="for recognition: the model's characters, one a line.", metavar="FILE", show_default=False
+        "--charset",
+        help="for recognition: the model's characters, one a line, or an .onnx file whose metadata hold them; default "
+        "the model itself, if it does.",
+        metavar="FILE",
+        show_default=False,
     ),
 ]
 UseSpace = Annotated[

@@ -88,7 +88,9 @@ def init(
             raise CompressError(f"--labels: not for {kind}. Remove it, or use --task classification.")
         use_space = True
         if kind == "recognition":
-            charset, use_space = shrinking.fits_charset(named, charset, "init")
+            own, (charset, use_space) = charset is None, shrinking.fits_charset(named, charset, "init")
+            if own:
+                say(guessing.charset_said(model))
         found = drafting.find_data(data, kind, val)
         given, guess = guessing.complete_processing(named, kind, processing)
         if guess:

@@ -54,6 +54,14 @@ def shrink(
             "recognition, 0 otherwise; not for detection.",
         ),
     ] = None,
+    spliced: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="for recognition: crops to make of pieces of the folder's and learn from, too (see `compress "
+            "splice`); default 1500.",
+        ),
+    ] = None,
     side: Annotated[
         int | None,
         typer.Option(help="for detection: score images with their longest side at most this; default 960."),
@@ -92,7 +100,7 @@ def shrink(
     """
     options.check_out(out, model)
     folder = out.with_name(f"{out.stem}_run")
-    _check_apart(folder, images)
+    options.check_apart(folder, images, "--images")
     tests = _parse_tests(test or ())
     shape, processing = options.parse_shape(settings.input_size), settings.processing()
     from compress import pipeline
@@ -106,10 +114,12 @@ def shrink(
     kind, guess = guessing.choose_kind(facts, settings.task)
     if guess:
         say(guess)
-    _check_options(kind, charset, side, rendered)
+    _check_options(kind, charset, side, rendered, spliced)
     use_space = True
     if kind == "recognition":
-        charset, use_space = shrinking.fits_charset(facts, charset)
+        own, (charset, use_space) = charset is None, shrinking.fits_charset(facts, charset)
+        if own:
+            say(guessing.charset_said(model))
     given, guess = guessing.complete_processing(facts, kind, processing)
     if guess:
         say(guess)
@@ -124,6 +134,7 @@ def shrink(
         threads=threads,
         seed=seed,
         rendered=rendered,
+        spliced=spliced,
         max_drop=max_drop,
         tests=tests,
         processing=given,
@@ -136,7 +147,7 @@ def shrink(
 
         def draw() -> None:
             original.write()
-            shrinking.render(folder, wishes, on_progress)
+            shrinking.make_crops(folder, wishes, files, content["data"]["held_back"], on_progress)
 
         recipe = shrinking.write_recipe(content, folder, command, draw)
     if original.export is not None:
@@ -163,20 +174,9 @@ def _sizes(model: Path, out: Path) -> str:
     return f"{before / 1000:.0f} -> {after / 1000:.0f} KB."
 
 
-def _check_apart(folder: Path, images: Path) -> None:
-    """Refuse a run's folder inside the images, whose own pictures would be taken for some of them.
-
-    Raises:
-        CompressError: it is.
-    """
-    if folder.resolve().is_relative_to(images.resolve()):
-        raise CompressError(
-            f"--out: results would go into {folder}, inside --images {images}, and be taken for images. "
-            "Give --out a path outside it."
-        )
-
-
-def _check_options(kind: str, charset: Path | None, side: int | None, rendered: int | None) -> None:
+def _check_options(
+    kind: str, charset: Path | None, side: int | None, rendered: int | None, spliced: int | None
+) -> None:
     """Refuse what would be ignored.
 
     Raises:
@@ -186,6 +186,8 @@ def _check_options(kind: str, charset: Path | None, side: int | None, rendered: 
         raise CompressError(f"--charset: not for {kind}. Remove it, or use --task recognition.")
     if rendered and kind == "detection":
         raise CompressError("--rendered: not for detection, crops of words are no scenes. Remove it.")
+    if spliced and kind != "recognition":
+        raise CompressError(f"--spliced: not for {kind}. Remove it, or use --task recognition.")
     if side is not None and kind != "detection":
         raise CompressError(f"--side: not for {kind}. Remove it, or use --task detection.")
 

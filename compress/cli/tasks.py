@@ -136,7 +136,8 @@ def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path],
         CompressError: an option cannot be read, there is no such task, or its data cannot be read.
     """
     from compress import pipeline
-    from compress.pipeline.guessing import layout_said
+    from compress.data.charset import holds_charset
+    from compress.pipeline.guessing import charset_said, layout_said
 
     shape = options.parse_shape(settings.input_size)
     guess = pipeline.guess_task(model, settings.task, shape, command, settings.preset or DEFAULT_PRESET)
@@ -146,6 +147,9 @@ def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path],
     if guess.layout is not None and values["layout"] is None:
         values["layout"] = guess.layout
         say(layout_said(model))
+    if guess.kind == "recognition" and values["charset"] is None and holds_charset(Path(model)):
+        values["charset"] = Path(model)
+        say(charset_said(model))
     return pipeline.make_task(guess.kind, train=tuple(train), val=tuple(val), input_shape=guess.input_shape, **values)
 
 

@@ -1,4 +1,4 @@
-"""Charset files and what CTC does with them: texts to classes, and a network's best classes back to texts.
+"""Charsets and what CTC does with them: texts to classes, and a network's best classes back to texts.
 
 Source: PaddleOCR, ppocr/postprocess/rec_postprocess.py (BaseRecLabelDecode, CTCLabelDecode): one character a line,
 class 0 is CTC's blank, the characters follow in the file's order, and then a space. Other projects have the blank last.
@@ -6,23 +6,33 @@ class 0 is CTC's blank, the characters follow in the file's order, and then a sp
 
 import dataclasses
 import itertools
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
 
 from compress.data.processing import Blank
 from compress.errors import DataError
 
 BLANK = 0
 """The class of CTC's blank, unless a model has another."""
+METADATA = "character"
+"""Where RapidOCR's .onnx files hold their charset, one character a line."""
+LONGEST = 16
+"""Most code points of one character, e.g. of an emoji of several joined ones."""
 
 
 @dataclass(frozen=True)
 class Charset:
     """The characters of all classes but `blank`, in their order.
 
-    A character may stand twice: PaddleOCR's en_dict.txt ends with a space, and another follows the file.
+    A character may stand twice: PaddleOCR's en_dict.txt ends with a space, and another follows the file. It may be of
+    several code points: PP-OCRv5's charset holds flags.
     """
 
     characters: tuple[str, ...]
@@ -40,15 +50,24 @@ class Charset:
         ([2, 4, 1], '!')
         >>> Charset(("a", "b"), blank=2).encode("ab")
         ([0, 1], '')
+        >>> Charset(("e", "e\u0301")).encode("ee\u0301")
+        ([1, 2], '')
         """
         index = self._classes_of
-        known = [index[character] for character in text if character in index]
-        return known, "".join(character for character in text if character not in index)
+        characters = text if self._of_several is None else self._of_several.findall(text)
+        known = [index[character] for character in characters if character in index]
+        return known, "".join(character for character in characters if character not in index)
 
     @cached_property
     def _classes_of(self) -> dict[str, int]:
         """Character -> class; made once: charsets have thousands of characters, lists millions of texts."""
         return {character: number + (number >= self.blank) for number, character in enumerate(self.characters)}
+
+    @cached_property
+    def _of_several(self) -> re.Pattern[str] | None:
+        """Cuts a text into characters where some are of several code points, the longest first; None where none is."""
+        several = sorted((character for character in self.characters if len(character) > 1), key=len, reverse=True)
+        return re.compile("|".join([*map(re.escape, several), "."]), re.DOTALL) if several else None
 
     def decode(self, classes: Sequence[int]) -> str:
         """Text of the best class of each time step [T]: repeats become one, then blanks go (greedy CTC).
@@ -91,13 +110,45 @@ def steps_needed(classes: Sequence[int]) -> int:
 
 
 def read_charset(path: Path, use_space: bool = True) -> Charset:
-    """Read a charset file (UTF-8, with or without BOM, any line ends); `use_space` adds a space at the end.
+    """Read a charset file (UTF-8, with or without BOM, any line ends), or what an .onnx file's metadata hold of it.
+
+    Args:
+        path: the file.
+        use_space: a space follows its characters.
 
     Raises:
         DataError: no such file, not UTF-8, no characters, or a line that is not one character.
     """
+    text = _metadata(path) if path.suffix.lower() == ".onnx" else _text(path)
+    # Not splitlines: U+2028 and its like are characters that a charset may hold.
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    if lines == [""]:
+        raise DataError(f"{path}: no characters. Expected a charset: one character a line.")
+    for number, line in enumerate(lines, start=1):
+        if not _is_character(line):
+            shown = line if len(line) <= 40 else line[:37] + "..."
+            raise DataError(
+                f"{path}: line {number}: got {shown!r}. Expected one character a line; each line is one class. "
+                "Use the charset file that the model was trained with."
+            )
+    return Charset((*lines, " ") if use_space else tuple(lines))
+
+
+def holds_charset(model: Path) -> bool:
+    """Whether a file is an .onnx file whose metadata hold its charset."""
+    if model.suffix.lower() != ".onnx" or not model.is_file():
+        return False
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        read_charset(model)
+    except DataError:
+        return False
+    return True
+
+
+def _text(path: Path) -> str:
+    """What a charset file holds."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file. Expected a charset: one character a line.") from error
     except UnicodeDecodeError as error:
@@ -109,18 +160,38 @@ def read_charset(path: Path, use_space: bool = True) -> Charset:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}). Expected a charset: one character a line."
         ) from error
-    # Not splitlines: U+2028 and its like are characters that a charset may hold.
-    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-    if lines == [""]:
-        raise DataError(f"{path}: no characters. Expected a charset: one character a line.")
-    for number, line in enumerate(lines, start=1):
-        if len(line) != 1:
-            shown = line if len(line) <= 40 else line[:37] + "..."
-            raise DataError(
-                f"{path}: line {number}: got {shown!r}. Expected one character a line; each line is one class. "
-                "Use the charset file that the model was trained with."
-            )
-    return Charset((*lines, " ") if use_space else tuple(lines))
+
+
+def _metadata(path: Path) -> str:
+    """The charset among an .onnx file's metadata."""
+    try:
+        properties = onnx.load(path, load_external_data=False).metadata_props
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file. Expected a charset: one character a line.") from error
+    except (OSError, DecodeError) as error:
+        raise DataError(f"{path}: cannot be read as an ONNX model. Give the charset file instead.") from error
+    found = [entry.value for entry in properties if entry.key == METADATA]
+    if not found:
+        raise DataError(f"{path}: its metadata hold no charset ({METADATA!r}). Give the charset file instead.")
+    return found[0]
+
+
+def _is_character(line: str) -> bool:
+    """Whether a line is one character: a code point, or several that are shown as one.
+
+    >>> [_is_character(line) for line in ("a", "e\u0301", "\U0001f1e9\U0001f1ea", "ab", "")]
+    [True, True, True, False, False]
+    """
+    if len(line) <= 1 or len(line) > LONGEST:
+        return len(line) == 1
+    return all(_joins(before, now) for before, now in itertools.pairwise(line))
+
+
+def _joins(before: str, now: str) -> bool:
+    """Whether a code point is shown together with the one before: marks, modifiers, flags, and what a joiner joins."""
+    first, second = unicodedata.category(before), unicodedata.category(now)
+    flag = all("\U0001f1e6" <= letter <= "\U0001f1ff" for letter in (before, now))
+    return flag or second[0] == "M" or second in ("Cf", "Sk") or first == "Cf" or first == "Mn"
 
 
 def check_classes(charset: Charset, path: Path, classes: int, use_space: bool) -> None:

@@ -17,6 +17,7 @@ def write_rendered(
     render: Callable[[np.random.Generator], tuple[bytes, str]],
     suffix: str,
     on_progress: Callable[[int, int, str], None] | None = None,
+    verb: str = "rendering",
 ) -> Path:
     """Write `count` images and `labels.txt` into a folder; return the label list's path.
 
@@ -29,6 +30,7 @@ def write_rendered(
         render: generator -> an image file's bytes and its label.
         suffix: of the image files, with the dot.
         on_progress: called as (done, total, message).
+        verb: of the message.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -41,7 +43,7 @@ def write_rendered(
         (folder / name).write_bytes(data)
         lines.append(f"{name}\t{label}\n")
         if on_progress is not None:
-            on_progress(index + 1, count, f"rendering into {folder}")
+            on_progress(index + 1, count, f"{verb} into {folder}")
     write_atomic(folder / "labels.txt", "".join(lines).encode())
     return folder / "labels.txt"
 

@@ -235,6 +235,11 @@ def layout_said(model: object) -> str:
     return f"{model}: output [T, N, K]: of two images the second dimension is 2, taken for --layout {STEPS_FIRST}."
 
 
+def charset_said(model: object) -> str:
+    """What to say where the charset is the one in the model's file."""
+    return f"{model}: holds its charset. For another: --charset FILE."
+
+
 def image_shape(facts: ModelFacts, kind: str, given: Shape | None) -> Shape:
     """(C, H, W) that the model is fed: as given, else what the file fixes, else the kind's own if it takes that."""
     if given is not None:

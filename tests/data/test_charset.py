@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.data.charset import BLANK, Charset, check_classes, read_charset, steps_needed
+from compress.data.charset import BLANK, Charset, check_classes, holds_charset, read_charset, steps_needed
 from compress.errors import DataError
 
 
@@ -40,6 +41,49 @@ def test_a_line_separator_is_a_character(tmp_path):
 def test_lines_that_are_not_one_character(tmp_path, content, line):
     with pytest.raises(DataError, match=rf"dict.txt: line {line}: got .*Expected one character a line"):
         read_charset(write(tmp_path, content))
+
+
+def test_a_character_of_several_code_points(tmp_path):
+    """PP-OCRv5's charset holds flags; combining marks and joined emoji are of the same kind."""
+    flag, joined, accent = "\U0001f1e9\U0001f1ea", "\U0001f469\u200d\U0001f4bb", "e\u0301"
+    charset = read_charset(write(tmp_path, "\n".join(["e", flag, joined, accent]).encode()), use_space=False)
+    assert charset.characters == ("e", flag, joined, accent)
+    assert charset.encode(f"e{accent}{flag}x\n{joined}") == ([1, 4, 2, 3], "x\n")
+    assert charset.decode([4, 0, 1, 2, 3]) == f"{accent}e{flag}{joined}"
+
+
+def model_with(path, **metadata):
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> m (float[N] x) => (float[N] y) {y = Relu(x)}'
+    )
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, path)
+    return path
+
+
+def test_the_charset_in_an_onnx_file(tmp_path):
+    """As RapidOCR's files hold it."""
+    model = model_with(tmp_path / "m.onnx", character="\u3000\na\r\nb")
+    assert read_charset(model).characters == ("\u3000", "a", "b", " ")
+    assert holds_charset(model)
+    page = model_with(tmp_path / "page.onnx", character="<!DOCTYPE html>\n<html>")  # such a file is in circulation
+    assert not holds_charset(page)
+    with pytest.raises(DataError, match=r"page.onnx: line 1: got '<!DOCTYPE html>'"):
+        read_charset(page)
+
+
+def test_onnx_files_without_a_charset(tmp_path):
+    other = model_with(tmp_path / "m.onnx", author="me")
+    with pytest.raises(DataError, match=r"m.onnx: its metadata hold no charset \('character'\). Give the charset file"):
+        read_charset(other)
+    (tmp_path / "bad.onnx").write_bytes(b"\xff\xff")
+    with pytest.raises(DataError, match=r"bad.onnx: cannot be read as an ONNX model"):
+        read_charset(tmp_path / "bad.onnx")
+    with pytest.raises(DataError, match=r"none.onnx: no such file"):
+        read_charset(tmp_path / "none.onnx")
+    names = ("m.onnx", "bad.onnx", "none.onnx", "my_package.crnn:make")
+    assert not any(holds_charset(tmp_path / name) for name in names)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf"])

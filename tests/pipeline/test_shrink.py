@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -11,6 +13,7 @@ from PIL import Image
 
 from compress.data.headers import Header
 from compress.data.synthetic import write_dataset
+from compress.data.unlabelled import split_images
 from compress.errors import CompressError, DataError, ModelError, RecipeError
 from compress.graph import from_torch, save_model
 from compress.pipeline.guessing import ModelFacts, choose_kind, guess_kind, look_at
@@ -42,14 +45,15 @@ def written(folder: Path, kind: str, images: int = 500, facts: ModelFacts | None
     facts = facts or ModelFacts(ZOO / "direction_classifier.onnx", OPEN, OUTPUTS[kind])
     if kind == "recognition":
         wishes.setdefault("charset", ZOO / "latin.txt")
-    wishes.setdefault("rendered", 0)
+    wishes = {"rendered": 0, "spliced": 0} | wishes
     (folder / "crops").mkdir(exist_ok=True)
+    files = sorted((folder / "crops").iterdir())
     content = shrink_recipe(facts, folder / "crops", images, Wishes(kind, **wishes))
     return shrinking.write_recipe(
         content,
         folder / "run",
         "compress shrink ...",
-        draw=lambda: shrinking.render(folder / "run", Wishes(kind, **wishes)),
+        draw=lambda: shrinking.make_crops(folder / "run", Wishes(kind, **wishes), files, 0.25),
     )
 
 
@@ -127,6 +131,18 @@ def test_the_classes_tell_whether_a_space_follows(tmp_path: Path) -> None:
         shrinking.fits_charset(ModelFacts(Path("m.onnx"), OPEN, (None, None, 9)), charset)
     with pytest.raises(CompressError, match=r"^--charset: missing. m\.onnx is a recogniser.*--charset dict\.txt"):
         shrinking.fits_charset(ModelFacts(Path("m.onnx"), OPEN, (None, None, 9)), None)
+
+
+def test_a_charset_in_the_file_is_taken_unless_another_is_given(tmp_path: Path) -> None:
+    model = onnx.load(model_of(tmp_path / "m.onnx", "(float[N, 3, H, W] x) => (float[N, 3, H, W] y) { y = Relu(x) }"))
+    model.metadata_props.add(key="character", value="a\nb\nc")
+    onnx.save(model, tmp_path / "m.onnx")
+    facts = ModelFacts(tmp_path / "m.onnx", OPEN, (None, None, 5))
+    assert shrinking.fits_charset(facts, None) == (tmp_path / "m.onnx", True)
+    (tmp_path / "d.txt").write_text("a\nb\nd\n")
+    assert shrinking.fits_charset(facts, tmp_path / "d.txt") == (tmp_path / "d.txt", True)
+    with pytest.raises(DataError, match=r"make 5 classes, but the model's output has 9"):
+        shrinking.fits_charset(dataclasses.replace(facts, output=(None, None, 9)), None)
 
 
 def test_folders_without_images(tmp_path: Path) -> None:
@@ -322,14 +338,26 @@ def test_drawn_crops_are_learned_from_beside_the_folder_s(tmp_path: Path) -> Non
     )
     assert own.isdisjoint(drawn), "crops that `compress render` made with this seed may be the folder's"
     before = listed.stat().st_mtime_ns
-    shrinking.render(tmp_path / "run", Wishes("recognition", rendered=3))
+    shrinking.make_crops(tmp_path / "run", Wishes("recognition", rendered=3, spliced=0), [], 0.25)
     assert listed.stat().st_mtime_ns == before, "they are drawn once"
     assert count_work(recipe, 500, [Header(32, 100, "PNG")], 40).train == 2 * 400
     with pytest.raises(CompressError, match=r"of a run with another data\.unlabelled"):
         written(tmp_path, "recognition", rendered=4)
     assert not (tmp_path / "run" / "rendered-4-0").exists(), "nothing is drawn for a run that is refused"
-    assert shrinking.rendered_count(Wishes("recognition")) == 1500
-    assert shrinking.rendered_count(Wishes("detection")) == 0
+    assert shrinking.made_folders(Wishes("recognition", seed=7)) == {"rendered-1500-7": 1500, "spliced-1500-7": 1500}
+    assert shrinking.made_folders(Wishes("detection")) == {}
+
+
+def test_spliced_crops_are_made_of_the_images_that_are_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "crops").mkdir()
+    for shade in range(8):
+        cv2.imwrite(str(tmp_path / "crops" / f"{shade}.png"), np.full((64, 200, 3), shade * 30, np.uint8))
+    recipe = written(tmp_path, "recognition", 8, rendered=2, spliced=20)
+    drawn, spliced = recipe.data.unlabelled
+    assert (drawn.parent.name, spliced.parent.name) == ("rendered-2-0", "spliced-20-0")
+    found = {shade // 30 for file in spliced.parent.glob("images/*") for shade in np.unique(cv2.imread(str(file)))}
+    _, held = split_images(sorted((tmp_path / "crops").iterdir()), 0.25)
+    assert found == set(range(8)) - {int(file.stem) for file in held}
 
 
 def test_work_of_a_recogniser(tmp_path: Path) -> None:

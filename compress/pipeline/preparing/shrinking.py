@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.artifacts import write_atomic
-from compress.data.charset import Charset, check_classes, read_charset
+from compress.data.charset import Charset, check_classes, holds_charset, read_charset
 from compress.data.processing import DEFAULT_PRESET, Processing, make_processing
+from compress.data.splices import write_spliced
 from compress.data.synthetic import write_dataset
-from compress.data.unlabelled import list_images
+from compress.data.unlabelled import list_images, split_images
 from compress.errors import CompressError, RecipeError
 from compress.pipeline.code import recipe_settings
 from compress.pipeline.guessing import ModelFacts, Shape, image_shape, shape_text, takes_several
@@ -43,6 +44,8 @@ class Family:
     """Instead of `seen`, where data have labels, from which more is to be learned."""
     rendered: int = 0
     """Crops with other text that are drawn and learned from, as many in an epoch as images of the folder."""
+    spliced: int = 0
+    """The same of crops that are put together of pieces of the folder's."""
 
 
 RATIOS = [0.25, 0.5, 0.75]
@@ -89,6 +92,7 @@ FAMILIES = {
             "average": 50,
         },
         rendered=1500,
+        spliced=1500,
         quantize={"lr": 2.0e-4, "weight_decay": 1.0e-5, "pact": {"l2": 0.001}},
     ),
     "detection": Family(
@@ -128,6 +132,7 @@ class Wishes:
     threads: int | None = None
     seed: int = 0
     rendered: int | None = None
+    spliced: int | None = None
     max_drop: float | None = None
     tests: Mapping[str, Path] = field(default_factory=dict)
     processing: Mapping[str, Any] = field(default_factory=dict)
@@ -139,13 +144,15 @@ def fits_charset(facts: ModelFacts, charset: Path | None, command: str = "shrink
 
     Args:
         facts: the model.
-        charset: as the user gave it.
+        charset: as the user gave it; default what the model's own file holds.
         command: for messages.
 
     Raises:
         CompressError: there is none.
         DataError: it is not the model's.
     """
+    if charset is None and holds_charset(facts.path):
+        charset = facts.path
     if charset is None:
         raise CompressError(
             f"--charset: missing. {facts.path} is a recogniser; give the file of its characters, one a line. Use: "
@@ -202,8 +209,8 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
         "seed": wishes.seed,
         "steps": default_steps(epochs, wishes, shape),
     }
-    if rendered_count(wishes):
-        recipe["data"]["unlabelled"] = f"{rendered_folder(wishes)}/labels.txt"
+    if more := [f"{name}/labels.txt" for name in made_folders(wishes)]:
+        recipe["data"]["unlabelled"] = more
     if wishes.tests:
         recipe["data"]["test"] = {name: str(path.absolute()) for name, path in wishes.tests.items()}
     if wishes.threads is not None:
@@ -213,29 +220,42 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
     return recipe
 
 
-def rendered_count(wishes: Wishes) -> int:
-    """How many crops are drawn beside the folder's images."""
-    return FAMILIES[wishes.kind].rendered if wishes.rendered is None else wishes.rendered
-
-
 APART = 1_000_003
 """Added to the seed of drawn crops: those of `compress render` with the same seed may be the user's own images."""
 
 
-def rendered_folder(wishes: Wishes) -> str:
-    """Name of the folder of drawn crops in the run's: another number of them is another folder, and another recipe."""
-    return f"rendered-{rendered_count(wishes)}-{wishes.seed}"
+def made_folders(wishes: Wishes) -> dict[str, int]:
+    """Folders in the run's of crops that are made for it, and their numbers: another number is another recipe."""
+    family = FAMILIES[wishes.kind]
+    counts = {
+        "rendered": family.rendered if wishes.rendered is None else wishes.rendered,
+        "spliced": family.spliced if wishes.spliced is None else wishes.spliced,
+    }
+    return {f"{name}-{count}-{wishes.seed}": count for name, count in counts.items() if count}
 
 
-def render(folder: Path, wishes: Wishes, on_progress: Progress | None = None) -> None:
-    """Draw the crops that are learned from beside the user's into a run's folder, unless they are there.
+def make_crops(
+    folder: Path, wishes: Wishes, files: Sequence[Path], held_back: float, on_progress: Progress | None = None
+) -> None:
+    """Make the crops that are learned from beside the user's in a run's folder, unless they are there.
+
+    Args:
+        folder: of the run.
+        wishes: how many.
+        files: the user's images.
+        held_back: share of them that judges: nothing is cut from it.
+        on_progress: called as (done, total, message).
 
     Raises:
         OutputError: the folder cannot be written.
+        DataError: the user's images cannot be parted or decoded.
     """
-    drawn = folder / rendered_folder(wishes)
-    if rendered_count(wishes) and not (drawn / "labels.txt").exists():
-        write_dataset(drawn, rendered_count(wishes), wishes.seed + APART, on_progress=on_progress)
+    for name, count in made_folders(wishes).items():
+        made = folder / name
+        if name.startswith("spliced"):
+            write_spliced(made, split_images(files, held_back)[0], count, wishes.seed, on_progress=on_progress)
+        elif not (made / "labels.txt").exists():
+            write_dataset(made, count, wishes.seed + APART, on_progress=on_progress)
 
 
 def processing_of(wishes: Wishes) -> Processing:
@@ -353,7 +373,7 @@ def write_recipe(
     """Write the recipe into the run's folder, and read it back.
 
     Gates, threads and test sets may be others than before; the rest decides what is computed and may not. `draw` makes
-    what the recipe names and is not there yet (see `render`); it is called once the recipe is no other one.
+    what the recipe names and is not there yet (see `make_crops`); it is called once the recipe is no other one.
 
     Raises:
         RecipeError: a wish cannot be fulfilled, or the recipe that is there cannot be read.
