@@ -140,6 +140,7 @@ class RecognitionTask:
         self.decouple = decouple
         self.eval_batch_size = eval_batch_size
         self.metric_name = "agreement (text)" if agreement else METRIC
+        self._agreement = agreement
         self._charset_path, self._use_space = Path(charset), use_space
         self.charset = read_charset(self._charset_path, use_space).with_blank(processing.blank)
         self._rules, self.workers = rules, workers
@@ -487,11 +488,13 @@ class RecognitionTask:
         """At most `count` unaugmented training images, float32 [N, 3, H, W] of one width each, drawn once with a fixed
         seed; the widest first, since the first batch is what an exported file is checked on.
 
+        Where a model's own readings are the labels, crops beside them (`unlabelled`) are there to learn from alone.
+
         Raises:
             DataError: there is no training data.
         """
         self.train_steps(1)
-        indices = self._epoch_indices(0, 0)
+        indices = np.arange(self._labelled) if self._agreement else self._epoch_indices(0, 0)
         chosen = indices[fixed_sample(len(indices), count)]
         words = [self._train[int(index)] for index in chosen]
         widths = np.array([self._bucket(*word.image.shape[:2]) for word in words])
