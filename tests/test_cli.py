@@ -55,7 +55,7 @@ TINY = onnx.parser.parse_model(
 )
 COMMANDS = [
     *("inspect", "sensitivity", "replace", "prune", "reconstruct", "finetune", "quantize"),
-    *("evaluate", "crop", "bench", "report", "compare", "init", "check", "run", "shrink"),
+    *("evaluate", "crop", "splice", "bench", "report", "compare", "init", "check", "run", "shrink"),
     *("render", "demo"),
 ]
 SCAN = Sensitivity("f", "l1", "accuracy", 0.9, (0.5,), {"conv1": Curve(16, ("conv1",), 100, {"0.5": 0.8})})
@@ -545,6 +545,22 @@ def test_bench_without_the_package(bench_files: dict[str, Any], monkeypatch: pyt
 
 def test_bench_of_a_missing_file() -> None:
     assert fails("bench", "none.onnx", "--input", "3,4,4").startswith("Error: none.onnx: no such file.")
+
+
+def test_splice(tmp_path: Path) -> None:
+    (tmp_path / "crops").mkdir()
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / "crops" / f"{name}.png"), np.zeros((40, 60, 3), np.uint8))
+    out = tmp_path / "spliced"
+    result = run("splice", tmp_path / "crops", "--count", 3, "--out", out)
+    assert (result.exit_code, result.stdout) == (0, f"Written: 3 crops, {out / 'labels.txt'}\n")
+    assert len(list((out / "images").iterdir())) == 3
+    assert "inside the crops" in fails("splice", tmp_path / "crops", "--out", tmp_path / "crops" / "more")
+    assert "none: no such file." in fails("splice", tmp_path / "none", "--out", tmp_path / "other")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "notes.txt").touch()
+    assert "own: holds other files." in fails("splice", tmp_path / "crops", "--out", tmp_path / "own")
+    assert not (tmp_path / "other").exists()
 
 
 def test_crop(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from compress.artifacts import write_atomic
+from compress.artifacts import check_writable, write_atomic
 from compress.data.images import read_image
 from compress.data.rendered import write_rendered
-from compress.errors import DataError
+from compress.errors import DataError, OutputError
 from compress.progress import Progress
 
 HEIGHT = 64
@@ -26,7 +26,7 @@ PIECE = (1.0, 5.0)
 """Least and largest width of a piece, in heights; a crop that is less wide is taken whole."""
 MOST_PIECES = 4
 SOURCES = ".sources"
-"""In a folder of spliced crops: of what it was made."""
+"""In a folder of spliced crops: what they are made of."""
 
 
 def splice(crops: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
@@ -59,15 +59,16 @@ def write_spliced(
 
     Raises:
         DataError: none of the files can be decoded.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or holds other files.
     """
     digest = hashlib.sha256(f"{count} {seed}".encode())
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     marker, listed = folder / SOURCES, folder / "labels.txt"
-    if listed.is_file() and marker.is_file() and marker.read_text() == digest.hexdigest():
+    if folder.is_dir() and any(folder.iterdir()) and not marker.is_file():
+        raise OutputError(f"{folder}: holds other files. Give a new or an empty folder with --out.")
+    if listed.is_file() and marker.read_text() == digest.hexdigest():
         return listed
-    listed.unlink(missing_ok=True)
     crops = [_at_height(image) for image in map(read_image, files) if image is not None]
     if not crops:
         raise DataError(f"{files[0].parent if files else folder}: no crops to cut pieces from. Give images of text.")
@@ -75,9 +76,10 @@ def write_spliced(
     def made(rng: np.random.Generator) -> tuple[bytes, str]:
         return cv2.imencode(".png", splice(crops, rng))[1].tobytes(), ""
 
-    write_rendered(folder, count, seed, render=made, suffix=".png", on_progress=on_progress, verb="splicing")
+    check_writable(folder)
+    listed.unlink(missing_ok=True)
     write_atomic(marker, digest.hexdigest().encode())
-    return listed
+    return write_rendered(folder, count, seed, render=made, suffix=".png", on_progress=on_progress, verb="splicing")
 
 
 def _at_height(image: np.ndarray) -> np.ndarray:

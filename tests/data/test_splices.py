@@ -8,7 +8,7 @@ import pytest
 
 from compress.data.splices import HEIGHT, MOST_PIECES, PIECE, TOTAL, splice, write_spliced
 from compress.data.unlabelled import load_unlabelled
-from compress.errors import DataError
+from compress.errors import DataError, OutputError
 
 
 def crops(folder: Path, count: int = 4) -> list[Path]:
@@ -57,6 +57,24 @@ def test_made_again_only_of_other_images_or_numbers(tmp_path: Path) -> None:
     write_spliced(tmp_path / "out", files[:3], 3, 0)
     assert listed.stat().st_mtime_ns > before
     assert len(write_spliced(tmp_path / "out", files, 2, 0).read_text().splitlines()) == 2
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    files = crops(tmp_path / "in")
+    with pytest.raises(OutputError, match="in: holds other files"):
+        write_spliced(tmp_path / "in", files, 2, 0)
+    assert sorted((tmp_path / "in").iterdir()) == sorted(files)
+
+
+def test_a_stopped_call_goes_on(tmp_path: Path) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    files = crops(tmp_path / "in")
+    with pytest.raises(KeyboardInterrupt):
+        write_spliced(tmp_path / "out", files, 3, 0, on_progress=stop)
+    assert not (tmp_path / "out" / "labels.txt").exists()
+    assert len(write_spliced(tmp_path / "out", files, 3, 0).read_text().splitlines()) == 3
 
 
 def test_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:

