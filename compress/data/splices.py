@@ -82,6 +82,11 @@ def write_spliced(
     return write_rendered(folder, count, seed, render=made, suffix=".png", on_progress=on_progress, verb="splicing")
 
 
+def is_spliced(path: Path) -> bool:
+    """Whether a folder, or the one that a label list lies in, was made by `write_spliced`."""
+    return ((path if path.is_dir() else path.parent) / SOURCES).is_file()
+
+
 def _at_height(image: np.ndarray) -> np.ndarray:
     """A crop at the common height."""
     height, width = image.shape[:2]

@@ -1,8 +1,10 @@
 """What is known of a tensor's range from how it is computed."""
 
+import operator
 from collections.abc import Callable
+from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from compress.quant.int8_layers import IntegerHardSwish
 from compress.quant.nodes import PASS_THROUGH, data_of, is_computed, is_move, module_of, operands
@@ -25,14 +27,44 @@ def value_range(module: fx.GraphModule, node: fx.Node, asymmetric: bool) -> tupl
         return 0.0, None
     if isinstance(layer, nn.Hardswish | IntegerHardSwish):
         return (HARD_SWISH_MINIMUM if asymmetric else None), None
-    combine = _COMBINE.get(node.meta.get("op_type", ""))
-    given = operands(node)
-    if combine is None or not all(is_computed(x) for x in given):
+    op_type, given = node.meta.get("op_type", ""), operands(node)
+    computed = [x for x in given if is_computed(x)]
+    if len(computed) == 1 and len(given) == 2:
+        number = _number(module, next(x for x in given if x is not computed[0]))
+        return _with_number(op_type, value_range(module, computed[0], asymmetric), number)
+    combine = _COMBINE.get(op_type)
+    if combine is None or len(computed) < len(given):
         return None, None
     return combine([value_range(module, x, asymmetric) for x in given]), None
 
 
 Range = tuple[float | None, float | None]
+
+
+def _number(module: fx.GraphModule, operand: Any) -> float | None:
+    """The single number that a constant operand is, or None."""
+    if isinstance(operand, fx.Node):
+        constant = operator.attrgetter(str(operand.target))(module)
+        operand = constant.item() if isinstance(constant, Tensor) and constant.numel() == 1 else None
+    return float(operand) if isinstance(operand, int | float) else None
+
+
+def _with_number(op_type: str, known: Range, number: float | None) -> Range:
+    """The range of x + number, or x * number with a positive one; zero lies in it, as in every quantiser's.
+
+    >>> _with_number("Add", (-0.375, None), 0.25), _with_number("Add", (0.0, None), 2.0), _with_number("Mul", (0, 1), 3)
+    ((-0.125, None), (0.0, None), (0, 3))
+    """
+    lower, upper = known
+    if number is None or lower is None:
+        return None, None
+    if op_type == "Add":
+        ends = lower + number, None if upper is None else upper + number
+    elif op_type == "Mul" and number > 0:
+        ends = lower * number, None if upper is None else upper * number
+    else:
+        return None, None
+    return min(0.0, ends[0]), ends[1] if ends[1] is None or ends[1] > 0 else None
 
 
 def _product_lower(ranges: list[Range]) -> float | None:

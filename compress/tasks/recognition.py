@@ -18,6 +18,7 @@ from compress.data.labels import DEFAULT_RULES, ListRules, check_skipped, name_s
 from compress.data.lmdb_folder import load_list
 from compress.data.overlap import Stored, check_overlap
 from compress.data.processing import Processing, check_channels, fingerprint_parts
+from compress.data.splices import is_spliced
 from compress.data.streaming import StoredList, stream_lists
 from compress.data.tia import augment_text
 from compress.data.transforms import PPOCR, resize_crop, resized_width, stack_resized
@@ -140,7 +141,6 @@ class RecognitionTask:
         self.decouple = decouple
         self.eval_batch_size = eval_batch_size
         self.metric_name = "agreement (text)" if agreement else METRIC
-        self._agreement = agreement
         self._charset_path, self._use_space = Path(charset), use_space
         self.charset = read_charset(self._charset_path, use_space).with_blank(processing.blank)
         self._rules, self.workers = rules, workers
@@ -162,7 +162,10 @@ class RecognitionTask:
                 check_skipped(listed.path, skipped, listed.total, rules)
         self._labelled = len(self._train)
         self._train_widths = self._widths_of(self._train)
-        self._unlabelled = [load_unlabelled(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in unlabelled]
+        loaded = [load_unlabelled(Path(path), TRAIN_HEIGHT * input_shape[1], rules) for path in unlabelled]
+        self._unlabelled = sorted(loaded, key=lambda part: is_spliced(part.path))
+        self._spliced = 0
+        """How many of the training crops are spliced; they are the last."""
         self._read_val(val_lists)
         self._too_long: dict[int, int] = {}
         self._warnings: tuple[str, ...] = tuple(
@@ -282,6 +285,7 @@ class RecognitionTask:
             return self
         total, done = sum(len(part.images) for part in self._unlabelled), 0
         words: list[Word] = []
+        spliced = 0
         warnings: list[str] = []
         for part in self._unlabelled:
             texts: dict[int, str] = {}
@@ -291,7 +295,9 @@ class RecognitionTask:
                     on_progress(done + len(texts), total, "reading images without labels with the original")
             done += len(texts)
             entries = tuple(replace(entry, text=texts[index]) for index, entry in enumerate(part.entries))
-            words += make_words(replace(part, entries=entries), self.charset)
+            made = make_words(replace(part, entries=entries), self.charset)
+            words += made
+            spliced += len(made) if is_spliced(part.path) else 0
             empty = [entry.image.name for entry in entries if not entry.text]
             pairs = zip(part.images, entries, strict=True)
             narrow = [entry.image.name for image, entry in pairs if image.shape[1] == 1]
@@ -303,11 +309,14 @@ class RecognitionTask:
                 "lines, as the model reads them."
             )
         other = copy.copy(self)
-        other._unlabelled, other._too_long = [], {}
+        other._unlabelled, other._too_long, other._spliced = [], {}, spliced
         other._train = self._train + words
         other._train_widths = self._widths_of(other._train)
         other._warnings = (*self._warnings, *warnings)
-        other._fingerprint = fingerprint(self._fingerprint, "unlabelled", original, *content_parts(self._unlabelled))
+        other._fingerprint = fingerprint(
+            *(self._fingerprint, "unlabelled", original, *content_parts(self._unlabelled)),
+            *(("spliced", spliced) if spliced else ()),
+        )
         return other
 
     def _read_crops(self, images: Sequence[np.ndarray], predict: Predict) -> Iterator[tuple[int, str | None]]:
@@ -488,13 +497,14 @@ class RecognitionTask:
         """At most `count` unaugmented training images, float32 [N, 3, H, W] of one width each, drawn once with a fixed
         seed; the widest first, since the first batch is what an exported file is checked on.
 
-        Where a model's own readings are the labels, crops beside them (`unlabelled`) are there to learn from alone.
+        Spliced crops (see `compress.data.splices`) are not among them: nobody reads half a character at a border.
 
         Raises:
             DataError: there is no training data.
         """
         self.train_steps(1)
-        indices = np.arange(self._labelled) if self._agreement else self._epoch_indices(0, 0)
+        unlabelled = len(self._train) - self._labelled
+        indices = epoch_indices(self._labelled, unlabelled - self._spliced or unlabelled, epoch=0, seed=0)
         chosen = indices[fixed_sample(len(indices), count)]
         words = [self._train[int(index)] for index in chosen]
         widths = np.array([self._bucket(*word.image.shape[:2]) for word in words])
