@@ -7,9 +7,11 @@ import torch
 from torch import fx, nn
 
 from compress.graph import to_torch
+from compress.graph.canonical import canonicalise
 from compress.quant import PACT, integer_nodes, pacts, prepare_qat, qat_parameter_groups
 from compress.quant.int8_layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
 from compress.quant.nodes import output_values
+from tests.graph.graphs import image_graph, number, weights
 from tests.quant import nets
 
 GEMM_HEAD = {"GlobalAveragePool": 1, "Gemm": 1}
@@ -160,7 +162,12 @@ def test_with_ranges_and_rounding_off_nothing_changes_but_the_weights() -> None:
 
 def ranges(name: str, asymmetric: bool = True) -> dict[str, tuple[float | None, bool]]:
     """(lower end, known exactly) of each range, by the ONNX value."""
-    qat = prepare_qat(imported(name), asymmetric_hard_swish=asymmetric)
+    return ranges_of(imported(name), asymmetric)
+
+
+def ranges_of(module: fx.GraphModule, asymmetric: bool = True) -> dict[str, tuple[float | None, bool]]:
+    """The same, of a network."""
+    qat = prepare_qat(module, asymmetric_hard_swish=asymmetric)
     found = {}
     for node in qat.graph.nodes:
         if isinstance(pact := nets.layer_of(qat, node), PACT):
@@ -188,6 +195,36 @@ def test_ranges_of_a_mobilenet_block(asymmetric: bool) -> None:
         "/last/last.1/HardSwish_output_0": swish,
         "/head/GlobalAveragePool_output_0": swish,
     }
+
+
+@pytest.mark.parametrize(
+    ("activation", "scale", "offset", "lower"),
+    [
+        ("HardSwish (b)", 2.0, 0.25, -0.5),  # 2 * -0.375 + 0.25
+        ("HardSwish (b)", 2.0, -3.0, -3.75),
+        ("HardSwish (b)", 0.5, 1.0, 0.0),  # zero is in every range
+        ("Relu (b)", 3.0, -0.5, -0.5),
+        ("Relu (b)", -1.0, 0.5, None),
+        ("Neg (b)", 2.0, 0.25, None),
+    ],
+)
+def test_a_learned_scale_and_offset_move_the_range(
+    activation: str, scale: float, offset: float, lower: float | None
+) -> None:
+    assert ranges_of(learned_affine(activation, scale, offset))["e"] == (lower, False)
+
+
+def test_a_learned_scale_of_a_gate_is_known_at_both_ends() -> None:
+    assert ranges_of(learned_affine("Sigmoid (b)", 2.0, -0.5))["e"] == (-0.5, True)
+
+
+def learned_affine(activation: str, scale: float, offset: float) -> fx.GraphModule:
+    """A layer of two numbers behind an activation; one of its readers is no convolution, so that it stays whole."""
+    body = f"""a = Conv (x, w) b = Conv (a, v) c = {activation} d = Mul (c, s) e = Add (d, o) f = GlobalAveragePool (e)
+        g = Conv <pads = [1, 1, 1, 1]> (e, k) h = Conv (f, v) i = Mul (g, h) y = Conv (i, v)"""
+    constants = {"w": weights(8, 4, 1, 1), "v": weights(8, 8, 1, 1, seed=1), "k": weights(8, 8, 3, 3, seed=2)}
+    model = image_graph(body, constants | {"s": number(scale), "o": number(offset)})
+    return to_torch(canonicalise(model))
 
 
 def test_ranges_follow_what_operators_can_give() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from compress.data.labels import ListRules
+from compress.data.splices import SOURCES
 from compress.errors import DataError, ModelError
 from compress.measure.intervals import ratio_of_sums
 from compress.tasks.base import Batch
@@ -496,6 +497,30 @@ def test_images_without_labels_are_learned_as_the_original_reads_them(make, othe
     assert taught.warnings()[1:] == (
         f"{others}: 1 of 4 images skipped, the original model reads nothing in them: 12.png",
     )
+
+
+def test_spliced_crops_are_learned_from_but_not_calibrated_on(make, others, tmp_path):
+    spliced = tmp_path / "spliced"
+    (spliced / "images").mkdir(parents=True)
+    (others / "more" / "13.png").rename(spliced / "images" / "13.png")
+    (spliced / "labels.txt").write_text("images/13.png\t\n")
+    read = reader([*TEXTS, *OTHERS])
+    seen = {}
+    for marked in (False, True):
+        if marked:
+            (spliced / SOURCES).touch()
+        task = make(unlabelled=[spliced / "labels.txt", others], augment=False).label_unlabelled(read, "it")
+        learned = {number for number, _ in classes_of(task.train_batches(epoch=0, batch_size=1, seed=0))}
+        assert learned == {*range(10), 10, 11, 13}
+        used = {number for batch in task.calibration_batches(100, 1) for number in numbers_of(batch)}
+        seen[marked] = (used - learned, learned - used, task.fingerprint())
+    assert (seen[False][:2], seen[True][:2]) == ((set(), set()), (set(), {13}))
+    assert seen[False][2] != seen[True][2]
+    (others / "more" / "10.png").unlink()
+    (others / "more" / "11.png").unlink()
+    (others / "more" / "12.png").unlink()
+    alone = make(train=[], unlabelled=[spliced / "labels.txt"]).label_unlabelled(read, "it")
+    assert len(list(alone.calibration_batches(100, 1))) == 1, "better than none"
 
 
 def test_an_epoch_holds_as_many_images_without_labels_as_with(make, others):
