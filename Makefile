@@ -80,7 +80,7 @@ docs: $(STAMP)
 
 # Runs what the demos run, where that is not done yet; NNCF goes into runs/peers_venv, an environment of its own.
 bench: $(STAMP) runs/demo_data/.rendered runs/demo_scenes/.rendered
-	$(BIN)/python -m benchmarks.bench_models --docs docs/benchmarks.md
+	$(BIN)/python -m benchmarks.bench_models --docs docs/benchmarks.md --readme README.md
 
 clean:
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -34,7 +34,7 @@ import typer
 
 from benchmarks.bench_results import Bench, Entry
 from benchmarks.bench_rows import make_files, model_bench, score_files, time_rows
-from benchmarks.bench_table import plot_svg, render, rewrite_marked
+from benchmarks.bench_table import plot_svg, render, rewrite_marked, summary
 from benchmarks.checkout import commit
 from benchmarks.peers import peers_python
 from compress import artifacts
@@ -53,14 +53,17 @@ MODEL = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<recipe>[^:,]+)(:(?P<run>[^,]+)
 def main() -> int:
     options = parse_arguments()
     artifacts.check_writable(options.out)
-    if options.docs:
-        rewrite_marked(options.docs, "")  # before hours of work, not after
+    for page in filter(None, (options.docs, options.readme)):
+        rewrite_marked(page, "")  # before hours of work, not after
     if options.openvino:
         load_openvino()
     entries = parse_entries(options.model or SHIPPED, options.set, options.images)
     with progress(f"{options.out} holds what is done; the same command goes on from there.") as on_progress:
         bench = run(entries, options, on_progress)
     write(bench, options.out, options.docs)
+    if options.readme:
+        artifacts.write_atomic(options.readme, rewrite_marked(options.readme, summary(bench)).encode())
+        print(f"Written: {options.readme}")
     return 0
 
 
@@ -236,6 +239,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--rounds", type=parse_rounds, default=50, metavar="N", help="timed rounds; each times every file once; 50")
     add("--out", type=Path, default=Path("runs/bench"), metavar="FOLDER", help="folder for everything; runs/bench")
     add("--docs", type=Path, metavar="FILE", help="Markdown file whose marked part is rewritten")
+    add("--readme", type=Path, metavar="FILE", help="Markdown file whose marked part becomes one small table")
     add("--openvino", action="store_true", help="int8 files in OpenVINO, too (pip install 'compress[openvino]')")
     add("--peers-python", type=Path, metavar="PATH", help="a Python that has nncf, instead of installing it")
     return parser.parse_args()

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.bench_results import IN_OPENVINO, TITLES, Bench, ModelBench, Row, title
+from benchmarks.bench_results import (
+    IN_OPENVINO,
+    NNCF,
+    ONNXRUNTIME,
+    OURS,
+    PRUNED,
+    TITLES,
+    Bench,
+    ModelBench,
+    Row,
+    title,
+)
 from benchmarks.peers import CANONICAL, DEPLOYED
 from compress.artifacts import fingerprint
 from compress.errors import CompressError
@@ -17,6 +28,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+SHORT = {
+    DEPLOYED: "fp32",
+    ONNXRUNTIME: "onnxruntime's quantizer",
+    NNCF: "NNCF",
+    OURS: "compress, calibrated alone",
+    PRUNED: "compress, pruned and trained",
+}
+"""Row -> what the summary calls it."""
+KINDS = {"det": "detector", "rec": "recogniser", "cls": "classifier"}
 MARKERS = ("o", "s", "^", "v", "D", "*")
 PANEL_INCHES = 4.2
 METRIC_SPAN = 0.05
@@ -30,6 +50,25 @@ def render(bench: Bench, picture: str = "") -> str:
     parts = [part for model in bench.models for part in (heading(model), model_table(model, bench.threads))]
     image = [f"![metric against latency, a point for each row]({picture})"] if picture else []
     return "\n\n".join([*parts, *image, "\n".join(f"- {line}" for line in caption(bench))]) + "\n"
+
+
+def summary(bench: Bench) -> str:
+    """A row for each tool and a column for each model: metric, size, and speed to the deployed file on one thread."""
+    rows = [[SHORT[name]] for name in SHORT]
+    header, threads = ["int8 by"], str(bench.threads[0])
+    for model in bench.models:
+        by_name = {row.name: row for row in model.rows}
+        metric = next(row.score.name for row in model.rows if row.score)
+        header.append(f"{KINDS.get(model.name, model.name)}: {metric}, KB, speed")
+        for line, name in zip(rows, SHORT, strict=True):
+            row = by_name[name]
+            if row.score is None:
+                line.append("not measured")
+                continue
+            speed = by_name[DEPLOYED].latencies[threads].median_ms / row.latencies[threads].median_ms
+            line.append(f"{row.score.metric:.4f}, {row.size_bytes / 1000:.0f}, {speed:.2f}x")
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def heading(model: ModelBench) -> str:

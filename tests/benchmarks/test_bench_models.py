@@ -244,6 +244,18 @@ def example(flags: tuple[str, ...] = ("avx2",)) -> Any:
     return bench_table.Bench("the command", "today", "abc1234", machine, 0.15, "", (1, 2), 50, (model,))
 
 
+def test_the_summary_has_a_row_for_each_tool() -> None:
+    assert bench_table.summary(example()).splitlines() == [
+        "| int8 by | classifier: accuracy, KB, speed |",
+        "| --- | ---: |",
+        "| fp32 | 0.9100, 92, 1.00x |",
+        "| onnxruntime's quantizer | 0.9100, 92, 0.80x |",
+        "| NNCF | not measured |",
+        "| compress, calibrated alone | 0.9100, 92, 2.00x |",
+        "| compress, pruned and trained | 0.9100, 92, 4.00x |",
+    ]
+
+
 def test_the_caption_says_how_it_was_measured() -> None:
     text = bench_table.render(example())
     for part in (
@@ -319,7 +331,7 @@ def test_a_page_without_the_marks_is_refused(tmp_path: Path, page: str | None, s
         bench_table.rewrite_marked(tmp_path / "d.md", "text")
 
 
-def test_the_projects_own_page_has_the_marks() -> None:
+def test_the_projects_own_pages_have_the_marks() -> None:
     page = ROOT / "docs" / "benchmarks.md"
     inside = page.read_text().split(bench_table.BEGIN)[1].split(bench_table.END)[0]
     assert bench_table.rewrite_marked(page, inside) == page.read_text()
