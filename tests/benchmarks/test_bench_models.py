@@ -332,9 +332,9 @@ def test_a_page_without_the_marks_is_refused(tmp_path: Path, page: str | None, s
 
 
 def test_the_projects_own_pages_have_the_marks() -> None:
-    page = ROOT / "docs" / "benchmarks.md"
-    inside = page.read_text().split(bench_table.BEGIN)[1].split(bench_table.END)[0]
-    assert bench_table.rewrite_marked(page, inside) == page.read_text()
+    for page in (ROOT / "docs" / "benchmarks.md", ROOT / "README.md"):
+        inside = page.read_text().split(bench_table.BEGIN)[1].split(bench_table.END)[0]
+        assert bench_table.rewrite_marked(page, inside) == page.read_text()
 
 
 # --- arguments --------------------------------------------------------------------------------------------------
