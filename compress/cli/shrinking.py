@@ -66,6 +66,14 @@ def shrink(
         int | None,
         typer.Option(help="for detection: score images with their longest side at most this; default 960."),
     ] = None,
+    float_budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="share of the multiply-adds, as 0.1, that may stay in float: the layers that int8 costs most in.",
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -136,6 +144,7 @@ def shrink(
         rendered=rendered,
         spliced=spliced,
         max_drop=max_drop,
+        float_budget=float_budget,
         tests=tests,
         processing=given,
     )
@@ -163,6 +172,8 @@ def shrink(
     for line in tables.headlines(report):
         typer.echo(line)
     terminal.print_table(tables.gate_table(report), console)
+    if advice := shrinking.int8_advice(report, float_budget):
+        typer.echo(advice)
     typer.echo(f"{_sizes(original.file, out)} Report: {folder / 'report.md'}. Written: {out}")
     if not all(gate.passed for gate in report.gates):
         typer.echo(f"Gates missed: {', '.join(gate.name for gate in report.gates if not gate.passed)}.", err=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.artifacts import write_atomic
+from compress.artifacts import Report, write_atomic
 from compress.data.charset import Charset, check_classes, holds_charset, read_charset
 from compress.data.processing import DEFAULT_PRESET, Processing, make_processing
 from compress.data.splices import write_spliced
@@ -16,7 +16,7 @@ from compress.pipeline.code import recipe_settings
 from compress.pipeline.guessing import ModelFacts, Shape, image_shape, shape_text, takes_several
 from compress.pipeline.stage_progress import BEFORE, TimeLeft, staged, stages_done
 from compress.progress import Progress
-from compress.recipe import Recipe, load_recipe
+from compress.recipe import QuantizeStep, Recipe, load_recipe
 from compress.recipe.write import recipe_text
 
 RECIPE_FILE = "recipe.yaml"
@@ -134,6 +134,7 @@ class Wishes:
     rendered: int | None = None
     spliced: int | None = None
     max_drop: float | None = None
+    float_budget: float | None = None
     tests: Mapping[str, Path] = field(default_factory=dict)
     processing: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a recipe's task that say how the model is fed and read."""
@@ -358,6 +359,8 @@ def default_steps(epochs: int, wishes: Wishes, shape: Shape, *, labelled: bool =
     finetune |= family.labelled if labelled else {}
     finetune["warmup_epochs"] = min(finetune["warmup_epochs"], epochs / 4)
     quantize = {"epochs": max(1, round(epochs / 6)), "batch_size": family.batch_size, **family.quantize}
+    if wishes.float_budget is not None:
+        quantize["float_budget"] = wishes.float_budget
     return [
         {"sensitivity": scan},
         {"prune": {"target": target, "align": 8, **family.prune}},
@@ -372,8 +375,9 @@ def write_recipe(
 ) -> Recipe:
     """Write the recipe into the run's folder, and read it back.
 
-    Gates, threads and test sets may be others than before; the rest decides what is computed and may not. `draw` makes
-    what the recipe names and is not there yet (see `make_crops`); it is called once the recipe is no other one.
+    Gates, threads, test sets and what stays in float may be others than before; the rest decides what every stage
+    computes and may not. `draw` makes what the recipe names and is not there yet (see `make_crops`); it is called once
+    the recipe is no other one.
 
     Raises:
         RecipeError: a wish cannot be fulfilled, or the recipe that is there cannot be read.
@@ -388,6 +392,7 @@ def write_recipe(
         wanted = load_recipe(probe, check_files=False)
         if file.exists():
             _check_same(file, wanted)
+            _drop_other_int8(file, wanted)
         draw()
         recipe = load_recipe(probe)
     except RecipeError as error:
@@ -398,15 +403,40 @@ def write_recipe(
     return recipe
 
 
+def _drop_other_int8(file: Path, recipe: Recipe) -> None:
+    """Remove the int8 file of a run where another one is wanted; what was written beside the folder stays."""
+    before, now = (each.find_step(QuantizeStep) for each in (load_recipe(file, check_files=False), recipe))
+    if before != now:
+        for made in sorted(file.parent.glob("int8.*")):
+            made.unlink()
+
+
 def _check_same(file: Path, recipe: Recipe) -> None:
     before, now = (recipe_settings(each) for each in (load_recipe(file, check_files=False), recipe))
     keys = before.keys() | now.keys()
-    others = sorted(key for key in keys if before.get(key) != now.get(key) and not key.startswith("data.test"))
+    free = ("data.test", "steps.quantize.float_budget")  # of the last two stages alone
+    others = sorted(key for key in keys if before.get(key) != now.get(key) and not key.startswith(free))
     if others:
         raise CompressError(
             f"{file}: of a run with another {', '.join(others)}. Use the same options to go on with it, `compress run "
             f"{file}` if you changed it, or delete {file.parent} or give another --out to start anew."
         )
+
+
+INT8_LOSS = 0.02
+"""What int8 may cost, of the metric, before it is said what helps."""
+
+
+def int8_advice(report: Report, float_budget: float | None) -> str:
+    """What to try where the int8 file loses much that the float file has; empty where it does not."""
+    scores = {stage.stage: stage.score.metric for stage in report.stages}
+    loss = scores.get("finetuned", 0.0) - scores.get("int8", 0.0)
+    if loss <= INT8_LOSS or float_budget is not None:
+        return ""
+    return (
+        f"Of {report.stages[-1].score.name}, int8 alone costs {loss:.4f}. The same command with --float-budget 0.1 "
+        "leaves the layers that cost most in float, within a tenth of the multiply-adds; what was done before is kept."
+    )
 
 
 STAGES = ("label", "scan", "prune", "reconstruct", "fine-tune", "quantise", "report")
