@@ -69,7 +69,7 @@ def shrink(
     float_budget: Annotated[
         float | None,
         typer.Option(
-            min=0.0,
+            min=0.001,
             max=1.0,
             help="share of the multiply-adds, as 0.1, that may stay in float: the layers that int8 costs most in.",
         ),

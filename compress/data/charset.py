@@ -25,6 +25,12 @@ METADATA = "character"
 """Where RapidOCR's .onnx files hold their charset, one character a line."""
 LONGEST = 16
 """Most code points of one character, e.g. of an emoji of several joined ones."""
+FLAG_LETTERS = frozenset(map(chr, range(0x1F1E6, 0x1F200)))
+"""A flag is a pair of them."""
+SKIN_TONES = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
+JOINER = "\u200d"
+VIRAMA = 9
+"""Unicode's combining class of the mark that joins two consonants, in Devanagari and its like."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,25 @@ class Charset:
         >>> Charset(("e", "e\u0301")).encode("ee\u0301")
         ([1, 2], '')
         """
-        index = self._classes_of
-        characters = text if self._of_several is None else self._of_several.findall(text)
+        index, characters = self._classes_of, self.split(text)
         known = [index[character] for character in characters if character in index]
         return known, "".join(character for character in characters if character not in index)
+
+    def split(self, text: str) -> Sequence[str]:
+        """The characters of a text, known or not."""
+        return text if self._of_several is None else self._of_several.findall(text)
+
+    def covers(self, text: str) -> bool:
+        """Whether every character of a text has a class."""
+        return self._known.issuperset(self.split(text))
+
+    def lacks(self, text: str) -> bool:
+        """Whether no character of a text has a class."""
+        return self._known.isdisjoint(self.split(text))
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.characters)
 
     @cached_property
     def _classes_of(self) -> dict[str, int]:
@@ -135,11 +156,11 @@ def read_charset(path: Path, use_space: bool = True) -> Charset:
 
 
 def holds_charset(model: Path) -> bool:
-    """Whether a file is an .onnx file whose metadata hold its charset."""
+    """Whether a file is an .onnx file whose metadata hold a charset, be it one that can be read or not."""
     if model.suffix.lower() != ".onnx" or not model.is_file():
         return False
     try:
-        read_charset(model)
+        _metadata(model)
     except DataError:
         return False
     return True
@@ -179,19 +200,19 @@ def _metadata(path: Path) -> str:
 def _is_character(line: str) -> bool:
     """Whether a line is one character: a code point, or several that are shown as one.
 
-    >>> [_is_character(line) for line in ("a", "e\u0301", "\U0001f1e9\U0001f1ea", "ab", "")]
-    [True, True, True, False, False]
+    >>> [_is_character(line) for line in ("a", "e\u0301", "\U0001f1e9\U0001f1ea", "ab", "a^", "")]
+    [True, True, True, False, False, False]
     """
     if len(line) <= 1 or len(line) > LONGEST:
         return len(line) == 1
-    return all(_joins(before, now) for before, now in itertools.pairwise(line))
+    flag = len(line) == 2 and all(letter in FLAG_LETTERS for letter in line)
+    return flag or all(_joins(before, now) for before, now in itertools.pairwise(line))
 
 
 def _joins(before: str, now: str) -> bool:
-    """Whether a code point is shown together with the one before: marks, modifiers, flags, and what a joiner joins."""
-    first, second = unicodedata.category(before), unicodedata.category(now)
-    flag = all("\U0001f1e6" <= letter <= "\U0001f1ff" for letter in (before, now))
-    return flag or second[0] == "M" or second in ("Cf", "Sk") or first == "Cf" or first == "Mn"
+    """Whether a code point is shown together with the one before: marks, skin tones, and what a joiner joins."""
+    mark = unicodedata.category(now)[0] == "M" or unicodedata.category(now) == "Cf" or now in SKIN_TONES
+    return mark or before == JOINER or unicodedata.combining(before) == VIRAMA
 
 
 def check_classes(charset: Charset, path: Path, classes: int, use_space: bool) -> None:

@@ -78,6 +78,9 @@ def write_spliced(
 
     check_writable(folder)
     listed.unlink(missing_ok=True)
+    if marker.is_file() and marker.read_text() != digest.hexdigest():
+        for stale in (folder / "images").glob("*.png"):
+            stale.unlink()
     write_atomic(marker, digest.hexdigest().encode())
     return write_rendered(folder, count, seed, render=made, suffix=".png", on_progress=on_progress, verb="splicing")
 

@@ -16,6 +16,10 @@ LEAST_SCALE = 1e-6
 """Smaller scales stay where they are: an offset would be divided by them."""
 
 
+Parameters = tuple[np.ndarray, np.ndarray | None]
+"""Weights and bias, float64."""
+
+
 @dataclass(frozen=True)
 class Affine:
     """A value that is x * scale + offset, of two numbers."""
@@ -39,7 +43,10 @@ def conv_scale(graph: ir.Graph, node: ir.Node) -> bool:
             continue
         weight, bias = parameters
         filters = scale.reshape(-1, *[1] * (weight.ndim - 1)) if conv.op_type == "Conv" else scale
-        _replace_conv(graph, node, conv, conv.inputs[0], weight * filters, None if bias is None else bias * scale)
+        scaled = weight * filters, None if bias is None else bias * scale
+        if not _is_finite(scaled):
+            continue
+        _replace_conv(graph, node, conv, conv.inputs[0], *scaled)
         graph.remove(conv, safe=True)
         return True
     return False
@@ -55,20 +62,37 @@ def affine_into_convs(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     value = node.outputs[0]
     convs = [use.node for use in value.uses()]
-    known = [conv.op_type == "Conv" and conv.inputs[0] is value and _parameters(conv) is not None for conv in convs]
+    known = [
+        conv.graph is graph and conv.op_type == "Conv" and conv.inputs[0] is value and _parameters(conv) is not None
+        for conv in convs
+    ]
     if value.is_graph_output() or not convs or not all(known) or len({id(conv) for conv in convs}) < len(convs):
         return False
     padded = found.offset != 0 and any(_pads(conv) for conv in convs)
     if padded and (found.scale == 1 or abs(found.scale) < LEAST_SCALE):
         return False
+    folded = [_folded(conv, found.scale, 0.0 if padded else found.offset) for conv in convs]
+    if not all(map(_is_finite, folded)):
+        return False
     read = _moved(graph, node, found.x, found.offset / found.scale) if padded else found.x
-    for conv in convs:
-        weight, bias = _parameters(conv) or (np.zeros(0), None)
-        if found.offset and not padded:
-            moved = found.offset * weight.reshape(len(weight), -1).sum(axis=1)
-            bias = moved if bias is None else bias + moved
-        _replace_conv(graph, conv, conv, read, weight * found.scale, bias)
+    for conv, parameters in zip(convs, folded, strict=True):
+        _replace_conv(graph, conv, conv, read, *parameters)
     return True
+
+
+def _folded(conv: ir.Node, scale: float, offset: float) -> Parameters:
+    """Weights and bias with which a convolution computes of x what it computed of x * scale + offset."""
+    weight, bias = _parameters(conv) or (np.zeros(0), None)
+    if offset:
+        moved = offset * weight.reshape(len(weight), -1).sum(axis=1)
+        bias = moved if bias is None else bias + moved
+    return weight * scale, bias
+
+
+def _is_finite(parameters: Parameters) -> bool:
+    """Whether float32 holds them."""
+    most = np.finfo(np.float32).max
+    return all(np.abs(array).max(initial=0.0) <= most for array in parameters if array is not None)
 
 
 def _affine(node: ir.Node) -> Affine | None:
@@ -86,11 +110,12 @@ def _affine(node: ir.Node) -> Affine | None:
 
 
 def _with_number(node: ir.Node) -> tuple[ir.Value, float] | None:
-    """The operands of a node of two: a computed value, and a number that adds no dimension to [N, C, W]."""
+    """The operands of a node of two: a computed value, and a number that adds no dimension."""
     for value, other in (node.inputs, reversed(node.inputs)):
         array, number = array_of(other), scalar_of(other)
         if value is not None and array_of(value) is None and array is not None and number is not None:
-            return (value, number) if array.dtype == np.float32 and array.ndim <= 3 and np.isfinite(number) else None
+            rank = 0 if value.shape is None else len(value.shape)
+            return (value, number) if array.dtype == np.float32 and array.ndim <= rank and np.isfinite(number) else None
     return None
 
 
@@ -103,7 +128,7 @@ def _moved(graph: ir.Graph, before: ir.Node, x: ir.Value, offset: float) -> ir.V
     return made.outputs[0]
 
 
-def _parameters(conv: ir.Node) -> tuple[np.ndarray, np.ndarray | None] | None:
+def _parameters(conv: ir.Node) -> Parameters | None:
     """A convolution's constant weights and bias in float64, or None where they are computed."""
     weight = array_of(conv.inputs[1])
     given = conv.inputs[2] if len(conv.inputs) > 2 else None

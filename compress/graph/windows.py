@@ -35,7 +35,8 @@ def too_large_window(model: onnx.ModelProto, shape: Sequence[int]) -> str | None
         pads, dilations = given.get("pads", [0] * 2 * rank), given.get("dilations", [1] * rank)
         room = [size + before + after for size, before, after in zip(seen, pads[:rank], pads[rank:], strict=False)]
         spans = [(size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=False)]
-        if any(span > free for span, free in zip(spans, room, strict=False)):
+        strides = given.get("strides", [1] * rank) if given.get("ceil_mode") else [1] * rank  # a part of it will do
+        if any(span > free + stride - 1 for span, free, stride in zip(spans, room, strides, strict=False)):
             return (
                 f"{node.op_type} {node.name!r} slides {' x '.join(map(str, spans))} over {' x '.join(map(str, room))}"
             )

@@ -504,7 +504,8 @@ class RecognitionTask:
         """
         self.train_steps(1)
         unlabelled = len(self._train) - self._labelled
-        indices = epoch_indices(self._labelled, unlabelled - self._spliced or unlabelled, epoch=0, seed=0)
+        others = unlabelled - self._spliced if self._labelled or self._spliced < unlabelled else unlabelled
+        indices = epoch_indices(self._labelled, others, epoch=0, seed=0)
         chosen = indices[fixed_sample(len(indices), count)]
         words = [self._train[int(index)] for index in chosen]
         widths = np.array([self._bucket(*word.image.shape[:2]) for word in words])

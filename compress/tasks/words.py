@@ -57,8 +57,7 @@ def check_texts(path: Path, texts: Sequence[str], charset: Charset) -> None:
     Raises:
         DataError: most hold characters that the charset lacks.
     """
-    known = set(charset.characters)
-    bad = [text for text in texts if not known.issuperset(text)]
+    bad = [text for text in texts if not charset.covers(text)]
     _check_unknown(path, repr(bad[0]) if bad else "", bad, len(texts), charset)
 
 
@@ -66,8 +65,7 @@ def _check_unknown(path: Path, first: str, bad: Sequence[str], total: int, chars
     """Raise DataError where most texts hold characters that the charset lacks; `bad` are those that do."""
     if len(bad) <= MAX_UNKNOWN_SHARE * total:
         return
-    known = set(charset.characters)
-    lower = sum(known.issuperset(text.lower()) for text in bad)
+    lower = sum(charset.covers(text.lower()) for text in bad)
     advice = "Check that charset and data fit"
     if 2 * lower >= len(bad):
         advice = (
@@ -103,11 +101,10 @@ class StreamedWords(Streamed):
 
     def _usable(self, listed: StreamedList) -> np.ndarray:
         """Places of the texts that hold a character that the charset knows."""
-        known = set(self._charset.characters)
         texts = [self._change(text) for text in listed.texts]
-        bad = [index for index, text in enumerate(texts) if not known.issuperset(text)]
+        bad = [index for index, text in enumerate(texts) if not self._charset.covers(text)]
         check_texts(listed.path, texts, self._charset)
-        empty = {index for index, text in enumerate(texts) if known.isdisjoint(text)}
+        empty = {index for index, text in enumerate(texts) if self._charset.lacks(text)}
         self.empty[listed.path] = [listed.names[index] for index in sorted(empty)]
         if bad:
             shown = name_some([repr(texts[index]) for index in bad])

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from compress.data.charset import BLANK, Charset, check_classes, holds_charset, read_charset, steps_needed
 from compress.errors import DataError
+from compress.pipeline.preparing.readiness import foreign_characters
+from compress.tasks.words import check_texts
 
 
 def write(folder: Path, content: bytes) -> Path:
@@ -52,6 +54,23 @@ def test_a_character_of_several_code_points(tmp_path):
     assert charset.decode([4, 0, 1, 2, 3]) == f"{accent}e{flag}{joined}"
 
 
+def test_texts_are_compared_by_characters_not_by_code_points(tmp_path):
+    charset = Charset(("\u0915", "\u0915\u094d\u0937", "\U0001f1e9\U0001f1ea"))
+    assert charset.encode("\u0915\u094d\u0937\u0915")[0] == [2, 1]
+    texts = ["\u0915", "\u0915\u094d\u0937", "\U0001f1e9\U0001f1ea"]
+    assert all(charset.covers(text) and not charset.lacks(text) for text in texts)
+    assert not charset.covers("\U0001f1e9")
+    assert charset.lacks("x\U0001f1e9")
+    check_texts(tmp_path, texts, charset)
+    assert foreign_characters(texts, charset) == ""
+
+
+@pytest.mark.parametrize("line", ["a^", "^^^", "e\u0301x", "\U0001f1e9\U0001f1ea\U0001f1eb\U0001f1f7", "ab"])
+def test_several_characters_on_a_line(tmp_path, line):
+    with pytest.raises(DataError, match="line 1: got "):
+        read_charset(write(tmp_path, f"{line}\n".encode()))
+
+
 def model_with(path, **metadata):
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["": 17]> m (float[N] x) => (float[N] y) {y = Relu(x)}'
@@ -68,7 +87,7 @@ def test_the_charset_in_an_onnx_file(tmp_path):
     assert read_charset(model).characters == ("\u3000", "a", "b", " ")
     assert holds_charset(model)
     page = model_with(tmp_path / "page.onnx", character="<!DOCTYPE html>\n<html>")  # such a file is in circulation
-    assert not holds_charset(page)
+    assert holds_charset(page), "what is wrong with it is said when it is read"
     with pytest.raises(DataError, match=r"page.onnx: line 1: got '<!DOCTYPE html>'"):
         read_charset(page)
 

@@ -57,6 +57,7 @@ def test_made_again_only_of_other_images_or_numbers(tmp_path: Path) -> None:
     write_spliced(tmp_path / "out", files[:3], 3, 0)
     assert listed.stat().st_mtime_ns > before
     assert len(write_spliced(tmp_path / "out", files, 2, 0).read_text().splitlines()) == 2
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 2, "none of others is left"
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:

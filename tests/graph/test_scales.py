@@ -1,8 +1,11 @@
 """Scales and offsets beside convolutions: folded where that is exact, left alone where it is not."""
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
+from compress.graph.canonical import canonicalise
 from tests.graph.graphs import canonical, image_graph, initialiser, ints, node_of, number, ops, weights
 
 CONV = "c = Conv <pads = [1, 1, 1, 1]> (x, w)"
@@ -98,7 +101,30 @@ class TestAffineIntoConvs:
         ],
     )
     def test_near_misses_are_left_alone(self, body: str, left: str) -> None:
-        constants = {"w": W[:, :, :1, :1], "c": weights(4, 1, 1), "t": number(1e-7), "r": ints(1, 4, 1, 1), **AFFINE}
+        constants = {
+            "w": W[:, :, :1, :1],
+            "c": weights(4, 1, 1),
+            "t": number(1e-7),
+            "u": number(3e38),
+            "r": ints(1, 4, 1, 1),
+            **AFFINE,
+        }
         outputs = ("y", "z") if "z =" in body else ("y",)
         model = image_graph(f"h = Relu (x) q = GlobalAveragePool (h) {body}", constants, outputs=outputs)
         assert ops(canonical(model, shapes=((1, 4, 5, 7),)))[left] == 1
+
+    def test_weights_that_would_be_infinite_are_left_alone(self) -> None:
+        body = "h = Relu (x) i = Mul (h, t) d = Mul (i, u) y = Conv (d, w)"
+        constants = {"w": np.full((3, 4, 1, 1), 20, np.float32), "t": number(1e-20), "u": number(3e38)}
+        assert ops(canonical(image_graph(body, constants)))["Mul"] == 2
+
+    def test_a_convolution_in_a_branch_is_left_alone(self) -> None:
+        """An If is refused later on, but by its name."""
+        graph = image_graph("h = Relu (x) d = Mul (h, s) y = Conv (d, w)", {"w": POINT, **AFFINE})
+        conv = graph.graph.node.pop()
+        branch = helper.make_graph([conv], "branch", [], [helper.make_tensor_value_info("y", 1, [None] * 4)])
+        test = helper.make_node("If", ["b"], ["z"], then_branch=branch, else_branch=branch)
+        graph.graph.input.append(helper.make_tensor_value_info("b", onnx.TensorProto.BOOL, []))
+        graph.graph.node.append(test)
+        graph.graph.output[0].name = "z"
+        assert "Mul" in ops(canonicalise(graph))

@@ -519,6 +519,8 @@ def test_spliced_crops_are_learned_from_but_not_calibrated_on(make, others, tmp_
     (others / "more" / "10.png").unlink()
     (others / "more" / "11.png").unlink()
     (others / "more" / "12.png").unlink()
+    beside = make(unlabelled=[spliced / "labels.txt"]).label_unlabelled(read, "it")
+    assert {number for batch in beside.calibration_batches(100, 1) for number in numbers_of(batch)} == set(range(10))
     alone = make(train=[], unlabelled=[spliced / "labels.txt"]).label_unlabelled(read, "it")
     assert len(list(alone.calibration_batches(100, 1))) == 1, "better than none"
 

@@ -134,8 +134,8 @@ def foreign_characters(texts: Sequence[str], charset: Charset) -> str:
     >>> foreign_characters(["ab", "a#", "#!"], Charset(("a", "b")))
     "3 of 6 characters (50.0 %: '#' 2x, '!' 1x)"
     """
-    known, counts = set(charset.characters), Counter("".join(texts))
-    foreign = {character: count for character, count in counts.most_common() if character not in known}
+    counts = Counter(character for text in texts for character in charset.split(text))
+    foreign = {character: count for character, count in counts.most_common() if not charset.covers(character)}
     missing, total = sum(foreign.values()), counts.total()
     if missing <= QUIET_SHARE * total:
         return ""

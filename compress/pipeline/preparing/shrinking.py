@@ -416,6 +416,8 @@ def _check_same(file: Path, recipe: Recipe) -> None:
     keys = before.keys() | now.keys()
     free = ("data.test", "steps.quantize.float_budget")  # of the last two stages alone
     others = sorted(key for key in keys if before.get(key) != now.get(key) and not key.startswith(free))
+    if others == ["data.unlabelled"] and len(before["data.unlabelled"]) < len(now["data.unlabelled"]):
+        raise CompressError(f"{file}: of a run without spliced crops. Use --spliced 0 to go on with it.")
     if others:
         raise CompressError(
             f"{file}: of a run with another {', '.join(others)}. Use the same options to go on with it, `compress run "
