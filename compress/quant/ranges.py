@@ -53,7 +53,7 @@ def _with_number(op_type: str, known: Range, number: float | None) -> Range:
     """The range of x + number, or x * number with a positive one; zero lies in it, as in every quantiser's.
 
     >>> _with_number("Add", (-0.375, None), 0.25), _with_number("Add", (0.0, None), 2.0), _with_number("Mul", (0, 1), 3)
-    ((-0.125, None), (0.0, None), (0, 3))
+    ((-0.125, None), (0.0, None), (0.0, 3))
     """
     lower, upper = known
     if number is None or lower is None:
