@@ -6,6 +6,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from compress.artifacts import Gallery, Report, Sensitivity
+from compress.data.labels import name_some
 from compress.report import tables
 from compress.report.heat import heat_text
 from compress.report.inspection import Inspection
@@ -13,8 +14,6 @@ from compress.report.tables import Table
 
 PLAIN_WIDTH = 120
 """Columns of output that is not a terminal's."""
-NAMED = 5
-"""Most constants that are named: a network may hold a hundred scales."""
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -73,8 +72,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
         console.print(Text(f"not counted in MACs: {', '.join(cost.uncounted)}"))
     for reason in sorted(set(inspection.untrained.values())):
         names = [name for name, why in inspection.untrained.items() if why == reason]
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        console.print(Text(f"constants that are not trained ({reason}): {', '.join(names[:NAMED])}{more}"))
+        console.print(Text(f"constants that are not trained ({reason}): {name_some(names)}"))
     if inspection.obstacles:
         for obstacle in inspection.obstacles:
             console.print(Text(f"importable: no - {obstacle}"))
