@@ -53,6 +53,7 @@ def test_losses_are_read_from_progress(trainings: Any) -> None:
         {"first_loss": 4.0, "last_loss": 1.5},
         {"first_loss": 7.0, "last_loss": 7.0},
     ]
+    assert trainings.loss_figures(losses.trainings[0], quantised=True) == {"first_epoch": 3.5, "last_loss": 1.5}
 
 
 @pytest.mark.parametrize(
