@@ -12,7 +12,8 @@ epoch's shows a change of gradients, rates, averages or pruning. Not so under qu
 CPU's rounding are rounded to other integers, and the first step's loss differs by up to 13 % (check_cls: 0.7628 on an
 Intel CPU, 0.6691 on an AMD one, 0.7039 there with AVX2 alone). So of the int8 stage it is the mean of the first epoch
 that is held. The figures in the file are of AVX2 alone (ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
-MKL_ENABLE_INSTRUCTIONS=AVX2), which lie between those of three kinds of CPU. A change that is meant is seen in the difference of tests/trainings.yaml.
+MKL_ENABLE_INSTRUCTIONS=AVX2), which lie between those of three kinds of CPU. A change that is meant is seen in the
+difference of tests/trainings.yaml.
 Then the recipes' own figures are stale, too (scripts/check_figures.py).
 
 The detector that ships and rendered labels lack what decides the training of a deployed one: it is never sure, and they
