@@ -22,7 +22,7 @@ def exact_groups(
     groups: list[ChannelGroup],
     known: Sequence[ChannelGroup] = (),
 ) -> list[ChannelGroup]:
-    """The groups whose removal is exact; all are tried together, and one by one if that fails or sizes must follow.
+    """The groups whose removal is exact: all are tried together, and where that fails half of them each, and so on.
 
     A group is exact if removing half of its channels gives what silencing them gives, in every layer, and so does the
     other half: a single channel may be coupled wrongly (one that is sliced off and meets all others). That fails where
@@ -37,17 +37,26 @@ def exact_groups(
         known: those of them that were found to be exact before.
     """
     new = [group for group in groups if group not in known]
-    alone = new if any(group.sizes for group in new) else []  # sizes of one group may depend on another's
-    if not groups or (
-        _is_exact(module, input_shape, groups)
-        and all(_is_exact(module, input_shape, [group], share=0.0) for group in alone)
-    ):
+    if any(group.sizes for group in new):  # sizes of one group may depend on another's: each is tried alone, too
+        new = [group for group in new if _is_exact(module, input_shape, [group], share=0.0)]
+    old = [group for group in groups if group in known]
+    if not (old and new and _is_exact(module, input_shape, [*old, *new])):
+        new = _exact_among(module, input_shape, new)
+    return [group for group in groups if group in known or group in new]
+
+
+def _exact_among(
+    module: nn.Module, input_shape: tuple[int, int, int], groups: list[ChannelGroup]
+) -> list[ChannelGroup]:
+    """All of them if they are exact together, else those of each half: few wrong ones are found in few tries."""
+    if not groups or _is_exact(module, input_shape, groups):
         return groups
-    shares = (0.5, 0.0) if alone else (0.5,)
+    if len(groups) == 1:
+        return []
+    middle = len(groups) // 2
     return [
-        group
-        for group in groups
-        if group in known or all(_is_exact(module, input_shape, [group], share) for share in shares)
+        *_exact_among(module, input_shape, groups[:middle]),
+        *_exact_among(module, input_shape, groups[middle:]),
     ]
 
 

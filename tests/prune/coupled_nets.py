@@ -189,3 +189,23 @@ class ConvAttention(nn.Module):
         q, k, v = (layer(x).reshape(n, 4, 4, h * w) for layer in (self.q, self.k, self.v))
         seen = (q.transpose(-1, -2) @ k).softmax(-1)
         return self.head(torch.relu(self.project((v @ seen.transpose(-1, -2)).reshape(n, c, h, w))))
+
+
+class Anchors(nn.Module):
+    """A head as YOLO's: maps of two scales flattened, put in a row, and boxes as the mean of a distribution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = block(3, 16, 3, 2), block(16, 24, 3, 2)
+        self.heads = nn.ModuleList(
+            nn.Sequential(block(channels, 16), nn.Conv2d(16, 33, 1)) for channels in (16, 24)
+        )  # fmt: skip
+        self.mean = nn.Conv2d(8, 1, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x)
+        maps = (first, self.second(first))
+        rows = torch.cat([head(m).flatten(2) for head, m in zip(self.heads, maps, strict=True)], 2)
+        boxes, scores = rows.split((32, 1), 1)
+        spread = boxes.reshape(-1, 4, 8, rows.shape[2]).transpose(2, 1).softmax(1)
+        return torch.cat((self.mean(spread).flatten(1, 2), scores.sigmoid()), 1)

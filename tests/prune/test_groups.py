@@ -1,6 +1,6 @@
 """Groups of coupled channels: found as they are, protected where they define the output, exact when pruned."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError, PlanError
 from compress.graph import from_torch, to_torch
-from compress.prune import groups
+from compress.prune import exactness, groups
 from compress.prune.channel_scores import lowest_channels
 from compress.prune.channels import remove_channels, silence_channels
 from compress.prune.groups import find_groups, survey_channels
 from tests.fuzzing.inputs import Reader, Rich
-from tests.prune import nets
+from tests.prune import coupled_nets, nets
 
 SHAPE = (3, 8, 8)
 
@@ -305,6 +305,34 @@ def test_only_the_channels_that_torch_pruning_fails_on_are_protected(network: ty
 def test_channels_numbered_beyond_a_layers_end_are_protected() -> None:
     survey = survey_channels(nets.initialise(Rich()), (3, 16, 32))
     assert [group.name for group in survey.groups] == ["squeeze", "merge"]
+
+
+def test_channels_that_become_too_many_to_number_are_protected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where maps are flattened and put in a row torch-pruning numbered billions of channels: it never ended."""
+    monkeypatch.setattr(groups, "_MOST_NUMBERED", 15)
+    survey = survey_channels(nets.initialise(nets.Flattened()), SHAPE)
+    assert [group.name for group in survey.groups] == ["hidden"]
+    assert survey.protected["conv"] == groups.UNFOLLOWED
+
+
+def test_heads_that_flatten_maps_in_a_row_let_their_channels_go() -> None:
+    survey = survey_channels(nets.initialise(coupled_nets.Anchors()), (3, 64, 64))
+    assert [group.name for group in survey.groups] == ["first.0", "second.0", "heads.0.0.0", "heads.1.0.0"]
+
+
+def test_few_wrong_groups_among_many_are_found_in_few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """31 convolutions in a row, of which one is read in another order: halves are tried, not each."""
+    layers = [nn.Conv2d(3, 8, 1), *(nn.Conv2d(8, 8, 1) for _ in range(30)), nn.Conv2d(8, 2, 1)]
+    module = nets.initialise(nn.Sequential(*layers))
+    found = find_groups(module, SHAPE)
+    assert len(found) == 31
+    made, read = found[12].members
+    wrong = replace(found[12], members=(made, replace(read, indices=read.indices[::-1])))
+    tries = []
+    compare = exactness._is_exact
+    monkeypatch.setattr(exactness, "_is_exact", lambda *args, **kw: tries.append(args) or compare(*args, **kw))
+    assert exactness.exact_groups(module, SHAPE, [*found[:12], wrong, *found[13:]]) == [*found[:12], *found[13:]]
+    assert len(tries) < 15
 
 
 def test_nothing_is_printed_where_a_try_fails(capfd: pytest.CaptureFixture[str]) -> None:
