@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -70,6 +71,7 @@ def init(
     """
     shape, processing = options.parse_shape(settings.input_size), settings.processing()
     from compress.pipeline import guessing
+    from compress.pipeline.facts import look_at
     from compress.pipeline.preparing import drafting, shrinking
     from compress.pipeline.preparing.estimate import estimate, estimate_lines
 
@@ -77,7 +79,7 @@ def init(
     with drafting.exported(model, weights, shape, out, say) as file:
         if str(file) != model:
             say(f"{model}: exported to {file}{drafting.fixed_sizes(file, shape)}.")
-        facts = guessing.look_at(file, shape, preset=settings.preset or DEFAULT_PRESET)
+        facts = look_at(file, shape, preset=settings.preset or DEFAULT_PRESET)
         named = dataclasses.replace(facts, path=Path(model))
         kind, guess = guessing.choose_kind(named, settings.task, "init")
         if guess:
@@ -86,18 +88,24 @@ def init(
             raise CompressError(f"--charset: not for {kind}. Remove it, or use --task recognition.")
         if labels is not None and kind != "classification":
             raise CompressError(f"--labels: not for {kind}. Remove it, or use --task classification.")
+        charset, names, own = guessing.find_names(model, kind, charset, options.parse_list(labels))
+        if own:
+            say(own)
         use_space = True
         if kind == "recognition":
-            own, (charset, use_space) = charset is None, shrinking.fits_charset(named, charset, "init")
-            if own:
-                say(guessing.charset_said(model))
+            charset, use_space = shrinking.fits_charset(named, charset, "init")
         found = drafting.find_data(data, kind, val)
-        given, guess = guessing.complete_processing(named, kind, processing)
-        if guess:
-            say(guess)
-        wishes = shrinking.Wishes(kind, charset=charset, use_space=use_space, input=shape, processing=given)
+        seen = None if shape is not None else partial(drafting.image_files, found, kind)
+        named, given, lines = guessing.complete(named, kind, processing, file, seen)
+        facts = dataclasses.replace(named, path=file)
+        for line in lines:
+            say(line)
+        wishes = shrinking.Wishes(
+            kind, charset=charset, labels=names, use_space=use_space, input=shape, processing=given
+        )
         content, lists = drafting.draft(facts, found, out, wishes)
-        drafting.name_classes(content, found, facts, options.parse_list(labels))
+        if kind == "classification" and names is None:
+            drafting.check_labels(found, facts)
         recipe, images = drafting.write_draft(content, lists, out, shlex.join(["compress", *sys.argv[1:]]))
     typer.echo(f"Written: {', '.join(str(path) for path in (out, *lists))}")
     _warn(images.warnings)

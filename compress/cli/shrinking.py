@@ -113,27 +113,31 @@ def shrink(
     shape, processing = options.parse_shape(settings.input_size), settings.processing()
     from compress import pipeline
     from compress.pipeline import guessing
+    from compress.pipeline.facts import look_at
     from compress.pipeline.preparing import drafting, originals, shrink_cost, shrinking
     from compress.report import tables, terminal
 
     files = shrinking.list_files(images)
     original = originals.open_original(model, weights, shape, folder, say)
-    facts = guessing.look_at(original.model, shape, path=Path(model), preset=settings.preset or DEFAULT_PRESET)
+    facts = look_at(original.model, shape, path=Path(model), preset=settings.preset or DEFAULT_PRESET)
     kind, guess = guessing.choose_kind(facts, settings.task)
     if guess:
         say(guess)
     _check_options(kind, charset, side, rendered, spliced)
+    charset, labels, found = guessing.find_names(model, kind, charset, None)
+    if found:
+        say(found)
     use_space = True
     if kind == "recognition":
-        own, (charset, use_space) = charset is None, shrinking.fits_charset(facts, charset)
-        if own:
-            say(guessing.charset_said(model))
-    given, guess = guessing.complete_processing(facts, kind, processing)
-    if guess:
-        say(guess)
+        charset, use_space = shrinking.fits_charset(facts, charset)
+    seen = None if shape is not None else lambda: files
+    facts, given, lines = guessing.complete(facts, kind, processing, original.model, seen)
+    for line in lines:
+        say(line)
     wishes = shrinking.Wishes(
         kind,
         charset=charset,
+        labels=labels,
         use_space=use_space,
         input=shape,
         macs=macs,

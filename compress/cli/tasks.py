@@ -1,14 +1,15 @@
 """The options that name a task and its settings, and the task that they make."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.cli import options
 from compress.cli.progress import say
-from compress.data.processing import DEFAULT_PRESET
-from compress.errors import CompressError
+from compress.errors import CompressError, DataError
 
 if TYPE_CHECKING:
     from compress.pipeline.execution import Execution
@@ -136,21 +137,29 @@ def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path],
         CompressError: an option cannot be read, there is no such task, or its data cannot be read.
     """
     from compress import pipeline
-    from compress.data.charset import holds_charset
-    from compress.pipeline.guessing import charset_said, layout_said
+    from compress.pipeline.guessing import find_names
 
     shape = options.parse_shape(settings.input_size)
-    guess = pipeline.guess_task(model, settings.task, shape, command, settings.preset or DEFAULT_PRESET)
-    if guess.said:
-        say(guess.said)
-    values = settings.values()
-    if guess.layout is not None and values["layout"] is None:
-        values["layout"] = guess.layout
-        say(layout_said(model))
-    if guess.kind == "recognition" and values["charset"] is None and holds_charset(Path(model)):
-        values["charset"] = Path(model)
-        say(charset_said(model))
+    files = partial(_files_of, val, settings)
+    guess = pipeline.guess_task(model, settings.task, shape, command, settings.processing(), files)
+    for line in guess.said:
+        say(line)
+    values = {**settings.values(), **guess.processing}
+    values["charset"], values["labels"], said = find_names(model, guess.kind, values["charset"], values["labels"])
+    if said:
+        say(said)
     return pipeline.make_task(guess.kind, train=tuple(train), val=tuple(val), input_shape=guess.input_shape, **values)
+
+
+def _files_of(lists: Sequence[Path], settings: TaskOptions) -> tuple[Path, ...]:
+    """The images of label lists; none of such as hold them in archives, or cannot be read, which the task says."""
+    from compress.data.labels import ListRules
+    from compress.pipeline.preparing.sources import read_source
+
+    rules = ListRules(roots=() if settings.data_root is None else (settings.data_root,))
+    with contextlib.suppress(DataError):
+        return tuple(file for path in lists for file in read_source(path, "recognition", rules).files)
+    return ()
 
 
 def _parse_widths(text: str | None) -> list[int] | None:

@@ -13,16 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import onnx
-from google.protobuf.message import DecodeError
-
+from compress.data.embedded import read_names
 from compress.data.processing import Blank
 from compress.errors import DataError
 
 BLANK = 0
 """The class of CTC's blank, unless a model has another."""
-METADATA = "character"
-"""Where RapidOCR's .onnx files hold their charset, one character a line."""
 LONGEST = 16
 """Most code points of one character, e.g. of an emoji of several joined ones."""
 FLAG_LETTERS = frozenset(map(chr, range(0x1F1E6, 0x1F200)))
@@ -140,7 +136,7 @@ def read_charset(path: Path, use_space: bool = True) -> Charset:
     Raises:
         DataError: no such file, not UTF-8, no characters, or a line that is not one character.
     """
-    text = _metadata(path) if path.suffix.lower() == ".onnx" else _text(path)
+    text = read_names(path) if path.suffix.lower() == ".onnx" else _text(path)
     # Not splitlines: U+2028 and its like are characters that a charset may hold.
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if lines == [""]:
@@ -153,17 +149,6 @@ def read_charset(path: Path, use_space: bool = True) -> Charset:
                 "Use the charset file that the model was trained with."
             )
     return Charset((*lines, " ") if use_space else tuple(lines))
-
-
-def holds_charset(model: Path) -> bool:
-    """Whether a file is an .onnx file whose metadata hold a charset, be it one that can be read or not."""
-    if model.suffix.lower() != ".onnx" or not model.is_file():
-        return False
-    try:
-        _metadata(model)
-    except DataError:
-        return False
-    return True
 
 
 def _text(path: Path) -> str:
@@ -181,20 +166,6 @@ def _text(path: Path) -> str:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}). Expected a charset: one character a line."
         ) from error
-
-
-def _metadata(path: Path) -> str:
-    """The charset among an .onnx file's metadata."""
-    try:
-        properties = onnx.load(path, load_external_data=False).metadata_props
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. Expected a charset: one character a line.") from error
-    except (OSError, DecodeError) as error:
-        raise DataError(f"{path}: cannot be read as an ONNX model. Give the charset file instead.") from error
-    found = [entry.value for entry in properties if entry.key == METADATA]
-    if not found:
-        raise DataError(f"{path}: its metadata hold no charset ({METADATA!r}). Give the charset file instead.")
-    return found[0]
 
 
 def _is_character(line: str) -> bool:

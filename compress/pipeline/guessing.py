@@ -1,44 +1,25 @@
-"""What a deployed file tells of its use: the kind of task, by its output, and the size of the images it is fed.
+"""What a command does with a model where the user does not say: kind of task, size of images, how it is fed and read.
 
 What was guessed is said in one line, with the option that overrides it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-
-from compress.compute.channel_order import channels_first, is_channels_last
-from compress.data.processing import DEFAULT_PRESET, PRESETS, check_preset, find_preset
-from compress.errors import CompressError, ModelError
-from compress.graph import load_model, too_large_window
+from compress.data.embedded import class_names, holds_names
+from compress.data.processing import DEFAULT_PRESET, Processing, find_preset, make_processing
+from compress.errors import CompressError
+from compress.graph import too_large_window
 from compress.measure.session import Model, Session
-from compress.pipeline.models import DEFAULT_SHAPE, OTHER_SIZES, Shape, is_factory
-from compress.recipe.task_settings import CHANNELS, INPUTS
+from compress.pipeline.facts import ModelFacts, guess_kind, image_shape, look_at, parsed, shape_text
+from compress.pipeline.heights import HEIGHTS, IMAGES, surest_height
+from compress.pipeline.models import Shape, is_factory
+from compress.recipe.task_settings import INPUTS
 
-GREY = 1
 STEPS_FIRST = "tnk"
 """`task.layout` of a recogniser that returns [T, N, K]."""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """A deployed file, as far as its use depends on it; None is a size that the file leaves open."""
-
-    path: Path
-    input: tuple[int | None, ...]
-    """[N, C, H, W], also where the file's own order is another."""
-    output: tuple[int | None, ...]
-    """Of the first output."""
-    fed: tuple[int, ...] | None = None
-    """(C, H, W) of an image that it was seen to run on; None if it ran on none."""
-    problem: str = ""
-    """Why it ran on none."""
-    steps_first: bool = False
-    """Of two images it was seen to return [T, 2, K]."""
 
 
 @dataclass(frozen=True)
@@ -48,128 +29,10 @@ class Guess:
     kind: str
     input_shape: Shape | None = None
     """(C, H, W) where the file has another than the kind's own; None leaves it to the task."""
-    said: str = ""
-    """What was guessed, and the options that override it; empty where nothing was."""
-    layout: str | None = None
-    """Where a recogniser's output has another than the usual one."""
-
-
-def look_at(
-    model: Model, shape: Shape | None = None, *, path: Path | None = None, preset: str = DEFAULT_PRESET
-) -> ModelFacts:
-    """Read a file's shapes, and run it once on a black image of a size that it takes.
-
-    Args:
-        model: the file, its bytes, or the parsed model.
-        shape: (C, H, W) to run it on; default the kind's own, then other usual ones.
-        path: what messages call it; default the file.
-        preset: whose size is tried first where the file leaves it open.
-
-    Raises:
-        ModelError: onnxruntime rejects it, it has several inputs, or its input is no image.
-        DataError: there is no such preset.
-    """
-    check_preset(preset)
-    name = path or (model if isinstance(model, Path) else Path("model"))
-    session = Session(model, name=str(name))
-    if not session.takes_floats:
-        raise ModelError(f"{name}: its input is not of floats. Expected float images. Export it with such an input.")
-    if len(session.input_shape) != 4:
-        raise ModelError(
-            f"{name}: input shape {shape_text(session.input_shape)}. Expected [N, {CHANNELS}, H, W]: images. Use a "
-            "model of images."
-        )
-    given, declared = session.input_shape, session.output_shape
-    graph = _parsed(model) if shape is None and not all(given[1:]) else None
-    fed, output, problem = _run(session, _candidates(given, shape, guess_kind(declared), preset), graph)
-    kind = guess_kind(output)
-    if shape is None and kind is not None and guess_kind(declared) != kind:  # not known before: now its own size
-        fed, output, problem = _run(session, _candidates(given, None, kind, preset), graph)
-    if guess_kind(declared) is not None and (len(declared) == 4 or declared[-1] is not None):
-        output = declared
-    return ModelFacts(Path(name), given, output or declared, fed, problem, _has_steps_first(session, fed, output))
-
-
-def _has_steps_first(session: Session, fed: tuple[int, ...] | None, output: Sequence[int | None]) -> bool:
-    """Whether a model of three dimensions returns [T, N, K], by what it makes of two images."""
-    if fed is None or len(output) != 3:
-        return False
-    try:
-        first, second, _ = session.run(np.zeros((2, *fed), np.float32)).shape
-    except ModelError:  # for a number of images other than two
-        return False
-    return second == 2 != first
-
-
-def declared_input(model: onnx.ModelProto) -> tuple[int | None, ...]:
-    """The first input's shape, of images [N, C, H, W]; None is a size that the file leaves open."""
-    value = real_inputs(model)[0]
-    return channels_first([size.dim_value if size.dim_value > 0 else None for size in value.type.tensor_type.shape.dim])
-
-
-def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that are no weights."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in weights]
-
-
-def _candidates(
-    given: Sequence[int | None], shape: Shape | None, kind: str | None, preset: str
-) -> Iterator[tuple[int, ...]]:
-    """Sizes of an image to try: what the file leaves open is filled in."""
-    own = [PRESETS[name][kind].input for name in (preset, DEFAULT_PRESET) if kind in PRESETS[name]]
-    sizes = [shape] if shape is not None else [*own, *(OTHER_SIZES if own else ()), *INPUTS.values(), *OTHER_SIZES]
-    filled: dict[tuple[int, ...], None] = {}
-    for channels in (CHANNELS, GREY):
-        for size in sizes:
-            wanted = (channels if shape is None else size[0], *size[1:])
-            filled[tuple(fixed or open_ for fixed, open_ in zip(given[1:], wanted, strict=True))] = None
-    yield from filled
-
-
-def _run(
-    session: Session, candidates: Iterator[tuple[int, ...]], graph: onnx.ModelProto | None
-) -> tuple[tuple[int, ...] | None, tuple[int | None, ...], str]:
-    """The first size that the model takes, its output's shape there, and why it took the first of all not.
-
-    A size that a window of the graph does not fit in is taken only where no other is: onnxruntime runs PP-OCRv4's
-    recogniser at height 32 as well, but it was trained at 48.
-    """
-    problem, misfit = "", None
-    for size in candidates:
-        try:
-            output = tuple(session.run(np.zeros((1, *size), np.float32)).shape)
-        except ModelError as error:
-            problem = problem or str(error)  # of another size, perhaps
-            continue
-        if graph is None or too_large_window(graph, (1, *size)) is None:
-            return size, output, ""
-        misfit = misfit or (size, output, "")
-    return misfit or (None, (), problem)
-
-
-def _parsed(model: Model) -> onnx.ModelProto | None:
-    """The graph, without weights that lie beside it; None where it is of images in another order."""
-    if isinstance(model, bytes):
-        graph = onnx.load_from_string(model)
-    else:
-        graph = model if isinstance(model, onnx.ModelProto) else onnx.load(model, load_external_data=False)
-    sizes = [size.dim_value or None for size in real_inputs(graph)[0].type.tensor_type.shape.dim]
-    return None if is_channels_last(sizes) else graph
-
-
-def guess_kind(output: Sequence[int | None]) -> str | None:
-    """The kind of task by the output's shape, or None where it is none of the three.
-
-    Of three dimensions it is a recogniser's, [N, T, K] or [T, N, K].
-
-    >>> guess_kind((None, 2)), guess_kind((None, None, 97)), guess_kind((None, 1, None, None)), guess_kind((1, 9, 9, 9))
-    ('classification', 'recognition', 'detection', None)
-    """
-    if len(output) == 4:
-        return "detection" if output[1] == 1 else None
-    kind = {2: "classification", 3: "recognition"}.get(len(output))
-    return None if kind and output[-1] == 1 else kind
+    said: tuple[str, ...] = ()
+    """What was guessed, and the options that override it, a line each."""
+    processing: Mapping[str, Any] = field(default_factory=dict)
+    """How it is fed and read where that was guessed: keys of a recipe's task."""
 
 
 def choose_kind(facts: ModelFacts, task: str | None, command: str = "shrink") -> tuple[str, str]:
@@ -196,15 +59,23 @@ def choose_kind(facts: ModelFacts, task: str | None, command: str = "shrink") ->
     return kind, f"{facts.path}: output {shape_text(facts.output)}, taken for {kind}. If it is not: --task KIND."
 
 
-def guess_task(spec: str, task: str | None, shape: Shape | None, command: str, preset: str = DEFAULT_PRESET) -> Guess:
-    """The kind of task of a file, and the size of its images, where the user does not name them.
+def guess_task(
+    spec: str,
+    task: str | None,
+    shape: Shape | None,
+    command: str,
+    given: Mapping[str, Any] | None = None,
+    files: Callable[[], Sequence[Path]] | None = None,
+) -> Guess:
+    """The kind of task of a file, the size of its images, and how it is fed, where the user does not name them.
 
     Args:
         spec: an .onnx file; of a `package.module:factory` nothing is guessed, it is taken for a classifier.
         task: what the user said; a task of their own is left as it is.
         shape: (C, H, W) that the user said.
         command: for messages.
-        preset: whose sizes are the usual ones.
+        given: what the user said of how it is fed and read: keys of a recipe's task; None is not said.
+        files: returns images of text, for a recogniser that leaves its height open.
 
     Raises:
         CompressError: it cannot be determined.
@@ -214,87 +85,102 @@ def guess_task(spec: str, task: str | None, shape: Shape | None, command: str, p
         return Guess(task or next(iter(INPUTS)), shape)
     if task is not None and (task not in INPUTS or shape is not None):
         return Guess(task, shape)
+    given = given or {}
+    preset = given.get("preset") or DEFAULT_PRESET
     facts = look_at(Path(spec), shape, preset=preset)
     kind, said = choose_kind(facts, task, command)
+    facts, changes, lines = complete(facts, kind, given, Path(spec), files if shape is None else None)
     size, usual = image_shape(facts, kind, shape), find_preset(preset, kind).input
-    layout = STEPS_FIRST if kind == "recognition" and facts.steps_first else None
-    return Guess(kind, None if shape is None and size == usual else size, said, layout)
+    said_all = (said, *lines) if said else lines
+    return Guess(kind, None if shape is None and size == usual else size, said_all, changes)
 
 
-def complete_processing(facts: ModelFacts, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """How a model is fed and read: what the user gave (None: did not), and the layout of a recogniser that was seen to
-    return its steps first; then what to say of that, empty where nothing was guessed."""
-    found = {key: value for key, value in given.items() if value is not None}
-    if kind != "recognition" or not facts.steps_first or "layout" in found:
-        return found, ""
-    return {**found, "layout": STEPS_FIRST}, layout_said(facts.path)
-
-
-def layout_said(model: object) -> str:
-    """What to say where `task.layout` was guessed."""
-    return f"{model}: output [T, N, K]: of two images the second dimension is 2, taken for --layout {STEPS_FIRST}."
-
-
-def charset_said(model: object) -> str:
-    """What to say where the charset is the one in the model's file."""
-    return f"{model}: holds its charset. For another: --charset FILE."
-
-
-def image_shape(facts: ModelFacts, kind: str, given: Shape | None) -> Shape:
-    """(C, H, W) that the model is fed: as given, else what the file fixes, else the kind's own if it takes that."""
-    if given is not None:
-        return given
-    if facts.fed is not None and (guess_kind(facts.output) or "") == kind:
-        channels, height, width = facts.fed
-        return channels, height, width
-    channels, height, width = (size or own for size, own in zip(facts.input[1:], INPUTS[kind], strict=True))
-    return channels, height, width
-
-
-def shape_for(model: onnx.ModelProto, given: Shape | None, otherwise: Sequence[int] = ()) -> Shape:
-    """The size of image to look at a model with.
+def complete(
+    facts: ModelFacts,
+    kind: str,
+    given: Mapping[str, Any],
+    model: Model,
+    files: Callable[[], Sequence[Path]] | None,
+) -> tuple[ModelFacts, dict[str, Any], tuple[str, ...]]:
+    """How a model is fed and read: what the user gave, and what the file and the images tell beside.
 
     Args:
-        model: of images.
-        given: (C, H, W) that the user said.
-        otherwise: (C, H, W) that an earlier stage used; empty, as in artefacts of earlier versions, for what the model
-            is seen to run on.
+        facts: the model.
+        kind: of task.
+        given: keys of a recipe's task; None is not given.
+        model: the file, for a recogniser that leaves its height open.
+        files: returns images of text; None where the user gave the size.
+
+    Returns:
+        The model, fed at the height that fits; the keys of a recipe's task; and what to say of what was guessed.
     """
-    if given is not None:
-        return given
-    if len(otherwise) == 3:
-        first, second, third = otherwise
-        return first, second, third
-    try:
-        fed = look_at(model).fed
-    except ModelError:  # not of images
-        fed = None
-    return DEFAULT_SHAPE if fed is None else (fed[0], fed[1], fed[2])
+    found, lines = _complete_processing(facts, kind, given)
+    if files is None or kind != "recognition" or facts.fed is None or facts.input[2] is not None:
+        return facts, found, lines
+    facts, line = _fit_height(facts, model, files(), processing_of(kind, found))
+    return facts, found, (*lines, line) if line else lines
 
 
-def size_said(facts: ModelFacts) -> str:
-    """What to say of a size that the file does not fix; empty where it fixes all of it."""
-    if facts.fed is None or all(facts.input[1:]):
-        return ""
-    kind = guess_kind(facts.output)
-    channels, height, width = image_shape(facts, kind or "", None)
-    what = f"is that of {kind}" if kind else "is of no kind known here"
-    return (
-        f"{facts.path}: input {shape_text(facts.input)}, looked at with {channels} x {height} x {width}: its "
-        f"output {shape_text(facts.output)} {what}. For another size: --input C,H,W."
+def _complete_processing(
+    facts: ModelFacts, kind: str, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A recogniser may have been seen to return its steps first; a detector of fixed size is fed scenes padded to
+    it."""
+    found = {key: value for key, value in given.items() if value is not None}
+    if kind == "recognition" and facts.steps_first and "layout" not in found:
+        said = f"output [T, N, K]: of two images the second dimension is 2, taken for --layout {STEPS_FIRST}."
+        return {**found, "layout": STEPS_FIRST}, (f"{facts.path}: {said}",)
+    preprocess = found.get("preprocess", {})
+    one_size = kind == "detection" and all(facts.input[2:])
+    if one_size and "resize" not in preprocess and processing_of(kind, found).resize == "limit":
+        said = f"input {shape_text(facts.input)}: scenes are shrunk to this size, ratio kept, and padded"
+        also = "To stretch them: --preprocess resize=stretch."
+        return {**found, "preprocess": {**preprocess, "resize": "pad"}}, (f"{facts.path}: {said}. {also}",)
+    return found, ()
+
+
+def processing_of(kind: str, given: Mapping[str, Any]) -> Processing:
+    """How a model is fed and read, of keys of a recipe's task.
+
+    Raises:
+        DataError: a value is not allowed.
+    """
+    changes = {**given, **(given.get("preprocess") or {})}
+    changes.pop("preprocess", None)
+    return make_processing(kind, changes.pop("preset", None) or DEFAULT_PRESET, changes)
+
+
+def _fit_height(
+    facts: ModelFacts, model: Model, files: Sequence[Path], processing: Processing
+) -> tuple[ModelFacts, str]:
+    """Look at a recogniser of open height with images: fed at the height where it is surest; then what to say of that,
+    empty where it is the usual one."""
+    if facts.fed is None or processing.resize == "stretch":
+        return facts, ""
+    channels, usual, width = facts.fed
+    graph = parsed(model)
+    fit = [height for height in HEIGHTS if graph and too_large_window(graph, (1, channels, height, width)) is None]
+    session = Session(model, name=str(facts.path), threads=1, spin=False)
+    height, sure = surest_height(session, files, (channels, usual, width), fit, processing)
+    if height == usual:
+        return facts, ""
+    line = (
+        f"{facts.path}: leaves its height open, and is surer of what it reads at {height} ({sure[height]:.2f}) than at "
+        f"{usual} ({sure[usual]:.2f}), on {min(IMAGES, len(files))} images. For another: --input C,H,W."
     )
+    return replace(facts, fed=(channels, height, width)), line
 
 
-def takes_several(path: Path) -> bool:
-    """Whether a file for one image at a time can be trained with several (see `compress.graph.batching`)."""
-    dims = load_model(path).graph.input[0].type.tensor_type.shape.dim
-    return bool(dims) and not dims[0].HasField("dim_value")
-
-
-def shape_text(shape: Sequence[int | None]) -> str:
-    """A shape as text.
-
-    >>> shape_text((None, 1, None, 640))
-    '[?, 1, ?, 640]'
-    """
-    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+def find_names(
+    model: object, kind: str, charset: Path | None, labels: Sequence[str] | None
+) -> tuple[Path | None, Sequence[str] | None, str]:
+    """A recogniser's charset and a classifier's labels: as the user gave them, else what the model's file holds; then
+    what to say of what was found, empty where nothing was."""
+    path = Path(str(model))
+    if kind == "recognition" and charset is None and holds_names(path):
+        return path, labels, f"{model}: holds its charset. For another: --charset FILE."
+    found = class_names(path) if kind == "classification" and labels is None else None
+    if found is None:
+        return charset, labels, ""
+    names = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+    return charset, found, f"{model}: holds the names of its classes: {names}. For others: --labels NAMES."

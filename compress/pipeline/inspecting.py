@@ -15,7 +15,7 @@ from compress.graph.constants import free_constants
 from compress.graph.element_types import type_name
 from compress.graph.kept import kept_nodes
 from compress.measure.cost import layer_positions, model_cost, module_cost
-from compress.pipeline.guessing import Shape, declared_input, look_at, real_inputs, size_said
+from compress.pipeline.facts import Shape, declared_input, look_at, real_inputs, size_said
 from compress.pipeline.models import is_factory, open_model
 from compress.prune.groups import survey_channels
 from compress.prune.sensitivity import group_macs

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.data.charset import BLANK, Charset, check_classes, holds_charset, read_charset, steps_needed
+from compress.data.charset import BLANK, Charset, check_classes, read_charset, steps_needed
+from compress.data.embedded import class_names, holds_names
 from compress.errors import DataError
 from compress.pipeline.preparing.readiness import foreign_characters
 from compress.tasks.words import check_texts
@@ -71,9 +72,9 @@ def test_several_characters_on_a_line(tmp_path, line):
         read_charset(write(tmp_path, f"{line}\n".encode()))
 
 
-def model_with(path, **metadata):
+def model_with(path, shape="N", **metadata):
     model = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["": 17]> m (float[N] x) => (float[N] y) {y = Relu(x)}'
+        f'<ir_version: 8, opset_import: ["": 17]> m (float[{shape}] x) => (float[{shape}] y) {{y = Relu(x)}}'
     )
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
@@ -85,9 +86,9 @@ def test_the_charset_in_an_onnx_file(tmp_path):
     """As RapidOCR's files hold it."""
     model = model_with(tmp_path / "m.onnx", character="\u3000\na\r\nb")
     assert read_charset(model).characters == ("\u3000", "a", "b", " ")
-    assert holds_charset(model)
+    assert holds_names(model)
     page = model_with(tmp_path / "page.onnx", character="<!DOCTYPE html>\n<html>")  # such a file is in circulation
-    assert holds_charset(page), "what is wrong with it is said when it is read"
+    assert holds_names(page), "what is wrong with it is said when it is read"
     with pytest.raises(DataError, match=r"page.onnx: line 1: got '<!DOCTYPE html>'"):
         read_charset(page)
 
@@ -102,7 +103,29 @@ def test_onnx_files_without_a_charset(tmp_path):
     with pytest.raises(DataError, match=r"none.onnx: no such file"):
         read_charset(tmp_path / "none.onnx")
     names = ("m.onnx", "bad.onnx", "none.onnx", "my_package.crnn:make")
-    assert not any(holds_charset(tmp_path / name) for name in names)
+    assert not any(holds_names(tmp_path / name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "found"),
+    [
+        ("N,4", "0\n90\n180\n270", ("0", "90", "180", "270")),
+        ("N,K", "0\n180", ("0", "180")),
+        ("N,3", "0\n180", None),
+        ("N,T,2", "0\n180", None),
+        ("N,2", "0\n0", None),
+        ("N,2", "0\n\n180", None),
+        ("N,K", "one", None),
+    ],
+)
+def test_the_class_names_in_an_onnx_file(tmp_path, shape, names, found):
+    """As RapidOCR's orientation classifier holds them; such as cannot be those of its outputs are left alone."""
+    assert class_names(model_with(tmp_path / "m.onnx", shape, character=names)) == found
+
+
+def test_onnx_files_without_class_names(tmp_path):
+    assert class_names(model_with(tmp_path / "m.onnx", "N,2")) is None
+    assert class_names(tmp_path / "none.onnx") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf"])

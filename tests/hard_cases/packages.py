@@ -8,7 +8,7 @@ from compress.errors import CompressError
 from compress.graph import load_model
 from compress.measure.latency import measure_latency
 from compress.measure.machine import machine_info
-from compress.pipeline.guessing import guess_kind, look_at
+from compress.pipeline.facts import guess_kind, look_at
 from compress.pipeline.inspecting import inspect_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "packages.md"

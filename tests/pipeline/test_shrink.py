@@ -16,7 +16,8 @@ from compress.data.synthetic import write_dataset
 from compress.data.unlabelled import split_images
 from compress.errors import CompressError, DataError, ModelError, RecipeError
 from compress.graph import from_torch, save_model
-from compress.pipeline.guessing import ModelFacts, choose_kind, guess_kind, look_at
+from compress.pipeline.facts import ModelFacts, guess_kind, look_at
+from compress.pipeline.guessing import choose_kind, find_names
 from compress.pipeline.labelling import TRAIN_SIDE
 from compress.pipeline.preparing import shrink_cost, shrinking
 from compress.pipeline.preparing.shrink_cost import Pace, Work, count_work, plan_lines, stage_seconds
@@ -138,11 +139,13 @@ def test_a_charset_in_the_file_is_taken_unless_another_is_given(tmp_path: Path) 
     model.metadata_props.add(key="character", value="a\nb\nc")
     onnx.save(model, tmp_path / "m.onnx")
     facts = ModelFacts(tmp_path / "m.onnx", OPEN, (None, None, 5))
-    assert shrinking.fits_charset(facts, None) == (tmp_path / "m.onnx", True)
+    own, _, said = find_names(facts.path, "recognition", None, None)
+    assert said == f"{facts.path}: holds its charset. For another: --charset FILE."
+    assert shrinking.fits_charset(facts, own) == (tmp_path / "m.onnx", True)
     (tmp_path / "d.txt").write_text("a\nb\nd\n")
-    assert shrinking.fits_charset(facts, tmp_path / "d.txt") == (tmp_path / "d.txt", True)
+    assert find_names(facts.path, "recognition", tmp_path / "d.txt", None) == (tmp_path / "d.txt", None, "")
     with pytest.raises(DataError, match=r"make 5 classes, but the model's output has 9"):
-        shrinking.fits_charset(dataclasses.replace(facts, output=(None, None, 9)), None)
+        shrinking.fits_charset(dataclasses.replace(facts, output=(None, None, 9)), own)
 
 
 def test_folders_without_images(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from compress.data.labels import Entry, read_labels
 from compress.data.unlabelled import split_images
 from compress.errors import CompressError, RecipeError
 from compress.graph import read_model, save_model
-from compress.pipeline.guessing import ModelFacts, declared_input, image_shape, shape_text
+from compress.pipeline.facts import ModelFacts, declared_input, image_shape, shape_text
+from compress.pipeline.guessing import processing_of
 from compress.pipeline.models import is_factory, open_model
 from compress.pipeline.preparing.readiness import Images, find_problems
 from compress.pipeline.preparing.shrinking import (
@@ -23,7 +24,6 @@ from compress.pipeline.preparing.shrinking import (
     default_epochs,
     default_steps,
     held_back_share,
-    processing_of,
     task_keys,
 )
 from compress.pipeline.preparing.sources import LIST_FILE, format_of, holds_images, read_source
@@ -130,6 +130,14 @@ def find_data(path: Path, kind: str, val: Path | None = None) -> Data:
     return Data(images=path)
 
 
+def image_files(data: Data, kind: str) -> tuple[Path, ...]:
+    """The images that are trained on; none where they lie in an LMDB or in archives."""
+    if data.images is not None:
+        return read_source(data.images, kind, labelled=False).files
+    assert data.train is not None
+    return read_source(data.train, kind).files
+
+
 def _labelled(path: Path, kind: str) -> Path | None:
     """The label list, LMDB, tar archives or (for detection) ICDAR folder that a path is, or holds."""
     if not path.is_dir():
@@ -152,7 +160,7 @@ def draft(facts: ModelFacts, data: Data, file: Path, wishes: Wishes) -> tuple[di
     Raises:
         CompressError: the model or the data do not allow one.
     """
-    check_sizes(facts, wishes.kind, processing_of(wishes).resize)
+    check_sizes(facts, wishes.kind, processing_of(wishes.kind, wishes.processing).resize)
     family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
     labelled = data.images is None
     keys, lists, count = _data_keys(data, file, wishes.kind)
@@ -223,16 +231,13 @@ def _from(file: Path, path: Path) -> str:
     return str(given) if shared == folder.anchor else os.path.relpath(given, folder)
 
 
-def name_classes(content: dict[str, Any], data: Data, facts: ModelFacts, labels: Sequence[str] | None) -> None:
-    """Put a classifier's class names into a recipe's task, where the labels of the data need them.
+def check_labels(data: Data, facts: ModelFacts) -> None:
+    """Check that the labels of a classifier's data are those that it has where nobody names them.
 
     Raises:
-        CompressError: they are needed, and nobody but the user knows their order.
+        CompressError: they are others, and nobody but the user knows their order.
     """
-    task = content["task"]
-    if labels is not None:
-        task["labels"] = list(labels)
-    elif task["kind"] == "classification" and data.train is not None:
+    if data.train is not None:
         _check_named(read_source(data.train, "classification").texts, facts.output[-1] or 2)
 
 

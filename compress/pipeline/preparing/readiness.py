@@ -16,7 +16,7 @@ from compress.data.labels import ListRules, name_some
 from compress.data.processing import find_preset
 from compress.errors import CompressError, DataError, ModelError, RecipeError
 from compress.measure.session import Session
-from compress.pipeline.guessing import guess_kind, shape_text
+from compress.pipeline.facts import guess_kind, shape_text
 from compress.pipeline.models import open_model
 from compress.pipeline.preparing.sources import Source, read_source
 from compress.pipeline.run import recipe_device

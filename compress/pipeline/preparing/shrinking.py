@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from compress.artifacts import Report, write_atomic
-from compress.data.charset import Charset, check_classes, holds_charset, read_charset
-from compress.data.processing import DEFAULT_PRESET, Processing, make_processing
+from compress.data.charset import Charset, check_classes, read_charset
 from compress.data.splices import write_spliced
 from compress.data.synthetic import write_dataset
 from compress.data.unlabelled import list_images, split_images
 from compress.errors import CompressError, RecipeError
 from compress.pipeline.code import recipe_settings
-from compress.pipeline.guessing import ModelFacts, Shape, image_shape, shape_text, takes_several
+from compress.pipeline.facts import ModelFacts, Shape, image_shape, shape_text, takes_several
+from compress.pipeline.guessing import processing_of
 from compress.pipeline.stage_progress import BEFORE, TimeLeft, staged, stages_done
 from compress.progress import Progress
 from compress.recipe import QuantizeStep, Recipe, load_recipe
@@ -124,6 +124,8 @@ class Wishes:
 
     kind: str
     charset: Path | None = None
+    labels: Sequence[str] | None = None
+    """Of a classifier, in the order of its outputs; default 0 and 180, or numbers where it has more classes."""
     use_space: bool = True
     input: Shape | None = None
     macs: float | None = None
@@ -145,15 +147,13 @@ def fits_charset(facts: ModelFacts, charset: Path | None, command: str = "shrink
 
     Args:
         facts: the model.
-        charset: as the user gave it; default what the model's own file holds.
+        charset: as the user gave it, or the model's file if that holds one.
         command: for messages.
 
     Raises:
         CompressError: there is none.
         DataError: it is not the model's.
     """
-    if charset is None and holds_charset(facts.path):
-        charset = facts.path
     if charset is None:
         raise CompressError(
             f"--charset: missing. {facts.path} is a recogniser; give the file of its characters, one a line. Use: "
@@ -196,7 +196,7 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
     Raises:
         CompressError: the file fixes what must be open (the number of images, or the size of scenes), or has one class.
     """
-    check_sizes(facts, wishes.kind, processing_of(wishes).resize)
+    check_sizes(facts, wishes.kind, processing_of(wishes.kind, wishes.processing).resize)
     family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
     held_back = held_back_share(images, family.most_held_back)
     epochs = wishes.epochs or default_epochs(images - round(images * held_back), family)
@@ -259,14 +259,6 @@ def make_crops(
             write_dataset(made, count, wishes.seed + APART, on_progress=on_progress)
 
 
-def processing_of(wishes: Wishes) -> Processing:
-    """How the model is fed and read."""
-    given = dict(wishes.processing)
-    changes = {**given.pop("preprocess", {}), **given}
-    preset = changes.pop("preset", DEFAULT_PRESET)
-    return make_processing(wishes.kind, preset, changes)
-
-
 def check_sizes(facts: ModelFacts, kind: str, resize: str) -> None:
     """Refuse a file that fixes what must be open.
 
@@ -315,12 +307,13 @@ def task_keys(facts: ModelFacts, shape: Shape, wishes: Wishes) -> dict[str, Any]
     task: dict[str, Any] = {"kind": wishes.kind, "input": list(shape), **_plain(wishes.processing)}
     if wishes.kind == "classification":
         classes = facts.output[-1] or 2
-        return task if classes == 2 else {**task, "labels": [str(number) for number in range(classes)]}
+        names = wishes.labels or (() if classes == 2 else map(str, range(classes)))
+        return {**task, "labels": list(names)} if names else task
     if wishes.kind == "recognition":
         task |= {"charset": str(wishes.charset.absolute()) if wishes.charset else None, "use_space": wishes.use_space}
-        one_width = facts.input[3] or processing_of(wishes).resize == "stretch"
+        one_width = facts.input[3] or processing_of(wishes.kind, wishes.processing).resize == "stretch"
         return task if one_width else {**task, "widths": line_widths(shape[2])}
-    if processing_of(wishes).resize != "limit":
+    if processing_of(wishes.kind, wishes.processing).resize != "limit":
         return {**task, "augment": "mild"}
     return {**task, "side": wishes.side or DETECTION_SIDE, "crop": min(CROP, *shape[1:]), "augment": "mild"}
 
@@ -352,7 +345,7 @@ def default_steps(epochs: int, wishes: Wishes, shape: Shape, *, labelled: bool =
     scan: dict[str, Any] = {"ratios": list(RATIOS), **family.scan}
     if labelled:
         scan.pop("measure", None)
-    if wishes.kind == "detection" and processing_of(wishes).resize == "limit":
+    if wishes.kind == "detection" and processing_of(wishes.kind, wishes.processing).resize == "limit":
         scan["side"] = min(SCAN_SIDE, wishes.side or DETECTION_SIDE)
     target = {"macs": family.macs if wishes.macs is None else wishes.macs}
     finetune = {"epochs": epochs, "batch_size": family.batch_size, **family.finetune}

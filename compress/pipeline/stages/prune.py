@@ -16,7 +16,7 @@ from compress.measure.cost import model_cost, module_cost
 from compress.measure.latency_table import LatencyTable
 from compress.measure.network_operators import Kernels
 from compress.pipeline.execution import HERE, Execution
-from compress.pipeline.guessing import shape_for
+from compress.pipeline.facts import shape_for
 from compress.pipeline.models import as_graph_module, model_identity
 from compress.pipeline.scope import Scope
 from compress.pipeline.stages.search import CANDIDATES_FILE, Search

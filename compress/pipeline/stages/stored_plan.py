@@ -10,7 +10,7 @@ from compress.artifacts import GroupPlan, PruningPlan
 from compress.errors import ArtifactError
 from compress.graph import save_model, to_onnx, to_torch
 from compress.measure.cost import module_cost, parameter_count
-from compress.pipeline.guessing import shape_for
+from compress.pipeline.facts import shape_for
 from compress.pipeline.models import as_graph_module, model_identity
 from compress.prune.apply import apply_plan, planned_groups
 from compress.prune.channels import kept_outputs
