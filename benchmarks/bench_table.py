@@ -20,7 +20,7 @@ from benchmarks.peers import CANONICAL, DEPLOYED
 from compress.artifacts import fingerprint
 from compress.errors import CompressError
 from compress.measure.machine import saturates_int8
-from compress.report import tables
+from compress.report import formats
 from compress.report.plots import as_svg
 
 if TYPE_CHECKING:
@@ -97,15 +97,15 @@ def _ms_header(threads: int) -> str:
 def cells(row: Row, by_name: dict[str, Row], threads: Sequence[int]) -> list[str]:
     """A row's line; speeds are ratios of medians of the same interleaved run, above 1 is faster."""
     if row.score is None:
-        return [title(row.name), "not measured", *[tables.NONE] * (1 + 3 * len(threads))]
+        return [title(row.name), "not measured", *[formats.NONE] * (1 + 3 * len(threads))]
     timing = []
     for number in map(str, threads):
         own = row.latencies[number]
-        timing.append(tables.milliseconds(own))
+        timing.append(formats.milliseconds(own))
         timing += [
             f"{by_name[base].latencies[number].median_ms / own.median_ms:.2f}x" for base in (DEPLOYED, CANONICAL)
         ]
-    return [title(row.name), f"{row.score.metric:.4f}", tables.kilobytes(row.size_bytes), *timing]
+    return [title(row.name), f"{row.score.metric:.4f}", formats.kilobytes(row.size_bytes), *timing]
 
 
 def caption(bench: Bench) -> list[str]:
@@ -119,7 +119,7 @@ def caption(bench: Bench) -> list[str]:
     trained = "; ".join(f"{m.name}: {', '.join(TITLES[name] for name in m.trained)}" for m in bench.models)
     lines = [
         f"command: `{bench.command}`, at commit {bench.commit}",
-        f"{bench.date}; {tables.machine_line(bench.machine)}",
+        f"{bench.date}; {formats.machine_line(bench.machine)}",
         *busy_lines(bench),
         f"ms: median of one image [10th-90th percentile] in onnxruntime over {_span(runs)} runs, all files of a model "
         f"in turn, {' and then '.join(map(str, bench.threads))} threads; vs: how many times as fast, by medians; "

@@ -89,7 +89,7 @@ def bench(
     from compress import pipeline
     from compress.measure import latency, runtimes
     from compress.measure.machine import machine_info
-    from compress.report import tables, terminal
+    from compress.report import formats, tables, terminal
 
     shape = options.parse_shape(input_size)
     assert shape is not None
@@ -104,7 +104,7 @@ def bench(
     sizes = {name: _size(name, len(data)) for name, data in named.items()}
     machine = machine_info()
     console = terminal.wide_console()
-    typer.echo(tables.machine_line(machine))
+    typer.echo(formats.machine_line(machine))
     terminal.print_table(tables.latency_table(found, sizes), console)
     terminal.print_table(tables.difference_table(differences), console, tables.DIFFERENCE_CAPTION)
     if out:
@@ -155,12 +155,12 @@ def _bench_training(path: Path, changes: list[str], seconds: float, out: Path | 
     recipe = load_recipe(path, changes)
     from compress.measure.machine import machine_info
     from compress.pipeline.training_speed import measure_training
-    from compress.report import tables, terminal
+    from compress.report import formats, tables, terminal
 
     with progress("Nothing was to be saved; run it again.") as on_progress:
         found = measure_training(recipe, seconds, on_progress)
     machine = machine_info()
-    typer.echo(tables.machine_line(machine))
+    typer.echo(formats.machine_line(machine))
     for stage in found:
         rows = tuple(
             (

@@ -101,21 +101,21 @@ def evaluate(
 
 def _print_score(examined: "Examination", task: "Task") -> None:
     from compress.measure.intervals import figure_interval
-    from compress.report import tables
+    from compress.report import formats
     from compress.tasks.base import PostProcessing
 
     ends = {
-        name: f" {tables.interval(Interval(*figure_interval(rows)))}"
+        name: f" {formats.interval(Interval(*figure_interval(rows)))}"
         for name, rows in examined.tallies.items()
         if rows.size
     }
     score = examined.score
-    typer.echo(f"{score.name} {score.metric:.4f}{ends.get(score.name, '')} on {tables.scored(score)}")
+    typer.echo(f"{score.name} {score.metric:.4f}{ends.get(score.name, '')} on {formats.scored(score)}")
     for name, value in score.details.items():
         shown = f"{value:g}" if value == int(value) and name not in ends else f"{value:.4f}"
         typer.echo(f"  {name} {shown}{ends.get(name, '')}")
     if isinstance(task, PostProcessing):
-        typer.echo(f"  {tables.postprocessing_line(task.postprocessing())}")
+        typer.echo(f"  {formats.postprocessing_line(task.postprocessing())}")
     for warning in task.warnings():
         typer.echo(f"Note: {warning}", err=True)
 

@@ -324,18 +324,18 @@ def _prune_by_plan(source: Source, plan_file: Path, out: Path, shape: options.Sh
 
 def _print_plan(plan: PruningPlan, out: Path) -> None:
     """What was removed, and what came out otherwise than asked."""
-    from compress.report import tables
+    from compress.report import formats
 
     pruned = sum(bool(group.removed) for group in plan.groups.values())
     typer.echo(
-        f"{pruned} of {len(plan.groups)} groups pruned: MACs {tables.count(plan.macs_before)} -> "
-        f"{tables.count(plan.macs_after)} ({tables.ratio(plan.macs_after, plan.macs_before)}), params "
-        f"{tables.count(plan.params_before)} -> {tables.count(plan.params_after)}. Written: {out}"
+        f"{pruned} of {len(plan.groups)} groups pruned: MACs {formats.count(plan.macs_before)} -> "
+        f"{formats.count(plan.macs_after)} ({formats.ratio(plan.macs_after, plan.macs_before)}), params "
+        f"{formats.count(plan.params_before)} -> {formats.count(plan.params_after)}. Written: {out}"
     )
     if plan.latency_before and plan.latency_after is not None:
         typer.echo(
             f"Predicted on this machine, one thread, {plan.latency_precision} kernels: {plan.latency_before:.2f} -> "
-            f"{plan.latency_after:.2f} ms ({tables.ratio(plan.latency_after, plan.latency_before)})."
+            f"{plan.latency_after:.2f} ms ({formats.ratio(plan.latency_after, plan.latency_before)})."
         )
     for note in plan.notes:
         typer.echo(f"Note: {note}", err=True)

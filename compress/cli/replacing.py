@@ -66,7 +66,7 @@ def replace(
         raise CompressError("--metric-drop: needs --data, the validation images that the metric is measured on.")
     options.check_out(out, model)
     from compress import pipeline
-    from compress.report import tables, terminal
+    from compress.report import formats, tables, terminal
 
     made = make_task(settings, (), data, model=model, command="replace") if data else None
     shape = made.input_shape if made else options.parse_shape(settings.input_size)
@@ -82,7 +82,7 @@ def replace(
     scored = ""
     if made:
         score = pipeline.score_model(out, made, threads)
-        scored = f"{score.name} {score.metric:.4f} on {tables.scored(score)}, before any training. "
+        scored = f"{score.name} {score.metric:.4f} on {formats.scored(score)}, before any training. "
     typer.echo(f"{len(done.names)} activations replaced. {scored}Written: {out}")
 
 

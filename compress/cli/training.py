@@ -131,7 +131,7 @@ def quantize(
       compress quantize model.onnx --train train/labels.txt --data val/labels.txt --epochs 0 --out int8.onnx
     """
     from compress import pipeline
-    from compress.report import tables, terminal
+    from compress.report import formats, terminal
     from compress.report.quant_table import quant_table
 
     step = _with_teacher(step, teacher)
@@ -147,7 +147,7 @@ def quantize(
     if result.sensitivity is not None:
         terminal.print_table(quant_table(result.sensitivity), terminal.wide_console())
     parity = result.parity
-    typer.echo(f"File against its network: {tables.parity(parity)} ({parity.count} images).")
+    typer.echo(f"File against its network: {formats.parity(parity)} ({parity.count} images).")
 
 
 @dataclass(frozen=True)
@@ -230,8 +230,8 @@ def _check_unlabelled(unlabelled: list[Path] | None, teacher: str | None) -> Non
 
 
 def _print_score(score: Score, out: Path, task: "Task") -> None:
-    from compress.report import tables
+    from compress.report import formats
 
-    typer.echo(f"{score.name} {score.metric:.4f} on {tables.scored(score)}. Written: {out}")
+    typer.echo(f"{score.name} {score.metric:.4f} on {formats.scored(score)}. Written: {out}")
     for warning in task.warnings():
         typer.echo(f"Note: {warning}", err=True)

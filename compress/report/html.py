@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from compress.artifacts import Gallery, Report, Sensitivity
-from compress.report import overview, tables
+from compress.report import formats, overview, tables
 from compress.report.heat import SHADES, heat_legend, heat_rows
 from compress.report.pictures import COLOURS
 from compress.report.plots import sensitivity_svg, stages_svg
@@ -48,9 +48,9 @@ def render_html(report: Report, sensitivity: Sensitivity | None = None, folder: 
         chart=stages_svg(report),
         cut=cut,
         whole=whole,
-        machine=tables.machine_line(report.machine),
+        machine=formats.machine_line(report.machine),
         facts=[
-            line for line in (tables.postprocessing_line(report.postprocessing), tables.scored_line(report)) if line
+            line for line in (formats.postprocessing_line(report.postprocessing), tables.scored_line(report)) if line
         ],
         headlines=tables.headlines(report),
         sets=tables.set_table(report),
@@ -85,7 +85,7 @@ def _gallery_values(gallery: Gallery | None, folder: Path | None = None) -> dict
         "gallery": gallery,
         "gallery_title": tables.gallery_title(gallery) if gallery else "",
         "lines": tables.gallery_lines(gallery) if gallery else (),
-        "text": tables.reading,
+        "text": formats.reading,
         "legend": [(meaning, COLOURS[kind]) for kind, meaning in MEANINGS.items()],
     }
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from compress.artifacts import Gallery, Report, Sensitivity
-from compress.report import tables
+from compress.report import formats, tables
 from compress.report.quant_table import report_quant_table
 from compress.report.tables import Table
 
@@ -34,10 +34,10 @@ def render_markdown(report: Report, sensitivity: Sensitivity | None = None) -> s
 
 def _facts(report: Report) -> str:
     """How and where the figures came to be."""
-    scoring = tables.postprocessing_line(report.postprocessing)
+    scoring = formats.postprocessing_line(report.postprocessing)
     return (
         f"- command: `{report.command}`\n- date: {report.date}\n"
-        f"- machine: {escape(tables.machine_line(report.machine))}\n"
+        f"- machine: {escape(formats.machine_line(report.machine))}\n"
         f"- fingerprint of model, data and settings: `{report.fingerprint}`"
         + (f"\n- {escape(scoring)}" if scoring else "")
         + (f"\n- code of the stages: `{report.code}`" if report.code else "")
@@ -57,7 +57,7 @@ def _legend(report: Report) -> str:
     shape = "x".join(map(str, last.cost.input_shape))
     lines = [
         f"MACs: multiply-adds of one {shape} image. KB: 1000 bytes. In brackets: share of the first stage. "
-        f"drop: loss of {last.score.name} against the first stage, on {tables.scored(last.score)}"
+        f"drop: loss of {last.score.name} against the first stage, on {formats.scored(last.score)}"
         + (f" of the {tables.VALIDATION}." if tables.test_sets(report) else ".")
     ]
     if last.latency:
@@ -83,7 +83,7 @@ def _gallery(gallery: Gallery) -> str:
         name = _literal(picture.name)
         image = f"![{name}]({picture.file})<br>{name}" if picture.file else name
         readings = (
-            (f"![{name}]({found.file})<br>" if found.file else "") + _literal(tables.reading(found))
+            (f"![{name}]({found.file})<br>" if found.file else "") + _literal(formats.reading(found))
             for found in picture.readings
         )
         rows.append((image, _literal(picture.label), *readings))

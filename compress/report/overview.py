@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from compress.artifacts import VAL, Figure, Report, StageResult
-from compress.report import tables
+from compress.report import formats, tables
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ def cards(report: Report) -> tuple[Card, ...]:
         _metric(report, first, last),
         Card(
             "size",
-            f"{tables.kilobytes(first.cost.size_bytes)} KB",
-            f"{tables.kilobytes(last.cost.size_bytes)} KB",
-            tables.ratio(last.cost.size_bytes, first.cost.size_bytes),
+            f"{formats.kilobytes(first.cost.size_bytes)} KB",
+            f"{formats.kilobytes(last.cost.size_bytes)} KB",
+            formats.ratio(last.cost.size_bytes, first.cost.size_bytes),
         ),
         Card(
             "multiply-adds",
-            tables.count(first.cost.macs),
-            tables.count(last.cost.macs),
-            tables.ratio(last.cost.macs, first.cost.macs),
+            formats.count(first.cost.macs),
+            formats.count(last.cost.macs),
+            formats.ratio(last.cost.macs, first.cost.macs),
         ),
     ]
     if first.latency and last.latency:
@@ -78,7 +78,7 @@ def _metric(report: Report, first: StageResult, last: StageResult) -> Card:
 
 
 def _metric_card(name: str, before: float, after: Figure) -> Card:
-    return Card(name, f"{before:.4f}", f"{after.value:.4f}", f"drop {tables.drop_with_interval(after)}")
+    return Card(name, f"{before:.4f}", f"{after.value:.4f}", f"drop {formats.drop_with_interval(after)}")
 
 
 def bars(report: Report) -> tuple[tuple[Bar, ...], tuple[str, ...]]:

@@ -1,7 +1,8 @@
 """What each layer costs in integers, as tables and lines."""
 
 from compress.artifacts import FloatChoice, QuantSensitivity, Report
-from compress.report.tables import NONE, Table
+from compress.report.formats import NONE
+from compress.report.tables import Table
 
 
 def quant_table(scan: QuantSensitivity) -> Table:

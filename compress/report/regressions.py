@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from compress.artifacts import VAL, Gate, Report, SetResult, StageResult
-from compress.report.tables import AT_LEAST, BYTES, NONE, Table, count, kilobytes
+from compress.report.formats import NONE, count, kilobytes
+from compress.report.tables import AT_LEAST, BYTES, Table
 
 REGRESSION, WORSE, CHANGED, BETTER, SAME = ORDER = ("regression", "worse", "changed", "better", "same")
 """What became of a figure, the worst first; a regression is what `--fail-on-regression` counts."""

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from compress.artifacts import Gallery, Report, Sensitivity
 from compress.data.labels import name_some
-from compress.report import tables
+from compress.report import formats, tables
 from compress.report.heat import heat_text
 from compress.report.inspection import Inspection
 from compress.report.tables import Table
@@ -19,8 +19,8 @@ PLAIN_WIDTH = 120
 def print_report(report: Report, console: Console) -> None:
     """Print a run: test sets, stages, gates, notes; the plan and details stand in report.md."""
     console.print(Text(f"{report.title}, {report.date}", style="bold"))
-    console.print(Text(tables.machine_line(report.machine)))
-    if scoring := tables.postprocessing_line(report.postprocessing):
+    console.print(Text(formats.machine_line(report.machine)))
+    if scoring := formats.postprocessing_line(report.postprocessing):
         console.print(Text(scoring))
     if tables.test_sets(report):
         print_table(tables.set_table(report, metrics_alone=True), console, caption=" ".join(tables.set_lines(report)))
@@ -32,7 +32,7 @@ def print_report(report: Report, console: Console) -> None:
         console.print(Text(skipped))
     for stage in report.stages:
         if stage.parity:
-            console.print(Text(f"{stage.stage} file against its network: {tables.parity(stage.parity)}"))
+            console.print(Text(f"{stage.stage} file against its network: {formats.parity(stage.parity)}"))
     if report.gallery:
         console.print(Text(" ".join(tables.gallery_lines(report.gallery))))
     print_table(tables.gate_table(report), console)
@@ -56,14 +56,14 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     cost = inspection.cost
     if cost is None:
         console.print(
-            Text(f"cost: {tables.kilobytes(inspection.size_bytes)} KB; MACs not known: {inspection.cost_problem}")
+            Text(f"cost: {formats.kilobytes(inspection.size_bytes)} KB; MACs not known: {inspection.cost_problem}")
         )
     else:
         shape = "x".join(map(str, cost.input_shape))
         console.print(
             Text(
-                f"cost: {tables.count(cost.params)} params, {tables.count(cost.macs)} MACs at {shape}, "
-                f"{tables.kilobytes(cost.size_bytes)} KB"
+                f"cost: {formats.count(cost.params)} params, {formats.count(cost.macs)} MACs at {shape}, "
+                f"{formats.kilobytes(cost.size_bytes)} KB"
             )
         )
     ops = ", ".join(f"{name} {number}" for name, number in sorted(inspection.ops.items(), key=lambda op: (-op[1], op)))

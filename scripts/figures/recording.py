@@ -18,7 +18,7 @@ from compress.measure.machine import machine_info
 from compress.pipeline.code import differing, recipe_settings, stage_code
 from compress.pipeline.state import Record
 from compress.recipe import load_recipe
-from compress.report import tables
+from compress.report import formats
 
 
 def record_run(folder: Path, title: str, root: Path = ROOT) -> Published:
@@ -43,7 +43,7 @@ def record_run(folder: Path, title: str, root: Path = ROOT) -> Published:
         changes=changes,
         commit=git(root, "rev-parse", "--short", "HEAD"),
         date=report.date,
-        machine=tables.machine_line(report.machine),
+        machine=formats.machine_line(report.machine),
         settings=named_settings(recipe, 1),
         code=code,
         tables=report_tables(report, title or recipe.name),
@@ -68,7 +68,7 @@ def record_command(
     if not at:
         check_committed(recipes, code, root)
     commit = git(root, "rev-parse", "--short", at or "HEAD")
-    machine = "" if at else tables.machine_line(machine_info())
+    machine = "" if at else formats.machine_line(machine_info())
     return Published(title, command, tuple(recipes), (), commit, date, machine, settings, dict(sorted(code.items())))
 
 

@@ -3,7 +3,7 @@
 from compress import artifacts
 from compress.artifacts import Figure, Report, SetResult, StageResult
 from compress.pipeline.stages.measure import PEER
-from compress.report import tables
+from compress.report import formats, tables
 
 
 def report_tables(report: Report, title: str) -> dict[str, tuple[tuple[str, ...], ...]]:
@@ -25,9 +25,9 @@ def summary(report: Report, title: str) -> tuple[tuple[str, ...], ...]:
     header = ("model", "images", "deployed -> int8, drop in points [95 %]", "KB", "MACs", "speed", "speed to ORT int8")
     figures = (
         f"{first.cost.size_bytes / 1000:.0f} -> {last.cost.size_bytes / 1000:.0f}",
-        tables.ratio(last.cost.macs, first.cost.macs),
+        formats.ratio(last.cost.macs, first.cost.macs),
         _speed(first, last),
-        _speed(by_name[PEER], last) if PEER in by_name else tables.NONE,
+        _speed(by_name[PEER], last) if PEER in by_name else formats.NONE,
     )
     sets = (*tables.test_sets(report), *(one for one in report.sets if one.name == artifacts.VAL))
     if not sets:
@@ -62,5 +62,5 @@ def _points(figure: Figure) -> str:
 
 def _speed(before: StageResult, after: StageResult) -> str:
     if before.latency is None or after.latency is None:
-        return tables.NONE
+        return formats.NONE
     return f"{before.latency.median_ms / after.latency.median_ms:.1f}x"
