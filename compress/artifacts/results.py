@@ -272,7 +272,7 @@ class Placement:
 
     fingerprint: str
     optimize: str
-    """`latency`, `balanced` or `size`."""
+    """`latency`, `balanced` or `accuracy`."""
     chosen: str
     """Name of the assignment, one of `tried`."""
     float_values: tuple[str, ...]
@@ -284,6 +284,10 @@ class Placement:
     """Assignment -> bytes of its file."""
     padding: dict[str, int] = field(default_factory=dict)
     """Set of channels -> the width that zeros padded it to (see `compress.graph.padding`)."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Of `accuracy`: assignment -> how near its calibrated network is to the float one, of those fast enough."""
+    resampled: bool = True
+    """Whether what is upsampled is computed at low resolution (see `compress.graph.resampling`)."""
     notes: tuple[str, ...] = ()
     threads: int = 1
     """onnxruntime's, when `tried` was timed."""

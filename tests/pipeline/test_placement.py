@@ -1,27 +1,32 @@
 """What runs in integers: chosen by the files' times, kept, and described."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
 from compress import artifacts
 from compress.artifacts import Latency, Placement
 from compress.errors import ArtifactError
-from compress.graph import load_model, read_model
+from compress.graph import from_torch, load_model, read_model
 from compress.graph.padding import paddable_sets
 from compress.measure.latency_table import LatencyTable
 from compress.measure.operator_times import Operator, OperatorTime, measure_operator
 from compress.pipeline import run_quantize, score_model
 from compress.pipeline.execution import Execution
 from compress.pipeline.stages import placement as stage
+from compress.pipeline.stages.nearness import Candidate
 from compress.pipeline.stages.placement import (
     ALL_FLOAT,
     ALL_INTEGER,
     CANONICAL,
     PADDED,
     PADDED_FLOAT,
+    PLAIN,
+    Lowered,
     place,
     placement_lines,
 )
@@ -107,6 +112,64 @@ def test_balanced_takes_the_smallest_of_those_nearly_as_fast(tmp_path: Path, mon
     assert found.chosen == min((ALL_INTEGER, ALL_FLOAT), key=found.sizes.__getitem__)
     with_times(monkeypatch, {ALL_INTEGER: 1.0, ALL_FLOAT: 1.06})
     assert run(tmp_path, "balanced").chosen == ALL_INTEGER
+
+
+def nearest(**scores: float) -> Callable[[Sequence[Candidate]], dict[str, float]]:
+    """Scores by the first word of a candidate's name, 0.5 where there is none."""
+    return lambda candidates: {one.name: scores.get(one.name.split()[0], 0.5) for one in candidates}
+
+
+@pytest.mark.parametrize(("slower", "chosen"), [(1.14, ALL_FLOAT), (1.16, ALL_INTEGER)])
+def test_accuracy_takes_the_nearest_of_those_fast_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower: float, chosen: str
+) -> None:
+    with_times(monkeypatch, {ALL_INTEGER: 1.0, ALL_FLOAT: slower})
+    step = QuantizeStep(optimize="accuracy")
+    made = place(model(), step, SHAPE, lambda _: (), table=table(tmp_path), nearness=nearest(int8=0.8, float=0.9))
+    found = made.placement
+    assert found is not None
+    assert found.chosen == chosen
+    assert found.scores == ({ALL_INTEGER: 0.8, ALL_FLOAT: 0.9} if chosen == ALL_FLOAT else {})
+    assert ("fast ones are to the float network: " in placement_lines(found)[0]) == (chosen == ALL_FLOAT)
+
+
+def test_of_the_nearest_the_fastest_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_times(monkeypatch, {ALL_INTEGER: 1.01, ALL_FLOAT: 1.0})
+    step = QuantizeStep(optimize="accuracy")
+    found = place(model(), step, SHAPE, lambda _: (), table=table(tmp_path), nearness=nearest()).placement
+    assert found is not None
+    assert found.chosen == ALL_FLOAT
+
+
+def test_accuracy_also_tries_what_is_convolved_after_upsampling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chosen, it is what is quantised, now and when the run goes on; around layers of a budget it is all that is."""
+    neck = from_torch(nets.initialise(nets.Neck()), torch.zeros(1, *SHAPE))
+    file = tmp_path / "int8.placement.json"
+    plain = ALL_INTEGER + PLAIN
+    with_times(monkeypatch, {ALL_INTEGER: 1.0, plain: 1.1})
+
+    def score(candidates: Sequence[Candidate]) -> dict[str, float]:
+        assert {one.name for one in candidates} == {ALL_INTEGER, plain}
+        return {ALL_INTEGER: 0.8, plain: 0.9}
+
+    def placed(**settings: float) -> Lowered:
+        step = QuantizeStep(optimize="accuracy", **settings)
+        return place(neck, step, SHAPE, lambda _: (), file=file, table=table(tmp_path), nearness=score)
+
+    first = placed()
+    assert first.placement is not None
+    assert first.placement.chosen == plain
+    assert not first.placement.resampled
+    assert "DepthToSpace" not in ops(first.model)
+    assert "Resize" in ops(first.model)
+    assert placed() == first
+    with_times(monkeypatch, {ALL_INTEGER: 1.0})
+    budgeted = placed(float_budget=0.1)
+    assert "DepthToSpace" not in ops(budgeted.model)
+    assert budgeted.placement is not None
+    assert not any(name.endswith(PLAIN) for name in budgeted.placement.tried)
 
 
 def test_size_times_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

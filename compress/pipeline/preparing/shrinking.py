@@ -352,6 +352,7 @@ def default_steps(epochs: int, wishes: Wishes, shape: Shape, *, labelled: bool =
     finetune |= family.labelled if labelled else {}
     finetune["warmup_epochs"] = min(finetune["warmup_epochs"], epochs / 4)
     quantize = {"epochs": max(1, round(epochs / 6)), "batch_size": family.batch_size, **family.quantize}
+    quantize["optimize"] = "accuracy"
     if wishes.float_budget is not None:
         quantize["float_budget"] = wishes.float_budget
     return [
@@ -407,7 +408,7 @@ def _drop_other_int8(file: Path, recipe: Recipe) -> None:
 def _check_same(file: Path, recipe: Recipe) -> None:
     before, now = (recipe_settings(each) for each in (load_recipe(file, check_files=False), recipe))
     keys = before.keys() | now.keys()
-    free = ("data.test", "steps.quantize.float_budget")  # of the last two stages alone
+    free = ("data.test", "steps.quantize.float_budget", "steps.quantize.optimize")  # of the last two stages alone
     others = sorted(key for key in keys if before.get(key) != now.get(key) and not key.startswith(free))
     if others == ["data.unlabelled"] and len(before["data.unlabelled"]) < len(now["data.unlabelled"]):
         raise CompressError(f"{file}: of a run without spliced crops. Use --spliced 0 to go on with it.")

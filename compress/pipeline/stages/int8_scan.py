@@ -46,6 +46,12 @@ class Scanned:
     images: int | None = None
 
 
+def resamples(step: QuantizeStep) -> bool:
+    """Whether what is upsampled is computed at low resolution (see `compress.graph.resampling`), which is faster and
+    rounds more: `accuracy` tries both, and one of them alone around the layers that a budget chooses."""
+    return step.optimize in ("latency", "balanced") or (step.optimize == "accuracy" and step.float_budget is None)
+
+
 def default_measure(task: Task) -> Measure:
     """How far outputs are from the float network's, where the task can tell: rounding hardly moves the metric."""
     return "divergence" if isinstance(task, Comparable) else "metric"
@@ -114,7 +120,7 @@ class LayerScan:
     def __init__(self, given: Scanned, on_progress: Progress | None = None) -> None:
         """Import the lowered model; nothing is calibrated or scored yet."""
         self._given, self._on_progress = given, on_progress
-        self._module = to_torch(lower_for_int8(given.model, resample=given.step.optimize != "size"))
+        self._module = to_torch(lower_for_int8(given.model, resample=resamples(given.step)))
         self._named = given.named(self._module)
         self.layers = integer_layers(self._prepare(()))
         positions = layer_positions(self._module, given.task.input_shape)
@@ -188,7 +194,7 @@ def _identity(given: Scanned) -> str:
     """Fingerprint of everything that a figure depends on; a budget chooses by figures, and changes none."""
     step = given.step
     calibrated = (step.calibration, min(step.batch_size, step.calibration), step.pact.percentile)
-    ranges = (step.weight_bits, step.pact.asymmetric_hardswish, step.optimize == "size", sorted(step.float_layers))
+    ranges = (step.weight_bits, step.pact.asymmetric_hardswish, not resamples(step), sorted(step.float_layers))
     return fingerprint(
         model_identity(given.model), given.task.fingerprint(), calibrated, ranges, given.measure, given.images
     )

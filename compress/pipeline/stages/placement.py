@@ -1,6 +1,6 @@
 """Choose what of a network runs in integers: by a table of operators' times, and then by timing whole files."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from compress.measure.latency import measure_latency
 from compress.measure.latency_table import LatencyTable
 from compress.measure.machine import machine_info
 from compress.pipeline.stages.forms import Form, padded_form, read_form
+from compress.pipeline.stages.int8_scan import resamples
+from compress.pipeline.stages.nearness import Candidate
 from compress.progress import Progress
 from compress.quant import prepare_qat
 from compress.quant.min_cut import INTEGER, describe, fastest_placement
@@ -29,10 +31,20 @@ FAVOURS = (1.0, 0.85, 0.7, 1.2, 1.5)
 of operators' times is only a model of the whole network's. Which one is best is measured."""
 BALANCED = 1.05
 """`balanced` takes the smallest file of those that take at most so many times the fastest one's time."""
+SLACK = 1.15
+"""`accuracy` takes the most accurate of those that take at most so many times the fastest one's time."""
 ROUNDS, BUDGET_S = 40, 20.0
 """Timed rounds of all files interleaved, fewer if that takes longer."""
 PADDED, PADDED_FLOAT = "by the table, channels padded", "float throughout, channels padded, int8 weights"
+PLAIN = ", convolved after upsampling"
+"""What names of assignments end with where nothing is computed at lower resolution than in the model."""
 CANONICAL, ALL_INTEGER, ALL_FLOAT = "float32", "int8 throughout", "float throughout, int8 weights"
+
+
+FloatLayers = Callable[[fx.GraphModule], Collection[str]]
+"""A lowered module -> its layers that stay in float."""
+Scores = Callable[[Sequence[Candidate]], Mapping[str, float]]
+"""Ways to quantise a network -> name of each and its score, higher is better."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +77,20 @@ class Assignment:
     integer: frozenset[str]
     """Operators that the file computes in integers: less than what may, where nothing around an operator does."""
     file: bytes
+    resampled: bool = True
+    """Whether what is upsampled is computed at low resolution."""
 
 
 def place(
     model: onnx.ModelProto,
     step: QuantizeStep,
     input_shape: tuple[int, int, int],
-    float_layers: Callable[[fx.GraphModule], Collection[str]],
+    float_layers: FloatLayers,
     *,
     threads: int = 1,
     file: Path | None = None,
     table: LatencyTable | None = None,
+    nearness: Scores | None = None,
     on_progress: Progress | None = None,
 ) -> Lowered:
     """The lowered model that is quantised, and what of it runs in integers.
@@ -91,6 +106,7 @@ def place(
         file: where the choice is kept; one found there for the same model, settings and threads is taken as it is, so
             that a run that goes on makes the same file.
         table: times of operators; the default is this machine's, in the user's cache folder.
+        nearness: scores what is fast enough, for `accuracy` (see `compress.pipeline.stages.nearness`).
         on_progress: called as (done, in all, message).
 
     Returns:
@@ -99,11 +115,10 @@ def place(
     Raises:
         ArtifactError: the choice that is kept was timed on another machine, or with another onnxruntime.
     """
-    lowered = lower_for_int8(model, resample=step.optimize != "size")
+    lowered = lower_for_int8(model, resample=resamples(step))
     module = to_torch(lowered)
-    outputs = output_values(module)
     if step.optimize == "size":
-        return Lowered(lowered, tuple(sorted(outputs)), None)
+        return Lowered(lowered, tuple(sorted(output_values(module))), None)
     named = tuple(float_layers(module))
     identity = fingerprint(
         lowered.SerializeToString(deterministic=True),
@@ -118,10 +133,18 @@ def place(
         known = artifacts.load(Placement, file)
         if known.fingerprint == identity:
             _check_machine(known, file)
+            if known.resampled != resamples(step):
+                lowered = lower_for_int8(model, resample=known.resampled)
             return Lowered(pad_channels(lowered, known.padding), known.float_values, known)
     table = table or LatencyTable(threads=threads)
     assignments = _assignments(lowered, module, step, named, input_shape, table, on_progress)
-    best, placement = _fastest(model, assignments, step, input_shape, threads, identity, on_progress)
+    if step.optimize == "accuracy" and resamples(step):
+        plain = lower_for_int8(model, resample=False)
+        if not _alike(plain, lowered):
+            second = to_torch(plain)
+            more = _assignments(plain, second, step, tuple(float_layers(second)), input_shape, table, on_progress)
+            assignments += [replace(one, name=one.name + PLAIN, resampled=False) for one in more]
+    best, placement = _fastest(model, assignments, step, input_shape, threads, identity, nearness, on_progress)
     if file is not None:
         artifacts.save(placement, file)
     return Lowered(best.form.model, placement.float_values, placement)
@@ -138,6 +161,9 @@ def placement_lines(placement: Placement) -> tuple[str, ...]:
         f"{placement.machine.get('cpu', 'an unknown CPU')}, {placement.threads} thread(s), before calibration, of "
         + ", ".join(f"{name} {ms:.2f}" for name, ms in placement.tried.items() if name != CANONICAL)
     )
+    if placement.scores:
+        near = ", ".join(f"{name} {score:.4f}" for name, score in placement.scores.items())
+        line += f"; how near the fast ones are to the float network: {near}"
     return (line, *placement.notes)
 
 
@@ -175,6 +201,11 @@ def _assignments(
         made.append(one if one.integer else replace(one, name=PADDED_FLOAT))
     different = {one.file: one for one in reversed(made)}
     return [one for one in made if different[one.file] is one]
+
+
+def _alike(first: onnx.ModelProto, second: onnx.ModelProto) -> bool:
+    graphs = [model.graph.SerializeToString(deterministic=True) for model in (first, second)]
+    return graphs[0] == graphs[1]
 
 
 def _assignment(
@@ -219,6 +250,7 @@ def _fastest(
     input_shape: tuple[int, int, int],
     threads: int,
     identity: str,
+    nearness: Scores | None,
     on_progress: Progress | None,
 ) -> tuple[Assignment, Placement]:
     """Time all files against the model before, and choose."""
@@ -233,9 +265,15 @@ def _fastest(
     )
     tried = {name: found.median_ms for name, found in latencies.items()}
     best = min(assignments, key=lambda one: tried[one.name])
+    scores: dict[str, float] = {}
     if step.optimize == "balanced":
         able = [one for one in assignments if tried[one.name] <= BALANCED * tried[best.name]]
         best = min(able, key=lambda one: (len(one.file), tried[one.name]))
+    elif step.optimize == "accuracy" and nearness is not None:
+        able = [one for one in assignments if tried[one.name] <= SLACK * tried[best.name]]
+        if len(able) > 1:
+            scores = dict(nearness([Candidate(one.name, one.form.model, one.float_values) for one in able]))
+        best = min(able, key=lambda one: (-scores.get(one.name, 0.0), tried[one.name]))
     return best, Placement(
         fingerprint=identity,
         optimize=step.optimize,
@@ -245,6 +283,8 @@ def _fastest(
         tried=tried,
         sizes={one.name: len(one.file) for one in assignments},
         padding={name: width for name, (_, width) in best.form.padding.items()},
+        scores=scores,
+        resampled=best.resampled,
         notes=_notes(best),
         threads=threads,
         machine=_machine(),

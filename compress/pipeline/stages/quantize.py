@@ -34,6 +34,7 @@ from compress.pipeline.stages.int8_scan import (
     default_measure,
     run_int8_scan,
 )
+from compress.pipeline.stages.nearness import Nearness
 from compress.pipeline.stages.placement import Lowered, place, placement_lines
 from compress.pipeline.state import Run, Stage
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
@@ -108,13 +109,18 @@ def lower_and_place(
             on_note=execution.on_note,
         )
     chosen = found.chosen.layers if found and found.chosen else ()
+
+    def float_layers(module: fx.GraphModule) -> tuple[str, ...]:
+        return (*named(module), *chosen)
+
     lowered = place(
         model,
         step,
         task.input_shape,
-        lambda module: (*named(module), *chosen),
+        float_layers,
         threads=threads,
         file=out_file.with_suffix(".placement.json"),
+        nearness=Nearness(task, step, float_layers, execution.threads, execution.on_progress),
         on_progress=execution.on_progress,
     )
     return replace(lowered, sensitivity=found)

@@ -1,0 +1,43 @@
+"""How near candidates are to the float network: as a network that is calibrated alone, and in order."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx import numpy_helper
+
+from compress.graph import load_model, to_torch
+from compress.graph.lowering import lower_for_int8
+from compress.pipeline.stages.nearness import Candidate, Nearness
+from compress.quant import calibrate, prepare_qat
+from compress.quant.nodes import integer_nodes, output_values, value_name
+from compress.recipe import QuantizeStep
+from tests.pipeline import tiny
+
+
+def test_scores_are_those_of_networks_calibrated_alone(tmp_path: Path) -> None:
+    """Of one in integers and one of which half is in float; and all in float is nearest."""
+    task = tiny.task(tiny.write_inputs(tmp_path, crops=6))
+    lowered = lower_for_int8(load_model(tmp_path / "model.onnx"))
+    weight = next(tensor for tensor in lowered.graph.initializer if tensor.name == "fc.weight")  # surer: it shows
+    weight.CopyFrom(numpy_helper.from_array(100 * numpy_helper.to_array(weight), weight.name))
+    module, outputs = to_torch(lowered), output_values(to_torch(lowered))
+    names = [value_name(node) for node in module.graph.nodes if node in integer_nodes(module, ())]
+    values = {"int8": outputs, "half": outputs | set(names[::2]), "float": outputs | set(names)}
+    step, said = QuantizeStep(calibration=12, batch_size=4, optimize="accuracy"), []
+    score = Nearness(task, step, lambda _: (), 1, lambda done, total, message: said.append(message))
+    found = score([Candidate(name, lowered, chosen) for name, chosen in values.items()])
+    assert said[-1] == f"float: divergence {found['float']:.4f}"
+    batches = list(task.calibration_batches(12, 4))
+    for name, chosen in values.items():
+        network = prepare_qat(module, float_values=chosen, weight_bits=7, asymmetric_hard_swish=True)
+        calibrate(network, batches)
+        divergences = []
+        for batch in task.calibration_batches(64, 32):
+            with torch.no_grad():
+                first, second = (one(torch.from_numpy(batch)).numpy() for one in (network, module))
+            divergences.append(task.divergence(first, second))
+        assert found[name] == pytest.approx(np.exp(-np.concatenate(divergences).mean()), rel=1e-4)
+    assert found["int8"] == min(found.values())
+    assert len(set(found.values())) == 3
