@@ -38,6 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_it_is_said_and_kept_stages_are_not_timed_again(folder: Path) -> None:
     first = run(folder)
     assert first.exit_code == 0, first.output
@@ -50,6 +51,7 @@ def test_it_is_said_and_kept_stages_are_not_timed_again(folder: Path) -> None:
     assert "stage 1 of 5, sensitivity: 6 networks on 24 images each, done; kept if nothing" in checked.stdout
 
 
+@pytest.mark.slow
 def test_a_network_of_two_outputs(folder: Path) -> None:
     save_model(from_torch(Two(), torch.zeros(1, *tiny.SHAPE)), folder / "model.onnx")
     result = run(folder)

@@ -488,6 +488,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from([*Recipe.model_fields, "prune", "other"]), JSON))
 def test_no_content_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]) -> None:
     """Whatever a file holds, the answer is a recipe or a RecipeError."""

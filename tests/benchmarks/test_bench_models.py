@@ -79,6 +79,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, stop_after: int = 99) -> list[Path]
 # --- whole ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_row_in_one_table_and_picture(nncf, inputs: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     docs = inputs / "docs.md"
     docs.write_text("before\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nafter\n")

@@ -227,6 +227,7 @@ def test_a_gate_in_the_middle_of_two_steps_may_fall_either_way() -> None:
     assert found[1:].tolist() == [0.0] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", crnn.LSTMS)
 def test_an_lstm_in_integers_is_recomputed_in_integers(name: str) -> None:
     """Nearer by three orders than to the LSTM in float."""

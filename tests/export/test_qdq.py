@@ -233,6 +233,7 @@ def test_sizes_are_asked_of_the_integers(name: str) -> None:
     assert not any(name in makers and makers[name].op_type == "DequantizeLinear" for name in asked)
 
 
+@pytest.mark.slow
 def test_the_whole_classifier_is_integer_but_for_stem_and_softmax() -> None:
     """52 convolutions (53, two of them merged), 18 hard-swishes behind integer ones; the stem's own is part of it."""
     torch.manual_seed(0)

@@ -204,6 +204,7 @@ def input_dims(model: onnx.ModelProto) -> list[str | int]:
     return [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
 
 
+@pytest.mark.slow
 def test_dynamos_exporter_where_torchscripts_fails(capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing is printed, sizes are open, and it is said."""
     network, said = randomise(Normalised()), list[str]()

@@ -258,6 +258,7 @@ def test_networks_of_every_kind(name: str) -> None:
     assert_padding_keeps(nets.template(name), nets.images(2).numpy())
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     plans=PLANS, head=st.sampled_from(["map", "classes", "steps"]), seed=st.integers(0, 99), block=st.integers(5, 16)
@@ -297,6 +298,7 @@ class Residual(nn.Module):
         return self.last(x)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     width=st.integers(2, 9),

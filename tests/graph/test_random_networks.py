@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,6 +97,7 @@ PLANS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(plans=PLANS, head=st.sampled_from(["map", "classes", "steps"]), seed=st.integers(0, 99))
 def test_any_small_network_survives(plans: list[dict[str, Any]], head: str, seed: int) -> None:

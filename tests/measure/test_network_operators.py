@@ -243,6 +243,7 @@ def test_axes_that_are_an_input_from_opset_18_on() -> None:
     assert np.array_equal(Session(operator_model(found)).run(images), np.ones((1, 4, 8), np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [shufflenet_v2, shufflenet_v1, Sliced, AddedParts, Attended, ConvAttention])
 def test_every_operator_of_networks_with_computed_sizes_runs_alone(make: Callable[[], nn.Module]) -> None:
     """Slices to a size that Shape and Mul compute, Splits in several parts, products with a computed number."""

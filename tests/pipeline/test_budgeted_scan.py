@@ -84,6 +84,7 @@ def test_cells_on_all_images_are_those_of_a_whole_scan(model: onnx.ModelProto, t
     assert found.budgeted.spent < 10_000  # what is left is settled, or on all images
 
 
+@pytest.mark.slow
 def test_stopped_it_goes_on_to_the_same_file(model: onnx.ModelProto, task: Task, tmp_path: Path) -> None:
     whole = scan(model, task, tmp_path / "whole", 300)
     for count in (1, 4, 7):

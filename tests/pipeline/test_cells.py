@@ -64,6 +64,7 @@ def check_cells(
     return parts / len(groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -77,6 +78,7 @@ def test_the_models_that_ship(name: str) -> None:
     assert check_cells(load_model(shipped(name)), ZOO[name], (0.5,), step=3) >= 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [nets.Plain, nets.Residual, nets.SqueezeExcite, nets.Concat, nets.Grouped, nets.WithConstants]
 )
@@ -85,12 +87,14 @@ def test_networks_of_every_kind_of_coupling(kind: type[nn.Module]) -> None:
     check_cells(from_torch(nets.initialise(kind()), torch.zeros(1, *shape)), shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [coupled_nets.Attended, coupled_nets.Sliced, coupled_nets.shufflenet_v1])
 def test_networks_whose_sizes_follow(make: Callable[[], nn.Module]) -> None:
     shape = (3, 32, 64)
     assert check_cells(canonicalise(script(make(), shape)), shape) >= 0.5
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(nets.drawn_networks())
 def test_random_networks(module: nn.Module) -> None:
@@ -117,6 +121,7 @@ def test_with_little_memory(memory: int) -> None:
         assert memory or not any(cells.cuts(group).values())
 
 
+@pytest.mark.slow
 def test_where_close_is_enough() -> None:
     """A cut is tried out on one image, once for each group; outputs stay within 1e-5 of the whole network's."""
     shape = ZOO["text_recogniser"]

@@ -29,6 +29,7 @@ def in_other_order(path: Path) -> None:
     onnx.save(model, path)
 
 
+@pytest.mark.slow
 def test_a_whole_run(tmp_path: Path) -> None:
     """The report's rows are those of the same network in the usual order."""
     folder, other = tiny.write_inputs(tmp_path / "last"), tiny.write_inputs(tmp_path / "first")

@@ -87,6 +87,7 @@ def sources(name: str, change: Callable[[str], str]) -> code.Read:
     return read
 
 
+@pytest.mark.slow
 def test_a_changed_loss_changes_the_stages_that_train() -> None:
     read = sources("compress.tasks.db_loss", lambda text: f"{text}\nALPHA = 4.0\n")
     for stage in ("teacher", "finetuned", "int8"):

@@ -299,6 +299,7 @@ def test_where_padding_does_not_pay_no_file_of_it_is_made(tmp_path: Path, monkey
     assert PADDED not in run(tmp_path).tried
 
 
+@pytest.mark.slow
 def test_real_times_are_never_worse_than_all_in_float(tmp_path: Path) -> None:
     """On this machine, whatever it is: of the files that were timed none is faster than the chosen one."""
     table = LatencyTable(tmp_path / "table.json", measure=measure_operator)

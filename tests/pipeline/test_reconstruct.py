@@ -110,6 +110,7 @@ def made_recipe(folder: Path, out: Path, *steps: str, images: int = 24) -> Recip
     return tiny.recipe(folder, str(out / "out"), {name: settings[name] for name in steps})
 
 
+@pytest.mark.slow
 def test_in_a_recipe(folder: Path, tmp_path: Path) -> None:
     recipe = made_recipe(folder, tmp_path, "sensitivity", "prune", "reconstruct", "quantize")
     report = run_recipe(recipe, "")

@@ -438,6 +438,7 @@ def test_a_stale_folder_is_one_line_and_exit_code_2(inputs: Path, whole: Report)
     assert "Traceback" not in found.output
 
 
+@pytest.mark.slow
 def test_images_without_labels_shape_training_and_not_the_scan(folder: Path) -> None:
     """Another image makes what was trained with it stale, but not the scan, whose scores it does not touch."""
     steps = {name: tiny.STEPS[name] for name in ("sensitivity", "prune", "finetune")}
@@ -474,6 +475,7 @@ def test_progress_says_the_stage_by_what_stages_leave(folder: Path) -> None:
     assert told == [f"stage {number} of 5, {name}: x" for number, name in enumerate(names, start=1)]
 
 
+@pytest.mark.slow
 def test_a_leftover_plan_of_another_model_is_made_anew(folder: Path) -> None:
     """Somebody changed the model, and deleted what was called stale."""
     recipe = tiny.recipe(folder)

@@ -92,6 +92,7 @@ def test_a_recovered_candidate(
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_a_stopped_search_goes_on(model: onnx.ModelProto, task: Task, scan: Sensitivity, tmp_path: Path) -> None:
     """With the rows that it has, each scored once; the same come out as in one go."""
     for name in ("whole", "stopped"):

@@ -209,6 +209,7 @@ def test_int8_file(model: onnx.ModelProto, task: Task, tmp_path: Path, epochs: i
     assert abs(score_model(written, task, 1).metric - score_model(model, task, 1).metric) <= 0.5
 
 
+@pytest.mark.slow
 def test_stopped_inside_quantisation_it_goes_on_to_the_same_file(
     model: onnx.ModelProto, task: Task, tmp_path: Path
 ) -> None:

@@ -153,6 +153,7 @@ def test_by_name_scores_come_from_the_scan() -> None:
             channel_scores(whole, group, "obs", lacking)
 
 
+@pytest.mark.slow
 def test_blocks_that_no_layer_reads_are_ranked_by_their_filters(tmp_path: Path) -> None:
     """Queries and keys of attention lie in one group with the values, which alone are read as sums of products."""
     case = next(

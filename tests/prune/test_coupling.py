@@ -52,6 +52,7 @@ class Rolled(nn.Module):
         return self.head(x + torch.cat((x[:, 1:], x[:, :1]), 1))
 
 
+@pytest.mark.slow
 def test_orbits_of_shuffled_channels_are_those_found_by_hand() -> None:
     """After one unit the channels are a0 y0 a1 y1 a2 y2 a3 y3, so the first half joins the next unit's z in pairs."""
     given = case(Halves)
@@ -211,6 +212,7 @@ def test_heads_keep_a_multiple_of_align_channels() -> None:
     assert [group_align(heads, align) for align in (1, 4, 8, 16)] == [1, 1, 2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "make", [nets.shufflenet_v2, nets.shufflenet_v1, nets.Sliced, nets.AddedParts], ids=["v2", "v1", "sliced", "added"]

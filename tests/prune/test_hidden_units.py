@@ -113,6 +113,7 @@ def drawn(kinds: tuple[type[nn.RNNBase], ...], layers: int) -> st.SearchStrategy
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(module=drawn((nn.LSTM, nn.GRU, nn.RNN), 2), share=st.floats(0.0, 1.0), seed=st.integers(0, 99))
 def test_pruned_equals_units_held_at_zero(module: nn.Module, share: float, seed: int) -> None:

@@ -89,6 +89,7 @@ def rising(network: Network) -> Sensitivity:
     return Sensitivity("abc", "fpgm", "accuracy", 0.9, ratios, curves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [nets.Plain, nets.Residual, nets.SqueezeExcite, nets.Concat, nets.Flattened, Recurrent]
 )

@@ -184,6 +184,7 @@ def test_the_stored_scan_is_plain_json(module: nn.Module, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "s.json").read_text())["curves"]["stem"]["channels"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratios", [RATIOS, (0.01, 0.5), (0.5, 0.51, 0.52), (0.1, 0.2, 0.3, 0.4, 0.9)])
 def test_cells_are_counted_as_they_are_measured(module: nn.Module, ratios: tuple[float, ...]) -> None:
     """Whole, and what is left after a stop anywhere; a group left whole or thinned out alike is measured once."""

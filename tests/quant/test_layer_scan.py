@@ -92,6 +92,7 @@ def start(made: Made, networks: Networks, evaluate: Evaluate) -> QuantSensitivit
 # --- networks ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "resnet", "linears", "biased_matmul", "pyramid"])
 @pytest.mark.parametrize("weight_bits", [7, 8])
 def test_every_choice_is_as_calibrated_from_scratch(name: str, weight_bits: int) -> None:

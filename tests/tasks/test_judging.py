@@ -166,6 +166,7 @@ def all_gone(processes: list[int], seconds: float = 20) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 @pytest.mark.parametrize(
     ("then", "stop", "code"),
@@ -187,6 +188,7 @@ def test_the_processes_end_with_the_program(tmp_path: Path, then: str, stop: int
         assert all_gone(processes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_the_processes_end_with_their_task(tmp_path: Path):
     """The program goes on."""
@@ -195,6 +197,7 @@ def test_the_processes_end_with_their_task(tmp_path: Path):
         assert program.poll() is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_ctrl_c_ends_all_of_them_and_only_the_program_speaks(tmp_path: Path):
     """Ctrl-C reaches the whole group of processes."""

@@ -133,6 +133,7 @@ SLACK = {"classification": 0.0, "recognition": 1e-5, "detection": 0.0}
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutual", [False, pytest.param(True, marks=SLOW)], ids=["alone", "mutual"])
 @pytest.mark.parametrize(
     "kind", [pytest.param("classification", marks=SLOW), pytest.param("recognition", marks=SLOW), "detection"]

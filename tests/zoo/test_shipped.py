@@ -52,6 +52,7 @@ def test_the_recogniser_is_small_and_can_be_trained_on():
     assert (kinds.count("BatchNorm2d"), kinds.count("LSTM")) == (35, 2)
 
 
+@pytest.mark.slow
 def test_the_detector_finds_text_in_scenes_it_has_not_seen(tmp_path):
     """It scores .9328 on 100 scenes; on these 16 it may be 10 points less."""
     labels = write_scenes(tmp_path, 16, seed=987)
