@@ -36,7 +36,7 @@ SLACK = 1.15
 ROUNDS, BUDGET_S = 40, 20.0
 """Timed rounds of all files interleaved, fewer if that takes longer."""
 PADDED, PADDED_FLOAT = "by the table, channels padded", "float throughout, channels padded, int8 weights"
-PLAIN = ", convolved after upsampling"
+PLAIN = ", convolutions as they are"
 """What names of assignments end with where nothing is computed at lower resolution than in the model."""
 CANONICAL, ALL_INTEGER, ALL_FLOAT = "float32", "int8 throughout", "float throughout, int8 weights"
 
