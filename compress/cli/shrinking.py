@@ -134,6 +134,9 @@ def shrink(
     facts, given, lines = guessing.complete(facts, kind, processing, original.model, seen)
     for line in lines:
         say(line)
+    resize = guessing.processing_of(kind, given).resize
+    if side is not None and resize != "limit":
+        raise CompressError(f"--side: scenes are of the input's size (resize: {resize}). Remove it.")
     wishes = shrinking.Wishes(
         kind,
         charset=charset,

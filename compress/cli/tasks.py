@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,9 +157,13 @@ def _files_of(lists: Sequence[Path], settings: TaskOptions) -> tuple[Path, ...]:
     from compress.pipeline.preparing.sources import read_source
 
     rules = ListRules(roots=() if settings.data_root is None else (settings.data_root,))
-    with contextlib.suppress(DataError):
-        return tuple(file for path in lists for file in read_source(path, "recognition", rules).files)
-    return ()
+    if settings.max_skipped is not None:
+        rules = replace(rules, max_skipped=settings.max_skipped)
+    found: list[Path] = []
+    for path in lists:
+        with contextlib.suppress(DataError):
+            found += read_source(path, "recognition", rules).files
+    return tuple(found)
 
 
 def _parse_widths(text: str | None) -> list[int] | None:

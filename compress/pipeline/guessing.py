@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from compress.data.embedded import class_names, holds_names
-from compress.data.processing import DEFAULT_PRESET, Processing, find_preset, make_processing
+from compress.data.processing import DEFAULT_PRESET, Processing, check_channels, find_preset, make_processing
 from compress.errors import CompressError
 from compress.graph import too_large_window
 from compress.measure.session import Model, Session
 from compress.pipeline.facts import ModelFacts, guess_kind, image_shape, look_at, parsed, shape_text
-from compress.pipeline.heights import HEIGHTS, IMAGES, surest_height
+from compress.pipeline.heights import HEIGHTS, surest_height
 from compress.pipeline.models import Shape, is_factory
 from compress.recipe.task_settings import INPUTS
 
@@ -83,11 +83,13 @@ def guess_task(
     """
     if is_factory(spec):
         return Guess(task or next(iter(INPUTS)), shape)
-    if task is not None and (task not in INPUTS or shape is not None):
+    if task is not None and task not in INPUTS:
         return Guess(task, shape)
     given = given or {}
     preset = given.get("preset") or DEFAULT_PRESET
     facts = look_at(Path(spec), shape, preset=preset)
+    if task is not None and shape is not None and facts.fed is None:  # whoever runs it says why
+        return Guess(task, shape)
     kind, said = choose_kind(facts, task, command)
     facts, changes, lines = complete(facts, kind, given, Path(spec), files if shape is None else None)
     size, usual = image_shape(facts, kind, shape), find_preset(preset, kind).input
@@ -158,17 +160,19 @@ def _fit_height(
     if facts.fed is None or processing.resize == "stretch":
         return facts, ""
     channels, usual, width = facts.fed
+    check_channels((channels, usual, width), processing)
     graph = parsed(model)
-    fit = [height for height in HEIGHTS if graph and too_large_window(graph, (1, channels, height, width)) is None]
+    shapes = {height: (1, channels, height, width) for height in HEIGHTS}
+    fit = [height for height, shape in shapes.items() if graph is None or too_large_window(graph, shape) is None]
     session = Session(model, name=str(facts.path), threads=1, spin=False)
-    height, sure = surest_height(session, files, (channels, usual, width), fit, processing)
-    if height == usual:
+    fed = (channels, usual, width)
+    found = surest_height(session, files, fed, fit, processing, one_width=facts.input[3] is not None)
+    if found.height == usual:
         return facts, ""
-    line = (
-        f"{facts.path}: leaves its height open, and is surer of what it reads at {height} ({sure[height]:.2f}) than at "
-        f"{usual} ({sure[usual]:.2f}), on {min(IMAGES, len(files))} images. For another: --input C,H,W."
-    )
-    return replace(facts, fed=(channels, height, width)), line
+    surer = f"is surer of what it reads at {found.height} ({found.sure[found.height]:.2f})"
+    than = f"than at {usual} ({found.sure[usual]:.2f}), on {found.images} images"
+    line = f"{facts.path}: leaves its height open, and {surer} {than}. For another: --input C,H,W."
+    return replace(facts, fed=(channels, found.height, width)), line
 
 
 def find_names(

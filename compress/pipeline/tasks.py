@@ -108,6 +108,7 @@ def _take_processing(kind: str, options: dict[str, Any], input_shape: Shape | No
 
     Raises:
         DataError: a value is not allowed, or the input's channels do not fit.
+        CompressError: a side is given where scenes have one size.
     """
     preset = options.pop("preset", DEFAULT_PRESET)
     changes = dict(options.pop("preprocess", {}))
@@ -115,6 +116,8 @@ def _take_processing(kind: str, options: dict[str, Any], input_shape: Shape | No
     processing, usual = make_processing(kind, preset, changes), find_preset(preset, kind)
     shape = input_shape or usual.input
     check_channels(shape, processing)
+    if kind == "detection" and processing.resize != "limit" and "side" in options:
+        raise CompressError(f"--side: scenes are of the input's size (resize: {processing.resize}). Remove it.")
     options["processing"] = processing
     if kind == "recognition":
         options.setdefault("use_space", usual.use_space)

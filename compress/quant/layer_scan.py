@@ -48,6 +48,14 @@ class Calibration:
     biases: Mapping[tuple[str, int], Tensor]
     """(layer, bits of its weights) -> its bias [O], corrected."""
 
+    def covers(self, prepared: fx.GraphModule) -> bool:
+        """Whether it holds all that a network needs; not where a tensor is quantised behind what only moves values,
+        which is done in front of it where that runs in integers, too."""
+        known = all(name in self.alphas for name, _ in pacts(prepared))
+        return known and all(
+            (name, layer.bit_width) in self.biases for name, layer in _quant_layers(prepared) if layer.bias is not None
+        )
+
     def apply(self, prepared: fx.GraphModule) -> None:
         """Set thresholds and biases of a network from the same `Prepare`."""
         for name, pact in pacts(prepared):

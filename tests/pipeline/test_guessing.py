@@ -97,7 +97,8 @@ class TestTask:
         assert guess_task(str(model), None, None, "sensitivity").input_shape is None
 
     def test_what_the_user_says_holds(self) -> None:
-        assert guess_task("none.onnx", "detection", (3, 64, 64), "prune") == Guess("detection", (3, 64, 64))
+        with pytest.raises(ModelError, match=r"none\.onnx"):
+            guess_task("none.onnx", "detection", (3, 64, 64), "prune")
         assert guess_task("none.onnx", "mine:Task", None, "prune") == Guess("mine:Task")
         assert guess_task("mine:factory", None, None, "prune") == Guess("classification")
 
@@ -171,12 +172,29 @@ class TestHeight:
         model = self.model(tmp_path, self.MEAN)
         assert guess_task(str(model), None, None, "evaluate", {}, lambda: unreadable).input_shape is None
 
+    def test_of_one_width(self, tmp_path: Path, files: list[Path]) -> None:
+        model = self.model(tmp_path, self.SUM)
+        fixed = onnx.load(model)
+        fixed.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 320
+        onnx.save(fixed, model)
+        guess = guess_task(str(model), "recognition", None, "evaluate", {}, lambda: files)
+        assert guess.input_shape == (3, 48, 320)
+
+    def test_channels_that_do_not_fit_are_named(self, tmp_path: Path, files: list[Path]) -> None:
+        model = model_of(tmp_path / "m.onnx", self.TEXT.replace("{reduce}", self.SUM).replace("N, 3, H", "N, 1, H"))
+        with pytest.raises(DataError, match=r"got 1 channels\. Must be 3.*preprocess.color gray"):
+            guess_task(str(model), "recognition", None, "evaluate", {}, lambda: files)
+        gray = {"preprocess": {"color": "gray", "mean": 0.5, "std": 0.5}}
+        assert guess_task(str(model), "recognition", None, "evaluate", gray, lambda: files).kind == "recognition"
+
 
 def test_a_detector_of_fixed_size_is_fed_padded_scenes(tmp_path: Path) -> None:
     model = model_of(tmp_path / "m.onnx", "(float[N, 1, 32, 32] x) => (float[N, 1, 32, 32] y) { y = Relu(x) }")
     guess = guess_task(str(model), None, None, "evaluate", {"preprocess": {"color": "gray"}})
     assert guess.processing == {"preprocess": {"color": "gray", "resize": "pad"}}
     assert guess.said[1].startswith(f"{model}: input [?, 1, 32, 32]: scenes are shrunk to this size, ratio kept")
+    both = guess_task(str(model), "detection", (1, 32, 32), "evaluate", {"preprocess": {"color": "gray"}})
+    assert both.processing == guess.processing
     stretched = guess_task(str(model), None, None, "evaluate", {"preprocess": {"resize": "stretch"}})
     assert stretched.processing == {"preprocess": {"resize": "stretch"}}
     assert len(stretched.said) == 1

@@ -6,14 +6,30 @@ import numpy as np
 import pytest
 import torch
 from onnx import numpy_helper
+from torch import Tensor, nn
 
-from compress.graph import load_model, to_torch
+from compress.graph import from_torch, load_model, to_torch
 from compress.graph.lowering import lower_for_int8
 from compress.pipeline.stages.nearness import Candidate, Nearness
 from compress.quant import calibrate, prepare_qat
 from compress.quant.nodes import integer_nodes, output_values, value_name
 from compress.recipe import QuantizeStep
 from tests.pipeline import tiny
+
+
+class Enlarged(nn.Module):
+    """Features, enlarged, convolved again, to two classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.first = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.second, self.fc = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(torch.relu(self.stem(x))))
+        x = torch.relu(self.second(nn.functional.interpolate(x, scale_factor=2.0)))
+        return torch.softmax(self.fc(x.mean((2, 3))), 1)
 
 
 def test_scores_are_those_of_networks_calibrated_alone(tmp_path: Path) -> None:
@@ -41,3 +57,15 @@ def test_scores_are_those_of_networks_calibrated_alone(tmp_path: Path) -> None:
         assert found[name] == pytest.approx(np.exp(-np.concatenate(divergences).mean()), rel=1e-4)
     assert found["int8"] == min(found.values())
     assert len(set(found.values())) == 3
+
+
+def test_tensors_that_only_some_candidates_round(tmp_path: Path) -> None:
+    """In integers throughout a tensor is rounded before it is enlarged; where that runs in float, behind it."""
+    network = from_torch(Enlarged().eval(), torch.zeros(1, *tiny.SHAPE))
+    task = tiny.task(tiny.write_inputs(tmp_path, crops=6))
+    lowered = lower_for_int8(network, resample=False)
+    resize = next(node.output[0] for node in lowered.graph.node if node.op_type == "Resize")
+    outputs = output_values(to_torch(lowered))
+    step = QuantizeStep(calibration=12, batch_size=4, optimize="accuracy")
+    both = [Candidate("int8", lowered, outputs), Candidate("enlarged in float", lowered, outputs | {resize})]
+    assert all(0 < score <= 1 for score in Nearness(task, step, lambda _: ())(both).values())

@@ -1,7 +1,7 @@
 """What runs in integers: chosen by the files' times, kept, and described."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -114,9 +114,20 @@ def test_balanced_takes_the_smallest_of_those_nearly_as_fast(tmp_path: Path, mon
     assert run(tmp_path, "balanced").chosen == ALL_INTEGER
 
 
-def nearest(**scores: float) -> Callable[[Sequence[Candidate]], dict[str, float]]:
-    """Scores by the first word of a candidate's name, 0.5 where there is none."""
-    return lambda candidates: {one.name: scores.get(one.name.split()[0], 0.5) for one in candidates}
+@dataclasses.dataclass
+class Scored:
+    """Scores by a candidate's name, 0.5 where there is none."""
+
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    images: str = "these"
+    seen: set[str] = dataclasses.field(default_factory=set)
+
+    def __call__(self, candidates: Sequence[Candidate]) -> dict[str, float]:
+        self.seen |= {one.name for one in candidates}
+        return {one.name: self.scores.get(one.name, 0.5) for one in candidates}
+
+    def identity(self) -> str:
+        return self.images
 
 
 @pytest.mark.parametrize(("slower", "chosen"), [(1.14, ALL_FLOAT), (1.16, ALL_INTEGER)])
@@ -125,7 +136,9 @@ def test_accuracy_takes_the_nearest_of_those_fast_enough(
 ) -> None:
     with_times(monkeypatch, {ALL_INTEGER: 1.0, ALL_FLOAT: slower})
     step = QuantizeStep(optimize="accuracy")
-    made = place(model(), step, SHAPE, lambda _: (), table=table(tmp_path), nearness=nearest(int8=0.8, float=0.9))
+    made = place(
+        model(), step, SHAPE, lambda _: (), table=table(tmp_path), nearness=Scored({ALL_INTEGER: 0.8, ALL_FLOAT: 0.9})
+    )
     found = made.placement
     assert found is not None
     assert found.chosen == chosen
@@ -136,7 +149,7 @@ def test_accuracy_takes_the_nearest_of_those_fast_enough(
 def test_of_the_nearest_the_fastest_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_times(monkeypatch, {ALL_INTEGER: 1.01, ALL_FLOAT: 1.0})
     step = QuantizeStep(optimize="accuracy")
-    found = place(model(), step, SHAPE, lambda _: (), table=table(tmp_path), nearness=nearest()).placement
+    found = place(model(), step, SHAPE, lambda _: (), table=table(tmp_path), nearness=Scored()).placement
     assert found is not None
     assert found.chosen == ALL_FLOAT
 
@@ -150,9 +163,7 @@ def test_accuracy_also_tries_what_is_convolved_after_upsampling(
     plain = ALL_INTEGER + PLAIN
     with_times(monkeypatch, {ALL_INTEGER: 1.0, plain: 1.1})
 
-    def score(candidates: Sequence[Candidate]) -> dict[str, float]:
-        assert {one.name for one in candidates} == {ALL_INTEGER, plain}
-        return {ALL_INTEGER: 0.8, plain: 0.9}
+    score = Scored({ALL_INTEGER: 0.8, plain: 0.9})
 
     def placed(**settings: float) -> Lowered:
         step = QuantizeStep(optimize="accuracy", **settings)
@@ -165,11 +176,23 @@ def test_accuracy_also_tries_what_is_convolved_after_upsampling(
     assert "DepthToSpace" not in ops(first.model)
     assert "Resize" in ops(first.model)
     assert placed() == first
+    assert score.seen == {ALL_INTEGER, plain}
     with_times(monkeypatch, {ALL_INTEGER: 1.0})
     budgeted = placed(float_budget=0.1)
     assert "DepthToSpace" not in ops(budgeted.model)
     assert budgeted.placement is not None
     assert not any(name.endswith(PLAIN) for name in budgeted.placement.tried)
+    assert placed(float_budget=0.1) == budgeted
+
+
+def test_of_other_images_accuracy_chooses_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, step = tmp_path / "int8.placement.json", QuantizeStep(optimize="accuracy")
+    with_times(monkeypatch, {ALL_INTEGER: 1.0, ALL_FLOAT: 1.1})
+    for images, better in (("these", ALL_INTEGER), ("those", ALL_FLOAT)):
+        score = Scored({better: 0.9}, images)
+        found = place(model(), step, SHAPE, lambda _: (), file=file, table=table(tmp_path), nearness=score).placement
+        assert found is not None
+        assert found.chosen == better
 
 
 def test_size_times_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

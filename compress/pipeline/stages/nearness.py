@@ -7,17 +7,19 @@ nothing is convolved before it is upsampled, on .9388 (AMD EPYC, one thread, cal
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import onnx
 import torch
 from torch import fx
 
+from compress.artifacts import fingerprint
 from compress.graph import to_torch
 from compress.pipeline.evaluation import default_threads
 from compress.pipeline.scanning.measures import count_images, score_by
 from compress.pipeline.stages.int8_scan import default_measure, network_predict
 from compress.progress import Progress
-from compress.quant import prepare_qat
+from compress.quant import calibrate, prepare_qat
 from compress.quant.layer_scan import read_calibration
 from compress.quant.nodes import output_values
 from compress.recipe import QuantizeStep
@@ -53,7 +55,7 @@ class Nearness:
     def __call__(self, candidates: Sequence[Candidate]) -> Mapping[str, float]:
         """Name of each candidate -> its score, higher is nearer.
 
-        Candidates of the same lowered network share a calibration, of fewer images than the stage's own.
+        Candidates of the same lowered network share a calibration where they can, of fewer images than the stage's own.
         """
         torch.set_num_threads(self.threads or default_threads())
         found: dict[str, float] = {}
@@ -69,6 +71,12 @@ class Nearness:
                     )
         return found
 
+    def identity(self) -> str:
+        """Fingerprint of what scores depend on beside the network and which layers stay in float."""
+        step = self.step
+        calibrated = (step.calibration, step.batch_size, step.pact.percentile, step.pact.asymmetric_hardswish)
+        return fingerprint(self.task.fingerprint(), *calibrated)
+
     def _scores(self, module: fx.GraphModule, alike: Sequence[Candidate], float_layers: tuple[str, ...]) -> list[float]:
         task, step = self.task, self.step
 
@@ -83,10 +91,12 @@ class Nearness:
 
         outputs = output_values(module)
         images = min(step.calibration, CALIBRATED * count_images(task, None))
+        batches = partial(task.calibration_batches, images, min(step.batch_size, images))
+        percentile = step.pact.percentile
         calibration = read_calibration(
             lambda more: prepare(outputs, more),
-            lambda: task.calibration_batches(images, min(step.batch_size, images)),
-            percentile=step.pact.percentile,
+            batches,
+            percentile=percentile,
             total=images,
             on_progress=self.on_progress,
         )
@@ -94,6 +104,9 @@ class Nearness:
         scores = []
         for one in alike:
             made = prepare(one.float_values)
-            calibration.apply(made)
+            if calibration.covers(made):
+                calibration.apply(made)
+            else:
+                calibrate(made, batches(), percentile=percentile, total=images, on_progress=self.on_progress)
             scores.append(score_of(network_predict(made)).metric)
         return scores

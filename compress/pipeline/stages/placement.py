@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import onnx
 from torch import fx
@@ -43,8 +44,16 @@ CANONICAL, ALL_INTEGER, ALL_FLOAT = "float32", "int8 throughout", "float through
 
 FloatLayers = Callable[[fx.GraphModule], Collection[str]]
 """A lowered module -> its layers that stay in float."""
-Scores = Callable[[Sequence[Candidate]], Mapping[str, float]]
-"""Ways to quantise a network -> name of each and its score, higher is better."""
+
+
+class Scorer(Protocol):
+    """Says how good ways to quantise a network are (see `compress.pipeline.stages.nearness`)."""
+
+    def __call__(self, candidates: Sequence[Candidate]) -> Mapping[str, float]:
+        """Name of each -> its score, higher is better."""
+
+    def identity(self) -> str:
+        """Fingerprint of what scores depend on beside the network."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ def place(
     threads: int = 1,
     file: Path | None = None,
     table: LatencyTable | None = None,
-    nearness: Scores | None = None,
+    nearness: Scorer | None = None,
     on_progress: Progress | None = None,
 ) -> Lowered:
     """The lowered model that is quantised, and what of it runs in integers.
@@ -128,6 +137,7 @@ def place(
         step.weight_bits,
         step.recurrent,
         threads,
+        *((nearness.identity(),) if nearness is not None and step.optimize == "accuracy" else ()),
     )
     if file is not None and file.is_file():
         known = artifacts.load(Placement, file)
@@ -137,7 +147,8 @@ def place(
                 lowered = lower_for_int8(model, resample=known.resampled)
             return Lowered(pad_channels(lowered, known.padding), known.float_values, known)
     table = table or LatencyTable(threads=threads)
-    assignments = _assignments(lowered, module, step, named, input_shape, table, on_progress)
+    found = _assignments(lowered, module, step, named, input_shape, table, on_progress)
+    assignments = [replace(one, resampled=resamples(step)) for one in found]
     if step.optimize == "accuracy" and resamples(step):
         plain = lower_for_int8(model, resample=False)
         if not _alike(plain, lowered):
@@ -250,7 +261,7 @@ def _fastest(
     input_shape: tuple[int, int, int],
     threads: int,
     identity: str,
-    nearness: Scores | None,
+    nearness: Scorer | None,
     on_progress: Progress | None,
 ) -> tuple[Assignment, Placement]:
     """Time all files against the model before, and choose."""
