@@ -56,6 +56,11 @@ class Calibration:
             (name, layer.bit_width) in self.biases for name, layer in _quant_layers(prepared) if layer.bias is not None
         )
 
+    def with_those_of(self, calibrated: fx.GraphModule) -> "Calibration":
+        """The same and what a calibrated network has beside it."""
+        more = _read(calibrated)
+        return Calibration({**more.alphas, **self.alphas}, {**more.biases, **self.biases})
+
     def apply(self, prepared: fx.GraphModule) -> None:
         """Set thresholds and biases of a network from the same `Prepare`."""
         for name, pact in pacts(prepared):
@@ -85,15 +90,23 @@ def read_calibration(
         ModelError: the network computes NaN or infinity on them.
     """
     whole = prepare(())
-    alphas: dict[str, Tensor] = {}
-    biases: dict[tuple[str, int], Tensor] = {}
-    for module in (whole, prepare(integer_layers(whole))):
+    found = Calibration({}, {})
+    for module in (prepare(integer_layers(whole)), whole):
         calibrate(module, batches(), percentile=percentile, total=total, on_progress=on_progress)
-        alphas |= {name: pact.alpha.detach().clone() for name, pact in pacts(module)}
-        for name, layer in _quant_layers(module):
-            if layer.bias is not None:
-                biases[name, layer.bit_width] = layer.bias.detach().clone()
-    return Calibration(alphas, biases)
+        found = found.with_those_of(module)
+    return found
+
+
+def _read(calibrated: fx.GraphModule) -> Calibration:
+    """What calibrating a network has set."""
+    return Calibration(
+        {name: pact.alpha.detach().clone() for name, pact in pacts(calibrated)},
+        {
+            (name, layer.bit_width): layer.bias.detach().clone()
+            for name, layer in _quant_layers(calibrated)
+            if layer.bias is not None
+        },
+    )
 
 
 @dataclass(frozen=True)

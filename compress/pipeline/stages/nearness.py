@@ -104,9 +104,9 @@ class Nearness:
         scores = []
         for one in alike:
             made = prepare(one.float_values)
-            if calibration.covers(made):
-                calibration.apply(made)
-            else:
+            if not calibration.covers(made):
                 calibrate(made, batches(), percentile=percentile, total=images, on_progress=self.on_progress)
+                calibration = calibration.with_those_of(made)
+            calibration.apply(made)
             scores.append(score_of(network_predict(made)).metric)
         return scores
