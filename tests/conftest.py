@@ -28,6 +28,14 @@ settings.load_profile("same")
 gc.disable()
 
 
+LONGEST = ("test_kill.py", "test_docs_first_steps.py", "test_check_trainings.py", "test_fuzz.py", "test_together.py")
+"""Files whose tests come first, so that at the end no worker waits for another's."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()

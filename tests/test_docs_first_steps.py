@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from compress.cli import app, rendering
 from compress.data.synthetic import write_dataset
 from compress.data.synthetic_scenes import write_scenes
+from compress.pipeline.stages import placement
 from compress.zoo import models_folder
 from tests.documents import ROOT, shown_commands
 
@@ -24,7 +25,11 @@ MODELS = {
     "det": "text_detector",
     "model": "direction_classifier",
 }
-FEWER = {"shrink": "--epochs 1 --threads 1 --macs 0.9", "demo": "--set finetune.epochs=1 --set quantize.epochs=1"}
+FEWER = {
+    "shrink": "--epochs 1 --threads 1 --macs 0.9",
+    "demo": "--set finetune.epochs=1 --set quantize.epochs=1",
+    "run": "--set compare.rounds=3",
+}
 """Put behind a command, so that it takes seconds."""
 
 
@@ -44,6 +49,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workplace(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(rendering, "USUAL", dict.fromkeys(rendering.Kind, (24, 12)))
+    monkeypatch.setattr(placement, "BUDGET_S", 1.0)
+    monkeypatch.setattr(placement, "SLACK", 1.0)  # the fastest, without comparing others
     monkeypatch.chdir(shutil.copytree(inputs, tmp_path / "here"))
     return Path()
 
