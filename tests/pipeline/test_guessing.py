@@ -18,6 +18,7 @@ from compress.pipeline.facts import (
     takes_several,
 )
 from compress.pipeline.guessing import Guess, complete, find_names, guess_task
+from compress.pipeline.tasks import make_task
 
 
 def model_of(path: Path, text: str) -> Path:
@@ -223,3 +224,9 @@ def test_facts_of_a_single_image(tmp_path: Path) -> None:
 def test_a_preset_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^preset: got 'paddle'\. Must be one of ppocr, doctr"):
         look_at(tmp_path / "model.onnx", preset="paddle")
+
+
+def test_a_side_is_refused_where_scenes_have_one_size(tmp_path: Path) -> None:
+    """It would be ignored."""
+    with pytest.raises(CompressError, match=r"^--side: scenes are of the input's size \(resize: pad\)\. Remove it\.$"):
+        make_task("detection", train=(), val=(tmp_path,), preprocess={"resize": "pad"}, side=640)
