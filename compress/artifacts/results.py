@@ -286,6 +286,10 @@ class Placement:
     """Set of channels -> the width that zeros padded it to (see `compress.graph.padding`)."""
     scores: dict[str, float] = field(default_factory=dict)
     """Of `accuracy`: assignment -> how near its calibrated network is to the float one, of those fast enough."""
+    percentile: float | None = None
+    """Of `accuracy`: of |x|, where ranges start; None for the least squared error."""
+    ranges: dict[str, float] = field(default_factory=dict)
+    """Of `accuracy`: where ranges could start -> how near the first of `scores` is to the float network so."""
     resampled: bool = True
     """Whether what is upsampled is computed at low resolution (see `compress.graph.resampling`)."""
     notes: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Choose each threshold's starting value and correct biases, by what the float model computes on calibration images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +14,21 @@ from compress.quant.observer import Observer
 from compress.quant.prepare import pacts
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What the tensors of a module were on calibration images, for any choice of their ranges."""
+
+    images: int
+    observers: Mapping[str, Observer]
+    """Name of a quantiser -> what was seen; not of those whose range is fixed."""
+
+    def set_ranges(self, module: nn.Module, percentile: float | None = None) -> None:
+        """Set every alpha of a prepared module to that of its observer (see `Observer.best_alpha`)."""
+        for name, pact in pacts(module):
+            if name in self.observers:
+                pact.alpha.data.fill_(self.observers[name].best_alpha(percentile))
+
+
 def calibrate(
     module: nn.Module,
     batches: Iterable[np.ndarray],
@@ -20,7 +36,7 @@ def calibrate(
     percentile: float | None = None,
     on_progress: Callable[[int, int, str], None] | None = None,
     total: int = 0,
-) -> int:
+) -> Observed:
     """Set every alpha of a prepared module, and take out of its biases what rounding the weights adds on average.
 
     Nothing is rounded meanwhile: ranges and means are the float model's.
@@ -33,7 +49,7 @@ def calibrate(
         total: number of images expected, for progress.
 
     Returns:
-        Number of images seen.
+        What was seen, from which other ranges can be set without the images.
 
     Raises:
         DataError: there were none.
@@ -57,10 +73,9 @@ def calibrate(
                     on_progress(count, max(total, count), "calibrating")
         if count == 0:
             raise DataError("no calibration images. Name training data that can be read.")
-        for _, pact in found:
-            assert pact.observer is not None
-            if not pact.fixed:
-                pact.alpha.data.fill_(pact.observer.best_alpha(percentile))
+        seen = {name: pact.observer for name, pact in found if pact.observer is not None and not pact.fixed}
+        observed = Observed(count, seen)
+        observed.set_ranges(module, percentile)
         for layer in layers:
             correct_bias(layer)
     finally:
@@ -69,4 +84,4 @@ def calibrate(
         for _, pact in found:
             pact.enabled, pact.observer = True, None
         module.train(was_training)
-    return count
+    return observed

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor, fx
 
 from compress.artifacts import FloatChoice, LayerRounding, QuantSensitivity
 from compress.progress import Progress
-from compress.quant.calibrate import calibrate
+from compress.quant.calibrate import Observed, calibrate
 from compress.quant.int8_layers import QuantLayer
 from compress.quant.nodes import module_of
+from compress.quant.observer import Observer
 from compress.quant.prepare import STORED_BITS, pacts
 
 Prepare = Callable[[Collection[str]], fx.GraphModule]
@@ -43,6 +45,8 @@ class Calibration:
     integer hard-swishes, which round while calibrating, too), so a choice need not be calibrated anew.
     """
 
+    observers: Mapping[str, Observer]
+    """Name of a quantiser -> what its tensor was; not of those whose range is fixed."""
     alphas: Mapping[str, Tensor]
     """Name of a quantiser -> its threshold."""
     biases: Mapping[tuple[str, int], Tensor]
@@ -56,10 +60,17 @@ class Calibration:
             (name, layer.bit_width) in self.biases for name, layer in _quant_layers(prepared) if layer.bias is not None
         )
 
-    def with_those_of(self, calibrated: fx.GraphModule) -> "Calibration":
+    def with_those_of(self, calibrated: fx.GraphModule, observed: Observed) -> "Calibration":
         """The same and what a calibrated network has beside it."""
-        more = _read(calibrated)
-        return Calibration({**more.alphas, **self.alphas}, {**more.biases, **self.biases})
+        more = _read(calibrated, observed)
+        return Calibration(
+            {**more.observers, **self.observers}, {**more.alphas, **self.alphas}, {**more.biases, **self.biases}
+        )
+
+    def at(self, percentile: float | None) -> "Calibration":
+        """The same observations with other ranges: at a percentile of |x|, or None for the least squared error."""
+        chosen = {name: torch.tensor(seen.best_alpha(percentile)) for name, seen in self.observers.items()}
+        return Calibration(self.observers, {**self.alphas, **chosen}, self.biases)
 
     def apply(self, prepared: fx.GraphModule) -> None:
         """Set thresholds and biases of a network from the same `Prepare`."""
@@ -90,16 +101,17 @@ def read_calibration(
         ModelError: the network computes NaN or infinity on them.
     """
     whole = prepare(())
-    found = Calibration({}, {})
+    found = Calibration({}, {}, {})
     for module in (prepare(integer_layers(whole)), whole):
-        calibrate(module, batches(), percentile=percentile, total=total, on_progress=on_progress)
-        found = found.with_those_of(module)
+        observed = calibrate(module, batches(), percentile=percentile, total=total, on_progress=on_progress)
+        found = found.with_those_of(module, observed)
     return found
 
 
-def _read(calibrated: fx.GraphModule) -> Calibration:
+def _read(calibrated: fx.GraphModule, observed: Observed) -> Calibration:
     """What calibrating a network has set."""
     return Calibration(
+        observed.observers,
         {name: pact.alpha.detach().clone() for name, pact in pacts(calibrated)},
         {
             (name, layer.bit_width): layer.bias.detach().clone()

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from compress.graph import from_torch, load_model, to_torch
 from compress.graph.lowering import lower_for_int8
-from compress.pipeline.stages.nearness import Candidate, Nearness
+from compress.pipeline.stages.nearness import STARTS, Candidate, Nearness, start_in_words
 from compress.quant import calibrate, prepare_qat
 from compress.quant.nodes import integer_nodes, output_values, value_name
-from compress.recipe import QuantizeStep
+from compress.recipe import PactSettings, QuantizeStep
 from tests.pipeline import tiny
 
 
@@ -43,20 +43,34 @@ def test_scores_are_those_of_networks_calibrated_alone(tmp_path: Path) -> None:
     values = {"int8": outputs, "half": outputs | set(names[::2]), "float": outputs | set(names)}
     step, said = QuantizeStep(calibration=12, batch_size=4, optimize="accuracy"), []
     score = Nearness(task, step, lambda _: (), 1, lambda done, total, message: said.append(message))
-    found = score([Candidate(name, lowered, chosen) for name, chosen in values.items()])
-    assert said[-1] == f"float: divergence {found['float']:.4f}"
+    candidates = [Candidate(name, lowered, chosen) for name, chosen in values.items()]
+    found = score(candidates)
+    assert said[-1] == f"float: divergence {found.scores['float']:.4f}"
     batches = list(task.calibration_batches(12, 4))
-    for name, chosen in values.items():
-        network = prepare_qat(module, float_values=chosen, weight_bits=7, asymmetric_hard_swish=True)
-        calibrate(network, batches)
+
+    def alone(name: str, percentile: float | None) -> float:
+        network = prepare_qat(module, float_values=values[name], weight_bits=7, asymmetric_hard_swish=True)
+        calibrate(network, batches, percentile=percentile)
         divergences = []
         for batch in task.calibration_batches(64, 32):
             with torch.no_grad():
                 first, second = (one(torch.from_numpy(batch)).numpy() for one in (network, module))
             divergences.append(task.divergence(first, second))
-        assert found[name] == pytest.approx(np.exp(-np.concatenate(divergences).mean()), rel=1e-4)
-    assert found["int8"] == min(found.values())
-    assert len(set(found.values())) == 3
+        return float(np.exp(-np.concatenate(divergences).mean()))
+
+    for name in values:
+        assert found.scores[name] == pytest.approx(alone(name, found.percentile), rel=1e-4)
+    assert found.scores["int8"] == min(found.scores.values())
+    assert len(set(found.scores.values())) == 3
+    assert list(found.ranges) == [start_in_words(start) for start in STARTS]
+    for start in STARTS:
+        assert found.ranges[start_in_words(start)] == pytest.approx(alone("int8", start), rel=1e-4)
+    assert found.ranges[start_in_words(found.percentile)] == max(found.ranges.values())
+
+    step = step.model_copy(update={"pact": PactSettings(percentile=90)})
+    given = Nearness(task, step, lambda _: ())(candidates[:1])
+    assert (given.percentile, given.ranges) == (90, {})
+    assert given.scores["int8"] == pytest.approx(alone("int8", 90), rel=1e-4)
 
 
 def test_tensors_that_only_some_candidates_round(tmp_path: Path) -> None:
@@ -68,4 +82,4 @@ def test_tensors_that_only_some_candidates_round(tmp_path: Path) -> None:
     outputs = output_values(to_torch(lowered))
     step = QuantizeStep(calibration=12, batch_size=4, optimize="accuracy")
     both = [Candidate("int8", lowered, outputs), Candidate("enlarged in float", lowered, outputs | {resize})]
-    assert all(0 < score <= 1 for score in Nearness(task, step, lambda _: ())(both).values())
+    assert all(0 < score <= 1 for score in Nearness(task, step, lambda _: ())(both).scores.values())

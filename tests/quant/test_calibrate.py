@@ -31,7 +31,7 @@ def alphas(module: torch.nn.Module) -> dict[str, float]:
 
 def test_every_learned_range_is_set_and_fixed_ones_stay(qat: torch.fx.GraphModule) -> None:
     before = alphas(qat)
-    assert calibrate(qat, [images()]) == 8
+    assert calibrate(qat, [images()]).images == 8
     after = alphas(qat)
     fixed = {name for name, pact in pacts(qat) if pact.fixed}
     assert len(fixed) == 1

@@ -1,6 +1,6 @@
 """Choose what of a network runs in integers: by a table of operators' times, and then by timing whole files."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.machine import machine_info
 from compress.pipeline.stages.forms import Form, padded_form, read_form
 from compress.pipeline.stages.int8_scan import resamples
-from compress.pipeline.stages.nearness import Candidate
+from compress.pipeline.stages.nearness import Candidate, Compared
 from compress.progress import Progress
 from compress.quant import prepare_qat
 from compress.quant.min_cut import INTEGER, describe, fastest_placement
@@ -49,8 +49,8 @@ FloatLayers = Callable[[fx.GraphModule], Collection[str]]
 class Scorer(Protocol):
     """Says how good ways to quantise a network are (see `compress.pipeline.stages.nearness`)."""
 
-    def __call__(self, candidates: Sequence[Candidate]) -> Mapping[str, float]:
-        """Name of each -> its score, higher is better."""
+    def __call__(self, candidates: Sequence[Candidate]) -> Compared:
+        """Where their ranges should start, and each one's score."""
 
     def identity(self) -> str:
         """Fingerprint of what scores depend on beside the network."""
@@ -68,6 +68,11 @@ class Lowered:
     """How that was chosen; None for `size`, where nothing is."""
     sensitivity: QuantSensitivity | None = None
     """What each layer costs in integers, and which of them a budget leaves in float; None without a budget."""
+
+    @property
+    def percentile(self) -> float | None:
+        """Of |x|, where ranges start, as `accuracy` chose it; None for the least squared error."""
+        return self.placement.percentile if self.placement else None
 
     @property
     def float_layers(self) -> tuple[str, ...]:
@@ -175,6 +180,9 @@ def placement_lines(placement: Placement) -> tuple[str, ...]:
     if placement.scores:
         near = ", ".join(f"{name} {score:.4f}" for name, score in placement.scores.items())
         line += f"; how near the fast ones are to the float network: {near}"
+    if placement.ranges:
+        near = ", ".join(f"{name} {score:.4f}" for name, score in placement.ranges.items())
+        line += f"; how near {next(iter(placement.scores))} is by where ranges start: {near}"
     return (line, *placement.notes)
 
 
@@ -276,15 +284,15 @@ def _fastest(
     )
     tried = {name: found.median_ms for name, found in latencies.items()}
     best = min(assignments, key=lambda one: tried[one.name])
-    scores: dict[str, float] = {}
+    compared = Compared()
     if step.optimize == "balanced":
         able = [one for one in assignments if tried[one.name] <= BALANCED * tried[best.name]]
         best = min(able, key=lambda one: (len(one.file), tried[one.name]))
     elif step.optimize == "accuracy" and nearness is not None:
         able = [one for one in assignments if tried[one.name] <= SLACK * tried[best.name]]
-        if len(able) > 1:
-            scores = dict(nearness([Candidate(one.name, one.form.model, one.float_values) for one in able]))
-        best = min(able, key=lambda one: (-scores.get(one.name, 0.0), tried[one.name]))
+        if len(able) > 1 or step.pact.percentile is None:
+            compared = nearness([Candidate(one.name, one.form.model, one.float_values) for one in able])
+        best = min(able, key=lambda one: (-compared.scores.get(one.name, 0.0), tried[one.name]))
     return best, Placement(
         fingerprint=identity,
         optimize=step.optimize,
@@ -294,7 +302,9 @@ def _fastest(
         tried=tried,
         sizes={one.name: len(one.file) for one in assignments},
         padding={name: width for name, (_, width) in best.form.padding.items()},
-        scores=scores,
+        scores=dict(compared.scores),
+        percentile=compared.percentile,
+        ranges=dict(compared.ranges),
         resampled=best.resampled,
         notes=_notes(best),
         threads=threads,

@@ -173,6 +173,7 @@ def train_int8(
                 train_identity(model, teacher, task, step, seed),
                 lowered.float_values,
                 _padding(lowered),
+                *(() if lowered.percentile is None else (lowered.percentile,)),
                 *lowered.float_layers,
             ),
             execution=replace(execution, seed=seed + 1),  # other batches than fine-tuning saw
@@ -205,7 +206,7 @@ def calibrated(
         calibrate(
             qat,
             batches,
-            percentile=step.pact.percentile,
+            percentile=lowered.percentile if step.pact.percentile is None else step.pact.percentile,
             total=step.calibration,
             on_progress=execution.on_progress,
         )
