@@ -27,7 +27,7 @@ from compress.prune.sensitivity import group_params
 _LARGEST_UNIFORM_RATIO = 0.95
 WORTH_SAYING = 0.05
 """Share of the multiply-adds from which on a plan should cut time as well."""
-JUMP = 0.05
+JUMP = 0.02
 """A plan this far below its target has jumped over it: smaller steps are tried."""
 
 

@@ -262,10 +262,11 @@ class QuantizeStep(_TrainStep):
         "LSTM in integers; `auto`: the smallest file that scores as well as the best",
     )
     optimize: Literal["latency", "balanced", "accuracy", "size"] = Field(
-        "latency",
+        "accuracy",
         description="what of the network runs in integers: `latency`: what is fastest so on this machine, measured; "
-        "`balanced`: the smallest file of those nearly as fast; `accuracy`: of those at most 15 % slower the one that "
-        "is nearest to the float network when calibrated; `size`: all that can, without measuring",
+        "`accuracy`: of those at most 15 % slower the one that is nearest to the float network when calibrated, with "
+        "ranges from where it is nearest, too; `balanced`: the smallest file of those nearly as fast; `size`: all that "
+        "can, without measuring",
     )
     weight_bits: Literal[7, 8] = Field(
         7, description="7 computes the same on every CPU; 8 is finer, but saturates on x86 CPUs without VNNI"
