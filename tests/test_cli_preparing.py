@@ -240,21 +240,3 @@ def test_init_overwrites_nothing(folder: Path, tmp_path: Path) -> None:
     out.rename(tmp_path / "r_val.txt")
     assert "r_val.txt: is there already." in fails("init", CLASSIFIER, "--data", folder / "train", "--out", out)[0]
     assert [path.name for path in tmp_path.iterdir()] == ["r_val.txt"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["direction_classifier", "text_recogniser"])
-def test_what_init_writes_can_be_run(tmp_path: Path, model: str) -> None:
-    write_dataset(tmp_path / "words", 24, 5)
-    charset = CHARSET if model == "text_recogniser" else ()
-    out = tmp_path / "r.yaml"
-    result = run("init", ZOO / f"{model}.onnx", "--data", tmp_path / "words", *charset, "--out", out)
-    assert result.exit_code == 0, result.output
-    short = [
-        *("threads=1", "finetune.epochs=1", "finetune.warmup_epochs=0", "finetune.batch_size=8", "quantize.epochs=1"),
-        *("quantize.batch_size=8", "quantize.optimize=size", "sensitivity.ratios=[0.5]", "sensitivity.images=4"),
-        *("gates.metric_drop=1.0", f"out={tmp_path / 'out'}", "compare.rounds=2"),
-    ]
-    result = run("run", out, *(word for change in short for word in ("--set", change)))
-    assert result.exit_code == 0, result.output
-    assert (tmp_path / "out" / "int8.onnx").is_file()

@@ -289,7 +289,7 @@ class Placement:
     percentile: float | None = None
     """Of `accuracy`: of |x|, where ranges start; None for the least squared error."""
     ranges: dict[str, float] = field(default_factory=dict)
-    """Of `accuracy`: where ranges could start -> how near the first of `scores` is to the float network so."""
+    """Of `accuracy`: where ranges could start -> how near the network is so, with as much in integers as is fast."""
     resampled: bool = True
     """Whether what is upsampled is computed at low resolution (see `compress.graph.resampling`)."""
     notes: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ The random kills also run on any other recipe, which need not be small; -s shows
 
     COMPRESS_KILL_RECIPE=recipes/demo_cls.yaml python -m pytest tests/pipeline/test_kill.py -m slow -k random -s -n 0
 
-COMPRESS_KILLS is how many (20), COMPRESS_KILL_SEED another draw, COMPRESS_KILL_ARGS further arguments of the run, e.g.
+COMPRESS_KILLS is how many (10), COMPRESS_KILL_SEED another draw, COMPRESS_KILL_ARGS further arguments of the run, e.g.
 "--set threads=1".
 """
 
@@ -189,9 +189,9 @@ def test_a_killed_run_goes_on_to_the_same_files(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_files(folder: Path) -> None:
-    """Twenty SIGKILLs; the run goes on after each, and another one starts where it came to its end before."""
+    """Ten SIGKILLs; the run goes on after each, and another one starts where it came to its end before."""
     recipe = Path(os.environ.get("COMPRESS_KILL_RECIPE", folder / "recipe.yaml"))
-    kills, seed = int(os.environ.get("COMPRESS_KILLS", "20")), int(os.environ.get("COMPRESS_KILL_SEED", "0"))
+    kills, seed = int(os.environ.get("COMPRESS_KILLS", "10")), int(os.environ.get("COMPRESS_KILL_SEED", "0"))
     whole = folder / "whole"
     seconds = finish(recipe, whole)
     fewest = finish(recipe, whole)  # all is there: it starts, measures and reports

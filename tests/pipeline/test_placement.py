@@ -145,7 +145,7 @@ def test_accuracy_takes_the_nearest_of_those_fast_enough(
     assert made.percentile == found.percentile == 99.9
     line = placement_lines(found)[0]
     assert "fast ones are to the float network: " in line
-    assert line.endswith("how near int8 throughout is by where ranges start: percentile 99.9 0.8000")
+    assert line.endswith("by where ranges start, with most in integers: percentile 99.9 0.8000")
 
 
 def test_one_file_is_compared_only_where_ranges_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

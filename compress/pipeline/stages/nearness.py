@@ -30,7 +30,7 @@ CALIBRATED = 2
 STARTS = (None, 99.99, 99.9, 99.5)
 """Where ranges may start: at the least squared error, or at a percentile of |x|. Of tensors with few values far from
 all others, the least squared error keeps those and rounds all others coarsely. Measured for PP-OCRv5's detector, pruned
-to 0.59x, all in integers: docs/quantization.md."""
+to 0.59x, all in integers: docs/recovery.md."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Compared:
     scores: Mapping[str, float] = field(default_factory=dict)
     """Name of each candidate -> its score with such ranges, higher is nearer."""
     ranges: Mapping[str, float] = field(default_factory=dict)
-    """Where ranges could start, in words -> the first candidate's score; empty where the step says it."""
+    """Where ranges could start, in words -> the score of the candidate with most in integers; empty where the step says
+    where they start."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +79,25 @@ class Nearness:
     on_progress: Progress | None = None
 
     def __call__(self, candidates: Sequence[Candidate]) -> Compared:
-        """Where ranges start is chosen for the first candidate, if the step leaves it open; so all are scored then.
+        """Where ranges start is chosen first, if the step leaves it open: for the candidate with most in integers.
 
         Candidates of the same lowered network share a calibration where they can, of fewer images than the stage's own.
         """
         torch.set_num_threads(self.threads or default_threads())
+        lowered = {id(one.lowered): one.lowered for one in candidates}
+        forms = {key: _Form(self, form) for key, form in lowered.items()}
         percentile, ranges = self.step.pact.percentile, dict[str, float]()
+        if percentile is None:
+            most = min(candidates, key=lambda one: len(one.float_values))
+            found = {start: forms[id(most.lowered)].score(most, start) for start in STARTS}
+            percentile = max(found, key=lambda start: found[start])
+            ranges = {start_in_words(start): score for start, score in found.items()}
         scores: dict[str, float] = {}
-        for form in {id(one.lowered): one.lowered for one in candidates}.values():
-            compared = _Form(self, form)
-            alike = [one for one in candidates if one.lowered is form]
-            if not scores and percentile is None:
-                found = {start: compared.score(alike[0], start) for start in STARTS}
-                percentile = max(found, key=lambda start: found[start])
-                ranges = {start_in_words(start): score for start, score in found.items()}
-            for one in alike:
-                scores[one.name] = compared.score(one, percentile)
-                if self.on_progress is not None:
-                    figure = f"{default_measure(self.task)} {scores[one.name]:.4f}"
-                    self.on_progress(len(scores), len(candidates), f"{one.name}: {figure}")
+        for one in candidates:
+            scores[one.name] = forms[id(one.lowered)].score(one, percentile)
+            if self.on_progress is not None:
+                figure = f"{default_measure(self.task)} {scores[one.name]:.4f}"
+                self.on_progress(len(scores), len(candidates), f"{one.name}: {figure}")
         return Compared(percentile, scores, ranges)
 
     def identity(self) -> str:

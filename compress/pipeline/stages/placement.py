@@ -182,7 +182,7 @@ def placement_lines(placement: Placement) -> tuple[str, ...]:
         line += f"; how near the fast ones are to the float network: {near}"
     if placement.ranges:
         near = ", ".join(f"{name} {score:.4f}" for name, score in placement.ranges.items())
-        line += f"; how near {next(iter(placement.scores))} is by where ranges start: {near}"
+        line += f"; by where ranges start, with most in integers: {near}"
     return (line, *placement.notes)
 
 
