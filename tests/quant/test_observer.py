@@ -41,6 +41,20 @@ def sample(name: str, lower: float | None) -> Tensor:
 
 @pytest.mark.parametrize("lower", LOWERS)
 @pytest.mark.parametrize("name", SAMPLES)
+def test_bins_hold_what_pytorchs_histogram_counts_without_zeros(
+    monkeypatch: pytest.MonkeyPatch, name: str, lower: float | None
+) -> None:
+    monkeypatch.setattr(Observer, "COUNTED", 7000)  # in several parts
+    x = sample(name, lower)
+    found, values = observed(x, lower), x[x != 0]
+    shifted = values.abs() if lower is None else values - lower
+    assert found.top == float(shifted.max())  # of float32: a top of other rounding has other bins
+    assert torch.equal(found.counts, torch.histc(shifted, Observer.BINS, 0.0, found.top).double())
+    assert (found.zeros, float(found.counts.sum())) == (len(x) - len(values), len(values))
+
+
+@pytest.mark.parametrize("lower", LOWERS)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_threshold_has_the_least_squared_error(name: str, lower: float | None) -> None:
     x = sample(name, lower)
     found = observed(x, lower).best_alpha()
