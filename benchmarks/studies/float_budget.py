@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.02, 0.05, 0.1])
     parser.add_argument("--random", type=int, default=3, help="draws for each budget")
-    parser.add_argument("--optimize", default="size", choices=("size", "balanced", "latency"))
+    parser.add_argument("--optimize", default="size", choices=("size", "balanced", "latency", "accuracy"))
     parser.add_argument("--rank", action="store_true", help="compare ways to choose, instead of making files")
     parser.add_argument("--out", type=Path, default=Path("runs/float_budget"))
     given = parser.parse_args(arguments)

@@ -287,9 +287,10 @@ class Placement:
     scores: dict[str, float] = field(default_factory=dict)
     """Of `accuracy`: assignment -> how near its calibrated network is to the float one, of those fast enough."""
     percentile: float | None = None
-    """Of `accuracy`: of |x|, where ranges start; None for the least squared error."""
+    """Of |x|, where ranges start; None for the least squared error."""
     ranges: dict[str, float] = field(default_factory=dict)
-    """Of `accuracy`: where ranges could start -> how near the network is so, with as much in integers as is fast."""
+    """Of `accuracy`: where ranges could start -> how near the network is so, all in integers; empty where that was
+    given."""
     resampled: bool = True
     """Whether what is upsampled is computed at low resolution (see `compress.graph.resampling`)."""
     notes: tuple[str, ...] = ()

@@ -10,6 +10,9 @@ from compress.quant.functional import MIN_ALPHA
 UNKNOWN_ALPHA = 1.0
 """Threshold of a tensor that was never above zero; any would do, and this one leaves room to learn."""
 
+LARGEST = 1e34
+"""Magnitude that float32 can no longer count in bins of."""
+
 
 class Observer:
     """Collects a histogram of |x|, or of x above a fixed lower end, to choose alpha from.
@@ -41,13 +44,13 @@ class Observer:
         """Add a tensor's values.
 
         Raises:
-            ModelError: there is NaN or infinity among them.
+            ModelError: there is NaN, infinity or a magnitude above 1e34 among them.
         """
         x = x.detach().float().cpu()
         if x.numel() == 0:
             return
         low, high = torch.aminmax(x)
-        if not (low.isfinite() and high.isfinite()):
+        if not (low >= -LARGEST and high <= LARGEST):  # nor NaN
             raise ModelError("model: computes NaN or infinity on calibration images. Check its weights.")
         zeros = int(np.count_nonzero((x == 0).numpy()))  # four times as fast as PyTorch's own sum of bools
         self.zeros += zeros
@@ -63,7 +66,8 @@ class Observer:
             self.top *= 2
         for part in x.flatten().split(self.COUNTED):
             self.counts += self._histogram(part)
-        self.counts -= zeros * self._histogram(torch.zeros(1))
+        if zeros:
+            self.counts -= zeros * self._histogram(torch.zeros(1))
 
     def _histogram(self, values: Tensor) -> Tensor:
         """How many values [N] lie in each bin: [BINS] float64, as `torch.histc` has it, in a tenth of its time."""

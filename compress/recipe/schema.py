@@ -237,7 +237,11 @@ class PactSettings(_Settings):
     l2: NotNegativeFloat = Field(0.001, description="L2 on alpha")
     lr_multiplier: PositiveFloat = Field(1.0, description="learning rate of alpha over that of the weights")
     percentile: Annotated[Float, _rule(lambda v: 50 < v <= 100, "Must be in (50, 100]. Use e.g. 99.99.")] | None = (
-        Field(None, description="start alpha at this percentile of |x|; default the one of least squared error")
+        Field(
+            None,
+            description="start alpha at this percentile of |x|; default the one of least squared error, or what "
+            "`optimize: accuracy` finds best",
+        )
     )
     asymmetric_hardswish: Flag = Field(True, description="use the range [-0.375, alpha] after hard-swish")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compress.graph import from_torch, load_model, to_torch
 from compress.graph.lowering import lower_for_int8
-from compress.pipeline.stages.nearness import STARTS, Candidate, Nearness, start_in_words
+from compress.pipeline.stages.nearness import STARTS, Candidate, Nearness, Start, start_in_words
 from compress.quant import calibrate, prepare_qat
 from compress.quant.nodes import integer_nodes, output_values, value_name
 from compress.recipe import PactSettings, QuantizeStep
@@ -42,10 +42,12 @@ def test_scores_are_those_of_networks_calibrated_alone(tmp_path: Path) -> None:
     names = [value_name(node) for node in module.graph.nodes if node in integer_nodes(module, ())]
     values = {"int8": outputs, "half": outputs | set(names[::2]), "float": outputs | set(names)}
     step, said = QuantizeStep(calibration=12, batch_size=4, optimize="accuracy"), []
-    score = Nearness(task, step, lambda _: (), 1, lambda done, total, message: said.append(message))
-    candidates = [Candidate(name, lowered, values[name]) for name in ("half", "int8", "float")]
-    found = score(candidates)
-    assert said[-1] == f"float: divergence {found.scores['float']:.4f}"
+    nearness = Nearness(task, step, lambda _: (), 1, lambda done, total, message: said.append(message))
+    candidates = [Candidate(name, lowered, chosen) for name, chosen in values.items()]
+    start = nearness.start(lowered)
+    assert said[-1] == f"ranges at percentile 99.5: divergence {start.scores['percentile 99.5']:.4f}"
+    found = nearness.scores(candidates, start.percentile)
+    assert said[-1] == f"float: divergence {found['float']:.4f}"
     batches = list(task.calibration_batches(12, 4))
 
     def alone(name: str, percentile: float | None) -> float:
@@ -59,18 +61,28 @@ def test_scores_are_those_of_networks_calibrated_alone(tmp_path: Path) -> None:
         return float(np.exp(-np.concatenate(divergences).mean()))
 
     for name in values:
-        assert found.scores[name] == pytest.approx(alone(name, found.percentile), rel=1e-4)
-    assert found.scores["int8"] == min(found.scores.values())
-    assert len(set(found.scores.values())) == 3
-    assert list(found.ranges) == [start_in_words(start) for start in STARTS]
-    for start in STARTS:
-        assert found.ranges[start_in_words(start)] == pytest.approx(alone("int8", start), rel=1e-4)
-    assert found.ranges[start_in_words(found.percentile)] == max(found.ranges.values())
+        assert found[name] == pytest.approx(alone(name, start.percentile), rel=1e-4)
+    assert found["int8"] == min(found.values())
+    assert len(set(found.values())) == 3
+    assert nearness.scores(candidates[1:2], 90.0)["half"] == pytest.approx(alone("half", 90.0), rel=1e-4)
+    assert list(start.scores) == [start_in_words(percentile) for percentile in STARTS]
+    for percentile in STARTS:
+        assert start.scores[start_in_words(percentile)] == pytest.approx(alone("int8", percentile), rel=1e-4)
+    assert start.scores[start_in_words(start.percentile)] == max(start.scores.values())
 
-    step = step.model_copy(update={"pact": PactSettings(percentile=90)})
-    given = Nearness(task, step, lambda _: ())(candidates[1:2])
-    assert (given.percentile, given.ranges) == (90, {})
-    assert given.scores["int8"] == pytest.approx(alone("int8", 90), rel=1e-4)
+
+def test_a_start_that_is_given_is_taken(tmp_path: Path) -> None:
+    task = tiny.task(tiny.write_inputs(tmp_path, crops=2))
+    step = QuantizeStep(pact=PactSettings(percentile=90))
+    assert Nearness(task, step, lambda _: ()).start(load_model(tmp_path / "model.onnx")) == Start(90)
+
+
+def test_a_score_that_is_no_number_is_the_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = tiny.task(tiny.write_inputs(tmp_path, crops=2))
+    monkeypatch.setattr(type(task), "divergence", lambda _, first, second: np.full(len(first), np.nan))
+    lowered = lower_for_int8(load_model(tmp_path / "model.onnx"))
+    nearness = Nearness(task, QuantizeStep(calibration=2, batch_size=2), lambda _: ())
+    assert set(nearness.scores([Candidate("int8", lowered, output_values(to_torch(lowered)))], None).values()) == {0.0}
 
 
 def test_tensors_that_only_some_candidates_round(tmp_path: Path) -> None:
@@ -82,4 +94,4 @@ def test_tensors_that_only_some_candidates_round(tmp_path: Path) -> None:
     outputs = output_values(to_torch(lowered))
     step = QuantizeStep(calibration=12, batch_size=4, optimize="accuracy")
     both = [Candidate("int8", lowered, outputs), Candidate("enlarged in float", lowered, outputs | {resize})]
-    assert all(0 < score <= 1 for score in Nearness(task, step, lambda _: ())(both).scores.values())
+    assert all(0 < score <= 1 for score in Nearness(task, step, lambda _: ()).scores(both, None).values())

@@ -18,7 +18,7 @@ from compress.measure.operator_times import Operator, OperatorTime, measure_oper
 from compress.pipeline import run_quantize, score_model
 from compress.pipeline.execution import Execution
 from compress.pipeline.stages import placement as stage
-from compress.pipeline.stages.nearness import Candidate, Compared
+from compress.pipeline.stages.nearness import Candidate, Start
 from compress.pipeline.stages.placement import (
     ALL_FLOAT,
     ALL_INTEGER,
@@ -30,7 +30,7 @@ from compress.pipeline.stages.placement import (
     place,
     placement_lines,
 )
-from compress.recipe import PactSettings, QuantizeStep
+from compress.recipe import QuantizeStep
 from tests.graph.graphs import assert_same, ops
 from tests.pipeline import tiny
 from tests.quant import nets
@@ -118,14 +118,17 @@ def test_balanced_takes_the_smallest_of_those_nearly_as_fast(tmp_path: Path, mon
 class Scored:
     """Scores by a candidate's name, 0.5 where there is none."""
 
-    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    found: dict[str, float] = dataclasses.field(default_factory=dict)
     images: str = "these"
     seen: set[str] = dataclasses.field(default_factory=set)
 
-    def __call__(self, candidates: Sequence[Candidate]) -> Compared:
+    def start(self, lowered: onnx.ModelProto) -> Start:
+        return Start(99.9, {"percentile 99.9": 0.8})
+
+    def scores(self, candidates: Sequence[Candidate], percentile: float | None) -> dict[str, float]:
+        assert percentile == 99.9
         self.seen |= {one.name for one in candidates}
-        scores = {one.name: self.scores.get(one.name, 0.5) for one in candidates}
-        return Compared(99.9, scores, {"percentile 99.9": scores[candidates[0].name]})
+        return {one.name: self.found.get(one.name, 0.5) for one in candidates}
 
     def identity(self) -> str:
         return self.images
@@ -141,20 +144,11 @@ def test_accuracy_takes_the_nearest_of_those_fast_enough(
     found = made.placement
     assert found is not None
     assert found.chosen == chosen
-    assert found.scores == {name: score.scores[name] for name in (ALL_INTEGER, chosen)}
+    assert found.scores == (score.found if chosen == ALL_FLOAT else {})
     assert made.percentile == found.percentile == 99.9
     line = placement_lines(found)[0]
-    assert "fast ones are to the float network: " in line
-    assert line.endswith("by where ranges start, with most in integers: percentile 99.9 0.8000")
-
-
-def test_one_file_is_compared_only_where_ranges_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_times(monkeypatch, {ALL_INTEGER: 1.0})
-    for percentile, seen in ((99.0, set()), (None, {ALL_INTEGER})):
-        step, score = QuantizeStep(optimize="accuracy", pact=PactSettings(percentile=percentile)), Scored()
-        found = place(model(), step, SHAPE, lambda _: (), table=table(tmp_path), nearness=score)
-        assert score.seen == seen
-        assert found.percentile == (99.9 if seen else None)
+    assert ("fast ones are to the float network: " in line) == (chosen == ALL_FLOAT)
+    assert line.endswith("by where ranges start, all in integers: percentile 99.9 0.8000")
 
 
 def test_of_the_nearest_the_fastest_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,23 @@ def test_bins_hold_what_pytorchs_histogram_counts_without_zeros(
     assert (found.zeros, float(found.counts.sum())) == (len(x) - len(values), len(values))
 
 
+@pytest.mark.parametrize("value", [-0.375 + 1e-7, -0.375 + 5e-6, -0.3, 1e33])
+def test_values_far_from_zero_are_counted_without_it(value: float) -> None:
+    """Zero's bin would lie far above the histogram."""
+    observer = observed(torch.full((10,), value), -0.375)
+    assert (float(observer.counts.sum()), observer.zeros) == (10.0, 0)
+
+
+def test_zeros_alone_leave_the_range_open() -> None:
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0)).relu() + 0.0
+    later = observed(x, -0.375)
+    first = Observer(-0.375)
+    first.record(torch.zeros(7))
+    first.record(x)
+    assert (first.top, first.zeros) == (later.top, later.zeros + 7)
+    assert torch.equal(first.counts, later.counts)
+
+
 @pytest.mark.parametrize("lower", LOWERS)
 @pytest.mark.parametrize("name", SAMPLES)
 def test_threshold_has_the_least_squared_error(name: str, lower: float | None) -> None:

@@ -5,6 +5,7 @@ fastest (35.7 ms) agrees on .8329 of the text of images held back, one of 37.2 m
 nothing is convolved before it is upsampled, on .9388 (AMD EPYC, one thread, calibrated, not trained).
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from compress.pipeline.scanning.measures import count_images, score_by
 from compress.pipeline.stages.int8_scan import default_measure, network_predict
 from compress.progress import Progress
 from compress.quant import calibrate, prepare_qat
-from compress.quant.layer_scan import read_calibration
+from compress.quant.layer_scan import Calibration, read_calibration
 from compress.quant.nodes import output_values
 from compress.recipe import QuantizeStep
 from compress.tasks.base import Task
@@ -54,22 +55,19 @@ def start_in_words(percentile: float | None) -> str:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What comparing candidates came to."""
+class Start:
+    """Where the ranges of a network start."""
 
     percentile: float | None = None
-    """Of |x|, where ranges start; None for the least squared error."""
+    """Of |x|; None for the least squared error."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Name of each candidate -> its score with such ranges, higher is nearer."""
-    ranges: Mapping[str, float] = field(default_factory=dict)
-    """Where ranges could start, in words -> the score of the candidate with most in integers; empty where the step says
-    where they start."""
+    """Of what it was chosen from, in words -> how near the network is, higher is nearer."""
 
 
 @dataclass(frozen=True)
 class Nearness:
     """Scores candidates: exp(-d), d the mean divergence of outputs from the float network's on unlabelled training
-    images; of a task that does not compare outputs the metric on validation images."""
+    images; of a task that does not compare outputs the metric on as many validation images. NaN counts as nothing."""
 
     task: Task
     step: QuantizeStep
@@ -77,65 +75,87 @@ class Nearness:
     """A lowered module -> its layers that stay in float."""
     threads: int | None = None
     on_progress: Progress | None = None
+    _kept: dict[int, "_Form"] = field(default_factory=dict, repr=False, compare=False)
+    """By the lowered network's id: what was calibrated to find a start, until its candidates are scored."""
 
-    def __call__(self, candidates: Sequence[Candidate]) -> Compared:
-        """Where ranges start is chosen first, if the step leaves it open: for the candidate with most in integers.
+    def start(self, lowered: onnx.ModelProto) -> Start:
+        """Where ranges start: as the step says, else where the network is nearest with all that can in integers."""
+        if self.step.pact.percentile is not None:
+            return Start(self.step.pact.percentile)
+        form = self._form(lowered)
+        scores = {}
+        for percentile in STARTS:
+            scores[percentile] = form.score(form.outputs, percentile)
+            self._say(len(scores), len(STARTS), f"ranges at {start_in_words(percentile)}", scores[percentile])
+        self._kept[id(lowered)] = form
+        best = max(scores, key=scores.__getitem__)
+        return Start(best, {start_in_words(percentile): score for percentile, score in scores.items()})
+
+    def scores(self, candidates: Sequence[Candidate], percentile: float | None) -> Mapping[str, float]:
+        """Name of each candidate -> its score with such ranges, higher is nearer.
 
         Candidates of the same lowered network share a calibration where they can, of fewer images than the stage's own.
         """
-        torch.set_num_threads(self.threads or default_threads())
-        lowered = {id(one.lowered): one.lowered for one in candidates}
-        forms = {key: _Form(self, form) for key, form in lowered.items()}
-        percentile, ranges = self.step.pact.percentile, dict[str, float]()
-        if percentile is None:
-            most = min(candidates, key=lambda one: len(one.float_values))
-            found = {start: forms[id(most.lowered)].score(most, start) for start in STARTS}
-            percentile = max(found, key=lambda start: found[start])
-            ranges = {start_in_words(start): score for start, score in found.items()}
-        scores: dict[str, float] = {}
-        for one in candidates:
-            scores[one.name] = forms[id(one.lowered)].score(one, percentile)
-            if self.on_progress is not None:
-                figure = f"{default_measure(self.task)} {scores[one.name]:.4f}"
-                self.on_progress(len(scores), len(candidates), f"{one.name}: {figure}")
-        return Compared(percentile, scores, ranges)
+        found: dict[str, float] = {}
+        for lowered in {id(one.lowered): one.lowered for one in candidates}.values():
+            form = self._form(lowered)
+            for one in candidates:
+                if one.lowered is lowered:
+                    found[one.name] = form.score(one.float_values, percentile)
+                    self._say(len(found), len(candidates), one.name, found[one.name])
+        return {one.name: found[one.name] for one in candidates}
 
     def identity(self) -> str:
         """Fingerprint of what scores depend on beside the network and which layers stay in float."""
         step = self.step
         calibrated = (step.calibration, step.batch_size, step.pact.percentile, step.pact.asymmetric_hardswish)
-        return fingerprint(self.task.fingerprint(), *calibrated)
+        return fingerprint(self.task.fingerprint(), *calibrated, *map(start_in_words, STARTS))
+
+    def _form(self, lowered: onnx.ModelProto) -> "_Form":
+        torch.set_num_threads(self.threads or default_threads())
+        return self._kept.pop(id(lowered), None) or _Form(self, lowered)
+
+    def _say(self, done: int, total: int, what: str, score: float) -> None:
+        if self.on_progress is not None:
+            self.on_progress(done, total, f"{what}: {default_measure(self.task)} {score:.4f}")
 
 
 class _Form:
-    """A lowered network: its calibration, and how near candidates of it are."""
+    """A lowered network: its calibration, and how near it is with parts of it in integers."""
 
     def __init__(self, given: Nearness, lowered: onnx.ModelProto) -> None:
         """Calibrate it, all in integers and all in float."""
         self._given, self._module = given, to_torch(lowered)
         self._float_layers = tuple(given.float_layers(self._module))
-        task, step, outputs = given.task, given.step, output_values(self._module)
-        self._images = min(step.calibration, CALIBRATED * count_images(task, None))
+        self.outputs = output_values(self._module)
+        """Values that are in float always."""
+        task, step, count = given.task, given.step, count_images(given.task, None)
+        self._images = min(step.calibration, CALIBRATED * count)
         self._batches = partial(task.calibration_batches, self._images, min(step.batch_size, self._images))
         self._calibration = read_calibration(
-            lambda more: self._prepare(outputs, more),
+            lambda more: self._prepare(self.outputs, more),
             self._batches,
             percentile=step.pact.percentile,
             total=self._images,
             on_progress=given.on_progress,
         )
+        self._ranges: dict[float | None, Calibration] = {}
         measure = default_measure(task)
-        self._score = score_by(measure, task, task, None, network_predict(self._module))
+        self._score = score_by(measure, task, task, count, network_predict(self._module))
 
-    def score(self, candidate: Candidate, percentile: float | None) -> float:
+    def score(self, float_values: Collection[str], percentile: float | None) -> float:
         """How near it is with ranges that start at a percentile of |x|, or at the least squared error."""
-        made = self._prepare(candidate.float_values)
+        made = self._prepare(float_values)
         if not self._calibration.covers(made):
             progress = self._given.on_progress
             observed = calibrate(made, self._batches(), total=self._images, on_progress=progress)
             self._calibration = self._calibration.with_those_of(made, observed)
-        self._calibration.at(percentile).apply(made)
-        return float(self._score(network_predict(made)).metric)
+            self._ranges.clear()
+        if percentile not in self._ranges:
+            self._ranges[percentile] = self._calibration.at(percentile)
+        self._ranges[percentile].apply(made)
+        found = float(self._score(network_predict(made)).metric)
+        return 0.0 if math.isnan(found) else found
 
     def _prepare(self, values: Collection[str], more: Collection[str] = ()) -> fx.GraphModule:
         step = self._given.step

@@ -1,6 +1,6 @@
 """Choose what of a network runs in integers: by a table of operators' times, and then by timing whole files."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from compress.measure.latency_table import LatencyTable
 from compress.measure.machine import machine_info
 from compress.pipeline.stages.forms import Form, padded_form, read_form
 from compress.pipeline.stages.int8_scan import resamples
-from compress.pipeline.stages.nearness import Candidate, Compared
+from compress.pipeline.stages.nearness import Candidate, Start
 from compress.progress import Progress
 from compress.quant import prepare_qat
 from compress.quant.min_cut import INTEGER, describe, fastest_placement
@@ -49,8 +49,11 @@ FloatLayers = Callable[[fx.GraphModule], Collection[str]]
 class Scorer(Protocol):
     """Says how good ways to quantise a network are (see `compress.pipeline.stages.nearness`)."""
 
-    def __call__(self, candidates: Sequence[Candidate]) -> Compared:
-        """Where their ranges should start, and each one's score."""
+    def start(self, lowered: onnx.ModelProto) -> Start:
+        """Where ranges should start."""
+
+    def scores(self, candidates: Sequence[Candidate], percentile: float | None) -> Mapping[str, float]:
+        """Name of each -> its score with such ranges, higher is better."""
 
     def identity(self) -> str:
         """Fingerprint of what scores depend on beside the network."""
@@ -160,7 +163,10 @@ def place(
             second = to_torch(plain)
             more = _assignments(plain, second, step, tuple(float_layers(second)), input_shape, table, on_progress)
             assignments += [replace(one, name=one.name + PLAIN, resampled=False) for one in more]
-    best, placement = _fastest(model, assignments, step, input_shape, threads, identity, nearness, on_progress)
+    start = Start(step.pact.percentile)
+    if step.optimize == "accuracy" and nearness is not None:
+        start = nearness.start(lowered)
+    best, placement = _fastest(model, assignments, step, input_shape, threads, identity, nearness, start, on_progress)
     if file is not None:
         artifacts.save(placement, file)
     return Lowered(best.form.model, placement.float_values, placement)
@@ -182,7 +188,7 @@ def placement_lines(placement: Placement) -> tuple[str, ...]:
         line += f"; how near the fast ones are to the float network: {near}"
     if placement.ranges:
         near = ", ".join(f"{name} {score:.4f}" for name, score in placement.ranges.items())
-        line += f"; by where ranges start, with most in integers: {near}"
+        line += f"; by where ranges start, all in integers: {near}"
     return (line, *placement.notes)
 
 
@@ -270,6 +276,7 @@ def _fastest(
     threads: int,
     identity: str,
     nearness: Scorer | None,
+    start: Start,
     on_progress: Progress | None,
 ) -> tuple[Assignment, Placement]:
     """Time all files against the model before, and choose."""
@@ -284,15 +291,16 @@ def _fastest(
     )
     tried = {name: found.median_ms for name, found in latencies.items()}
     best = min(assignments, key=lambda one: tried[one.name])
-    compared = Compared()
+    scores: Mapping[str, float] = {}
     if step.optimize == "balanced":
         able = [one for one in assignments if tried[one.name] <= BALANCED * tried[best.name]]
         best = min(able, key=lambda one: (len(one.file), tried[one.name]))
     elif step.optimize == "accuracy" and nearness is not None:
         able = [one for one in assignments if tried[one.name] <= SLACK * tried[best.name]]
-        if len(able) > 1 or step.pact.percentile is None:
-            compared = nearness([Candidate(one.name, one.form.model, one.float_values) for one in able])
-        best = min(able, key=lambda one: (-compared.scores.get(one.name, 0.0), tried[one.name]))
+        if len(able) > 1:
+            candidates = [Candidate(one.name, one.form.model, one.float_values) for one in able]
+            scores = nearness.scores(candidates, start.percentile)
+        best = min(able, key=lambda one: (-scores.get(one.name, 0.0), tried[one.name]))
     return best, Placement(
         fingerprint=identity,
         optimize=step.optimize,
@@ -302,9 +310,9 @@ def _fastest(
         tried=tried,
         sizes={one.name: len(one.file) for one in assignments},
         padding={name: width for name, (_, width) in best.form.padding.items()},
-        scores=dict(compared.scores),
-        percentile=compared.percentile,
-        ranges=dict(compared.ranges),
+        scores=dict(scores),
+        percentile=start.percentile,
+        ranges=dict(start.scores),
         resampled=best.resampled,
         notes=_notes(best),
         threads=threads,

@@ -13,6 +13,7 @@ from compress.compute.memory import catch_out_of_memory
 from compress.errors import PlanError
 from compress.export.parity import THRESHOLD, Reading
 from compress.graph import save_model, to_torch
+from compress.graph.lowering import lower_for_int8
 from compress.pipeline.evaluation import score_model
 from compress.pipeline.execution import HERE, Execution
 from compress.pipeline.models import as_graph_module, expand_names
@@ -32,9 +33,10 @@ from compress.pipeline.stages.int8_scan import (
     NamedLayers,
     Scanned,
     default_measure,
+    resamples,
     run_int8_scan,
 )
-from compress.pipeline.stages.nearness import Nearness
+from compress.pipeline.stages.nearness import Nearness, Start
 from compress.pipeline.stages.placement import Lowered, place, placement_lines
 from compress.pipeline.state import Run, Stage
 from compress.quant import calibrate, prepare_qat, qat_parameter_groups
@@ -97,8 +99,12 @@ def lower_and_place(
     Layers that a float budget chooses are as if the user had named them: what is fastest is sought around them. What
     was measured for it is kept beside the file, in a .sensitivity.json (see `run_int8_scan`).
     """
-    named, found = float_layers_of(model, step), None
+    named, found, start = float_layers_of(model, step), None, Start(step.pact.percentile)
     if step.float_budget is not None:
+        if step.optimize == "accuracy":  # the scan rounds as the file will
+            near = Nearness(task, step, named, execution.threads, execution.on_progress)
+            start = near.start(lower_for_int8(model, resample=resamples(step)))
+            step = step.model_copy(update={"pact": step.pact.model_copy(update={"percentile": start.percentile})})
         file = out_file.with_suffix(SENSITIVITY)
         scanned = Scanned(model, task, step, named, default_measure(task))
         found = run_int8_scan(
@@ -123,6 +129,8 @@ def lower_and_place(
         nearness=Nearness(task, step, float_layers, execution.threads, execution.on_progress),
         on_progress=execution.on_progress,
     )
+    if start.scores and lowered.placement is not None:
+        lowered = replace(lowered, placement=replace(lowered.placement, ranges=dict(start.scores)))
     return replace(lowered, sensitivity=found)
 
 
