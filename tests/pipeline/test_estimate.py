@@ -19,7 +19,15 @@ from compress.pipeline.preparing.estimate import (
     estimate_lines,
 )
 from compress.pipeline.preparing.readiness import Images, find_problems
-from compress.pipeline.preparing.shrink_cost import QAT_FACTOR, TIMING_S, Counts, Pace, saved_for_gradients, work_of
+from compress.pipeline.preparing.shrink_cost import (
+    CALIBRATION_FACTOR,
+    QAT_FACTOR,
+    TIMING_S,
+    Counts,
+    Pace,
+    saved_for_gradients,
+    work_of,
+)
 from compress.pipeline.preparing.sources import Source
 from compress.recipe import Recipe
 from tests.pipeline import tiny
@@ -50,7 +58,7 @@ def test_seconds_are_counts_times_pace(folder: Path) -> None:
             "sensitivity": 10 * (0.2 + 6 * 0.1),
             "prune": TIMING_S,
             "finetune": 3 * (6 * 0.5 + 6 * 0.1),
-            "quantize": TIMING_S + 2 * (QAT_FACTOR * 6 * 0.5 + 6 * 0.1),
+            "quantize": TIMING_S + 6 * CALIBRATION_FACTOR * 0.1 + 2 * (QAT_FACTOR * 6 * 0.5 + 6 * 0.1),
             "report": 5 * 0.1 * (6 + 3),  # baseline, canonical, pruned, finetuned, int8; 3 rounds of timing
         }
     )
@@ -105,7 +113,7 @@ def test_finished_stages_are_done(folder: Path, tmp_path: Path) -> None:
     lines = estimate_lines(recipe, estimate(recipe, find_problems(recipe)))
     assert lines[0].endswith(DONE), "a scan leaves no record of its own"
     assert lines[1] == f"stage 2 of 5, prune: to macs 0.7, {DONE}"
-    left = 3 * 3.6 + TIMING_S + 2 * (QAT_FACTOR * 3 + 0.6) + 4.5
+    left = 3 * 3.6 + TIMING_S + 6 * CALIBRATION_FACTOR * 0.1 + 2 * (QAT_FACTOR * 3 + 0.6) + 4.5
     assert lines[5].startswith(f"time: about {round(left)} s, at")
 
 

@@ -296,6 +296,7 @@ WORK = Work(
     label_area=1.5,
     train_area=0.5,
     loaded_each_time=True,
+    calibrated=40,
 )
 PACE = Pace(load=0.01, forward=0.1, train=0.5, make=0.2)
 
@@ -310,7 +311,9 @@ def test_seconds_are_counts_times_pace() -> None:
             timing,
             80 * 0.5 * 0.5,
             5 * (epoch + load + score),
-            timing + 2 * (shrink_cost.QAT_FACTOR * epoch + load + score),
+            timing
+            + 40 * 2.0 * shrink_cost.CALIBRATION_FACTOR * 0.1
+            + 2 * (shrink_cost.QAT_FACTOR * epoch + load + score),
             4 * score,
         )
     )
@@ -328,6 +331,7 @@ def test_work_of_a_direction_classifier(tmp_path: Path) -> None:
     assert work.ranked == 256
     assert (work.cells, work.epochs, work.qat_epochs) == (40, 40, 7)
     assert (work.area, work.scan_area, work.train_area, work.loaded_each_time) == (1.0, 1.0, 1.0, False)
+    assert work.calibrated == 256 + 2 * 2 * 128 + (4 + shrink_cost.CANDIDATES) * 64
 
 
 def test_drawn_crops_are_learned_from_beside_the_folder_s(tmp_path: Path) -> None:
@@ -386,8 +390,8 @@ def test_plan_lines(tmp_path: Path) -> None:
     assert lines[1] == "stage 2 of 7, scan: 9 networks on 10 images each, done"
     assert lines[3] == "stage 4 of 7, reconstruct: 80 images, layer by layer, without training, about 20 s"
     assert lines[4] == "stage 5 of 7, fine-tune: 5 epochs of 80 images, near the original's outputs, about 2 min"
-    # 30 + 20 + 124 + (30 + 2 x 44.8) + 16 = 309.6 s
-    assert lines[-1] == "about 5 min in all, at 100 ms an image and 500 ms to train on it"
+    # 30 + 20 + 124 + (30 + 20 + 2 x 44.8) + 16 = 329.6 s
+    assert lines[-1] == "about 6 min in all, at 100 ms an image and 500 ms to train on it"
 
 
 def test_sizes_and_pace_are_measured(tmp_path: Path) -> None:

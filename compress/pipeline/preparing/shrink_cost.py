@@ -25,6 +25,7 @@ from compress.pipeline.preparing.shrinking import STAGES
 from compress.pipeline.scanning.measures import DEFAULT_IMAGES, UNLABELLED_IMAGES
 from compress.pipeline.scanning.scan_cost import duration
 from compress.pipeline.stages.fitting import first_output
+from compress.pipeline.stages.nearness import CALIBRATED, STARTS
 from compress.pipeline.training_images import RECONSTRUCTED
 from compress.prune.groups import find_groups
 from compress.prune.importance import OBS
@@ -41,6 +42,11 @@ QAT_FACTOR = 2.2
 the direction classifier that ships, batches of 4, one thread of a busy machine."""
 TIMING_S = 30.0
 """For timing operators and candidate files, in pruning and in quantising each: an allowance, not measured."""
+CALIBRATION_FACTOR = 2.5
+"""A pass of PyTorch that observes or rounds every tensor, over one of onnxruntime: 1.6 for PP-OCRv3's recogniser, 3.5
+for PP-OCRv5's detector (AMD EPYC, one thread)."""
+FORMS, CANDIDATES = 2, 10
+"""Of a network for int8 that are calibrated and compared, about: 5 to 14 files are fast enough."""
 FILES = 4
 """That the report scores: the original, pruned, fine-tuned, int8."""
 
@@ -101,6 +107,8 @@ class Work:
     """Of one that is trained on, over one as `Pace.train` has it."""
     loaded_each_time: bool
     """Scenes to train on are read anew in every epoch; crops are kept."""
+    calibrated: int = 0
+    """Passes over an image that calibrates, or that candidates for the int8 file are compared on."""
 
 
 def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
@@ -120,7 +128,9 @@ def stage_seconds(work: Work, pace: Pace) -> tuple[float, ...]:
         TIMING_S,
         min(work.train, work.reconstructed) * work.train_area * pace.train,
         work.epochs * (epoch + load + score),
-        TIMING_S + work.qat_epochs * (QAT_FACTOR * epoch + load + score),
+        TIMING_S
+        + work.calibrated * work.area * CALIBRATION_FACTOR * pace.forward
+        + work.qat_epochs * (QAT_FACTOR * epoch + load + score),
         FILES * score,
     )
 
@@ -169,7 +179,18 @@ def work_of(recipe: Recipe, counts: Counts, sizes: Sequence[Header], cells: int)
         label_area=label_area,
         train_area=1.0 if kind == "detection" else area,  # what is timed there is a crop
         loaded_each_time=kind == "detection",
+        calibrated=_calibrated(quantize, kind, counts) if quantize else 0,
     )
+
+
+def _calibrated(step: QuantizeStep, kind: str, counts: Counts) -> int:
+    """Passes over images to calibrate the file, and to choose its form and where its ranges start."""
+    calibration = min(step.calibration, counts.train)
+    if step.optimize != "accuracy":
+        return calibration
+    compared = min(UNLABELLED_IMAGES.get(kind, DEFAULT_IMAGES), counts.train)
+    both = 2 * min(calibration, CALIBRATED * compared)  # all in integers, and none
+    return calibration + FORMS * both + (len(STARTS) + CANDIDATES) * compared
 
 
 def scan_images(step: SensitivityStep, kind: str, counts: Counts) -> int:
