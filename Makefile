@@ -80,7 +80,9 @@ docs: $(STAMP)
 
 # Runs what the demos run, where that is not done yet; NNCF goes into runs/peers_venv, an environment of its own.
 bench: $(STAMP) runs/demo_data/.rendered runs/demo_scenes/.rendered
-	$(BIN)/python -m benchmarks.bench_models --docs docs/benchmarks.md --readme README.md
+	rm -rf runs/bench_demos  # what the demo recipes make is made anew, by the code as it is
+	$(BIN)/python -m benchmarks.bench_models --docs docs/benchmarks.md --readme README.md \
+		$(foreach name,det rec cls,--set $(name).out=runs/bench_demos/$(name))
 
 clean:
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@
     python -m benchmarks.bench_models --model cls=recipes/demo_cls.yaml,int8=runs/cls_int8 --threads 1 --out runs/quick
 
 A model is NAME=RECIPE[:RUN][,int8=FILE]: RUN is the folder of a finished `compress run` of the recipe, whose int8.onnx
-is the pruned row (without it the recipe is run, unless its own output folder holds one); `int8=` an int8 file of the
+is the pruned row (without it the recipe is run, as far as it is not done); `int8=` an int8 file of the
 unpruned model, or a run's folder (without it the recipe's `quantize` step calibrates one, and trains nothing). Without
 --model: the three models that ship, by the demo recipes. --set changes a recipe's keys: KEY=VALUE in all of them,
 NAME.KEY=VALUE in one.

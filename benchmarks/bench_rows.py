@@ -157,19 +157,19 @@ def jobs(
 
 
 def pruned_file(entry: Entry, on_progress: Progress) -> Path:
-    """The last file of the recipe's run; where no run is named and there is none yet, it is run now.
+    """The last file of the recipe's run; where no run is named it is run now, as far as it is not done.
 
     Raises:
         CompressError: the run that is named is not there, or not finished.
     """
-    file = (entry.ours or entry.recipe.out) / "int8.onnx"
-    if file.is_file():
-        return file
-    if entry.ours:
+    if entry.ours is None:
+        run_recipe(entry.recipe, f"compress run {entry.recipe.name}", on_progress)
+        return entry.recipe.out / "int8.onnx"
+    file = entry.ours / "int8.onnx"
+    if not file.is_file():
         raise CompressError(
             f"--model {entry.name}: {entry.ours}: has no int8.onnx. Give the folder of a finished `compress run`."
         )
-    run_recipe(entry.recipe, f"compress run {entry.recipe.name}", on_progress)
     return file
 
 
