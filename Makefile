@@ -78,7 +78,7 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "The site: build/site/index.html"
 
-# Runs what the demos run, where that is not done yet; NNCF goes into runs/peers_venv, an environment of its own.
+# Runs what the demos run, anew each time; NNCF goes into runs/peers_venv, an environment of its own.
 bench: $(STAMP) runs/demo_data/.rendered runs/demo_scenes/.rendered
 	rm -rf runs/bench_demos  # what the demo recipes make is made anew, by the code as it is
 	$(BIN)/python -m benchmarks.bench_models --docs docs/benchmarks.md --readme README.md \

@@ -90,5 +90,6 @@ def test_readme(workplace: Path) -> None:
     assert len(lines) == len(shown_commands(README)) - 1
     for line in lines:
         run(line)
-    assert (workplace / "small.onnx").stat().st_size < (workplace / "model.onnx").stat().st_size
+    assert (workplace / "small.onnx").stat().st_size < 0.5 * (workplace / "model.onnx").stat().st_size
+    assert list((workplace / "runs").glob("*/int8.onnx"))
     assert list((workplace / "runs").glob("*/report.html"))
