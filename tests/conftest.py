@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import typer.testing
 from hypothesis import settings
 
 from compress.graph import load
@@ -82,6 +83,14 @@ def _files_canonicalised_once() -> Iterator[None]:
     canonicalise = load.canonicalise
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "canonicalise", copied)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_made_once() -> Iterator[None]:
+    """Of the program's functions typer makes commands and their options: 25 ms that every call in a test would take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
         yield
 
 

@@ -34,7 +34,7 @@ ONLY_IN = {
     "jinja2": ("report/html.py",),
     "lmdb": ("data/lmdb_folder.py",),
     "rapidfuzz": ("tasks/words.py",),
-    "yaml": ("recipe/",),
+    "yaml": ("recipe/", "data/paddle_config.py"),
     "pydantic": ("recipe/", "cli/"),
     "typer": ("cli/",),
     "rich": ("cli/", "report/terminal.py"),

@@ -89,8 +89,9 @@ def init(
         if labels is not None and kind != "classification":
             raise CompressError(f"--labels: not for {kind}. Remove it, or use --task classification.")
         charset, names, own = guessing.find_names(model, kind, charset, options.parse_list(labels))
-        if own:
-            say(own)
+        boxes, read = guessing.find_boxes(model, kind)
+        for line in filter(None, (own, read)):
+            say(line)
         use_space = True
         if kind == "recognition":
             charset, use_space = shrinking.fits_charset(named, charset, "init")
@@ -101,7 +102,7 @@ def init(
         for line in lines:
             say(line)
         wishes = shrinking.Wishes(
-            kind, charset=charset, labels=names, use_space=use_space, input=shape, processing=given
+            kind, charset=charset, labels=names, use_space=use_space, input=shape, processing=given, boxes=boxes
         )
         content, lists = drafting.draft(facts, found, out, wishes)
         if kind == "classification" and names is None:

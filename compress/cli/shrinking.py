@@ -124,9 +124,10 @@ def shrink(
     if guess:
         say(guess)
     _check_options(kind, charset, side, rendered, spliced)
-    charset, labels, found = guessing.find_names(model, kind, charset, None)
-    if found:
-        say(found)
+    charset, labels, names = guessing.find_names(model, kind, charset, None)
+    boxes, read = guessing.find_boxes(model, kind)
+    for line in filter(None, (names, read)):
+        say(line)
     use_space = True
     if kind == "recognition":
         charset, use_space = shrinking.fits_charset(facts, charset)
@@ -154,6 +155,7 @@ def shrink(
         float_budget=float_budget,
         tests=tests,
         processing=given,
+        boxes=boxes,
     )
     content = shrinking.shrink_recipe(facts, images, len(files), wishes)
     content |= {"name": f"{original.name}, shrunk", "model": str(original.file.absolute())}

@@ -137,7 +137,7 @@ def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path],
         CompressError: an option cannot be read, there is no such task, or its data cannot be read.
     """
     from compress import pipeline
-    from compress.pipeline.guessing import find_names
+    from compress.pipeline.guessing import find_boxes, find_names
 
     shape = options.parse_shape(settings.input_size)
     files = partial(_files_of, val, settings)
@@ -145,9 +145,11 @@ def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path],
     for line in guess.said:
         say(line)
     values = {**settings.values(), **guess.processing}
-    values["charset"], values["labels"], said = find_names(model, guess.kind, values["charset"], values["labels"])
-    if said:
-        say(said)
+    values["charset"], values["labels"], names = find_names(model, guess.kind, values["charset"], values["labels"])
+    boxes, read = find_boxes(model, guess.kind, values)
+    values |= boxes
+    for line in filter(None, (names, read)):
+        say(line)
     return pipeline.make_task(guess.kind, train=tuple(train), val=tuple(val), input_shape=guess.input_shape, **values)
 
 

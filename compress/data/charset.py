@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from compress.data import paddle_config
 from compress.data.embedded import read_names
 from compress.data.processing import Blank
 from compress.errors import DataError
@@ -127,7 +128,8 @@ def steps_needed(classes: Sequence[int]) -> int:
 
 
 def read_charset(path: Path, use_space: bool = True) -> Charset:
-    """Read a charset file (UTF-8, with or without BOM, any line ends), or what an .onnx file's metadata hold of it.
+    """Read a charset file (UTF-8, with or without BOM, any line ends), or what an .onnx file's metadata or PaddleOCR's
+    inference.yml hold of it.
 
     Args:
         path: the file.
@@ -136,10 +138,8 @@ def read_charset(path: Path, use_space: bool = True) -> Charset:
     Raises:
         DataError: no such file, not UTF-8, no characters, or a line that is not one character.
     """
-    text = read_names(path) if path.suffix.lower() == ".onnx" else _text(path)
-    # Not splitlines: U+2028 and its like are characters that a charset may hold.
-    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-    if lines == [""]:
+    lines = _lines(path)
+    if lines in ([""], []):
         raise DataError(f"{path}: no characters. Expected a charset: one character a line.")
     for number, line in enumerate(lines, start=1):
         if not _is_character(line):
@@ -149,6 +149,14 @@ def read_charset(path: Path, use_space: bool = True) -> Charset:
                 "Use the charset file that the model was trained with."
             )
     return Charset((*lines, " ") if use_space else tuple(lines))
+
+
+def _lines(path: Path) -> list[str]:
+    if path.suffix.lower() in paddle_config.SUFFIXES:
+        return list(paddle_config.read_config(path).characters)
+    text = read_names(path) if path.suffix.lower() == ".onnx" else _text(path)
+    # Not splitlines: U+2028 and its like are characters that a charset may hold.
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
 def _text(path: Path) -> str:

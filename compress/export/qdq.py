@@ -19,6 +19,7 @@ from compress.export.recurrent_forms import RecurrentForm, bits_of, store_recurr
 from compress.export.weights import store_integers, store_scaled
 from compress.graph import to_onnx
 from compress.graph.edit import array_of, attribute, constant, is_inner, producer
+from compress.graph.gelu import with_gelu_operators
 from compress.quant.int8_layers import (
     GATE_SCALE,
     IntegerHardSwish,
@@ -85,7 +86,7 @@ def export_int8(
         ModelError: the module was not imported from this template.
     """
     choices = read_choices(module)
-    model = ir.from_proto(to_onnx(module, template))
+    model = ir.from_proto(with_gelu_operators(to_onnx(module, template)))
     graph = model.graph
     remove_saturated_activations(graph, choices)
     expand_hard_swish(graph, choices)

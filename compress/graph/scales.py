@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compress.graph.edit import array_of, attribute, constant, is_inner, replace_node, scalar_of
+from compress.graph.gelu import gelu_input
 
 LEAST_SCALE = 1e-6
 """Smaller scales stay where they are: an offset would be divided by them."""
@@ -56,9 +57,10 @@ def affine_into_convs(graph: ir.Graph, node: ir.Node) -> bool:
     """x * scale + offset, two numbers, that convolutions alone read becomes part of them.
 
     Where one of them pads, its zeros must stay zeros: the scale goes into the weights, and x + offset / scale stays.
+    So does the half of a GELU, by which onnxruntime knows it.
     """
     found = _affine(node)
-    if found is None:
+    if found is None or gelu_input(node) is not None:
         return False
     value = node.outputs[0]
     convs = [use.node for use in value.uses()]

@@ -4,19 +4,21 @@ What was guessed is said in one line, with the option that overrides it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from compress.data.embedded import class_names, holds_names
+from compress.data.paddle_config import PaddleConfig, config_beside, read_config
 from compress.data.processing import DEFAULT_PRESET, Processing, check_channels, find_preset, make_processing
-from compress.errors import CompressError
+from compress.errors import CompressError, DataError
 from compress.graph import too_large_window
 from compress.measure.session import Model, Session
 from compress.pipeline.facts import ModelFacts, guess_kind, image_shape, look_at, parsed, shape_text
 from compress.pipeline.heights import HEIGHTS, surest_height
 from compress.pipeline.models import Shape, is_factory
 from compress.recipe.task_settings import INPUTS
+from compress.tasks.db_boxes import BoxSettings
 
 STEPS_FIRST = "tnk"
 """`task.layout` of a recogniser that returns [T, N, K]."""
@@ -178,13 +180,49 @@ def _fit_height(
 def find_names(
     model: object, kind: str, charset: Path | None, labels: Sequence[str] | None
 ) -> tuple[Path | None, Sequence[str] | None, str]:
-    """A recogniser's charset and a classifier's labels: as the user gave them, else what the model's file holds; then
-    what to say of what was found, empty where nothing was."""
+    """A recogniser's charset and a classifier's labels: as the user gave them, else what the model's file holds, or
+    PaddleOCR's inference.yml beside it; then what to say of what was found, empty where nothing was."""
     path = Path(str(model))
-    if kind == "recognition" and charset is None and holds_names(path):
-        return path, labels, f"{model}: holds its charset. For another: --charset FILE."
-    found = class_names(path) if kind == "classification" and labels is None else None
-    if found is None:
+    if kind == "recognition" and charset is None:
+        if holds_names(path):
+            return path, labels, f"{model}: holds its charset. For another: --charset FILE."
+        file, config, problem = _config_beside(path)
+        if config is not None and config.characters:
+            return file, labels, f"{file}: holds its charset. For another: --charset FILE."
+        return None, labels, problem
+    if kind != "classification" or labels is not None:
         return charset, labels, ""
+    found, problem, holder = class_names(path), "", path
+    if found is None:
+        file, config, problem = _config_beside(path)
+        found, holder = (config.labels or None) if config is not None else None, file or path
+    if found is None:
+        return charset, None, problem
     names = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
-    return charset, found, f"{model}: holds the names of its classes: {names}. For others: --labels NAMES."
+    return charset, found, f"{holder}: holds the names of its classes: {names}. For others: --labels NAMES."
+
+
+def find_boxes(model: object, kind: str, given: Mapping[str, Any] | None = None) -> tuple[dict[str, float], str]:
+    """How PaddleOCR's inference.yml beside a detector reads its maps: keys of a recipe's task, without those that the
+    user gave; then what to say of it, empty where nothing was found."""
+    if kind != "detection":
+        return {}, ""
+    file, config, problem = _config_beside(Path(str(model)))
+    if config is None:
+        return {}, problem
+    said = {key for key, value in (given or {}).items() if value is not None}
+    found = {key: value for key, value in config.boxes.items() if key not in said}
+    usual = asdict(BoxSettings())
+    other = ", ".join(f"{key} {value:g}" for key, value in found.items() if value != usual[key])
+    return found, f"{file}: {other}, taken for its post-processing." if other else ""
+
+
+def _config_beside(model: Path) -> tuple[Path | None, PaddleConfig | None, str]:
+    """inference.yml beside a model, what it says, and what to say where it cannot be used."""
+    file = config_beside(model)
+    if file is None:
+        return None, None, ""
+    try:
+        return file, read_config(file), ""
+    except DataError as error:
+        return file, None, f"Not used: {error}"

@@ -17,7 +17,7 @@ from compress.pipeline.facts import (
     size_said,
     takes_several,
 )
-from compress.pipeline.guessing import Guess, complete, find_names, guess_task
+from compress.pipeline.guessing import Guess, complete, find_boxes, find_names, guess_task
 from compress.pipeline.tasks import make_task
 
 
@@ -199,6 +199,34 @@ def test_a_detector_of_fixed_size_is_fed_padded_scenes(tmp_path: Path) -> None:
     stretched = guess_task(str(model), None, None, "evaluate", {"preprocess": {"resize": "stretch"}})
     assert stretched.processing == {"preprocess": {"resize": "stretch"}}
     assert len(stretched.said) == 1
+
+
+def test_inference_yml_beside_a_model(tmp_path: Path) -> None:
+    recogniser = model_of(tmp_path / "m.onnx", "(float[N, 3, 48, W] x) => (float[N, 3, 48, W] y) { y = Relu(x) }")
+    file = tmp_path / "inference.yml"
+    file.write_text("PostProcess: {character_dict: [a, b]}")
+    said = f"{file}: holds its charset. For another: --charset FILE."
+    assert find_names(recogniser, "recognition", None, None) == (file, None, said)
+    assert find_names(recogniser, "recognition", file, None) == (file, None, "")
+    assert find_boxes(recogniser, "recognition") == ({}, "")
+    file.write_text("PostProcess: {Topk: {label_list: [0_degree, 180_degree]}}")
+    labels = find_names(recogniser, "classification", None, None)
+    said = f"{file}: holds the names of its classes: 0, 180. For others: --labels NAMES."
+    assert labels == (None, ("0", "180"), said)
+    assert find_names(recogniser, "recognition", None, None) == (None, None, "")
+    file.write_text("PostProcess: {thresh: 0.2, box_thresh: 0.6, unclip_ratio: 1.4}")
+    found, said = find_boxes(recogniser, "detection", {"threshold": 0.25, "unclip_ratio": None})
+    assert found == {"box_threshold": 0.6, "unclip_ratio": 1.4}
+    assert said == f"{file}: unclip_ratio 1.4, taken for its post-processing."
+
+
+def test_an_inference_yml_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    model = model_of(tmp_path / "m.onnx", "(float[N, 3, 48, W] x) => (float[N, 3, 48, W] y) { y = Relu(x) }")
+    (tmp_path / "inference.yml").write_text("- something else")
+    said = f"Not used: {tmp_path / 'inference.yml'}: no PostProcess, as PaddleOCR's inference.yml has."
+    assert find_names(model, "recognition", None, None) == (None, None, said)
+    assert find_names(model, "classification", None, None) == (None, None, said)
+    assert find_boxes(model, "detection") == ({}, said)
 
 
 def test_names_that_a_file_holds(tmp_path: Path) -> None:

@@ -394,6 +394,19 @@ class Swish(nn.Module):
         return self.head(x * torch.sigmoid(self.gate(F.adaptive_avg_pool2d(x, 1))))
 
 
+class Gelu(nn.Module):
+    """GELU between convolutions, which has no integer kernel: x * (1 + erf(x / sqrt 2)) / 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = stem(), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 8, 1)
+        self.head = Head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(x + self.second(F.gelu(self.first(x))))
+
+
 class DeadTensor(nn.Module):
     """A tensor that is zero on every image."""
 
@@ -432,6 +445,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "halves": Halves,
     "constants": Constants,
     "swish": Swish,
+    "gelu": Gelu,
     "dead_tensor": DeadTensor,
 }
 

@@ -43,6 +43,7 @@ INTEGER: dict[str, dict[str, int]] = {
     "halves": {"Conv": 4, "Concat": 1, **GEMM_HEAD},
     "constants": {"Conv": 2, **GEMM_HEAD},  # constants have no integer form
     "swish": {"Conv": 3, "Mul": 2, "GlobalAveragePool": 2, "Gemm": 1},
+    "gelu": {"Conv": 2, "Add": 1, **GEMM_HEAD},  # all five nodes of it are float
     "dead_tensor": {"Conv": 2, **GEMM_HEAD},
 }
 """Network -> its integer nodes by operator; whatever else it has is float."""

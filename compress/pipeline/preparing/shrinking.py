@@ -140,6 +140,8 @@ class Wishes:
     tests: Mapping[str, Path] = field(default_factory=dict)
     processing: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a recipe's task that say how the model is fed and read."""
+    boxes: Mapping[str, float] = field(default_factory=dict)
+    """Of a detector: keys of a recipe's task that say how its maps become boxes."""
 
 
 def fits_charset(facts: ModelFacts, charset: Path | None, command: str = "shrink") -> tuple[Path, bool]:
@@ -304,7 +306,7 @@ def default_epochs(train: int, family: Family, *, labelled: bool = False) -> int
 
 def task_keys(facts: ModelFacts, shape: Shape, wishes: Wishes) -> dict[str, Any]:
     """The recipe's `task`: kind and input, how the model is fed and read, and what its family needs."""
-    task: dict[str, Any] = {"kind": wishes.kind, "input": list(shape), **_plain(wishes.processing)}
+    task: dict[str, Any] = {"kind": wishes.kind, "input": list(shape), **_plain(wishes.processing), **wishes.boxes}
     if wishes.kind == "classification":
         classes = facts.output[-1] or 2
         names = wishes.labels or (() if classes == 2 else map(str, range(classes)))
