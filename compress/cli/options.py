@@ -277,7 +277,8 @@ LayerNorms = Annotated[bool | None, setting(PruneStep, "layer_norms", "--layer-n
 Recurrent = Annotated[bool | None, setting(PruneStep, "recurrent", "--recurrent/--no-recurrent")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="of everything random.")]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="CPU threads; default every core.")
+    int | None,
+    typer.Option("--threads", min=1, max=MAX_THREADS, help="CPU threads; default OMP_NUM_THREADS, else every core."),
 ]
 Teacher = Annotated[
     str | None,

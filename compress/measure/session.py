@@ -83,7 +83,7 @@ class Session:
                 "Expected one image input and at least one output."
             )
         self._input = inputs[0]
-        self._output_names = [output.name for output in outputs]
+        self.output_names = tuple(output.name for output in outputs)
         self.takes_floats = self._input.type in ("tensor(float)", "tensor(float16)")
         self._own_shape = _static_shape(self._input.shape)
         self.input_shape = channels_first(self._own_shape)
@@ -103,18 +103,18 @@ class Session:
         if self.input_shape[:1] == (1,) and len(images) > 1:
             return _stacked([self.run(images[place : place + 1]) for place in range(len(images))])
         fed = in_order_of(self._own_shape, images)
-        found = self._run(self._output_names[:1], fed)[0]
+        found = self._run(self.output_names[:1], fed)[0]
         return found.transpose(TO_FIRST) if self._turns_output and fed is not images else found
 
     def run_all(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute every output, by name and in the file's own order, for float32 `images` [N, C, H, W]."""
-        found = self._run(self._output_names, in_order_of(self._own_shape, images))
-        return dict(zip(self._output_names, found, strict=True))
+        found = self._run(self.output_names, in_order_of(self._own_shape, images))
+        return dict(zip(self.output_names, found, strict=True))
 
-    def _run(self, names: list[str], images: np.ndarray) -> list[np.ndarray]:
+    def _run(self, names: Sequence[str], images: np.ndarray) -> list[np.ndarray]:
         half = self._input.type == "tensor(float16)"
         try:
-            found = self._session.run(names, {self._input.name: images.astype(np.float16) if half else images})
+            found = self._session.run(list(names), {self._input.name: images.astype(np.float16) if half else images})
             return [one.astype(np.float32) if half and one.dtype == np.float16 else one for one in found]
         except Exception as error:
             raise ModelError(

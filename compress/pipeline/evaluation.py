@@ -89,9 +89,13 @@ def checked_session(model: Path | bytes | onnx.ModelProto, task: Task, threads: 
 
 
 def default_threads() -> int:
-    """Every core this process may use; of several that share a run on this machine, each its share."""
+    """Every core this process may use, at most `OMP_NUM_THREADS`; of several that share a run on this machine, each its
+    share: there that variable is the launcher's."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // local_count())
+    sharing, wanted = local_count(), os.environ.get("OMP_NUM_THREADS", "")
+    if sharing == 1 and wanted.isdecimal() and int(wanted) > 0:
+        cores = min(cores, int(wanted))
+    return max(1, cores // sharing)
 
 
 def check_fits(model: onnx.ModelProto, task: Task) -> None:

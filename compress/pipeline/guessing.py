@@ -119,10 +119,30 @@ def complete(
         The model, fed at the height that fits; the keys of a recipe's task; and what to say of what was guessed.
     """
     found, lines = _complete_processing(facts, kind, given)
+    form, said = _form_of_outputs(facts, kind, found)
+    found, lines = {**found, **form}, (*lines, *said)
     if files is None or kind != "recognition" or facts.fed is None or facts.input[2] is not None:
         return facts, found, lines
     facts, line = _fit_height(facts, model, files(), processing_of(kind, found))
     return facts, found, (*lines, line) if line else lines
+
+
+def _form_of_outputs(facts: ModelFacts, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Whether a model returns what its preset says, else what it was seen to return; and which of its outputs is read.
+
+    A map from 0 to 1 may be of logits as well: there the preset is right.
+    """
+    said = []
+    if len(facts.outputs) > 1:
+        first, *others = facts.outputs
+        said.append(
+            f"{facts.path}: returns {first}, {', '.join(others)}: the first is read. For another, export it first."
+        )
+    usual = processing_of(kind, given).outputs
+    if "outputs" in given or facts.returns in (None, usual) or (kind == "detection" and facts.returns != "logits"):
+        return {}, tuple(said)
+    said.append(f"{facts.path}: returns {facts.returns}, not {usual}: taken for --outputs {facts.returns}.")
+    return {"outputs": facts.returns}, tuple(said)
 
 
 def _complete_processing(

@@ -428,7 +428,9 @@ class Recipe(_Settings):
     data: DataSettings = Field(description="images and labels; keys below")
     out: Path = Field(Path("runs"), description="folder for all results; default `runs/<name>` where you are")
     seed: NotNegative = Field(0, description="of everything random")
-    threads: Threads | None = Field(None, description="threads for training and scoring; default every core")
+    threads: Threads | None = Field(
+        None, description="threads for training and scoring; default `OMP_NUM_THREADS`, else every core"
+    )
     device: Device = Field(
         "auto",
         description="what trains, reconstructs and calibrates: `cpu`, `cuda`, `cuda:N` (GPU number N), `mps`; `auto`: "

@@ -10,6 +10,7 @@ import pytest
 from compress.errors import CompressError, DataError, ModelError
 from compress.pipeline.facts import (
     ModelFacts,
+    form_of,
     guess_kind,
     image_shape,
     look_at,
@@ -26,7 +27,7 @@ def model_of(path: Path, text: str) -> Path:
     return path
 
 
-POOLED = "p = GlobalAveragePool(x) y = Flatten(p)"
+POOLED = "p = GlobalAveragePool(x) f = Flatten(p) y = Softmax(f)"
 SUM_OF_LEVELS = """s = Constant<value = float[4] {1.0, 1.0, 2.0, 2.0}>()
     a = MaxPool<kernel_shape = [32, 32], strides = [32, 32]>(x)
     b = MaxPool<kernel_shape = [16, 16], strides = [16, 16]>(x) u = Resize<mode = "nearest", nearest_mode = "floor",
@@ -122,7 +123,7 @@ class TestLayout:
     @pytest.mark.parametrize("batch", ["N", "1"])
     @pytest.mark.parametrize(("order", "layout"), [("2, 0, 1", "tnk"), ("0, 2, 1", None)])
     def test_by_two_images(self, tmp_path: Path, batch: str, order: str, layout: str | None) -> None:
-        end = f"y = Transpose<perm = [{order}]>(m)"
+        end = f"t = Transpose<perm = [{order}]>(m) y = Softmax(t)"
         model = model_of(tmp_path / "m.onnx", self.TEXT.format(batch=batch, end=end))
         guess = guess_task(str(model), None, None, "evaluate", {"preset": None, "blank": "last"})
         assert guess.processing == {"blank": "last", **({"layout": "tnk"} if layout else {})}
@@ -133,6 +134,50 @@ class TestLayout:
         facts = ModelFacts(Path("m.onnx"), (None, 3, 32, None), (None, None, 3), steps_first=True)
         assert complete(facts, "recognition", {"layout": "ntk"}, b"", None) == (facts, {"layout": "ntk"}, ())
         assert complete(facts, "classification", {"layout": None}, b"", None) == (facts, {}, ())
+
+
+class TestOutputs:
+    """What a model returns is seen, where the user does not say it and its preset says something else."""
+
+    @pytest.mark.parametrize(
+        ("end", "preset", "found"),
+        [
+            ("Softmax(f)", None, None),
+            ("Identity(f)", None, "logits"),
+            ("LogSoftmax(f)", None, "log_probabilities"),
+            ("Softmax(f)", "easyocr", "probabilities"),
+            ("Identity(f)", "easyocr", None),
+        ],
+    )
+    def test_of_classes(self, end: str, preset: str | None, found: str | None, tmp_path: Path) -> None:
+        body = f"m = ReduceMean<axes = [2], keepdims = 0>(x) f = Transpose<perm = [0, 2, 1]>(m) y = {end}"
+        model = model_of(tmp_path / "m.onnx", f"(float[N, C, 64, W] x) => (float[N, T, 3] y) {{ {body} }}")
+        given = {"preset": preset}
+        guess = guess_task(str(model), None, (3, 64, 100), "evaluate", given)
+        assert guess.processing.get("outputs") == found
+        usual = "logits" if preset else "probabilities"
+        said = f"{model}: returns {found}, not {usual}: taken for --outputs {found}."
+        assert (said in guess.said) == (found is not None)
+        named = guess_task(str(model), None, (3, 64, 100), "evaluate", {**given, "outputs": "logits"})
+        assert named.processing["outputs"] == "logits"
+
+    @pytest.mark.parametrize(("end", "found"), [("Sigmoid(x)", None), ("Identity(x)", "logits")])
+    def test_of_maps(self, end: str, found: str | None, tmp_path: Path) -> None:
+        model = model_of(tmp_path / "m.onnx", f"(float[N, 1, H, W] x) => (float[N, 1, H, W] y) {{ y = {end} }}")
+        gray = {"preprocess": {"color": "gray"}}
+        assert guess_task(str(model), None, (1, 64, 64), "evaluate", gray).processing.get("outputs") == found
+        logits = guess_task(str(model), None, (1, 64, 64), "evaluate", {**gray, "preset": "doctr"})
+        assert "outputs" not in logits.processing
+
+    def test_values_that_say_nothing(self) -> None:
+        assert form_of(np.full((1, 2), np.nan)) is None
+        assert form_of(np.zeros((1, 0))) is None
+
+    def test_the_first_of_several_is_read(self, tmp_path: Path) -> None:
+        two = "(float[N, 3, 40, 120] x) => (float[N, 2] y, float[N, 3, A, B] p)"
+        model = model_of(tmp_path / "m.onnx", f"{two} {{ {POOLED} }}")
+        line = f"{model}: returns y, p: the first is read. For another, export it first."
+        assert line in guess_task(str(model), None, None, "evaluate").said
 
 
 class TestHeight:
@@ -190,7 +235,7 @@ class TestHeight:
 
 
 def test_a_detector_of_fixed_size_is_fed_padded_scenes(tmp_path: Path) -> None:
-    model = model_of(tmp_path / "m.onnx", "(float[N, 1, 32, 32] x) => (float[N, 1, 32, 32] y) { y = Relu(x) }")
+    model = model_of(tmp_path / "m.onnx", "(float[N, 1, 32, 32] x) => (float[N, 1, 32, 32] y) { y = Sigmoid(x) }")
     guess = guess_task(str(model), None, None, "evaluate", {"preprocess": {"color": "gray"}})
     assert guess.processing == {"preprocess": {"color": "gray", "resize": "pad"}}
     assert guess.said[1].startswith(f"{model}: input [?, 1, 32, 32]: scenes are shrunk to this size, ratio kept")

@@ -1,5 +1,6 @@
 """Models and tasks however they are named, and one clear line where there is none."""
 
+import os
 import pickle
 import re
 from pathlib import Path
@@ -281,8 +282,17 @@ def test_inspection() -> None:
     assert all(0 < group.macs_share <= 1 for group in prunable)
 
 
-def test_threads_are_those_allowed() -> None:
-    assert 1 <= default_threads() <= 1024
+def test_threads_are_those_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = default_threads()
+    assert 1 <= cores <= 1024
+    for wanted, threads in (("1", 1), (str(2 * cores), cores), ("0", cores), ("4,2", cores)):
+        monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+        assert default_threads() == threads
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # torchrun sets both
+    assert default_threads() == 4
 
 
 def test_modules_stay_ordinary() -> None:
