@@ -8,7 +8,7 @@ import os
 import tempfile
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,16 +165,23 @@ def _read(kind: type[T], path: Path) -> tuple[T, bool | None]:
     return typing.cast(T, value), found == fingerprint(data)
 
 
-def check_fresh(path: Path, found: str, expected: str) -> None:
+def check_fresh(path: Path, found: str, expected: str, later: Sequence[Path] = ()) -> None:
     """Refuse an artefact that was computed from something else.
+
+    Args:
+        path: the artefact.
+        found: fingerprint of what it was computed from.
+        expected: fingerprint of what it would be computed from now.
+        later: artefacts that were computed from it.
 
     Raises:
         ArtifactError: the fingerprints differ.
     """
     if found != expected:
+        too = f", and what was made of it ({', '.join(file.name for file in later)})" if later else ""
         raise ArtifactError(
             f"{path}: stale: computed from another model, data or settings (fingerprint {found}, now {expected}). "
-            "Delete it, or choose another --out folder."
+            f"Delete it{too}, or choose another --out folder."
         )
 
 

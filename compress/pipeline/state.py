@@ -148,8 +148,9 @@ class Run:
         others = [self.recipe.out / other for other in stage.beside]
         if all(path.exists() for path in (record_file, file, *others)):
             record = artifacts.load(Record, record_file)
-            artifacts.check_fresh(record_file, record.fingerprint, identity)
-            artifacts.check_fresh(file, _content(file), record.content)
+            later = _later_records(self.recipe.out, name)
+            artifacts.check_fresh(record_file, record.fingerprint, identity, later)
+            artifacts.check_fresh(file, _content(file), record.content, later)
             for other in others:
                 _check_beside(other, file, record, record_file)
         else:
@@ -181,6 +182,13 @@ class Run:
             leftover.unlink(missing_ok=True)
         self.records[name] = record
         return read_model(file)
+
+
+def _later_records(folder: Path, name: str) -> list[Path]:
+    """What stages behind one have left in a run's folder."""
+    names = [FILES[step] for step in ORDER if step in FILES]
+    files = [folder / f"{later}.json" for later in names[names.index(name) + 1 :]]
+    return [file for file in files if file.exists()]
 
 
 def _check_beside(other: Path, file: Path, record: Record, record_file: Path) -> None:

@@ -195,22 +195,22 @@ def one_line(recipe: Recipe, kind: type[CompressError]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("step", "changes", "file"),
+    ("step", "changes", "file", "later"),
     [
-        ("sensitivity", {"criterion": "l2"}, "sensitivity.json"),
-        ("prune", {"align": 8}, "pruned.json"),
-        ("finetune", {"lr": 0.1}, "finetuned.json"),
-        ("quantize", {"pact": {"l2": 0.5}}, "int8.json"),
+        ("sensitivity", {"criterion": "l2"}, "sensitivity.json", ""),
+        ("prune", {"align": 8}, "pruned.json", ", and what was made of it (finetuned.json, int8.json)"),
+        ("finetune", {"lr": 0.1}, "finetuned.json", ", and what was made of it (int8.json)"),
+        ("quantize", {"pact": {"l2": 0.5}}, "int8.json", ""),
     ],
 )
 def test_changed_settings_are_stale(
-    inputs: Path, whole: Report, folder: Path, step: str, changes: dict[str, Any], file: str
+    inputs: Path, whole: Report, folder: Path, step: str, changes: dict[str, Any], file: str, later: str
 ) -> None:
     shutil.copytree(inputs / "whole", folder / "out")
     steps = {**tiny.STEPS, step: {**tiny.STEPS[step], **changes}}
     text = one_line(tiny.recipe(folder, steps=steps), ArtifactError)
     assert text.startswith(f"{folder / 'out' / file}: stale: computed from another model, data or settings")
-    assert text.endswith("Delete it, or choose another --out folder.")
+    assert text.endswith(f"Delete it{later}, or choose another --out folder.")
 
 
 def test_a_scan_of_another_model_is_stale(inputs: Path, whole: Report, folder: Path) -> None:
