@@ -3,10 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 
+import numpy as np
+import torch
+
 from compress.data.processing import OUTPUT_KEYS, PREPROCESS_KEYS, PRESETS, Processing
 from compress.errors import CompressError
 from compress.measure.session import Model, Session
 from compress.tasks.base import Processed, Task
+from compress.tasks.probabilities import check_probabilities
 
 IMAGES = {"detection": 8}
 """Validation images that settings are tried on; of other kinds `MOST`."""
@@ -40,6 +44,20 @@ def check_processing(model: Model, task: Task, on_note: Callable[[str], None] | 
     if found is not None:
         line = f"the model scores {own.metric:.2f} on {own.count} validation images"
         on_note(f"{line}, and {best:.2f} with {describe(found, task.processing)}: was it trained so? Then set that.")
+
+
+def check_outputs(model: Model, task: Task) -> None:
+    """Refuse a model that is to be trained and does not return what the task takes its outputs for, on noise.
+
+    Its training would refuse it as well, after all that comes before.
+
+    Raises:
+        ModelError: its rows are not those of classes in the form that `task.outputs` says.
+    """
+    if isinstance(task, Processed) and task.kind in ("classification", "recognition"):
+        image = np.random.default_rng(0).standard_normal((1, *task.input_shape)).astype(np.float32)
+        outputs = Session(model, spin=False).run(image)
+        check_probabilities(torch.from_numpy(outputs), task.processing.outputs)
 
 
 def candidates(kind: str, given: Processing) -> Iterator[Processing]:

@@ -17,7 +17,7 @@ from compress.compute.launcher import local_number
 from compress.compute.precision import check_precision
 from compress.compute.processes import Team
 from compress.graph import save_model
-from compress.pipeline.diagnosis import check_processing
+from compress.pipeline.diagnosis import check_outputs, check_processing
 from compress.pipeline.evaluation import default_threads
 from compress.pipeline.labelling import label_unlabelled, with_labels
 from compress.pipeline.models import open_model
@@ -96,6 +96,8 @@ def _run_steps(
         verify_images(recipe, task, on_progress, on_note)
     original = open_model(recipe.model, recipe.weights, task.input_shape, on_note)
     note_outputs(original, on_note)
+    if recipe.trains:
+        check_outputs(original, task)
     if (asked := recipe.find_step(PruneStep)) is not None and asked.search is not None:
         check_search(original, asked.search)
     threads = recipe.threads or default_threads()

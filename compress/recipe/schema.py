@@ -455,3 +455,8 @@ class Recipe(_Settings):
     def find_step(self, kind: type[S]) -> S | None:
         """The recipe's step of this kind, or None."""
         return next((step for step in self.steps if isinstance(step, kind)), None)
+
+    @property
+    def trains(self) -> bool:
+        """Whether a step trains."""
+        return any(getattr(step, "epochs", 0) > 0 for step in self.steps)

@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper
 
 from compress.data.processing import Processing, make_processing
 from compress.data.synthetic import write_dataset
-from compress.pipeline.diagnosis import candidates, check_processing, describe
+from compress.errors import ModelError
+from compress.pipeline.diagnosis import candidates, check_outputs, check_processing, describe
 from compress.tasks.recognition import RecognitionTask
 from compress.zoo import models_folder, shipped
 
@@ -47,6 +48,19 @@ def test_the_blank_seems_to_be_last(words: Path) -> None:
     assert re.match(r"the model scores 0\.\d\d on 24 validation images, and 0\.", line)
     assert "with blank: last: was it trained so?" in line
     assert notes(model, words, blank="last") == []
+
+
+def test_outputs_that_could_not_be_trained(words: Path) -> None:
+    model = onnx.load(shipped("text_recogniser"))
+
+    def task_of(**changes: object) -> RecognitionTask:
+        processing = make_processing("recognition", changes=changes)
+        return RecognitionTask([], [words], charset=models_folder() / "latin.txt", processing=processing)
+
+    check_outputs(model, task_of())
+    check_outputs(model, task_of(outputs="logits"))  # any numbers may be
+    with pytest.raises(ModelError, match=r"not log-probabilities .* set task\.outputs"):
+        check_outputs(model, task_of(outputs="log_probabilities"))
 
 
 def test_nothing_is_said_where_nothing_is_better(words: Path) -> None:

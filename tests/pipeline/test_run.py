@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from compress import artifacts
 from compress.artifacts import PruningPlan, Report, StageResult
 from compress.cli import app
-from compress.errors import ArtifactError, CompressError, DataError, OutputError, PlanError, RecipeError
+from compress.errors import ArtifactError, CompressError, DataError, ModelError, OutputError, PlanError, RecipeError
 from compress.graph import is_quantised, read_model
 from compress.pipeline import run_recipe
 from compress.pipeline.state import Record, with_stages
@@ -211,6 +211,12 @@ def test_changed_settings_are_stale(
     text = one_line(tiny.recipe(folder, steps=steps), ArtifactError)
     assert text.startswith(f"{folder / 'out' / file}: stale: computed from another model, data or settings")
     assert text.endswith(f"Delete it{later}, or choose another --out folder.")
+
+
+def test_outputs_that_cannot_be_trained_are_refused_before_the_scan(folder: Path) -> None:
+    task = {"kind": "classification", "input": list(tiny.SHAPE), "directions": True, "outputs": "log_probabilities"}
+    assert "not log-probabilities" in one_line(tiny.recipe(folder, task=task), ModelError)
+    assert not (folder / "out" / "sensitivity.json").exists()
 
 
 def test_a_scan_of_another_model_is_stale(inputs: Path, whole: Report, folder: Path) -> None:
