@@ -37,6 +37,7 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from figures.pages import PAGES, check_known, marked
 from figures.published import REGISTRY, ROOT, Registry, changes_since
@@ -103,12 +104,13 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--at", default="", metavar="COMMIT", help="with --command: the commit that it ran at (default this one)")
     add("--date", default="", metavar="TEXT", help="with --command: when")
     add("--title", default="", metavar="TEXT", help="what tables call it (default as before, or the recipe's name)")
-    add("--verify", metavar="NAME", help="compare two short runs of a recorded recipe, before and after a change")
-    add("--before", type=Path, metavar="FOLDER", help="with --verify: the short run by the code that made the figures")
-    add("--after", type=Path, metavar="FOLDER", help="with --verify: the same short run by the code as it is now")
+    add("--verify", metavar="NAME", help="compare short runs of the recorded recipes, before and after a change")
+    folders: dict[str, Any] = {"type": Path, "metavar": "FOLDER", "nargs": "+", "default": []}
+    add("--before", **folders, help="with --verify: a short run of each recipe by the code that made the figures")
+    add("--after", **folders, help="with --verify: the same short runs, in this order, by the code as it is now")
     options = parser.parse_args(words)
-    if options.verify and not (options.before and options.after):
-        parser.error("--verify needs --before and --after.")
+    if options.verify and not len(options.before) == len(options.after) > 0:
+        parser.error("--verify needs --before and --after, as many folders each.")
     if options.record and bool(options.run) == bool(options.command and options.recipe):
         parser.error("--record needs --run, or --command and --recipe.")
     if options.check and (options.record or options.verify):

@@ -84,25 +84,41 @@ def check_stage(folder: Path, stage: str, kind: str) -> None:
         )
 
 
-def verify_run(run: Published, before: Path, after: Path, root: Path = ROOT) -> Published:
-    """A published run whose figures stand, although code has changed: two short runs show that nothing they met did.
+def verify_run(run: Published, before: Sequence[Path], after: Sequence[Path], root: Path = ROOT) -> Published:
+    """A published run whose figures stand, although code has changed: two short runs of each of its recipes show that
+    nothing they met did.
 
     Args:
         run: as it was recorded.
-        before: a short run of its recipe, made by the code that made its figures.
-        after: the same run made by the code as it is now.
+        before: a short run of each recipe, made by the code that made its figures.
+        after: the same runs, in the same order, made by the code as it is now.
         root: the repository.
 
     Raises:
         CompressError: the runs are of other code or of other recipes, or any file or score differs.
     """
+    if any(change.startswith("recipe's") for change in changes_since(run, root)):
+        raise CompressError(f"{', '.join(run.recipes)}: settings have changed since. Run it again.")
+    made = [_same_results(run, one, other, root) for one, other in zip(before, after, strict=True)]
+    if sorted(recipe for recipe, _, _ in made) != sorted(run.recipes):
+        raise CompressError(f"--before and --after: need one run each of {', '.join(run.recipes)}.")
+    code = dict(sorted({name: hashed for _, _, one in made for name, hashed in one.items()}.items()))
+    check_committed(run.recipes, code, root)
+    commit = git(root, "rev-parse", "--short", "HEAD")
+    return dataclasses.replace(
+        run, code=code, verified=commit, verified_by="; ".join(command for _, command, _ in made)
+    )
+
+
+def _same_results(run: Published, before: Path, after: Path, root: Path) -> tuple[str, str, dict[str, str]]:
+    """A recipe's file, the command of its short run, and the code that it depends on; where both runs are the same."""
     earlier, now = (artifacts.load(Report, folder / "report.json") for folder in (before, after))
     recipe_file, changes = parse_command(now.command)
+    if recipe_file not in run.recipes or not _same_run(earlier, now):
+        raise CompressError(
+            f"{before}, {after}: not the same run of {' or '.join(run.recipes)}. Use the same recipe and --set."
+        )
     recipe = load_recipe(root / recipe_file, changes, check_files=False)
-    if (recipe_file,) != run.recipes or not _same_run(earlier, now):
-        raise CompressError(f"{before}, {after}: not the same run of {run.recipes[0]}. Use the same recipe and --set.")
-    if any(change.startswith("recipe's") for change in changes_since(run, root)):
-        raise CompressError(f"{run.recipes[0]}: its settings have changed since. Run it again.")
     for step in recipe.steps:
         stage = STAGE_OF[step.name]
         check_stage(after, stage, recipe.task.kind)
@@ -111,10 +127,7 @@ def verify_run(run: Published, before: Path, after: Path, root: Path = ROOT) -> 
             raise CompressError(f"{stage}: {before} and {after} differ. The change moves figures: run it again.")
     if [one.stages for one in earlier.sets] != [one.stages for one in now.sets]:
         raise CompressError(f"{before} and {after} score differently. The change moves figures: run the recipe again.")
-    code = code_of(recipe)
-    check_committed([recipe_file], code, root)
-    commit = git(root, "rev-parse", "--short", "HEAD")
-    return dataclasses.replace(run, code=code, verified=commit, verified_by=now.command)
+    return recipe_file, now.command, code_of(recipe)
 
 
 def _same_run(earlier: Report, now: Report) -> bool:

@@ -277,11 +277,22 @@ def test_figures_stand_where_short_runs_before_and_after_a_change_are_the_same(
     code = _made_by_other_code(after, before)
     run = dataclasses.replace(figures.record_run(after, "", finished), code=dict(sorted(code.items())))
     assert figures.changes_since(run, finished) == ("`graph.load`",)
-    verified = figures.verify_run(run, before, after, finished)
+    verified = figures.verify_run(run, [before], [after], finished)
     assert figures.changes_since(verified, finished) == ()
     line = figures.status_line("tiny", verified, ())
     assert "; code changed since: a short run gives the same files then and at `" in line
     assert verified.verified_by == "compress run recipe.yaml --set threads=1"
+
+
+def test_of_figures_of_several_recipes_each_is_run(figures: Any, finished: Path, tmp_path: Path) -> None:
+    before, after = tmp_path / "before", finished / "out"
+    code = _made_by_other_code(after, before)
+    run = dataclasses.replace(figures.record_run(after, "", finished), code=dict(sorted(code.items())))
+    two = dataclasses.replace(run, recipes=("recipe.yaml", "other.yaml"), settings={})
+    with pytest.raises(CompressError, match=r"need one run each of recipe\.yaml, other\.yaml"):
+        figures.verify_run(two, [before], [after], finished)
+    with pytest.raises(CompressError, match=r"need one run each of recipe\.yaml"):
+        figures.verify_run(run, [before, before], [after, after], finished)
 
 
 def test_short_runs_of_versions_with_other_keys_are_known_by_their_command(
@@ -292,11 +303,11 @@ def test_short_runs_of_versions_with_other_keys_are_known_by_their_command(
     run = dataclasses.replace(figures.record_run(after, "", finished), code=dict(sorted(code.items())))
     report = artifacts.load(Report, before / "report.json")
     artifacts.save(dataclasses.replace(report, settings="of an earlier version"), before / "report.json")
-    assert figures.changes_since(figures.verify_run(run, before, after, finished), finished) == ()
+    assert figures.changes_since(figures.verify_run(run, [before], [after], finished), finished) == ()
     other = dataclasses.replace(report, settings="other", command=f"{report.command} --set finetune.lr=0.5")
     artifacts.save(other, before / "report.json")
     with pytest.raises(CompressError, match=r"not the same run of recipe\.yaml"):
-        figures.verify_run(run, before, after, finished)
+        figures.verify_run(run, [before], [after], finished)
 
 
 def test_figures_do_not_stand_where_a_file_differs_or_other_code_made_the_earlier_run(
@@ -306,12 +317,12 @@ def test_figures_do_not_stand_where_a_file_differs_or_other_code_made_the_earlie
     code = _made_by_other_code(after, before)
     recorded = figures.record_run(after, "", finished)
     with pytest.raises(CompressError, match=r"sensitivity was not computed by the code that made the figures \(compr"):
-        figures.verify_run(recorded, before, after, finished)
+        figures.verify_run(recorded, [before], [after], finished)
     run = dataclasses.replace(recorded, code=code)
     record = artifacts.load(Record, before / "pruned.json")
     artifacts.save(dataclasses.replace(record, content="another"), before / "pruned.json")
     with pytest.raises(CompressError, match=r"pruned: .* differ. The change moves figures: run it again"):
-        figures.verify_run(run, before, after, finished)
+        figures.verify_run(run, [before], [after], finished)
 
 
 def test_what_a_recipe_has_now_and_had_not_then_makes_figures_stale(figures: Any, finished: Path) -> None:
