@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from compress import artifacts, pipeline
 from compress.cli import app
-from compress.pipeline.preparing import shrink_cost, shrinking
+from compress.pipeline.preparing import shrink_cost
 from compress.pipeline.preparing.shrink_cost import Pace
 from compress.recipe import load_recipe
 from tests.pipeline import tiny
@@ -88,25 +88,6 @@ def test_the_gate(folder: Path, monkeypatch: pytest.MonkeyPatch, drop: float, ex
     assert result.exit_code == exit_code
     assert ("Gates missed: metric_drop." in result.stderr) == bool(exit_code)
     assert (folder / "small.onnx").read_bytes() == b"small"
-
-
-@pytest.mark.parametrize(
-    ("int8", "budget", "said"),
-    [
-        (0.9, None, "Of accuracy, int8 alone costs 0.0500. The same command with --float-budget 0.1 leaves"),
-        (0.94, None, ""),
-        (0.9, 0.1, ""),
-    ],
-)
-def test_what_helps_is_said_where_int8_costs_much(int8: float, budget: float | None, said: str) -> None:
-    machine, cost = artifacts.Machine("cpu", (), 1, "os", {}), artifacts.Cost(1, 1, {}, 1, (3, 8, 8))
-    stages = tuple(
-        artifacts.StageResult(name, f"{name}.onnx", cost, artifacts.Score(metric, "accuracy", 100))
-        for name, metric in (("baseline", 0.99), ("finetuned", 0.95), ("int8", int8))
-    )
-    advice = shrinking.int8_advice(artifacts.Report("t", "c", "d", machine, stages, (), "f"), budget)
-    assert advice.startswith(said)
-    assert bool(advice) == bool(said)
 
 
 def fails(*args: str | Path) -> str:

@@ -98,6 +98,7 @@ def _run(recipe: Path, changes: list[str], out: Path | None, verify: bool) -> tu
     """Run the recipe and print the report."""
     given = load_recipe(recipe, [*changes, *([f"out={out}"] if out else ())])
     from compress import pipeline
+    from compress.report.advice import int8_advice
     from compress.report.terminal import print_report, wide_console
 
     command = shlex.join(["compress", *sys.argv[1:]])
@@ -105,4 +106,6 @@ def _run(recipe: Path, changes: list[str], out: Path | None, verify: bool) -> tu
         staged = pipeline.with_stages(on_progress, given, pipeline.announce_stages(given, say))
         report = pipeline.run_recipe(given, command, staged, say, verify=verify)
     print_report(report, wide_console())
+    if advice := int8_advice(report, "With int8.json deleted, --set quantize.float_budget=0.1"):
+        typer.echo(advice)
     return report, given

@@ -116,6 +116,7 @@ def shrink(
     from compress.pipeline.facts import look_at
     from compress.pipeline.preparing import drafting, originals, shrink_cost, shrinking
     from compress.report import tables, terminal
+    from compress.report.advice import int8_advice
 
     files = shrinking.list_files(images)
     original = originals.open_original(model, weights, shape, folder, say)
@@ -181,7 +182,7 @@ def shrink(
     for line in tables.headlines(report):
         typer.echo(line)
     terminal.print_table(tables.gate_table(report), console)
-    if advice := shrinking.int8_advice(report, float_budget):
+    if advice := int8_advice(report, "The same command with --float-budget 0.1"):
         typer.echo(advice)
     typer.echo(f"{_sizes(original.file, out)} Report: {folder / 'report.md'}. Written: {out}")
     if not all(gate.passed for gate in report.gates):

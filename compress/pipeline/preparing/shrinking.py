@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.artifacts import Report, write_atomic
+from compress.artifacts import write_atomic
 from compress.data.charset import Charset, check_classes, read_charset
 from compress.data.splices import write_spliced
 from compress.data.synthetic import write_dataset
@@ -419,22 +419,6 @@ def _check_same(file: Path, recipe: Recipe) -> None:
             f"{file}: of a run with another {', '.join(others)}. Use the same options to go on with it, `compress run "
             f"{file}` if you changed it, or delete {file.parent} or give another --out to start anew."
         )
-
-
-INT8_LOSS = 0.02
-"""What int8 may cost, of the metric, before it is said what helps."""
-
-
-def int8_advice(report: Report, float_budget: float | None) -> str:
-    """What to try where the int8 file loses much that the float file has; empty where it does not."""
-    scores = {stage.stage: stage.score.metric for stage in report.stages}
-    loss = scores.get("finetuned", 0.0) - scores.get("int8", 0.0)
-    if loss <= INT8_LOSS or float_budget is not None:
-        return ""
-    return (
-        f"Of {report.stages[-1].score.name}, int8 alone costs {loss:.4f}. The same command with --float-budget 0.1 "
-        "leaves the layers that cost most in float, within a tenth of the multiply-adds; what was done before is kept."
-    )
 
 
 STAGES = ("label", "scan", "prune", "reconstruct", "fine-tune", "quantise", "report")
