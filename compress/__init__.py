@@ -10,9 +10,12 @@ The public names, loaded when they are first used, so that `import compress` and
 """
 
 import importlib
+import os
 from typing import Any
 
 from compress.errors import CompressError
+
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # its warnings of damaged images; which they are is said by name
 
 _HOME = {
     "from_torch": "compress.graph",

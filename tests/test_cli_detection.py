@@ -159,7 +159,7 @@ def test_bad_regions_are_counted_named_and_gone_on(inputs: Inputs, command: str,
 def test_mostly_bad_regions(inputs: Inputs, command: str, where: str) -> None:
     assert refused(inputs.run(command, **{where: "worse"})) == (
         f"Error: {inputs.labels('worse')}: 3 of 4 regions are of zero area or with fewer than 3 points or outside the "
-        "image, the first is 1.png. At most 1% may be. Check that the points are (x, y) in the image's own pixels. To "
+        "image: 1.png. At most 1% may be. Check that the points are (x, y) in the image's own pixels. To "
         "allow more: data.max_skipped (--max-skipped)."
     )
 
@@ -203,13 +203,13 @@ def test_images_larger_than_memory_allows_are_skipped_and_named(inputs: Inputs, 
     path = inputs.labels("large")
     said = f"{path}: 1 of 4 images skipped, larger than 80 megapixels (JPEG: 160): 1.png"
     assert notes(inputs.run(command, **{where: "large", "max-skipped": "0.25"})) == [said]
-    assert "1 of 4 images are larger than 80 megapixels" in refused(inputs.run(command, **{where: "large"}))
+    assert "1 of 4 images is larger than 80 megapixels" in refused(inputs.run(command, **{where: "large"}))
 
 
 @pytest.mark.parametrize(("command", "where"), WHERE)
 def test_nothing_but_such_images(inputs: Inputs, command: str, where: str) -> None:
     assert refused(inputs.run(command, **{where: "huge"})) == (
-        f"Error: {inputs.labels('huge')}: 2 of 2 images are larger than 80 megapixels (JPEG: 160), the first is 0.png. "
+        f"Error: {inputs.labels('huge')}: 2 of 2 images are larger than 80 megapixels (JPEG: 160): 0.png, 1.png. "
         "At most 1% may be. Make them smaller; points are in their pixels. To allow more: data.max_skipped "
         "(--max-skipped)."
     )

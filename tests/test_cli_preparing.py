@@ -112,6 +112,21 @@ def test_init_with_images_alone(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("paced")
+def test_init_allows_bad_images_where_it_is_told_to(folder: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(folder / "train" / "images", images)
+    (images / "bad.png").write_bytes(b"no image")
+    (images / "moving.gif").touch()
+    given = ["init", folder / "model.onnx", "--data", images, "--input", "3,16,32", "--out", tmp_path / "r.yaml"]
+    (line,) = fails(*given)
+    assert f"is unreadable: {images / 'bad.png'}. At most 1% may be." in line
+    result = run(*given, "--max-skipped", "0.5")
+    assert result.exit_code == 0, result.output
+    assert "left out 1 file of another kind, moving.gif." in result.stderr
+    assert load_recipe(tmp_path / "r.yaml").data.max_skipped == 0.5
+
+
+@pytest.mark.usefixtures("paced")
 def test_init_splits_a_label_list(folder: Path, tmp_path: Path) -> None:
     texts = []
     for name in ("a", "b"):

@@ -161,7 +161,7 @@ def test_empty_texts_are_skipped(inputs: Inputs, command: str, where: str) -> No
     if command == "evaluate":
         assert "on 4 images (2 of 6 images skipped)" in result.stdout
     line = refused(inputs.run(command, **{where: "empty"}))
-    assert "2 of 6 images are without text, the first is 1.png. At most 1% may be." in line
+    assert "2 of 6 images are without text: 1.png, 4.png. At most 1% may be." in line
 
 
 @pytest.mark.parametrize(

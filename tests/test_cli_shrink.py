@@ -99,6 +99,44 @@ def fails(*args: str | Path) -> str:
     return lines[0]
 
 
+def test_bad_images_and_another_try(folder: Path) -> None:
+    """One bad image is refused by name before anything is written; removed, or allowed, the same command goes on."""
+    images, bad = folder / "train", folder / "train" / "deep" / "cut\tin half.png"
+    bad.parent.mkdir()
+    given = [folder / "model.onnx", "--images", images, "--out", folder / "small.onnx", "--input", "3,16,32"]
+    bad.write_bytes(next(images.rglob("*.png")).read_bytes())
+    line = fails(*given)
+    assert "train: 1 of 11 images is named with a tab" in line
+    assert "deep/cut\\tin half.png'. At most 1% may be. Rename them. To allow more: data.max_skipped (--max-" in line
+    bad = bad.rename(bad.with_name("half.png"))
+    bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
+    assert f"1 of 11 images is unreadable: {bad}. At most 1% may be." in fails(*given)
+    assert not (folder / "small_run").exists()
+    assert "--max-skipped: got 2" in fails(*given, "--max-skipped", "2")
+    (images / "moving.gif").touch()
+    model = (folder / "model.onnx").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        real = pipeline.run_recipe
+        stop = tiny.stop_when("ranking")
+        patch.setattr(pipeline, "run_recipe", lambda recipe, command, on_progress, on_note: real(recipe, command, stop))
+        result = shrink(folder, "--max-skipped", "0.1")
+        assert result.exit_code == 130, result.output
+        assert "train: 1 of 11 images skipped, unreadable: deep/half.png" in result.stderr
+        assert "train: left out 1 file of another kind, moving.gif." in result.stderr
+        recipe = load_recipe(folder / "small_run" / "recipe.yaml")
+        assert (recipe.data.max_skipped, (recipe.out / "labels" / "labels.json").exists()) == (0.1, True)
+        bad.unlink()
+        result = shrink(folder)
+        assert "stage 1 of 7, label: 10 images by the original model, done" in result.stderr
+        next(images.rglob("*.png")).unlink()
+        result = shrink(folder, "--macs", "0.5")
+        assert result.exit_code == 130, result.output
+        assert "small_run/recipe.yaml: of an attempt that computed nothing; replaced" in result.stderr
+        assert "small_run/labels: of other images or settings than now; nothing was computed from them" in result.stderr
+        assert re.search(r"stage 1 of 7, label: 9 images by the original model, about", result.stderr)
+    assert (folder / "model.onnx").read_bytes() == model
+
+
 def test_mistakes_are_told_in_a_line(folder: Path) -> None:
     model, images, out = folder / "model.onnx", folder / "train", folder / "small.onnx"
     given = ["--images", images, "--out", out, "--input", ",".join(map(str, tiny.SHAPE))]

@@ -60,6 +60,7 @@ def splice(
         typer.Option(help="a folder for the spliced crops (images/) and their list, labels.txt.", metavar="FOLDER"),
     ],
     count: Annotated[int, typer.Option(min=1, help="crops to make.")] = 1500,
+    max_skipped: options.MaxSkipped = None,
     seed: Annotated[int, typer.Option(min=0, help="of all random choices: the same seed, the same crops.")] = 0,
 ) -> None:
     """Cut pieces out of crops of text and put them side by side, as more data without labels for a recogniser.
@@ -71,12 +72,14 @@ def splice(
     Example:
       compress splice train/crops --count 4000 --out spliced
     """
+    from compress.data.labels import ListRules
     from compress.data.splices import write_spliced
     from compress.data.unlabelled import list_images
 
     for path in crops:
         options.check_apart(out, path, "the crops")
-    files = [file for path in crops for file in list_images(path).files]
+    rules = ListRules(options.build(DataSettings, {"images": crops, "max_skipped": max_skipped}).max_skipped)
+    files = [file for path in crops for file in list_images(path, rules).files]
     with progress(f"{out} holds the crops so far, without a list; the same command makes all of them.") as on_progress:
         made = write_spliced(out, files, count, seed, on_progress=on_progress)
     typer.echo(f"Written: {count} crops, {made}")

@@ -17,7 +17,7 @@ from compress.cli.spreading import spread
 from compress.cli.tasks import ModelOptions
 from compress.data.processing import DEFAULT_PRESET
 from compress.errors import CompressError
-from compress.recipe import load_recipe
+from compress.recipe import DataSettings, load_recipe
 
 Changes = Annotated[
     list[str] | None,
@@ -52,6 +52,7 @@ def init(
             metavar="PATH",
         ),
     ] = None,
+    max_skipped: options.MaxSkipped = None,
     out: Annotated[Path, typer.Option(help="the recipe to write; nothing is overwritten.", metavar="FILE")] = Path(
         "recipe.yaml"
     ),
@@ -70,6 +71,8 @@ def init(
       compress init my_package.crnn:make --weights crnn.pt --data words/labels.txt --charset dict.txt
     """
     shape, processing = options.parse_shape(settings.input_size), settings.processing()
+    options.build(DataSettings, {"images": [data], "max_skipped": max_skipped})
+    from compress.data.unlabelled import describe_foreign
     from compress.pipeline import guessing
     from compress.pipeline.facts import look_at
     from compress.pipeline.preparing import drafting, shrinking
@@ -95,7 +98,7 @@ def init(
         use_space = True
         if kind == "recognition":
             charset, use_space = shrinking.fits_charset(named, charset, "init")
-        found = drafting.find_data(data, kind, val)
+        found = drafting.find_data(data, kind, val, max_skipped)
         seen = None if shape is not None else partial(drafting.image_files, found, kind)
         named, given, lines = guessing.complete(named, kind, processing, file, seen)
         facts = dataclasses.replace(named, path=file)
@@ -110,6 +113,8 @@ def init(
         recipe, images = drafting.write_draft(content, lists, out, shlex.join(["compress", *sys.argv[1:]]))
     typer.echo(f"Written: {', '.join(str(path) for path in (out, *lists))}")
     _warn(images.warnings)
+    if found.images is not None and (left_out := describe_foreign(found.images)):
+        say(left_out)
     for line in estimate_lines(recipe, estimate(recipe, images)):
         typer.echo(line)
     typer.echo(f"To run it: compress run {shlex.quote(str(out))}")

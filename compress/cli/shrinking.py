@@ -16,6 +16,7 @@ from compress.cli.spreading import spread
 from compress.cli.tasks import ModelOptions
 from compress.data.processing import DEFAULT_PRESET
 from compress.errors import CompressError
+from compress.recipe import DataSettings
 from compress.recipe.values import TEST
 
 
@@ -88,6 +89,7 @@ def shrink(
             metavar="NAME=LIST",
         ),
     ] = None,
+    max_skipped: options.MaxSkipped = None,
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:
@@ -110,9 +112,11 @@ def shrink(
     folder = out.with_name(f"{out.stem}_run")
     options.check_apart(folder, images, "--images")
     tests = _parse_tests(test or ())
+    options.build(DataSettings, {"images": [images], "max_skipped": max_skipped})
     shape, processing = options.parse_shape(settings.input_size), settings.processing()
     from compress import pipeline
-    from compress.pipeline import guessing
+    from compress.data.unlabelled import describe_foreign
+    from compress.pipeline import guessing, labelling
     from compress.pipeline.facts import look_at
     from compress.pipeline.preparing import drafting, originals, shrink_cost, shrinking
     from compress.report import tables, terminal
@@ -154,10 +158,16 @@ def shrink(
         spliced=spliced,
         max_drop=max_drop,
         float_budget=float_budget,
+        max_skipped=max_skipped,
         tests=tests,
         processing=given,
         boxes=boxes,
     )
+    with progress("Nothing was written.") as on_progress:
+        chosen = shrinking.choose_files(images, folder, max_skipped, on_progress)
+    files = list(chosen.files)
+    for line in filter(None, (*chosen.warnings, describe_foreign(images))):
+        say(line)
     content = shrinking.shrink_recipe(facts, images, len(files), wishes)
     content |= {"name": f"{original.name}, shrunk", "model": str(original.file.absolute())}
     artifacts.check_writable(folder)
@@ -168,7 +178,8 @@ def shrink(
             original.write()
             shrinking.make_crops(folder, wishes, files, content["data"]["held_back"], on_progress)
 
-        recipe = shrinking.write_recipe(content, folder, command, draw)
+        recipe = shrinking.write_recipe(content, folder, command, draw, say)
+    labelling.forget_stale(recipe, say)
     if original.export is not None:
         say(f"{model}: exported to {original.file}{drafting.fixed_sizes(original.file, shape)}.")
     pace, cells = shrink_cost.measure(recipe, files)

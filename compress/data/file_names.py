@@ -8,6 +8,11 @@ from pathlib import Path
 from compress.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+FOREIGN_SUFFIXES = (
+    *(".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".jpe", ".ppm", ".pgm", ".pbm", ".tga"),
+    *(".psd", ".ico", ".pdf", ".djvu", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw"),
+)
+"""Of files that users take for images, too, and that are passed over."""
 SUFFIX = ".tar"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 DATABASE = "data.mdb"
@@ -56,8 +61,9 @@ def find_archives(path: Path) -> tuple[Path, ...]:
     found = [each for name in named for each in (_matches(name) if _is_pattern(name) else [name])]
     missing = [file for file in found if not file.is_file()]
     if missing:
+        be = "is" if len(missing) == 1 else "are"
         raise DataError(
-            f"{path}: {len(missing)} of {len(found)} archives are missing, the first is {missing[0]}."
+            f"{path}: {len(missing)} of {len(found)} archives {be} missing, the first is {missing[0]}."
             if len(found) > 1
             else f"{path}: no such file. Give a tar archive, a pattern as train-{{000..099}}.tar, or a folder of them."
         )

@@ -67,24 +67,25 @@ def load_images(
         DataError: more of the list's images than the rules allow are missing, too large or cannot be decoded.
     """
     kept: list[tuple[Entry, np.ndarray, Stored]] = []
-    skipped: dict[str, list[str]] = {"missing": [entry.image.name for entry in labels.missing]}
+    skipped: dict[str, list[Path]] = {"missing": [entry.image for entry in labels.missing]}
     for entry in labels.entries:
         data = read(entry.image) or b""
         image, problem = decode_file(data)
         if image is None:
-            skipped.setdefault(problem, []).append(entry.image.name)
+            skipped.setdefault(problem, []).append(entry.image)
         else:
             image = image if max_height is None else shrink_to_height(image, max_height)
             kept.append((entry, image, Stored(entry.image, len(data), digest_of(data))))
     total = len(labels.entries) + len(labels.missing)
-    check_skipped(labels.path, skipped, total, rules)
-    warnings = [line for why, names in skipped.items() for line in skipped_warning(labels.path, why, names, total)]
+    check_skipped(labels.path, {why: [str(image) for image in images] for why, images in skipped.items()}, total, rules)
+    names = {why: tuple(image.name for image in images) for why, images in skipped.items()}
+    warnings = [line for why, named in names.items() for line in skipped_warning(labels.path, why, named, total)]
     return LoadedList(
         labels.path,
         tuple(entry for entry, _, _ in kept),
         tuple(image for _, image, _ in kept),
         tuple(warnings),
-        {why: tuple(names) for why, names in skipped.items() if names},
+        {why: named for why, named in names.items() if named},
         tuple(stored for _, _, stored in kept),
     )
 

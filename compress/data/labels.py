@@ -10,10 +10,13 @@ from compress.errors import DataError
 
 NAMED_AT_MOST = 5
 """Bad images that a warning names before it says how many more there are."""
+UNLISTABLE = "named with a tab, a line break or bytes that are not UTF-8"
+"""A label list cannot hold such a name."""
 ADVICE = {
     "missing": "Image paths are relative to the list's folder.",
-    "unreadable": "Copy the images again.",
+    "unreadable": "Copy the images again, or remove them.",
     "without a text file": "Copy the texts again.",
+    UNLISTABLE: "Rename them.",
     TOO_LARGE: "Make them smaller; points are in their pixels.",
 }
 """Why images are skipped -> what to do; for other reasons that is plain."""
@@ -144,7 +147,7 @@ def check_skipped(
 
     Args:
         path: the list, for the message.
-        skipped: why (`missing`, ...) -> their names.
+        skipped: why (`missing`, ...) -> their names, or paths; the first of them are named.
         total: all of the list.
         rules: how many may be.
         what: they are.
@@ -157,12 +160,12 @@ def check_skipped(
     count = sum(len(names) for names in reasons.values())
     if count <= rules.max_skipped * total:
         return
-    first = next(iter(reasons.values()))[0]
+    named = name_some(list(dict.fromkeys(shown(name) for names in reasons.values() for name in names)))
     steps = "".join(
         f"{step} " for step in [ADVICE[reason] for reason in reasons if reason in ADVICE] + ([advice] if advice else [])
     )
     raise DataError(
-        f"{path}: {count} of {total} {what} are {' or '.join(reasons)}, the first is {first}. "
+        f"{path}: {count} of {total} {what} {be(count)} {' or '.join(reasons)}: {named}. "
         f"At most {100 * rules.max_skipped:g}% may be. {steps}"
         "To allow more: data.max_skipped (--max-skipped)."
     )
@@ -187,7 +190,25 @@ def skipped_warning(path: Path, kind: str, names: Sequence[str], total: int) -> 
     """
     if not names:
         return ()
-    return (f"{path}: {len(names)} of {total} images skipped, {kind}: {name_some(names)}",)
+    return (f"{path}: {len(names)} of {total} images skipped, {kind}: {name_some([shown(name) for name in names])}",)
+
+
+def be(count: int) -> str:
+    """The verb of "1 of 9 images is missing".
+
+    >>> be(1), be(2), be(0)
+    ('is', 'are', 'are')
+    """
+    return "is" if count == 1 else "are"
+
+
+def shown(name: str) -> str:
+    """A name as it can stand in a line: escaped where it holds what does not print.
+
+    >>> shown("a b.png"), shown("a\\tb.png")
+    ('a b.png', "'a\\\\tb.png'")
+    """
+    return name if name.isprintable() else repr(name)
 
 
 def name_some(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.data.labels import ListRules
+from compress.data.labels import ListRules, be
 from compress.errors import DataError
 
 LEARNED, CHOOSING = frozenset({"train", "unlabelled"}), "val"
@@ -85,8 +85,8 @@ def check_overlap(lists: Mapping[str, Sequence[Stored]], rules: ListRules) -> tu
         if shared:
             there, here = shared[0]
             lines.append(
-                f"{other}: {len(shared)} of {len(lists[other])} images are in {one}, too, the first is {here.path} "
-                f"(there {there.path})"
+                f"{other}: {len(shared)} of {len(lists[other])} images {be(len(shared))} in {one}, too, the first is "
+                f"{here.path} (there {there.path})"
             )
     if lines and not rules.allow_overlap:
         raise DataError(

@@ -1,23 +1,26 @@
 """Images without labels, of any kind: what a network can learn from its teacher alone."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from compress.data.file_names import IMAGE_SUFFIXES, is_sharded, refuse_shards
+from compress.data.file_names import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, is_sharded, refuse_shards
 from compress.data.headers import TOO_LARGE, read_header, reduction
 from compress.data.images import LoadedList, load_images, read_image
 from compress.data.labels import (
     DEFAULT_RULES,
+    UNLISTABLE,
     Entry,
     LabelList,
     ListRules,
     check_skipped,
     read_labels,
+    shown,
     skipped_warning,
 )
 from compress.data.lmdb_folder import FILE, load_list
@@ -25,6 +28,7 @@ from compress.data.overlap import file_contents
 from compress.data.scene_augment import GEOMETRIES, change_light, random_crop
 from compress.data.shards import load_shards
 from compress.errors import DataError
+from compress.progress import Progress
 
 TILE_HEIGHTS = (12.0, 110.0)
 """Heights that small images are tiled with, in pixels, drawn evenly on a logarithmic scale: those of text in scenes."""
@@ -57,30 +61,74 @@ def find_images(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
     return LabelList(path, tuple(Entry(file, "", number) for number, file in enumerate(found, start=1)))
 
 
-def list_images(path: Path, rules: ListRules = DEFAULT_RULES) -> ImageFiles:
-    """The images that `find_images` finds and that can be used. No pixel is decoded, but every header is read.
+def list_images(
+    path: Path,
+    rules: ListRules = DEFAULT_RULES,
+    is_damaged: Callable[[Path], bool] = lambda _: False,
+    on_progress: Progress | None = None,
+) -> ImageFiles:
+    """The images that `find_images` finds and that can be used.
+
+    Args:
+        path: a folder or label list.
+        rules: how many images may be unusable.
+        is_damaged: called with each image that has a header, whether its pixels are unreadable; by default no pixel is
+            decoded.
+        on_progress: called as (done, total, message).
 
     Raises:
         DataError: there are none, or more of them than the rules allow cannot be used.
     """
     listed = find_images(path, rules)
-    problems = {entry.image: _problem(entry.image) for entry in listed.entries}
-    skipped = {"missing": [entry.image.name for entry in listed.missing]}
-    for kind in (UNREADABLE, TOO_LARGE):
-        skipped[kind] = [file.name for file, problem in problems.items() if problem == kind]
+    problems: dict[Path, str] = {}
+    for done, entry in enumerate(listed.entries, start=1):
+        problems[entry.image] = _problem(entry.image, is_damaged)
+        if on_progress is not None:
+            on_progress(done, len(listed.entries), "looking at the images")
+    skipped = {"missing": [entry.image for entry in listed.missing]}
+    for kind in (UNREADABLE, TOO_LARGE, UNLISTABLE):
+        skipped[kind] = [file for file, problem in problems.items() if problem == kind]
     total = len(problems) + len(listed.missing)
-    check_skipped(path, skipped, total, rules)
-    lines = [line for why, names in skipped.items() for line in skipped_warning(path, why, names, total)]
+    check_skipped(path, {why: [str(file) for file in files] for why, files in skipped.items()}, total, rules)
+    folder = path if path.is_dir() else path.parent
+    lines = [
+        line
+        for why, files in skipped.items()
+        for line in skipped_warning(path, why, [os.path.relpath(file, folder) for file in files], total)
+    ]
     files = [entry.image for entry in listed.entries if not problems[entry.image]]
     return ImageFiles(tuple(files), tuple(lines))
 
 
-def _problem(file: Path) -> str:
+def _problem(file: Path, is_damaged: Callable[[Path], bool]) -> str:
     """Why a file cannot be used, or nothing."""
+    if not _is_listable(str(file.absolute())):
+        return UNLISTABLE
     header = read_header(file)
     if header is None:
         return UNREADABLE
-    return TOO_LARGE if reduction(header) is None else ""
+    if reduction(header) is None:
+        return TOO_LARGE
+    return UNREADABLE if is_damaged(file) else ""
+
+
+def _is_listable(name: str) -> bool:
+    try:
+        return not set(name) & set("\t\n\r") and bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def describe_foreign(path: Path) -> str:
+    """One line on pictures of a folder that are in formats which are not read; empty where there are none."""
+    if not path.is_dir():
+        return ""
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in FOREIGN_SUFFIXES and file.is_file())
+    if not found:
+        return ""
+    first = shown(os.path.relpath(found[0], path))
+    what = f"1 file of another kind, {first}" if len(found) == 1 else f"{len(found)} files of other kinds, as {first}"
+    return f"{path}: left out {what}. Images are read from {', '.join(IMAGE_SUFFIXES)}."
 
 
 def split_images(files: Sequence[Path], held_back: float) -> tuple[list[Path], list[Path]]:

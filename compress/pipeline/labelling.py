@@ -1,8 +1,9 @@
 """Labels for images that have none: what the original model says of them."""
 
+import functools
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,21 +14,23 @@ import onnx
 from compress import artifacts
 from compress.artifacts import fingerprint_each, write_atomic
 from compress.data.images import read_image
-from compress.data.labels import ListRules
+from compress.data.labels import DEFAULT_RULES, UNLISTABLE, ListRules, shown
 from compress.data.lmdb_folder import load_list
 from compress.data.processing import DEFAULT_PRESET, find_preset
 from compress.data.scenes import load_scenes
 from compress.data.transforms import preprocess_crop
-from compress.data.unlabelled import content_of_images, list_images, split_images
+from compress.data.unlabelled import ImageFiles, content_of_images, list_images, split_images
 from compress.errors import DataError
 from compress.measure.session import Session
 from compress.pipeline.evaluation import default_threads
 from compress.pipeline.models import model_identity, open_model
+from compress.pipeline.state import LABELLED, holds_results
 from compress.pipeline.tasks import LABELS, make_task
-from compress.progress import Progress
+from compress.progress import Note, Progress
 from compress.recipe import Recipe
 from compress.tasks.base import Case, Examiner, Predict, Resizable, Task, Unlabelled
 
+LISTS = ("train.txt", "val.txt")
 TRAIN_SIDE = 640
 """Side at which text is looked for in scenes to train on, at most: there it only says where crops are taken."""
 UNSEEN = ("charset", "processes", "augment", "crop", "dilate_teacher", "decouple")
@@ -74,7 +77,102 @@ class Labelled:
     warnings: tuple[str, ...] = ()
 
 
-def with_labels(recipe: Recipe, on_progress: Progress | None = None) -> Labelled:
+def usable_images(
+    path: Path,
+    rules: ListRules = DEFAULT_RULES,
+    known: Collection[str] = (),
+    on_progress: Progress | None = None,
+) -> ImageFiles:
+    """The images of a folder or list that can be decoded, as far as that is not `known` of their whole names.
+
+    `on_progress` is called as (done, total, message).
+
+    Raises:
+        DataError: there are none, or more than the rules allow cannot be used.
+    """
+
+    def is_damaged(file: Path) -> bool:
+        if str(file.absolute()) in known:
+            return False
+        status = file.stat()
+        return not _can_be_decoded(file, status.st_size, status.st_mtime_ns)
+
+    return list_images(path, rules, is_damaged, on_progress)
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def _can_be_decoded(file: Path, size: int, modified_ns: int) -> bool:
+    """Remembered while the file stays as it is: a run that begins asks twice."""
+    return read_image(file) is not None
+
+
+def labelled_names(out: Path) -> frozenset[str]:
+    """Whole names of the images in the lists that a run's folder holds; none unless all lists are there."""
+    if not _are_there(out):
+        return frozenset()
+    lines = [line for name in LISTS for line in (out / LABELS / name).read_text(encoding="utf-8").split("\n")]
+    return frozenset(line.split("\t")[0] for line in lines)
+
+
+def _are_there(out: Path) -> bool:
+    return (out / LABELLED).exists() and all((out / LABELS / name).exists() for name in LISTS)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The images to label, and the identity of their labels."""
+
+    train: list[Path]
+    val: list[Path]
+    identity: str
+    warnings: tuple[str, ...]
+
+
+def _part(
+    recipe: Recipe, original: onnx.ModelProto, known: Collection[str], on_progress: Progress | None = None
+) -> _Parts:
+    data = recipe.data
+    rules = ListRules(max_skipped=data.max_skipped, roots=() if data.root is None else (data.root,))
+    found = [usable_images(path, rules, known, on_progress) for path in data.images]
+    train, val = split_images([file for part in found for file in part.files], data.held_back)
+    identity = _identity(recipe, original, train, val)
+    return _Parts(train, val, identity, tuple(line for part in found for line in part.warnings))
+
+
+def _open_original(recipe: Recipe) -> onnx.ModelProto:
+    shape = recipe.task.input_shape
+    return open_model(recipe.model, recipe.weights, (shape[0], shape[1], shape[2]))
+
+
+def forget_stale(recipe: Recipe, on_note: Note | None = None) -> None:
+    """Remove the record of a run's labels where they were made from something else, so that they are made again.
+
+    Where anything else was computed in the folder, it stays: `with_labels` refuses it.
+
+    Raises:
+        DataError: as `with_labels`.
+        ArtifactError: the record cannot be read.
+    """
+    if _may_be_made_again(recipe.out):
+        _forget_other(recipe, _part(recipe, _open_original(recipe), labelled_names(recipe.out)), on_note)
+
+
+def _may_be_made_again(out: Path) -> bool:
+    return _are_there(out) and not holds_results(out)
+
+
+def _forget_other(recipe: Recipe, parts: _Parts, on_note: Note | None) -> bool:
+    """Remove the record of labels of other parts than these; whether they are other ones."""
+    record = recipe.out / LABELLED
+    if artifacts.load(Labels, record).fingerprint == parts.identity:
+        return False
+    record.unlink()
+    if on_note:
+        on_note(f"{record.parent}: of other images or settings than now; nothing was computed from them: made anew.")
+    return True
+
+
+def with_labels(recipe: Recipe, on_progress: Progress | None = None, on_note: Note | None = None) -> Labelled:
     """A recipe on images without labels as one on label lists that the original model made, in <out>/labels.
 
     A part of the images is held back and makes the validation data (see `split_images`). The lists are ordinary ones:
@@ -82,35 +180,33 @@ def with_labels(recipe: Recipe, on_progress: Progress | None = None) -> Labelled
     - classification: the model's class, of each crop as it is and, where there are two classes, turned by 180 degrees,
       for else all labels might be the same. Images to train on have the model's probabilities (`data.unlabelled`);
     - detection: the model's boxes.
-    Lists that are there already, made from the same images by the same model, are taken as they are. Images that are
-    missing, too large or have no header are left out before, so that whether they are there or not makes no difference.
+    Lists that are there already, made from the same images by the same model, are taken as they are; others are made
+    again (see `forget_stale`). Images that are missing, too large or cannot be decoded are left out before, so that
+    whether they are there or not makes no difference.
 
     Raises:
         DataError: there are no images, or too few, or more than the rules allow cannot be used, or the model does not
             fit the task.
-        ArtifactError: the lists that are there were made from something else.
+        ArtifactError: the lists that are there were made from something else, and something was computed since.
     """
-    data, folder = recipe.data, recipe.out / LABELS
-    rules = ListRules(max_skipped=data.max_skipped, roots=() if data.root is None else (data.root,))
-    found = [list_images(path, rules) for path in data.images]
-    files = [file for part in found for file in part.files]
-    train, val = split_images(files, data.held_back)
-    shape = recipe.task.input_shape
-    original = open_model(recipe.model, recipe.weights, (shape[0], shape[1], shape[2]))
-    identity = _identity(recipe, original, train, val)
-    record = folder / "labels.json"
-    if record.exists() and all((folder / name).exists() for name in ("train.txt", "val.txt")):
-        artifacts.check_fresh(record, artifacts.load(Labels, record).fingerprint, identity)
+    data, folder, record = recipe.data, recipe.out / LABELS, recipe.out / LABELLED
+    original = _open_original(recipe)
+    known = labelled_names(recipe.out)
+    parts = _part(recipe, original, known, None if known else on_progress)
+    if _may_be_made_again(recipe.out) and _forget_other(recipe, parts, on_note):
+        parts = _part(recipe, original, (), on_progress)
+    if _are_there(recipe.out):
+        artifacts.check_fresh(record, artifacts.load(Labels, record).fingerprint, parts.identity)
     else:
-        _write_lists(recipe, original, train, val, on_progress)
-        artifacts.save(Labels(identity, len(train), len(val)), record)
+        _write_lists(recipe, original, parts.train, parts.val, on_progress)
+        artifacts.save(Labels(parts.identity, len(parts.train), len(parts.val)), record)
     lists: dict[str, tuple[Path, ...]] = {"train": (folder / "train.txt",), "val": (folder / "val.txt",)}
     task = recipe.task
     if task.kind == "classification":
         lists["unlabelled"] = (*lists.pop("train"), *data.unlabelled)
         task = task.model_copy(update={"directions": False if task.directions is False else None})
     labelled = recipe.model_copy(update={"data": data.model_copy(update=lists), "task": task})
-    return Labelled(labelled, tuple(line for part in found for line in part.warnings))
+    return Labelled(labelled, parts.warnings)
 
 
 def _identity(recipe: Recipe, original: onnx.ModelProto, train: Sequence[Path], val: Sequence[Path]) -> str:
@@ -232,6 +328,6 @@ def _write_list(path: Path, labels: dict[Path, str]) -> None:
     for file, label in labels.items():
         name = str(file.absolute())
         if name != name.strip() or set(name) & set("\t\n\r"):
-            raise DataError(f"{file}: a name with a tab, a line break, or a space at its end. Rename it.")
+            raise DataError(f"{shown(str(file))}: {UNLISTABLE}, or with a space at its end. Rename it.")
         lines.append(f"{name}\t{label}\n")
     write_atomic(path, "".join(lines).encode())

@@ -86,7 +86,7 @@ def _run_steps(
     given = recipe
     notes: tuple[str, ...] = ()
     if recipe.data.images:
-        labelled = with_labels(recipe, on_progress)
+        labelled = with_labels(recipe, on_progress, on_note)
         recipe, notes = labelled.recipe, labelled.warnings
     if team is not None:
         team.send(recipe)

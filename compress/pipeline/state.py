@@ -31,6 +31,9 @@ LABELLED = f"{LABELS}/labels.json"
 BEGUN, CHECKPOINT = ".code.json", ".checkpoint"
 """What a stage leaves until its record is there: the code that it was begun by, and the training so far."""
 
+EXPORTS = ("original.onnx", "baseline.onnx")
+"""Of a PyTorch module, as `compress shrink` and `compress run` write it before anything is computed."""
+
 ORDER = ("teacher", "sensitivity", "replace", "prune", "reconstruct", "finetune", "quantize")
 """The steps of a recipe as they are run."""
 FILES = {
@@ -211,6 +214,12 @@ def _check_beside(other: Path, file: Path, record: Record, record_file: Path) ->
 
 def _content(file: Path) -> str:
     return artifacts.fingerprint(file.read_bytes())
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether anything was computed in a run's folder that takes long: anything but labels, made crops and exports."""
+    found = (file for end in (".json", ".onnx", CHECKPOINT) for file in folder.glob(f"*{end}"))
+    return any(file.name not in EXPORTS for file in found)
 
 
 def stage_marks(recipe: Recipe) -> dict[str, tuple[str, ...]]:

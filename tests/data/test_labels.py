@@ -54,7 +54,7 @@ def test_more_than_the_allowed_share_missing_is_an_error(tmp_path):
     half = make_list(tmp_path, b"a.png\tA\ngone.png\tB\n")
     assert len(read_labels(half, HALF).entries) == 1
     most = make_list(tmp_path, b"a.png\tA\ngone.png\tB\ngone2.png\tC\n")
-    with pytest.raises(DataError, match=r"labels.txt: 2 of 3 images are missing, the first is .*gone.png. At most 50%"):
+    with pytest.raises(DataError, match=r"labels.txt: 2 of 3 images are missing: .*gone.png, .*gone2.png. At most 50%"):
         read_labels(most, HALF)
 
 
@@ -63,7 +63,7 @@ def test_one_in_a_hundred_may_be_missing_unless_said_otherwise(tmp_path):
     assert len(read_labels(make_list(tmp_path, lines)).missing) == 2
     path = make_list(tmp_path, lines[len(b"a.png\tA\n") :])
     message = (
-        r"labels.txt: 2 of 199 images are missing, the first is .*gone.png. At most 1% may be. Image paths are "
+        r"labels.txt: 2 of 199 images are missing: .*gone.png. At most 1% may be. Image paths are "
         r"relative to the list's folder. To allow more: data.max_skipped \(--max-skipped\)."
     )
     with pytest.raises(DataError, match=message):
@@ -75,8 +75,17 @@ def test_one_in_a_hundred_may_be_missing_unless_said_otherwise(tmp_path):
 def test_reasons_are_added_up(tmp_path):
     skipped = {"missing": ["a"], "unreadable": [], "too large": ["b", "c"]}
     check_skipped(tmp_path, skipped, 6, HALF)
-    with pytest.raises(DataError, match=r"3 of 5 things are missing or too large, the first is a. At most 50% may be"):
+    with pytest.raises(DataError, match=r"3 of 5 things are missing or too large: a, b, c. At most 50% may be"):
         check_skipped(tmp_path, skipped, 5, HALF, "things")
+
+
+def test_the_first_five_are_named_and_what_does_not_print_is_escaped(tmp_path):
+    names = [f"some/{number}.png" for number in range(7)]
+    named = r"7 of 9 images are unreadable: some/0.png, some/1.png, .*some/4.png and 2 more. At most 1%"
+    with pytest.raises(DataError, match=named):
+        check_skipped(tmp_path, {"unreadable": names}, 9, ListRules())
+    with pytest.raises(DataError, match=r"1 of 9 images is unreadable: 'a\\n\\tb.png'. At most"):
+        check_skipped(tmp_path, {"unreadable": ["a\n\tb.png"]}, 9, ListRules())
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])

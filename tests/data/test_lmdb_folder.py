@@ -60,9 +60,7 @@ def test_missing_and_damaged_images_are_counted_and_named(tmp_path):
         "1 of 5 images skipped, missing: image-000000002",
         "1 of 5 images skipped, unreadable: image-000000003",
     ]
-    with pytest.raises(
-        DataError, match=r"1 of 5 images are missing, the first is .*image-000000002. At most 1% may be"
-    ):
+    with pytest.raises(DataError, match=r"1 of 5 images is missing: .*image-000000002. At most 1% may be"):
         load_list(folder)
 
 

@@ -41,13 +41,13 @@ def test_a_record_that_is_no_file_is_known_by_its_digest(tmp_path: Path) -> None
 def test_training_and_validation_may_not_share_images(tmp_path: Path) -> None:
     lists = {"train": write(tmp_path / "train", a=b"same", b=b"b"), "val": write(tmp_path / "val", x=b"same", y=b"yy")}
     message = (
-        r"^val: 1 of 2 images are in train, too, the first is .*val/x \(there .*train/a\). A score on images that were "
+        r"^val: 1 of 2 images is in train, too, the first is .*val/x \(there .*train/a\). A score on images that were "
         r"learned from, or that something was chosen by, proves nothing. .*data.allow_overlap \(--allow-overlap\).$"
     )
     with pytest.raises(DataError, match=message):
         check_overlap(lists, ListRules())
     (line,) = check_overlap(lists, ALLOWED)
-    assert line.startswith("val: 1 of 2 images are in train, too, the first is ")
+    assert line.startswith("val: 1 of 2 images is in train, too, the first is ")
 
 
 @pytest.mark.parametrize(

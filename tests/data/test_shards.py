@@ -166,7 +166,7 @@ def test_members_in_no_order_twice_and_without_their_other_half(tmp_path: Path, 
     assert loaded.warnings == stream_list(path, rules=LOOSE).warnings
     assert loaded.total == stream_list(path, rules=LOOSE).total == 4
     for read in (load_list, stream_list):
-        with pytest.raises(DataError, match=r"2 of 4 images are without a text member or named twice, the first is"):
+        with pytest.raises(DataError, match=r"2 of 4 images are without a text member or named twice: "):
             read(path)
     assert [entry.text for entry in load_unlabelled(path, rules=LOOSE).entries] == ["", "", ""]
 
@@ -174,7 +174,7 @@ def test_members_in_no_order_twice_and_without_their_other_half(tmp_path: Path, 
 def test_a_damaged_image_is_skipped_and_counted(tmp_path: Path, image: bytes) -> None:
     path = write_tar(tmp_path / "a.tar", {"a.png": image, "a.txt": b"one", "b.png": b"no image", "b.txt": b"two"})
     assert load_shards(path, rules=LOOSE).warnings == (f"{path}: 1 of 2 images skipped, unreadable: b.png",)
-    with pytest.raises(DataError, match=r"1 of 2 images are unreadable, the first is b\.png"):
+    with pytest.raises(DataError, match=r"1 of 2 images is unreadable: .*b\.png"):
         load_shards(path)
 
 

@@ -71,7 +71,7 @@ def test_the_identity_is_of_names_texts_sizes_and_a_sample(listed: Path, monkeyp
 
 def test_missing_images_are_named_and_counted(listed: Path) -> None:
     (listed.parent / "3.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 5 images are missing, the first is 3\.png"):
+    with pytest.raises(DataError, match=r"1 of 5 images is missing: 3\.png"):
         stream_list(listed)
     streamed = stream_list(listed, rules=ListRules(max_skipped=0.2))
     assert (len(streamed), streamed.total, streamed.skipped) == (4, 5, {"missing": ("3.png",)})

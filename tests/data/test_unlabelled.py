@@ -1,5 +1,6 @@
 """Images without labels: which are found, and what crops they make."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,14 @@ import pytest
 
 from compress.data import headers
 from compress.data.labels import ListRules
-from compress.data.unlabelled import content_of_images, list_images, load_unlabelled, split_images, unlabelled_crop
+from compress.data.unlabelled import (
+    content_of_images,
+    describe_foreign,
+    list_images,
+    load_unlabelled,
+    split_images,
+    unlabelled_crop,
+)
 from compress.errors import DataError
 from tests.data.large import claim_png
 
@@ -50,7 +58,7 @@ def test_what_cannot_be_used_is_counted_named_and_limited(tmp_path: Path) -> Non
         "1 of 6 images skipped, larger than 80 megapixels (JPEG: 160): bomb.png",
     ]
     with pytest.raises(
-        DataError, match=r"2 of 5 images are unreadable or larger than 80 megapixels.*, the first is bad.png"
+        DataError, match=r"2 of 5 images are unreadable or larger than 80 megapixels.*: .*/bad.png, .*/bomb.png\. At"
     ):
         list_images(tmp_path)
 
@@ -69,6 +77,36 @@ def test_a_large_jpeg_is_used_at_half_its_size_as_in_labelled_lists(
         == [entry.image.name for entry in load_unlabelled(tmp_path, rules=ListRules(max_skipped=0.9)).entries]
     )
     assert unlabelled_crop(found.files, (8, 8), rng()).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("name", ["a\tb.png", "a\nb.png", os.fsdecode(b"\xff.png")])
+def test_names_that_no_list_can_hold_are_counted_and_escaped(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "good.png", 8, 8, 9).with_name(name).write_bytes((tmp_path / "good.png").read_bytes())
+    with pytest.raises(DataError, match=r"1 of 2 images is named with a tab, a line break .*Rename them") as caught:
+        list_images(tmp_path)
+    assert repr(str(tmp_path / name)) in str(caught.value)
+    assert str(caught.value).isprintable()
+    found = list_images(tmp_path, ListRules(max_skipped=0.5))
+    assert (found.files, len(found.warnings)) == ((tmp_path / "good.png",), 1)
+    assert repr(name) in found.warnings[0]
+
+
+def test_warnings_name_images_by_their_path_in_the_folder(tmp_path: Path) -> None:
+    write(tmp_path / "good.png", 8, 8, 9)
+    write(tmp_path / "deep" / "bad.png", 8, 8, 9).write_bytes(b"no image")
+    (line,) = list_images(tmp_path, ListRules(max_skipped=0.5)).warnings
+    assert line == f"{tmp_path}: 1 of 2 images skipped, unreadable: deep/bad.png"
+
+
+def test_pictures_in_other_formats_are_said(tmp_path: Path) -> None:
+    write(tmp_path / "good.png", 8, 8, 9)
+    (tmp_path / "notes.txt").write_text("x")
+    assert describe_foreign(tmp_path) == ""
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "b.GIF").write_bytes(b"GIF89a")
+    assert describe_foreign(tmp_path).startswith(f"{tmp_path}: left out 1 file of another kind, some/b.GIF. Images are")
+    (tmp_path / "a.heic").touch()
+    assert describe_foreign(tmp_path).startswith(f"{tmp_path}: left out 2 files of other kinds, as a.heic. Images are")
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
@@ -131,7 +169,7 @@ def test_unreadable_images_are_counted_and_too_many_are_an_error(tmp_path: Path)
     )
     for name in "de":
         (tmp_path / f"{name}.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"3 of 5 images are unreadable, the first is .*c\.png"):
+    with pytest.raises(DataError, match=r"3 of 5 images are unreadable: .*c\.png"):
         load_unlabelled(tmp_path)
 
 

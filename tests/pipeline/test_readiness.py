@@ -67,7 +67,7 @@ def test_archives_of_crops(folder: Path) -> None:
     assert found.train == pattern
     with pytest.raises(RecipeError, match=r"data\.images: .*shards: tar archives hold crops for recognition"):
         find_problems(tiny.recipe(folder, data={"images": "shards"}))
-    with pytest.raises(RecipeError, match=r"data\.train: .*1 of 3 archives are missing, the first is .*train-002\.tar"):
+    with pytest.raises(RecipeError, match=r"data\.train: .*1 of 3 archives is missing, the first is .*train-002\.tar"):
         tiny.recipe(folder, data={**lists, "train": "shards/train-{000..002}.tar"})
 
 

@@ -316,7 +316,7 @@ def test_images_of_a_test_set_that_something_was_learned_from_or_chosen_by(input
     image = sorted((folder / "images").iterdir())[0]
     image.write_bytes(sorted((inputs / known / "images").iterdir())[4].read_bytes())
     tests = {"near": "near/labels.txt", "like": f"{folder.name}/labels.txt"}
-    said = f"data.test.like: 1 of 3 images are in {known}, too, the first is {image} "
+    said = f"data.test.like: 1 of 3 images is in {known}, too, the first is {image} "
     given = recipe(inputs, f"out_{known}", tests)
     with pytest.raises(DataError, match=re.escape(said)):
         run_recipe(given, "")

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from compress.artifacts import lock
 from compress.data.headers import Header
 from compress.data.synthetic import write_dataset
 from compress.data.unlabelled import split_images
-from compress.errors import CompressError, DataError, ModelError, RecipeError
+from compress.errors import CompressError, DataError, ModelError, OutputError, RecipeError
 from compress.graph import from_torch, save_model
 from compress.pipeline.facts import ModelFacts, guess_kind, look_at
 from compress.pipeline.guessing import choose_kind, find_names
@@ -29,6 +30,7 @@ from compress.pipeline.preparing.shrinking import (
     default_steps,
     shrink_recipe,
 )
+from compress.pipeline.state import holds_results
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReconstructStep, SensitivityStep, load_recipe
 from tests.pipeline import tiny
 
@@ -268,10 +270,60 @@ def test_a_file_for_one_image_at_a_time(tmp_path: Path, free: bool) -> None:
 def test_another_recipe_in_the_same_folder(tmp_path: Path) -> None:
     written(tmp_path, "classification")
     kept = (tmp_path / "run" / "recipe.yaml").read_bytes()
+    (tmp_path / "run" / "sensitivity.json").touch()
     with pytest.raises(CompressError, match=r"recipe\.yaml: of a run with another steps\.prune\.target\.macs\. Use"):
         written(tmp_path, "classification", macs=0.5)
     assert (tmp_path / "run" / "recipe.yaml").read_bytes() == kept
     assert written(tmp_path, "classification", max_drop=0.1, threads=3).threads == 3
+    assert written(tmp_path, "classification", max_skipped=0.1).data.max_skipped == 0.1
+
+
+def test_a_folder_in_which_nothing_was_computed_is_taken_over(tmp_path: Path) -> None:
+    """As after an attempt that was refused; the recipe is kept, for the user may have changed it."""
+    written(tmp_path, "classification", max_drop=0.1)
+    run = tmp_path / "run"
+    written(tmp_path, "classification")
+    assert not (run / "recipe.old.yaml").exists(), "of the same run"
+    kept = (run / "recipe.yaml").read_bytes()
+    (run / "original.onnx").touch()
+    (run / "labels").mkdir()
+    (run / "labels" / "labels.json").touch()
+    recipe = written(tmp_path, "classification", macs=0.5)
+    prune = recipe.find_step(PruneStep)
+    assert prune is not None
+    assert prune.target.macs == 0.5
+    assert (run / "recipe.old.yaml").read_bytes() == kept
+    assert not (run / "original.onnx").exists(), "it is of another module, perhaps, and is written again"
+    (run / "recipe.yaml").write_text("no recipe")
+    assert written(tmp_path, "classification", macs=0.5) == recipe
+    with lock(run), pytest.raises(OutputError, match="in use by process"):
+        written(tmp_path, "classification", macs=0.6)
+
+
+def test_the_share_of_unusable_images_is_written_only_where_it_is_given(tmp_path: Path) -> None:
+    written(tmp_path, "classification")
+    assert "max_skipped" not in (tmp_path / "run" / "recipe.yaml").read_text()
+    assert written(tmp_path, "classification", max_skipped=0.2).data.max_skipped == 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "holds"),
+    [
+        ("sensitivity.json", True),
+        ("sensitivity.part1.json", True),
+        ("pruned.code.json", True),
+        ("teacher.checkpoint", True),
+        ("int8.onnx", True),
+        ("recipe.yaml", False),
+        ("original.onnx", False),
+        ("labels/labels.json", False),
+        ("spliced-9-0/labels.txt", False),
+    ],
+)
+def test_what_takes_long(tmp_path: Path, name: str, holds: bool) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    assert holds_results(tmp_path) == holds
 
 
 def test_a_wish_that_no_recipe_may_have(tmp_path: Path) -> None:
@@ -349,6 +401,7 @@ def test_drawn_crops_are_learned_from_beside_the_folder_s(tmp_path: Path) -> Non
     shrinking.make_crops(tmp_path / "run", Wishes("recognition", rendered=3, spliced=0), [], 0.25)
     assert listed.stat().st_mtime_ns == before, "they are drawn once"
     assert count_work(recipe, 500, [Header(32, 100, "PNG")], 40).train == 2 * 400
+    (tmp_path / "run" / "sensitivity.json").touch()
     with pytest.raises(CompressError, match=r"of a run with another data\.unlabelled"):
         written(tmp_path, "recognition", rendered=4)
     assert not (tmp_path / "run" / "rendered-4-0").exists(), "nothing is drawn for a run that is refused"

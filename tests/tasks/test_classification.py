@@ -145,7 +145,7 @@ def test_skipped_images_are_warnings(crops):
     ]
     score = task.evaluate(lambda images: np.full((len(images), 2), 0.5, np.float32))
     assert (score.count, score.skipped) == (16, ("2 of 10 images skipped",))
-    with pytest.raises(DataError, match="1 of 10 images are missing"):
+    with pytest.raises(DataError, match="1 of 10 images is missing"):
         DirectionTask([], [crops], input_shape=SHAPE)
 
 
@@ -153,10 +153,10 @@ def test_lists_that_share_images_are_refused_unless_allowed(crops, tmp_path):
     """Whatever the files are called: the first crop of another list is the same."""
     other = write_list(tmp_path / "other", ["EXIT"])
     (other.parent / "0.png").write_bytes((crops.parent / "7.png").read_bytes())
-    message = r"val: 1 of 1 images are in train, too, the first is .*other/0.png \(there .*crops/7.png\)"
+    message = r"val: 1 of 1 images is in train, too, the first is .*other/0.png \(there .*crops/7.png\)"
     with pytest.raises(DataError, match=message):
         DirectionTask([crops], [other], input_shape=SHAPE)
-    assert "val: 1 of 1 images are in train, too" in DirectionTask([crops], [other], rules=LOOSE).warnings()[0]
+    assert "val: 1 of 1 images is in train, too" in DirectionTask([crops], [other], rules=LOOSE).warnings()[0]
 
 
 def test_a_class_without_validation_images_is_a_warning(tmp_path):

@@ -543,12 +543,12 @@ def test_images_shared_by_lists(make, tmp_path):
     assert make(**kept).warnings() == ()
     (tmp_path / "folder" / "y.png").write_bytes(images[3].read_bytes())
     with pytest.raises(
-        DataError, match=r"val: 1 of 5 images are in unlabelled, too, the first is .*val/3.png \(there .*y"
+        DataError, match=r"val: 1 of 5 images is in unlabelled, too, the first is .*val/3.png \(there .*y"
     ):
         make(**kept)
     (tmp_path / "folder" / "y.png").unlink()
     images[2].write_bytes((train.parent / "0.png").read_bytes())
-    with pytest.raises(DataError, match=r"val: 1 of 5 images are in train, too, the first is .*val/2.png"):
+    with pytest.raises(DataError, match=r"val: 1 of 5 images is in train, too, the first is .*val/2.png"):
         make(**kept)
 
 
@@ -560,7 +560,7 @@ def test_regions_that_were_left_out_are_said_beside_the_score(make, tmp_path):
     path.write_text(text)
     score = make(train=[], val=[path]).evaluate(dark_is_text)
     assert (score.metric, score.skipped) == (1.0, ("1 of 5 regions skipped",))
-    with pytest.raises(DataError, match=r"1 of 5 regions are outside the image, the first is 4.png. At most 1% may be"):
+    with pytest.raises(DataError, match=r"1 of 5 regions is outside the image: 4.png. At most 1% may be"):
         make(train=[], val=[path], rules=ListRules())
 
 

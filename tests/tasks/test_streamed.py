@@ -178,7 +178,7 @@ def test_damaged_crops_are_replaced_by_the_next_and_counted(crops: Path) -> None
     assert task.warnings()[-1] == "train: 1 images, of those met so far, cannot be decoded: 5.png"
     outputs = torch.rand(6, 2).softmax(-1)
     made = batches(strict)
-    with pytest.raises(DataError, match=r"1 of 48 images are unreadable, the first is 5\.png"):
+    with pytest.raises(DataError, match=r"1 of 48 images is unreadable: 5\.png"):
         [strict.loss(outputs, batch) for batch in made]
 
 
@@ -190,7 +190,7 @@ def test_texts_that_cannot_be_learned_are_counted_and_named(make: Any, crops: Pa
     found = make(max_skipped=0.1).warnings()
     assert f"{crops}: 1 of 48 texts hold characters that are not in the charset, left out of the text: 'ax'" in found
     assert f"{crops}: 1 of 48 images skipped, without text: 3.png" in found
-    with pytest.raises(DataError, match=r"1 of 48 images are without text, the first is 3\.png"):
+    with pytest.raises(DataError, match=r"1 of 48 images is without text: 3\.png"):
         make()
 
 

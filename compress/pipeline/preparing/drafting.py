@@ -9,7 +9,7 @@ from typing import Any
 
 from compress import artifacts
 from compress.data.file_names import is_sharded
-from compress.data.labels import Entry, read_labels
+from compress.data.labels import DEFAULT_RULES, Entry, ListRules, read_labels
 from compress.data.unlabelled import split_images
 from compress.errors import CompressError, RecipeError
 from compress.graph import read_model, save_model
@@ -62,6 +62,13 @@ class Data:
     val: Path | None = None
     """None where a part of `train` is to be split off."""
     test: Path | None = None
+    max_skipped: float | None = None
+    """Share of each part that may not be usable; default as in a recipe."""
+
+    @property
+    def rules(self) -> ListRules:
+        """By which the parts are read."""
+        return DEFAULT_RULES if self.max_skipped is None else ListRules(max_skipped=self.max_skipped)
 
 
 @contextmanager
@@ -99,13 +106,14 @@ def fixed_sizes(file: Path, given: tuple[int, int, int] | None) -> str:
     return f", for images of {shape_text(sizes)} alone; for another size: --input C,H,W"
 
 
-def find_data(path: Path, kind: str, val: Path | None = None) -> Data:
+def find_data(path: Path, kind: str, val: Path | None = None, max_skipped: float | None = None) -> Data:
     """What lies at a path: a label list, an LMDB or ICDAR folder, train/ and val/ with such, or images without labels.
 
     Args:
         path: as the user gave it.
         kind: of the task.
         val: labelled images to validate on, where the user gave some.
+        max_skipped: share of the images that may not be usable, where the user said so.
 
     Raises:
         CompressError: nothing usable is there, or `val` does not go with it.
@@ -114,11 +122,11 @@ def find_data(path: Path, kind: str, val: Path | None = None) -> Data:
         raise CompressError(f"--data: {path}: no such file or folder. Give a folder of images, or a label list.")
     parts = {name: _labelled(path / name, kind) for name in ("train", "val", "test")} if path.is_dir() else {}
     if parts.get("train") and (val or parts["val"]):
-        return Data(train=parts["train"], val=val or parts["val"], test=parts["test"])
+        return Data(train=parts["train"], val=val or parts["val"], test=parts["test"], max_skipped=max_skipped)
     if (train := _labelled(path, kind)) is not None:
         if val is None and format_of(train) != "list":
             raise CompressError(f"--val: missing. {train} cannot be split here. Give labelled images to validate on.")
-        return Data(train=train, val=val)
+        return Data(train=train, val=val, max_skipped=max_skipped)
     if val is not None:
         raise CompressError(f"--val: not with images without labels, as in {path}. Remove it, or name a label list.")
     if format_of(path) == "icdar":
@@ -127,15 +135,15 @@ def find_data(path: Path, kind: str, val: Path | None = None) -> Data:
         )
     if not holds_images(path):
         raise CompressError(f"--data: {path}: no images, and no {LIST_FILE}. Give a folder of images, or a label list.")
-    return Data(images=path)
+    return Data(images=path, max_skipped=max_skipped)
 
 
 def image_files(data: Data, kind: str) -> tuple[Path, ...]:
     """The images that are trained on; none where they lie in an LMDB or in archives."""
     if data.images is not None:
-        return read_source(data.images, kind, labelled=False).files
+        return read_source(data.images, kind, data.rules, labelled=False).files
     assert data.train is not None
-    return read_source(data.train, kind).files
+    return read_source(data.train, kind, data.rules).files
 
 
 def _labelled(path: Path, kind: str) -> Path | None:
@@ -164,6 +172,7 @@ def draft(facts: ModelFacts, data: Data, file: Path, wishes: Wishes) -> tuple[di
     family, shape = FAMILIES[wishes.kind], image_shape(facts, wishes.kind, wishes.input)
     labelled = data.images is None
     keys, lists, count = _data_keys(data, file, wishes.kind)
+    keys |= {} if data.max_skipped is None else {"max_skipped": data.max_skipped}
     task = task_keys(facts, shape, wishes)
     if "charset" in task:
         task["charset"] = _from(file, Path(task["charset"]))
@@ -183,26 +192,27 @@ def _data_keys(data: Data, file: Path, kind: str) -> tuple[dict[str, Any], dict[
     """The recipe's `data`, the label lists to write, and how many images are trained on."""
     most = FAMILIES[kind].most_held_back
     if data.images is not None:
-        count = read_source(data.images, kind, labelled=False).images
+        count = read_source(data.images, kind, data.rules, labelled=False).images
         share = held_back_share(count, most)
         return {"images": _from(file, data.images), "held_back": share}, {}, count - round(share * count)
     assert data.train is not None
     if data.val is not None:
         paths = {"train": data.train, "val": data.val, "test": data.test}
         keys = {key: _from(file, path) for key, path in paths.items() if path is not None}
-        return keys, {}, read_source(data.train, kind).images
-    parts = split_list(data.train, most)
+        return keys, {}, read_source(data.train, kind, data.rules).images
+    parts = split_list(data.train, most, data.rules)
     lists = {file.with_name(f"{file.stem}_{name}.txt"): text for name, (text, _) in parts.items()}
     keys = dict(zip(parts, [path.name for path in lists], strict=True)) | {"root": _from(file, data.train.parent)}
     return keys, lists, parts["train"][1]
 
 
-def split_list(path: Path, most: int) -> dict[str, tuple[str, int]]:
+def split_list(path: Path, most: int, rules: ListRules = DEFAULT_RULES) -> dict[str, tuple[str, int]]:
     """Part a label list into one to train on and one to validate by, by a hash of each image's content.
 
     Args:
         path: the list.
         most: images to hold back, at most.
+        rules: how many images may be missing.
 
     Returns:
         `train` and `val` -> text of the list, with absolute paths, and its number of images.
@@ -210,7 +220,7 @@ def split_list(path: Path, most: int) -> dict[str, tuple[str, int]]:
     Raises:
         DataError: it cannot be read, or holds fewer than two different images.
     """
-    entries = read_labels(path).entries
+    entries = read_labels(path, rules).entries
     files = list(dict.fromkeys(entry.image for entry in entries))
     held = set(split_images(files, held_back_share(len(files), most))[1])
     parts = {
@@ -238,7 +248,7 @@ def check_labels(data: Data, facts: ModelFacts) -> None:
         CompressError: they are others, and nobody but the user knows their order.
     """
     if data.train is not None:
-        _check_named(read_source(data.train, "classification").texts, facts.output[-1] or 2)
+        _check_named(read_source(data.train, "classification", data.rules).texts, facts.output[-1] or 2)
 
 
 def _check_named(texts: Sequence[str], classes: int) -> None:

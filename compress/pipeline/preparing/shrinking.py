@@ -5,17 +5,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.artifacts import write_atomic
+from compress.artifacts import lock, write_atomic
 from compress.data.charset import Charset, check_classes, read_charset
+from compress.data.labels import DEFAULT_RULES, ListRules
 from compress.data.splices import write_spliced
 from compress.data.synthetic import write_dataset
-from compress.data.unlabelled import list_images, split_images
+from compress.data.unlabelled import ImageFiles, list_images, split_images
 from compress.errors import CompressError, RecipeError
 from compress.pipeline.code import recipe_settings
 from compress.pipeline.facts import ModelFacts, Shape, image_shape, shape_text, takes_several
 from compress.pipeline.guessing import processing_of
+from compress.pipeline.labelling import labelled_names, usable_images
+from compress.pipeline.preparing.originals import EXPORTED
 from compress.pipeline.stage_progress import BEFORE, TimeLeft, staged, stages_done
-from compress.progress import Progress
+from compress.pipeline.state import holds_results
+from compress.progress import Note, Progress
 from compress.recipe import QuantizeStep, Recipe, load_recipe
 from compress.recipe.write import recipe_text
 
@@ -137,6 +141,7 @@ class Wishes:
     spliced: int | None = None
     max_drop: float | None = None
     float_budget: float | None = None
+    max_skipped: float | None = None
     tests: Mapping[str, Path] = field(default_factory=dict)
     processing: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a recipe's task that say how the model is fed and read."""
@@ -173,15 +178,33 @@ def fits_charset(facts: ModelFacts, charset: Path | None, command: str = "shrink
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The images of the folder that can be used, as far as their headers tell.
+    """The images of the folder that can be used, as far as their headers tell; `choose_files` says whether enough can.
 
     Raises:
         CompressError: there is no such folder.
-        DataError: there are no images in it, or too many that cannot be used.
+        DataError: there are no images in it.
     """
     if not folder.exists():
         raise CompressError(f"--images: {folder}: no such folder. Give a folder of images like those that are read.")
-    return list(list_images(folder).files)
+    return list(list_images(folder, ListRules(max_skipped=1.0)).files)
+
+
+def choose_files(
+    folder: Path, run: Path, max_skipped: float | None = None, on_progress: Progress | None = None
+) -> ImageFiles:
+    """The images of the folder that a run is on: those that can be decoded.
+
+    Args:
+        folder: of images.
+        run: folder of the run; images that were labelled there, and used since, are not looked at again.
+        max_skipped: share of the images that may not be usable; default as in a recipe.
+        on_progress: called as (done, total, message).
+
+    Raises:
+        DataError: there are no images in it, or too many that cannot be used.
+    """
+    rules = DEFAULT_RULES if max_skipped is None else ListRules(max_skipped=max_skipped)
+    return usable_images(folder, rules, labelled_names(run) if holds_results(run) else (), on_progress)
 
 
 def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) -> dict[str, Any]:
@@ -214,6 +237,8 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
     }
     if more := [f"{name}/labels.txt" for name in made_folders(wishes)]:
         recipe["data"]["unlabelled"] = more
+    if wishes.max_skipped is not None:
+        recipe["data"]["max_skipped"] = wishes.max_skipped
     if wishes.tests:
         recipe["data"]["test"] = {name: str(path.absolute()) for name, path in wishes.tests.items()}
     if wishes.threads is not None:
@@ -367,17 +392,22 @@ def default_steps(epochs: int, wishes: Wishes, shape: Shape, *, labelled: bool =
 
 
 def write_recipe(
-    content: Mapping[str, Any], folder: Path, command: str, draw: Callable[[], None] = lambda: None
+    content: Mapping[str, Any],
+    folder: Path,
+    command: str,
+    draw: Callable[[], None] = lambda: None,
+    on_note: Note | None = None,
 ) -> Recipe:
     """Write the recipe into the run's folder, and read it back.
 
     Gates, threads, test sets and what stays in float may be others than before; the rest decides what every stage
-    computes and may not. `draw` makes what the recipe names and is not there yet (see `make_crops`); it is called once
-    the recipe is no other one.
+    computes and may not, once something was computed. `draw` makes what the recipe names and is not there yet (see
+    `make_crops`); it is called once the recipe is no other one. `on_note` is told where another recipe is replaced.
 
     Raises:
         RecipeError: a wish cannot be fulfilled, or the recipe that is there cannot be read.
-        CompressError: the folder holds a run of another recipe.
+        CompressError: the folder holds results of another recipe.
+        OutputError: another process is at work there.
     """
     file = folder / RECIPE_FILE
     probe = folder / f"{RECIPE_FILE}.new"
@@ -386,9 +416,11 @@ def write_recipe(
     write_atomic(probe, text)
     try:
         wanted = load_recipe(probe, check_files=False)
-        if file.exists():
+        if file.exists() and holds_results(folder):
             _check_same(file, wanted)
             _drop_other_int8(file, wanted)
+        elif file.exists():
+            _take_over(file, wanted, on_note)
         draw()
         recipe = load_recipe(probe)
     except RecipeError as error:
@@ -407,11 +439,41 @@ def _drop_other_int8(file: Path, recipe: Recipe) -> None:
             made.unlink()
 
 
+KEPT_RECIPE = "recipe.old.yaml"
+"""A recipe that was replaced: the user may have changed it."""
+
+
+def _take_over(file: Path, recipe: Recipe, on_note: Note | None) -> None:
+    """Make a folder ready for another recipe, in which nothing was computed.
+
+    Raises:
+        OutputError: another process is at work there.
+    """
+    with lock(file.parent):
+        (file.parent / EXPORTED).unlink(missing_ok=True)  # perhaps of another module; it is written again
+        try:
+            others = _other_keys(load_recipe(file, check_files=False), recipe)
+        except RecipeError:
+            others = ["problems"]
+        if others:
+            file.replace(file.with_name(KEPT_RECIPE))
+            if on_note:
+                on_note(f"{file}: of an attempt that computed nothing; replaced, and kept as {KEPT_RECIPE}.")
+
+
+def _other_keys(before: Recipe, now: Recipe) -> list[str]:
+    """Settings that differ, but for those that only the choice of images and the last two stages depend on."""
+    one, other = recipe_settings(before), recipe_settings(now)
+    free = ("data.test", "data.max_skipped", "steps.quantize.float_budget", "steps.quantize.optimize")
+    return sorted(
+        key for key in one.keys() | other.keys() if one.get(key) != other.get(key) and not key.startswith(free)
+    )
+
+
 def _check_same(file: Path, recipe: Recipe) -> None:
-    before, now = (recipe_settings(each) for each in (load_recipe(file, check_files=False), recipe))
-    keys = before.keys() | now.keys()
-    free = ("data.test", "steps.quantize.float_budget", "steps.quantize.optimize")  # of the last two stages alone
-    others = sorted(key for key in keys if before.get(key) != now.get(key) and not key.startswith(free))
+    earlier = load_recipe(file, check_files=False)
+    before, now = recipe_settings(earlier), recipe_settings(recipe)
+    others = _other_keys(earlier, recipe)
     if others == ["data.unlabelled"] and len(before["data.unlabelled"]) < len(now["data.unlabelled"]):
         raise CompressError(f"{file}: of a run without spliced crops. Use --spliced 0 to go on with it.")
     if others:
