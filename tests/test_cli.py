@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import typer
 import torch
 import yaml
 from typer.testing import CliRunner, Result
@@ -186,6 +187,19 @@ def test_every_option_is_explained() -> None:
     for command in COMMANDS:
         for line in run(command, "--help").output.split("Options:")[1].splitlines():
             assert not re.fullmatch(r"  --[\w-]+( [\w<>|]+)?\s*", line), f"{command}: {line}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_is_cut_inside_brackets(command: str) -> None:
+    for option in typer.main.get_command(app).commands[command].params:  # type: ignore[attr-defined]
+        text = (getattr(option, "help", None) or "").replace("[0, 1)", "")
+        assert [text.count(bracket) for bracket in "(["] == [text.count(bracket) for bracket in ")]"], text
+
+
+def test_a_default_in_brackets_is_not_where_a_help_ends() -> None:
+    text = " ".join(run("sensitivity", "--help").output.split())
+    assert "(images; default 64 for classification, 48 for recognition, 8 for detection)" in text
+    assert "or agreement, the metric with the original's answers for labels. [default: metric]" in text
 
 
 def test_version_and_no_command() -> None:
