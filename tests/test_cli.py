@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import typer
 import torch
+import typer
 import yaml
 from typer.testing import CliRunner, Result
 
