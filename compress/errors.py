@@ -1,5 +1,9 @@
 """The errors a user can cause, each one clear line: where, what, what is allowed, what to do."""
 
+import errno
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
 
 class CompressError(Exception):
     """A problem the user can fix; the command line prints it without a traceback and exits with 2."""
@@ -87,6 +91,22 @@ class ParityError(CompressError):
         """Take the message, and what was found."""
         super().__init__(message)
         self.check, self.figure = check, figure
+
+
+def full_disk(error: BaseException) -> str:
+    """What to tell the user where there is no space left to write to, whoever noticed; empty where it is another error.
+
+    >>> full_disk(OSError(errno.ENOSPC, "No space left on device", "a.onnx"))
+    'a.onnx: cannot be written (No space left on device). Free some space there, or choose a folder on another disk.'
+    """
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if not isinstance(error, OSError | OutputError) or not isinstance(cause, OSError) or cause.errno not in _NO_SPACE:
+        return ""
+    if isinstance(error, OutputError):  # it names the file; what it advises is for a folder one may not write to
+        what = str(error).partition(f" ({cause.strerror})")[0]
+    else:
+        what = f"{error.filename}: cannot be written" if error.filename else "a file cannot be written"
+    return f"{what} ({cause.strerror}). Free some space there, or choose a folder on another disk."
 
 
 def killed_worker(error: BaseException) -> str:

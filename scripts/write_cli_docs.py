@@ -4,6 +4,7 @@ python scripts/write_cli_docs.py            write them
 python scripts/write_cli_docs.py --check    exit with 1 if they are out of step
 """
 
+import re
 import sys
 import types
 import typing
@@ -81,7 +82,7 @@ def _table(prefix: str, kind: type[BaseModel]) -> str:
     for name, field in kind.model_fields.items():
         key = f"{prefix}.{name}" if prefix else name
         default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
-        if "default" in str(field.description):  # said there, and not a fixed value
+        if "default" in re.sub(r"\([^()]*\)", "", str(field.description)):  # said there, and not a fixed value
             default = ""
         lines.append(f"| `{key}` | {type_name(field.annotation)} | {default} | {field.description} |")
     return "\n".join(lines)

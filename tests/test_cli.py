@@ -1,5 +1,6 @@
 """The command line: what it passes on, what it prints, and how it ends. The work itself is replaced by stand-ins."""
 
+import errno
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import typer
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -40,8 +42,9 @@ from compress.artifacts import (
     Sensitivity,
 )
 from compress.cli import app
+from compress.cli.app import explain
 from compress.cli.progress import plain_lines
-from compress.errors import CompressError, ModelError, killed_worker
+from compress.errors import CompressError, ModelError, OutputError, killed_worker
 from compress.measure.intervals import share_tallies
 from compress.pipeline.guessing import Guess
 from compress.pipeline.scope import Scope
@@ -186,6 +189,19 @@ def test_every_option_is_explained() -> None:
     for command in COMMANDS:
         for line in run(command, "--help").output.split("Options:")[1].splitlines():
             assert not re.fullmatch(r"  --[\w-]+( [\w<>|]+)?\s*", line), f"{command}: {line}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_is_cut_inside_brackets(command: str) -> None:
+    for option in typer.main.get_command(app).commands[command].params:  # type: ignore[attr-defined]
+        text = (getattr(option, "help", None) or "").replace("[0, 1)", "")
+        assert [text.count(bracket) for bracket in "(["] == [text.count(bracket) for bracket in ")]"], text
+
+
+def test_a_default_in_brackets_is_not_where_a_help_ends() -> None:
+    text = " ".join(run("sensitivity", "--help").output.split())
+    assert "(images; default 64 for classification, 48 for recognition, 8 for detection)" in text
+    assert "or agreement, the metric with the original's answers for labels. [default: metric]" in text
 
 
 def test_version_and_no_command() -> None:
@@ -654,6 +670,30 @@ def test_debug_shows_the_traceback(pipeline: FakePipeline) -> None:
         assert result.exit_code == 2
         assert "Traceback" in result.stderr
         assert result.stderr.endswith("Error: broken\n")
+
+
+def test_a_full_disk_is_told_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever noticed; where it is not the space, the advice stays."""
+    codes = iter((errno.ENOSPC, errno.EDQUOT, errno.EACCES))
+
+    def write(*_: object) -> None:
+        code = next(codes)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("compress.artifacts.store.os.replace", write)
+    file = tmp_path / "s.json"
+    said = []
+    for _ in range(3):
+        with pytest.raises(OutputError) as caught:
+            artifacts.write_atomic(file, b"x")
+        said.append(explain(caught.value))
+    advice = "Free some space there, or choose a folder on another disk."
+    assert said[:2] == [
+        f"{file}: cannot be written (No space left on device). {advice}",
+        f"{file}: cannot be written ({os.strerror(errno.EDQUOT)}). {advice}",
+    ]
+    assert said[2].endswith("Choose a folder you may write to with --out.")
+    assert explain(OSError(errno.ENOSPC, "No space left on device")).startswith("a file cannot be written (No space")
 
 
 def test_a_bug_is_one_line_that_asks_for_a_report(pipeline: FakePipeline) -> None:

@@ -171,6 +171,10 @@ def test_scientific_numbers_without_a_dot(tmp_path: Path) -> None:
             make_recipe(steps=[{"finetune": {"epochs": 2, "warmup_epochs": 2}}]),
             "finetune: warmup_epochs is 2 of 2 epochs. Must be fewer than epochs.",
         ),
+        (
+            make_recipe(steps=[{"finetune": {"epochs": 1, "warmup_epochs": 1}}]),
+            "finetune: warmup_epochs is 1 of 1 epoch. Must be fewer than epochs.",
+        ),
         (make_recipe(steps=[{"quantize": {"weight_bits": 4}}]), "quantize.weight_bits: got 4. Must be 7 or 8."),
         (
             make_recipe(steps=[{"quantize": {"pact": {"percentile": 0.9}}}]),

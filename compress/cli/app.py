@@ -1,10 +1,13 @@
 """The program: its commands, how errors are shown, and exit codes.
 
-0 done · 1 a gate was missed · 2 usage, bad input, or a mistake of ours · 130 interrupted.
+0 done · 1 a gate was missed · 2 usage, bad input, or a mistake of ours · 130 interrupted · 143 terminated.
 """
 
+import os
+import signal
 import sys
 import traceback
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,10 +31,12 @@ from compress.cli import (
     training,
 )
 from compress.compute.launcher import process_count
-from compress.errors import CompressError, killed_worker, reason
+from compress.errors import CompressError, full_disk, killed_worker, reason
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+TERMINATED = 143
+"""128 + SIGTERM, as shells show it."""
 
 
 class Commands(TyperGroup):
@@ -71,6 +76,8 @@ def explain(error: BaseException) -> str:
     >>> explain(FileNotFoundError(2, "No such file or directory", "a.txt"))
     'a.txt: No such file or directory.'
     """
+    if full := full_disk(error):
+        return full
     if isinstance(error, MemoryError):
         return "out of memory. Use a smaller batch size, or close other programs."
     if isinstance(error, OSError):
@@ -117,7 +124,7 @@ def program(
     Wherever a command takes a MODEL, give an .onnx file, or package.module:factory with --weights.
 
     Exit codes: 0 done, 1 a gate of the recipe was missed, 2 usage, bad input or an internal error,
-    130 interrupted.
+    130 interrupted, 143 terminated.
     """
     if process_count() > 1 and context.invoked_subcommand != "run":
         raise CompressError(
@@ -151,5 +158,36 @@ for command in (
 
 
 def main() -> None:
-    """Run the program on `sys.argv`."""
-    sys.exit(app(prog_name="compress"))
+    """Run the program on `sys.argv`.
+
+    SIGTERM, as of a CI that cancels a job, ends it like Ctrl-C, with the same words; the exit code tells the two apart.
+    """
+    was_terminated = _take_sigterm()
+    try:
+        sys.exit(app(prog_name="compress"))
+    except SystemExit as end:
+        if was_terminated() and end.code:
+            raise SystemExit(TERMINATED) from end
+        raise
+
+
+def _take_sigterm() -> Callable[[], bool]:
+    """Let SIGTERM interrupt this process; whether it did.
+
+    Not where torchrun started several processes: it sends SIGTERM to those that are left when one of them fails, and
+    they could wait for each other on their way out. Nor where whoever started the program wants it ignored.
+    """
+    came: list[int] = []
+    own = os.getpid()
+
+    def interrupt(number: int, _: object) -> None:
+        if os.getpid() != own:  # a forked process, which ends as it would have
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        came.append(number)
+        raise KeyboardInterrupt
+
+    if process_count() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)
+    return lambda: bool(came)

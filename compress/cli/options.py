@@ -20,9 +20,20 @@ Shape = tuple[int, int, int]
 def setting(model: type[BaseModel], key: str, flag: str | None = None) -> Any:
     """An option for one key of a recipe: its help and default are the recipe's; not given, it is None."""
     field = model.model_fields[key]
-    text = (field.description or "").split("; default")[0].replace("`", "")
+    text = _before_default(field.description or "").replace("`", "")
     default = "" if field.default is None else f"  [default: {_shown(field.default)}]"
     return typer.Option(flag or f"--{key.replace('_', '-')}", help=f"{text}.{default}", show_default=False)
+
+
+def _before_default(text: str) -> str:
+    """A description less what it says of its own default; one in brackets is of something else, and stays.
+
+    >>> _before_default("a few (`n`; default 8) or all; default all"), _before_default("side (see `a`)")
+    ('a few (`n`; default 8) or all', 'side (see `a`)')
+    """
+    parts = text.split("; default")
+    heads = ("; default".join(parts[:number]) for number in range(1, len(parts)))
+    return next((head for head in heads if head.count("(") == head.count(")")), text)
 
 
 def _shown(value: Any) -> str:

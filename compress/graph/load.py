@@ -20,6 +20,8 @@ from compress.progress import Note
 
 MAX_BYTES = 2**31 - 1
 """protobuf's limit of one message: a model and all its weights must fit, or it cannot be changed or written."""
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors")
+"""How names of PyTorch's weights end."""
 
 
 def load_model(path: Path, on_note: Note | None = None) -> onnx.ModelProto:
@@ -140,12 +142,26 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         model.ParseFromString(data)
     except DecodeError as error:
+        _check_no_checkpoint(path)
         raise ModelError(
             f"{path}: not an ONNX file, or truncated ({len(data)} bytes). Export or download it again."
         ) from error
     if not model.graph.node or not model.graph.input or not model.graph.output:
+        _check_no_checkpoint(path)
         raise ModelError(f"{path}: holds no graph with inputs and outputs. Expected an ONNX model.")
     return model
+
+
+def _check_no_checkpoint(path: Path) -> None:
+    """
+    Raises:
+        ModelError: what cannot be read as ONNX is named like PyTorch's weights.
+    """
+    if path.suffix.lower() in CHECKPOINTS:
+        raise ModelError(
+            f"{path}: not an ONNX file, but PyTorch's by its name. Give package.module:factory, which makes it, "
+            f"with --weights {path}; or export it as .onnx."
+        )
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:

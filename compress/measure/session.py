@@ -79,18 +79,28 @@ class Session:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or not outputs:
             raise ModelError(
-                f"{self._name}: has {len(inputs)} inputs and {len(outputs)} outputs. "
+                f"{self._name}: has {_count(len(inputs), 'input')} and {_count(len(outputs), 'output')}. "
                 "Expected one image input and at least one output."
             )
         self._input = inputs[0]
         self.output_names = tuple(output.name for output in outputs)
-        self.takes_floats = self._input.type in ("tensor(float)", "tensor(float16)")
+        self._takes_floats = self._input.type in ("tensor(float)", "tensor(float16)")
         self._own_shape = _static_shape(self._input.shape)
         self.input_shape = channels_first(self._own_shape)
         self.output_shape = _static_shape(outputs[0].shape)
         self._turns_output = is_channels_last(self._own_shape) and has_channels_last(self.output_shape)
         if self._turns_output:
             self.output_shape = tuple(self.output_shape[axis] for axis in TO_FIRST)
+
+    def check_floats(self) -> None:
+        """
+        Raises:
+            ModelError: the model's input is not of floats.
+        """
+        if not self._takes_floats:
+            raise ModelError(
+                f"{self._name}: its input is not of floats. Expected float images. Export it with such an input."
+            )
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Compute the first output for float32 `images` [N, C, H, W], in float32 also where the file's are float16.
@@ -117,6 +127,7 @@ class Session:
             found = self._session.run(list(names), {self._input.name: images.astype(np.float16) if half else images})
             return [one.astype(np.float32) if half and one.dtype == np.float16 else one for one in found]
         except Exception as error:
+            self.check_floats()
             raise ModelError(
                 f"{self._name}: onnxruntime fails on {images.dtype} images of shape {list(images.shape)} "
                 f"(the input is {self._input.type} {self._input.shape}): {_first_line(error)}"
@@ -153,6 +164,14 @@ class Part:
         except Exception as error:
             raise ModelError(f"onnxruntime fails on a part of the model: {_first_line(error)}") from error
         return found
+
+
+def _count(number: int, what: str) -> str:
+    """
+    >>> _count(1, "input"), _count(2, "input")
+    ('1 input', '2 inputs')
+    """
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _stacked(results: Sequence[np.ndarray]) -> np.ndarray:

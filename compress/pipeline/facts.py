@@ -59,8 +59,7 @@ def look_at(
     check_preset(preset)
     name = path or (model if isinstance(model, Path) else Path("model"))
     session = Session(model, name=str(name))
-    if not session.takes_floats:
-        raise ModelError(f"{name}: its input is not of floats. Expected float images. Export it with such an input.")
+    session.check_floats()
     if len(session.input_shape) != 4:
         raise ModelError(
             f"{name}: input shape {shape_text(session.input_shape)}. Expected [N, {CHANNELS}, H, W]: images. Use a "

@@ -32,7 +32,9 @@ class _Size:
     said: str = ""
     """What was guessed."""
     problem: str = ""
-    """Why there is none."""
+    """Why there is none, or what else stands in the way of looking."""
+    refused: bool = False
+    """Then no command takes the model, for that problem."""
 
 
 def inspect_model(spec: str, weights: Path | None = None, input_shape: Shape | None = None) -> Inspection:
@@ -77,8 +79,8 @@ def _size_of(model: onnx.ModelProto, path: Path, given: Shape | None) -> _Size:
         fixed = tuple(size for size in own[1:] if size)
         problem = str(error).removeprefix(f"{path}: ").rstrip(".")
         if given is not None and len(own) == 4:
-            return _Size(given, "", problem)
-        return _Size(fixed if len(fixed) == len(own) - 1 == 3 else None, "", problem)
+            return _Size(given, "", problem, refused=True)
+        return _Size(fixed if len(fixed) == len(own) - 1 == 3 else None, "", problem, refused=True)
     if facts.fed is None:
         why = facts.problem.removeprefix(f"{path}: ").rstrip(".")
         if given is not None:
@@ -109,7 +111,7 @@ def _inspection(
     if module is not None:
         notes = (*notes, *(_kept_said(name, needed) for name, needed in kept_nodes(module).items()))
     shape = _three(size.shape)
-    if module is not None and shape is None:
+    if module is not None and (shape is None or size.refused):
         obstacles = (size.problem,)
     elif module is not None and shape is not None:
         try:
@@ -148,7 +150,7 @@ def _cost(model: onnx.ModelProto, shape: Shape | None, size_bytes: int, problem:
     try:
         return model_cost(model, shape, size_bytes), ""
     except CompressError as error:
-        return None, str(error).rstrip(".")
+        return None, problem or str(error).rstrip(".")
     except Exception as error:  # a graph of a form that counting does not know
         return None, reason(error)
 

@@ -3,6 +3,7 @@
 import fnmatch
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, cast
 import onnx
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from compress.artifacts import fingerprint
 from compress.data.labels import name_some
@@ -25,6 +27,10 @@ DEFAULT_SHAPE = (3, 48, 192)
 """Of the direction classifier."""
 OTHER_SIZES = ((3, 48, 320), (3, 64, 256), (3, 224, 224), (3, 32, 100), (3, 32, 128), (3, 512, 512), (1, 32, 100))
 """What is tried after the sizes of the three kinds, where a model leaves its size open and takes none of them."""
+PARALLEL = "module."
+"""What DistributedDataParallel and DataParallel put before every name of a state dict."""
+_OBJECTS = re.compile(r"Unsupported global: GLOBAL (\S+)|TorchScript archives")
+"""What torch says of a file of more than weights, which it does not unpickle."""
 
 
 def open_model(
@@ -37,11 +43,12 @@ def open_model(
 
     Args:
         spec: path, or factory that is called without arguments.
-        weights: state dict for the factory's module, .safetensors, or .pt (read without unpickling objects).
+        weights: state dict for the factory's module, .safetensors, or .pt (read without unpickling objects); one of
+            DistributedDataParallel, too, which begins every name with `module.`.
         input_shape: (C, H, W) of the example a PyTorch module is exported with; default the first usual one that it
             takes.
-        on_note: receives what was changed of a file so that it can be trained (see `compress.graph.load_model`), and
-            which exporter a module needed (see `compress.graph.from_torch`).
+        on_note: receives what was changed of a file so that it can be trained (see `compress.graph.load_model`), which
+            exporter a module needed (see `compress.graph.from_torch`), and that names of weights were changed.
 
     Raises:
         ModelError: nothing usable is there.
@@ -54,7 +61,7 @@ def open_model(
     if not isinstance(module, nn.Module):
         raise ModelError(f"{spec}: returned {type(module).__name__}. Must return a torch.nn.Module.")
     if weights is not None:
-        _load_weights(module, weights)
+        _load_weights(module, weights, on_note)
     sizes = (input_shape,) if input_shape else (DEFAULT_SHAPE, *INPUTS.values(), *OTHER_SIZES)
     return _export(module, sizes, on_note)
 
@@ -131,8 +138,8 @@ def _reason(error: Exception) -> str:
     return " ".join([f"{type(error).__name__}:", *lines[:3]]) if lines else type(error).__name__
 
 
-def _load_weights(module: nn.Module, path: Path) -> None:
-    """Load a state dict; every name and size must match.
+def _load_weights(module: nn.Module, path: Path, on_note: Note | None) -> None:
+    """Load a state dict; every name and size must match, but for DistributedDataParallel's prefix.
 
     Raises:
         ModelError: there is no such file, it holds no state dict, or another module's; what is missing, unexpected or
@@ -147,18 +154,42 @@ def _load_weights(module: nn.Module, path: Path) -> None:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        if unfit := _unfit(module.state_dict(), state):
+        wanted = module.state_dict()
+        if _has_prefix(wanted, state):
+            consume_prefix_in_state_dict_if_present(state, PARALLEL)
+            if on_note:
+                on_note(f"{path}: every name begins with `{PARALLEL}`, as DistributedDataParallel saves it: left out.")
+        if unfit := _unfit(wanted, state):
             raise ModelError(
                 f"{path}: does not fit {type(module).__name__}: {unfit}. Expected the state_dict of that module."
             )
         module.load_state_dict(state)
     except CompressError:
         raise
-    except Exception as error:  # torch and safetensors raise many kinds; all mean the same to the user
+    except Exception as error:  # torch and safetensors raise many kinds; most mean the same to the user
+        if (found := _OBJECTS.search(str(error))) is not None:
+            raise ModelError(
+                f"{path}: holds a whole module or another object ({found[1] or 'TorchScript'}), not weights alone. "
+                "Save model.state_dict() with torch.save, and give that file."
+            ) from error
         raise ModelError(
             f"{path}: cannot be loaded into {type(module).__name__} ({_reason(error)}). "
             "Expected the state_dict of that module."
         ) from error
+
+
+def _has_prefix(wanted: Mapping[str, Any], state: object) -> bool:
+    """Whether every name of a state dict begins with DistributedDataParallel's prefix, and the module has none of them.
+
+    >>> _has_prefix({"a": 0}, {"module.a": 0}), _has_prefix({"a": 0, "b": 0}, {"module.a": 0, "b": 0})
+    (True, False)
+    """
+    return (
+        isinstance(state, Mapping)
+        and bool(state)
+        and all(str(name).startswith(PARALLEL) for name in state)
+        and not state.keys() & wanted.keys()
+    )
 
 
 def _unfit(wanted: Mapping[str, Any], state: object) -> str:
@@ -171,7 +202,11 @@ def _unfit(wanted: Mapping[str, Any], state: object) -> str:
     """
     if not isinstance(state, Mapping):
         return f"it holds a {type(state).__name__}"
-    if nested := [name for name, value in state.items() if isinstance(value, Mapping) and value.keys() & wanted.keys()]:
+    if nested := [
+        name
+        for name, value in state.items()
+        if isinstance(value, Mapping) and (value.keys() & wanted.keys() or _has_prefix(wanted, value))
+    ]:
         return f"it holds a dictionary of {name_some(list(map(str, state)))}. Save what lies in {nested[0]!r} alone"
     differing = {
         "missing": [name for name in wanted if name not in state],

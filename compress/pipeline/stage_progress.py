@@ -15,6 +15,8 @@ BEFORE = "with the original"
 """How messages end of what comes before a stage: the original's answers to images."""
 BEFORE_CELLS = ("equations of ", "ranking the channels of ")
 """How messages begin of what a scan does before its cells."""
+VERIFYING = "reading images in full"
+"""Message of `--verify`, which is of no stage."""
 SCANS = ("scan", "sensitivity")
 """Stages of one counter, but for what comes before."""
 
@@ -32,6 +34,9 @@ def staged(
     """
 
     def tell(done: int, total: int, message: str) -> None:
+        if message == VERIFYING:
+            on_progress(done, total, message)
+            return
         stage = now(message)
         is_scan = names[stage] in SCANS and not message.endswith(BEFORE) and not message.startswith(BEFORE_CELLS)
         to_the_end = left.line(stage, done, total, is_scan or message.startswith("epoch ")) if left else ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from compress.artifacts import VAL, write_atomic
 from compress.data.overlap import Stored, digest_of
 from compress.errors import ArtifactError, DataError
+from compress.pipeline.stage_progress import VERIFYING
 from compress.pipeline.stages.scores import open_test_set
 from compress.progress import Note, Progress
 from compress.recipe import Recipe
@@ -72,7 +73,7 @@ def _digests(lists: Mapping[str, Sequence[Stored]], on_progress: Progress | None
                 found[key] = _digest(name, image)
             done += 1
             if on_progress and (done % EVERY == 0 or done == total):
-                on_progress(done, total, "reading images in full")
+                on_progress(done, total, VERIFYING)
     return found
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-OPTION = "whose mean and variance would change: `layer_norms` lets them go"
+OPTION = "whose mean and variance would change: --layer-norms lets them go"
 """Said of channels that stay where the option is off."""
 
 

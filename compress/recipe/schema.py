@@ -185,7 +185,8 @@ class _TrainStep(Step):
     def _warmup_fits(self) -> Self:
         if 0 < self.epochs <= self.warmup_epochs:
             raise _problem(
-                f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs. Must be fewer than epochs. Use 0."
+                f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epoch{'s' if self.epochs > 1 else ''}. "
+                "Must be fewer than epochs. Use 0."
             )
         return self
 

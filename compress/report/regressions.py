@@ -48,7 +48,7 @@ def compare_runs(before: Report, after: Report, tolerance: float) -> tuple[Chang
     A metric on a set is a regression where it fell by more than the tolerance (a difference of the metric, 0.01 is a
     point), or is not there any more; a gate where it was met and is missed, is missed by more than before, or is not
     there any more. Size, multiply-adds and latency are worse where they grew by more than the tolerance (a share); what
-    must not grow is what gates are for.
+    must not grow is what gates are for. What moved by less is the same.
     """
     changes = [*_metrics(before, after, tolerance), *_gates(before, after, tolerance)]
     if before.stages and after.stages:
@@ -127,7 +127,7 @@ def _state(before: float | None, after: float | None, slack: float, *, more_is_b
     """What became of a figure that may move by `slack`, whatever float arithmetic adds to that.
 
     >>> _state(0.9, 0.89, 0.01, more_is_better=True), _state(0.9, 0.88, 0.01, more_is_better=True)
-    ('changed', 'worse')
+    ('same', 'worse')
     """
     if before is None or after is None:
         return CHANGED if after is not None else worst
@@ -135,9 +135,7 @@ def _state(before: float | None, after: float | None, slack: float, *, more_is_b
     limit = slack + 1e-9 * max(1.0, abs(before))
     if gain < -limit:
         return worst
-    if gain == 0:
-        return SAME
-    return BETTER if gain > limit else CHANGED
+    return BETTER if gain > limit else SAME
 
 
 def change_table(changes: tuple[Change, ...], names: tuple[str, str]) -> Table:
@@ -168,7 +166,7 @@ def notes(before: Report, after: Report) -> tuple[str, ...]:
         found.append(f"other machine: {before.machine.cpu}, {after.machine.cpu}: latencies do not compare")
     found += [f"{name}: other images, labels or settings" for name in _other_sets(before.sets, after.sets)]
     if before.settings and after.settings and before.settings != after.settings:
-        found.append("other settings of the recipe")
+        found.append("other settings or paths in the recipe")
     if before.code and after.code and before.code != after.code:
         found.append("computed by other code")
     return tuple(found)

@@ -43,18 +43,20 @@ DIFFERENCE_CAPTION = (
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text cells; columns after the first are figures and stand to the right."""
+    """Rows of text cells; columns after the first are figures and stand to the right, but for those in `words`."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    words: tuple[str, ...] = ()
+    """Columns of sentences, by their names."""
 
 
 def without(table: Table, *names: str) -> Table:
     """The table less some columns, where there is little width."""
     kept = [index for index, name in enumerate(table.header) if name not in names]
     rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
-    return Table(table.title, tuple(table.header[index] for index in kept), rows)
+    return Table(table.title, tuple(table.header[index] for index in kept), rows, table.words)
 
 
 def stage_table(report: Report) -> Table:

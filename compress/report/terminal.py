@@ -1,5 +1,7 @@
 """Results as tables in the terminal."""
 
+import os
+
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -79,7 +81,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     else:
         console.print(Text("importable: yes"))
     rows = tuple((g.name, str(g.channels), f"{g.macs_share:.1%}", g.protected or "") for g in inspection.groups)
-    print_table(Table("Channel groups", ("group", "channels", "share of MACs", "not pruned because"), rows), console)
+    why = "not pruned because"
+    print_table(Table("Channel groups", ("group", "channels", "share of MACs", why), rows, words=(why,)), console)
 
 
 def print_table(table: Table, console: Console, caption: str | None = None) -> None:
@@ -88,7 +91,8 @@ def print_table(table: Table, console: Console, caption: str | None = None) -> N
         return
     shown = RichTable(title=table.title, caption=caption, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, name in enumerate(table.header):
-        shown.add_column(Text(name), justify="right" if index else "left", overflow="fold")
+        is_figure = index > 0 and name not in table.words
+        shown.add_column(Text(name), justify="right" if is_figure else "left", overflow="fold")
     for row in table.rows:
         style = "red" if table.title == "Gates" and row[-1] == "NO" else None
         shown.add_row(*(Text(cell) for cell in row), style=style)
@@ -102,9 +106,12 @@ def print_heat(sensitivity: Sensitivity, console: Console) -> None:
 
 
 def wide_console() -> Console:
-    """The terminal; where output goes to a file, wide enough for the tables."""
+    """The terminal; where output goes to a file, as wide as COLUMNS says, else wide enough for the tables."""
     console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+    if console.is_terminal:
+        return console
+    columns = os.environ.get("COLUMNS", "")
+    return Console(width=int(columns) if columns.isdecimal() and int(columns) else PLAIN_WIDTH)
 
 
 def _thread_note(threads: set[int]) -> str | None:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.errors import CompressError, ModelError
 from compress.measure import runtimes
 from compress.measure.runtimes import Runners, check_runtimes, open_runner, open_runners, output_differences
+from tests.graph.graphs import image_graph
 
 SHAPE = (3, 4, 4)
 BOTH = ("onnxruntime", "openvino")
@@ -73,6 +74,12 @@ def test_a_file_that_fails_when_it_runs_is_found_before_anything_is_timed(fake: 
     opened = open_runners({"b": add_model(2)}, (5, 4, 4), BOTH)
     assert list(opened.runners) == [("b", "openvino")]
     assert "b: onnxruntime fails on float32 images of shape [1, 5, 4, 4]" in opened.failed["b", "onnxruntime"]
+
+
+def test_a_file_whose_input_is_not_of_floats() -> None:
+    model = image_graph("f = Cast <to = 1> (x) y = Relu (f)", given="uint8[N, 4, 8, 8] x").SerializeToString()
+    with pytest.raises(ModelError, match=r"^m: its input is not of floats\. Expected float images\. Export it with"):
+        open_runners({"m": model}, (4, 8, 8), ("onnxruntime",))
 
 
 def test_nothing_that_runs_is_an_error(fake: None) -> None:

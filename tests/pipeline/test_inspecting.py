@@ -1,5 +1,6 @@
 """Any ONNX file can be looked at; what stands in the way of training is named."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
 from compress.cli import app
+from compress.errors import ModelError
 from compress.pipeline import inspect_model
+from compress.pipeline.facts import look_at
 from tests.graph.graphs import image_graph, number, weights
 
 
@@ -83,7 +86,7 @@ def test_an_operator_that_nobody_knows(tmp_path: Path) -> None:
     ("given", "body", "why"),
     [
         ("float[N, 3, H, W] x, float[N, 2] z", "p = GlobalAveragePool (x) f = Flatten (p) y = Concat <axis = 1> (f, z)",
-         "has 2 inputs and 1 outputs"),
+         "has 2 inputs and 1 output."),
         ("float[N, 9] x", "y = Relu (x)", "input shape [?, 9]"),
         ("float[3, H, W] x", "y = Relu (x)", "input shape [3, ?, ?]"),
     ],
@@ -94,6 +97,31 @@ def test_what_is_no_network_of_images(given: str, body: str, why: str, tmp_path:
     assert why in found.cost_problem
     assert why in shown(file)
     assert found.obstacles
+
+
+@pytest.mark.parametrize(
+    ("given", "body", "why"),
+    [
+        ("uint8[N, 4, 8, 8] x", "f = Cast <to = 1> (x) c = Conv (f, w) r = Relu (c) d = Conv (r, w) "
+         "p = GlobalAveragePool (d) y = Flatten (p)",
+         "its input is not of floats. Expected float images. Export it with such an input"),
+        ("uint8[N, 8, 8, 4] x", "t = Transpose <perm = [0, 3, 1, 2]> (x) f = Cast <to = 1> (t) c = Conv (f, w) "
+         "p = GlobalAveragePool (c) y = Flatten (p)",
+         "its input is not of floats. Expected float images. Export it with such an input"),
+        ("float[1, 4, 8, 8] x, float[1, 4] z", "c = Conv (x, w) p = GlobalAveragePool (c) f = Flatten (p) "
+         "y = Add (f, z)",
+         "has 2 inputs and 1 output. Expected one image input and at least one output"),
+    ],
+)  # fmt: skip
+def test_what_no_other_command_takes_is_not_importable(given: str, body: str, why: str, tmp_path: Path) -> None:
+    """Also of fixed size; the words are those of `evaluate` and `shrink`."""
+    file = saved(image_graph(body, {"w": weights(4, 4, 1, 1)}, given=given), tmp_path)
+    found = inspect_model(file)
+    assert found.obstacles == (why,)
+    assert not found.groups
+    assert found.cost is not None or found.cost_problem == why
+    with pytest.raises(ModelError, match=re.escape(f"{file}: {why}.")):
+        look_at(Path(file))
 
 
 def test_half_precision_is_taken_up_and_said(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_the_commands(folder: Path, tmp_path: Path) -> None:
 def test_inspect_says_how_to_let_them_go(folder: Path) -> None:
     result = CliRunner().invoke(app, ["inspect", f"{folder}/model.onnx"], prog_name="compress", env={"COLUMNS": "300"})
     assert result.exit_code == 0, result.output
-    assert "whose mean and variance would change: `layer_norms` lets them go" in " ".join(result.output.split())
+    assert "whose mean and variance would change: --layer-norms lets them go" in " ".join(result.output.split())
 
 
 def test_spelled_out_they_let_channels_go_as_well() -> None:

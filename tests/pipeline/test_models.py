@@ -91,11 +91,51 @@ def test_weights_of_other_sizes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_weights_of_distributed_data_parallel(tmp_path: Path, suffix: str) -> None:
+    """`module.` before every name is left out, and that is said; a module's own name is not."""
+    state = {f"module.{name}": value for name, value in tiny.build().state_dict().items()}
+    path = tmp_path / f"w{suffix}"
+    save = save_file if suffix == ".safetensors" else torch.save
+    save(state, path)
+    said: list[str] = []
+    opened = open_model(FACTORY, path, tiny.SHAPE, said.append)
+    np.testing.assert_array_equal(outputs(opened), outputs(open_model(FACTORY, None, tiny.SHAPE)))
+    assert said == [f"{path}: every name begins with `module.`, as DistributedDataParallel saves it: left out."]
+    state["stem.0.weight"] = state.pop("module.stem.0.weight")
+    save(state, path)
+    assert "does not fit Tiny: " in refused(FACTORY, path)
+
+
+def test_a_whole_module_in_the_place_of_weights(tmp_path: Path) -> None:
+    """torch's own words, which advise to unpickle it, are not shown."""
+    path = tmp_path / "w.pt"
+    torch.save(tiny.build(), path)
+    assert refused(FACTORY, path) == (
+        f"{path}: holds a whole module or another object (tests.pipeline.tiny.Tiny), not weights alone. Save "
+        "model.state_dict() with torch.save, and give that file."
+    )
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.PTH", "w.safetensors"])
+def test_weights_in_the_place_of_a_model(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    torch.save(tiny.build().state_dict(), path)
+    assert refused(str(path)) == (
+        f"{path}: not an ONNX file, but PyTorch's by its name. Give package.module:factory, which makes it, "
+        f"with --weights {path}; or export it as .onnx."
+    )
+
+
 def test_weights_inside_a_checkpoint(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "state_dict": tiny.build().state_dict()}, tmp_path / "w.pt")
     assert "holds a dictionary of epoch, state_dict. Save what lies in 'state_dict' alone" in refused(
         FACTORY, tmp_path / "w.pt"
     )
+    torch.save(
+        {"net": {f"module.{name}": value for name, value in tiny.build().state_dict().items()}}, tmp_path / "w.pt"
+    )
+    assert "Save what lies in 'net' alone" in refused(FACTORY, tmp_path / "w.pt")
     torch.save(torch.zeros(2), tmp_path / "w.pt")
     assert "does not fit Tiny: it holds a Tensor." in refused(FACTORY, tmp_path / "w.pt")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from compress.pipeline.stage_progress import TimeLeft, staged
+from compress.pipeline.stage_progress import VERIFYING, TimeLeft, staged
 
 
 class Clock:
@@ -74,6 +74,16 @@ def test_lines() -> None:
     ]
     staged(lambda *values: told.append(values), ("scan",), len)(1, 2, "")
     assert told[-1] == (1, 2, "stage 1 of 1, scan: ")
+
+
+def test_verifying_is_of_no_stage_and_of_no_stages_time() -> None:
+    told: list[tuple[int, int, str]] = []
+    clock = Clock()
+    tell = staged(lambda *values: told.append(values), ("scan", "report"), lambda _: 1, TimeLeft((60.0, 60.0), clock))
+    tell(1, 2, VERIFYING)
+    clock.now = 600
+    tell(0, 4, "x")
+    assert told == [(1, 2, "reading images in full"), (0, 4, "stage 2 of 2 (run: about 60 s left), report: x")]
 
 
 @pytest.mark.parametrize(("message", "left"), [("equations of conv1", "3 min"), ("conv1 at 0.5: exact 0.4", "25 s")])

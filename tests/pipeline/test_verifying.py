@@ -98,10 +98,12 @@ def test_the_command(folder: Path) -> None:
     first = CliRunner().invoke(app, command)
     assert first.exit_code == 0, first.output
     assert "Verified: 0 images as" in first.output
+    assert "\n[12/12] reading images in full\n" in f"\n{first.output}"
     train = folder / "train" / "labels.txt"
     change(train.parent / train.read_text().splitlines()[2].split("\t")[0])
     second = CliRunner().invoke(app, command)
     assert second.exit_code == 2
+    assert "\n[12/12] reading images in full\n" in f"\n{second.output}", "finished stages are not its own"
     assert "Error: data.train: 1 of 6 images changed since" in second.output
 
 

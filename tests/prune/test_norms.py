@@ -156,7 +156,7 @@ def test_instance_norm_knows_no_other_channel() -> None:
 
 def test_a_residual_stream_stays_unless_asked_for_and_says_how() -> None:
     why = case(Stream).protected["patches_Conv_output_0"]
-    assert why.endswith("is a LayerNorm over them, whose mean and variance would change: `layer_norms` lets them go")
+    assert why.endswith("is a LayerNorm over them, whose mean and variance would change: --layer-norms lets them go")
     stream = case(Stream, layer_norms=True)["patches"]
     assert stream.channels == 16
     assert {layer.split("_")[0] for layer in stream.layers} == {"patches", "back", "norm", "last"}

@@ -27,11 +27,11 @@ def test_metrics_are_compared_on_each_set() -> None:
     found = compare_runs(before, after, 0.01)
     assert regressions(found) == ("val: hmean",)
     assert {change.name: change.state for change in found} == {
-        **{"val: hmean": "regression", "street: hmean": "changed", "lines: hmean": "better"},
+        **{"val: hmean": "regression", "street: hmean": "same", "lines: hmean": "better"},
         **{"size": "same", "MACs": "same", "params": "same", "latency": "same"},
     }
     assert found[0] == Change("val: hmean", 0.9, 0.88, ("0.9000", "0.8800"), "regression", is_metric=True)
-    assert states(before, after, 0.02)["val: hmean"] == "changed", "exactly the tolerance, whatever floats make of it"
+    assert states(before, after, 0.02)["val: hmean"] == "same", "exactly the tolerance, whatever floats make of it"
     assert states(before, after, 0.005)["street: hmean"] == "regression"
 
 
@@ -50,11 +50,11 @@ def test_reports_of_earlier_versions_know_no_sets() -> None:
         (Gate("speedup", 1.5, 2.0, True), Gate("speedup", 1.5, 1.6, True), "changed"),
         (Gate("speedup", 1.5, 1.6, True), Gate("speedup", 1.5, 1.4, False), "regression"),
         (Gate("speedup", 1.5, 1.4, False), Gate("speedup", 1.5, 1.6, True), "better"),
-        (Gate("speedup", 1.5, 1.4, False), Gate("speedup", 1.5, 1.39, False), "changed"),
+        (Gate("speedup", 1.5, 1.4, False), Gate("speedup", 1.5, 1.39, False), "same"),
         (Gate("speedup", 1.5, 1.4, False), Gate("speedup", 1.5, 1.3, False), "regression"),
         (Gate("size_ratio", 0.2, 0.30, False), Gate("size_ratio", 0.2, 0.25, False), "better"),
         (Gate("metric_drop", 0.01, 0.03, False), Gate("metric_drop", 0.01, 0.05, False), "regression"),
-        (Gate("metric_drop.a", 0.01, 0.03, False), Gate("metric_drop.a", 0.01, 0.035, False), "changed"),
+        (Gate("metric_drop.a", 0.01, 0.03, False), Gate("metric_drop.a", 0.01, 0.035, False), "same"),
         (Gate("speedup", 1.5, 1.6, True), None, "regression"),
         (None, Gate("speedup", 1.5, 1.6, True), "changed"),
         (None, Gate("speedup", 1.5, 1.4, False), "regression"),
@@ -75,6 +75,12 @@ def test_what_grew_is_worse_but_no_regression() -> None:
     assert table.rows[-1] == ("val: accuracy", "0.8900", "0.8900", "+0.0000", "")
 
 
+def test_what_moved_within_the_tolerance_stands_with_the_same() -> None:
+    table = change_table(compare_runs(make(median=1.508), make(median=1.509), 0.01), ("a", "b"))
+    assert table.rows[0][0] == f"{VAL}: accuracy"
+    assert table.rows[-1] == ("latency", "1.508 ms", "1.509 ms", "1.00x", "")
+
+
 def test_what_makes_runs_hard_to_compare_is_said() -> None:
     before = make(val=0.9)
     assert notes(before, before) == ()
@@ -83,6 +89,6 @@ def test_what_makes_runs_hard_to_compare_is_said() -> None:
     assert notes(dataclasses.replace(before, settings="s", code="c"), other) == (
         "other machine: A CPU, B CPU: latencies do not compare",
         "val: other images, labels or settings",
-        "other settings of the recipe",
+        "other settings or paths in the recipe",
         "computed by other code",
     )
