@@ -93,20 +93,13 @@ class ParityError(CompressError):
         self.check, self.figure = check, figure
 
 
-def full_disk(error: BaseException) -> str:
-    """What to tell the user where there is no space left to write to, whoever noticed; empty where it is another error.
+def advice_to_write(error: OSError, otherwise: str) -> str:
+    """What to do where something cannot be written: `otherwise`, unless there is no space left.
 
-    >>> full_disk(OSError(errno.ENOSPC, "No space left on device", "a.onnx"))
-    'a.onnx: cannot be written (No space left on device). Free some space there, or choose a folder on another disk.'
+    >>> advice_to_write(OSError(errno.ENOSPC, "No space left on device"), "Choose another folder.")
+    'Free some space there, or choose a folder on another disk.'
     """
-    cause = error if isinstance(error, OSError) else error.__cause__
-    if not isinstance(error, OSError | OutputError) or not isinstance(cause, OSError) or cause.errno not in _NO_SPACE:
-        return ""
-    if isinstance(error, OutputError):  # it names the file; what it advises is for a folder one may not write to
-        what = str(error).partition(f" ({cause.strerror})")[0]
-    else:
-        what = f"{error.filename}: cannot be written" if error.filename else "a file cannot be written"
-    return f"{what} ({cause.strerror}). Free some space there, or choose a folder on another disk."
+    return "Free some space there, or choose a folder on another disk." if error.errno in _NO_SPACE else otherwise
 
 
 def killed_worker(error: BaseException) -> str:

@@ -6,3 +6,12 @@ Progress = Callable[[int, int, str], None]
 """(steps done, steps in all, what is done) -> nothing; called often."""
 Note = Callable[[str], None]
 """One line that the user is to know on the way."""
+
+
+def count_of(number: int, what: str) -> str:
+    """A number of things, in words.
+
+    >>> count_of(1, "epoch"), count_of(2, "epoch"), count_of(0, "input")
+    ('1 epoch', '2 epochs', '0 inputs')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"

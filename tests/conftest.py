@@ -53,6 +53,14 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _as_wide_as_a_pipe() -> Iterator[None]:
+    """pytest's workers are told a width, to which tables would be wrapped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_waiting_for_the_disk() -> Iterator[None]:
     """Files are flushed to the disk so that they outlive a power cut, which no test is about."""
     with pytest.MonkeyPatch.context() as patch:

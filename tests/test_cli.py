@@ -693,7 +693,7 @@ def test_a_full_disk_is_told_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         f"{file}: cannot be written ({os.strerror(errno.EDQUOT)}). {advice}",
     ]
     assert said[2].endswith("Choose a folder you may write to with --out.")
-    assert explain(OSError(errno.ENOSPC, "No space left on device")).startswith("a file cannot be written (No space")
+    assert explain(OSError(errno.ENOSPC, "No space left on device", "a")) == f"a: No space left on device. {advice}"
 
 
 def test_a_bug_is_one_line_that_asks_for_a_report(pipeline: FakePipeline) -> None:

@@ -257,9 +257,12 @@ def test_a_model_whose_output_is_no_map(inputs: Inputs, command: str, model: str
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_model_without_its_sigmoid(inputs: Inputs, command: str) -> None:
-    said = refused(inputs.run(command, model="logits"))
+    said = refused(inputs.run(command, model="logits", outputs="probabilities"))
     assert said.startswith("Error: model: its output is not probabilities (from ")
     assert said.endswith("Expected values in [0, 1]: set task.outputs: logits, or export the model with its sigmoid.")
+    seen = inputs.run(command, model="logits")
+    assert seen.exit_code == 0, seen.output
+    assert "logits.onnx: returns logits, not probabilities: taken for --outputs logits." in seen.stderr
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,10 @@ def test_a_charset_that_does_not_match_the_logits(inputs: Inputs, command: str) 
 
 @pytest.mark.parametrize("command", TRAINING)
 def test_a_model_without_its_softmax(inputs: Inputs, command: str) -> None:
-    result = inputs.run(command, model="logits", epochs="1")
+    seen = inputs.run(command, model="logits", epochs="1")
+    assert seen.exit_code == 0, seen.output
+    assert "logits.onnx: returns logits, not probabilities: taken for --outputs logits." in seen.stderr
+    result = inputs.run(command, model="logits", epochs="1", outputs="probabilities")
     assert result.exit_code == 2, result.output
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert "softmax" in line

@@ -69,9 +69,12 @@ def test_who_wants_it_ignored_has_it_ignored() -> None:
 
 
 def test_a_forked_process_ends_by_the_signal() -> None:
-    then = """child = os.fork()
+    then = """reading, writing = os.pipe()
+child = os.fork()
 if child == 0:
+    os.write(writing, b"here")
     time.sleep(60)
+os.read(reading, 4)
 os.kill(child, signal.SIGTERM)
 sys.exit(os.waitpid(child, 0)[1])"""
     with started(then) as program:

@@ -162,10 +162,14 @@ def test_shrink_takes_a_module(folder: Path, tmp_path: Path, monkeypatch: pytest
     assert (recipes[0].name, recipes[0].model, recipes[0].task.layout) == ("time_major, shrunk", str(original), "tnk")
     assert run("shrink", FACTORY, *weights, *given).exit_code == 130
     assert len(recipes) == 2
+    (tmp_path / "small_run" / "pruned.json").write_text("{}")  # as if something had been computed
     other = run("shrink", FACTORY, *given)
     assert other.exit_code == 2
     assert "original.onnx: of another module or other weights than now." in other.stderr
     assert original.read_bytes() == expected
+    (tmp_path / "small_run" / "pruned.json").unlink()
+    assert run("shrink", FACTORY, *given).exit_code == 130
+    assert original.read_bytes() != expected
     file = run("shrink", folder / "model.onnx", *weights, *given)
     assert "--weights: " in file.stderr
     assert "holds its own weights." in file.stderr

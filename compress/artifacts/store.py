@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from compress.errors import ArtifactError, OutputError
+from compress.errors import ArtifactError, OutputError, advice_to_write
 
 VERSION = 1
 PARTIAL = ".partial"
@@ -71,9 +71,8 @@ def write_atomic(path: Path, data: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to with --out."
-        ) from error
+        advice = advice_to_write(error, "Choose a folder you may write to with --out.")
+        raise OutputError(f"{path}: cannot be written ({error.strerror}). {advice}") from error
 
 
 def remove_partial(path: Path, process: int) -> None:

@@ -31,7 +31,7 @@ from compress.cli import (
     training,
 )
 from compress.compute.launcher import process_count
-from compress.errors import CompressError, full_disk, killed_worker, reason
+from compress.errors import CompressError, advice_to_write, killed_worker, reason
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -76,12 +76,11 @@ def explain(error: BaseException) -> str:
     >>> explain(FileNotFoundError(2, "No such file or directory", "a.txt"))
     'a.txt: No such file or directory.'
     """
-    if full := full_disk(error):
-        return full
     if isinstance(error, MemoryError):
         return "out of memory. Use a smaller batch size, or close other programs."
     if isinstance(error, OSError):
-        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}."
+        what = f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}."
+        return f"{what} {advice_to_write(error, '')}".rstrip()
     return str(error)
 
 

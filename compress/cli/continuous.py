@@ -11,7 +11,7 @@ from typer import Exit
 from compress import artifacts
 from compress.artifacts import Report
 from compress.cli.progress import say
-from compress.errors import CompressError, full_disk, reason
+from compress.errors import CompressError, reason
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 """Names the file that GitHub Actions shows on a job's page, for Markdown to be appended to."""
@@ -48,7 +48,7 @@ def _check_file(junit: Path) -> None:
 
 def _said(error: BaseException) -> str:
     if isinstance(error, CompressError):
-        return full_disk(error) or str(error)
+        return str(error)
     return reason(error) if isinstance(error, Exception) and not isinstance(error, Exit) else "interrupted"
 
 

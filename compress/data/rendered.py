@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.artifacts import write_atomic
-from compress.errors import OutputError
+from compress.errors import OutputError, advice_to_write
 
 
 def write_rendered(
@@ -52,4 +52,5 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}). Choose a folder you may write to.") from error
+        advice = advice_to_write(error, "Choose a folder you may write to.")
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}). {advice}") from error

@@ -18,6 +18,7 @@ from onnx import helper, version_converter
 from compress.artifacts import write_atomic
 from compress.compute.channel_order import TO_FIRST, channels_first, has_channels_last, in_order_of, is_channels_last
 from compress.errors import DataError, ModelError
+from compress.progress import count_of
 
 Model = Path | bytes | onnx.ModelProto
 
@@ -79,7 +80,7 @@ class Session:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or not outputs:
             raise ModelError(
-                f"{self._name}: has {_count(len(inputs), 'input')} and {_count(len(outputs), 'output')}. "
+                f"{self._name}: has {count_of(len(inputs), 'input')} and {count_of(len(outputs), 'output')}. "
                 "Expected one image input and at least one output."
             )
         self._input = inputs[0]
@@ -164,14 +165,6 @@ class Part:
         except Exception as error:
             raise ModelError(f"onnxruntime fails on a part of the model: {_first_line(error)}") from error
         return found
-
-
-def _count(number: int, what: str) -> str:
-    """
-    >>> _count(1, "input"), _count(2, "input")
-    ('1 input', '2 inputs')
-    """
-    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _stacked(results: Sequence[np.ndarray]) -> np.ndarray:

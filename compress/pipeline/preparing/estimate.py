@@ -34,7 +34,7 @@ from compress.pipeline.scanning.scan_cost import duration
 from compress.pipeline.stage_progress import stages_done
 from compress.pipeline.stages.replace import find_activations
 from compress.pipeline.state import FILES, stage_marks
-from compress.progress import Note
+from compress.progress import Note, count_of
 from compress.recipe import (
     FinetuneStep,
     PruneStep,
@@ -170,7 +170,7 @@ def _stages(recipe: Recipe, images: Images, work: Work, pace: Pace) -> tuple[Sta
         done = is_done[step.name]
         if isinstance(step, TeacherStep):
             took = stage_seconds(dataclasses.replace(work, epochs=step.epochs), pace)[STAGES.index("fine-tune")]
-            found.append(Stage(step.name, f"{step.epochs} epochs of {work.train} images", took, done))
+            found.append(Stage(step.name, f"{count_of(step.epochs, 'epoch')} of {work.train} images", took, done))
         elif isinstance(step, SensitivityStep):
             found.append(dataclasses.replace(_scan_stage(step, work, pace), done=done))
         elif isinstance(step, ReplaceStep):
@@ -185,11 +185,11 @@ def _stages(recipe: Recipe, images: Images, work: Work, pace: Pace) -> tuple[Sta
             found.append(Stage(step.name, f"{count} images, layer by layer", None, done))
         elif isinstance(step, FinetuneStep):
             factor, two = (MUTUAL_FACTOR, ", two students") if step.mutual else (1.0, "")
-            what = f"{step.epochs} epochs of {work.train} images{two}"
+            what = f"{count_of(step.epochs, 'epoch')} of {work.train} images{two}"
             found.append(Stage(step.name, what, factor * seconds["fine-tune"], done))
         elif isinstance(step, QuantizeStep):
             scanned = "each layer alone in integers, " if step.float_budget else ""
-            what = f"{scanned}{step.epochs} epochs, and a check of the file"
+            what = f"{scanned}{count_of(step.epochs, 'epoch')}, and a check of the file"
             found.append(Stage(step.name, what, seconds["quantise"], done))
     return (*found, _report_stage(recipe, images, work, pace))
 

@@ -27,6 +27,7 @@ from compress.pipeline.scanning.scan_cost import duration
 from compress.pipeline.stages.fitting import first_output
 from compress.pipeline.stages.nearness import CALIBRATED, STARTS
 from compress.pipeline.training_images import RECONSTRUCTED
+from compress.progress import count_of
 from compress.prune.groups import find_groups
 from compress.prune.importance import OBS
 from compress.prune.sensitivity import count_cells
@@ -321,8 +322,8 @@ def plan_lines(recipe: Recipe, work: Work, pace: Pace, done: int = 0) -> tuple[s
         f"{work.cells} networks on {work.scan_images} images each",
         f"to {prune.target.macs:g}x of the multiply-adds",
         f"{min(kept, work.reconstructed)} images, layer by layer, without training",
-        f"{work.epochs} epochs of {kept} images, near the original's outputs",
-        f"{work.qat_epochs} epochs, and a check of the file",
+        f"{count_of(work.epochs, 'epoch')} of {kept} images, near the original's outputs",
+        f"{count_of(work.qat_epochs, 'epoch')}, and a check of the file",
         f"{FILES} files on {held} images that nothing was trained on",
     )
     rows = [
