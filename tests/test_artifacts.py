@@ -263,3 +263,13 @@ def test_a_file_in_the_way_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match=r"cannot be written .*--out"):
         artifacts.write_atomic(tmp_path / "out" / "s.json", b"")
+
+
+def test_what_is_set_aside_keeps_what_was_before(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    kept = []
+    for number in range(3):
+        file.write_text(str(number))
+        kept.append(artifacts.set_aside(file))
+    assert [path.name for path in kept] == ["recipe.old.yaml", "recipe.old2.yaml", "recipe.old3.yaml"]
+    assert [path.read_text() for path in kept] == ["0", "1", "2"]

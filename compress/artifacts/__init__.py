@@ -45,6 +45,7 @@ from compress.artifacts.store import (
     load,
     load_edited,
     save,
+    set_aside,
     to_json,
     write_atomic,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "load_edited",
     "lock",
     "save",
+    "set_aside",
     "to_json",
     "write_atomic",
 ]

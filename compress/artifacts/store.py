@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -73,6 +74,13 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         advice = advice_to_write(error, "Choose a folder you may write to with --out.")
         raise OutputError(f"{path}: cannot be written ({error.strerror}). {advice}") from error
+
+
+def set_aside(file: Path) -> Path:
+    """Rename a file that is to be replaced and that the user may have changed; returns what it is called now."""
+    numbers = itertools.chain([""], itertools.count(2))
+    names = (file.with_name(f"{file.stem}.old{number}{file.suffix}") for number in numbers)
+    return file.replace(next(name for name in names if not name.exists()))
 
 
 def remove_partial(path: Path, process: int) -> None:

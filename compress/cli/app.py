@@ -6,6 +6,7 @@
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from importlib.metadata import version
@@ -185,8 +186,10 @@ def _take_sigterm() -> Callable[[], bool]:
             os.kill(os.getpid(), number)
             return
         came.append(number)
+        signal.signal(number, signal.SIG_IGN)  # whoever sends it again does not stop what is being kept
         raise KeyboardInterrupt
 
-    if process_count() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.current_thread() is threading.main_thread()
+    if alone and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, interrupt)
     return lambda: bool(came)

@@ -91,7 +91,7 @@ def init(
             raise CompressError(f"--charset: not for {kind}. Remove it, or use --task recognition.")
         if labels is not None and kind != "classification":
             raise CompressError(f"--labels: not for {kind}. Remove it, or use --task classification.")
-        charset, names, own = guessing.find_names(model, kind, charset, options.parse_list(labels))
+        charset, names, own = guessing.find_names(model, kind, charset, options.parse_list(labels), facts.output[-1])
         boxes, read = guessing.find_boxes(model, kind)
         for line in filter(None, (own, read)):
             say(line)

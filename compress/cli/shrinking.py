@@ -129,7 +129,7 @@ def shrink(
     if guess:
         say(guess)
     _check_options(kind, charset, side, rendered, spliced)
-    charset, labels, names = guessing.find_names(model, kind, charset, None)
+    charset, labels, names = guessing.find_names(model, kind, charset, None, facts.output[-1])
     boxes, read = guessing.find_boxes(model, kind)
     for line in filter(None, (names, read)):
         say(line)
@@ -179,7 +179,8 @@ def shrink(
             shrinking.make_crops(folder, wishes, files, content["data"]["held_back"], on_progress)
 
         recipe = shrinking.write_recipe(content, folder, command, draw, say)
-    labelling.forget_stale(recipe, say)
+    with artifacts.lock(folder):
+        labelling.forget_stale(recipe, say)
     if original.export is not None:
         say(f"{model}: exported to {original.file}{drafting.fixed_sizes(original.file, shape)}.")
     pace, cells = shrink_cost.measure(recipe, files)

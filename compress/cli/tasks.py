@@ -145,7 +145,8 @@ def make_task(settings: TaskOptions, train: Sequence[Path], val: Sequence[Path],
     for line in guess.said:
         say(line)
     values = {**settings.values(), **guess.processing}
-    values["charset"], values["labels"], names = find_names(model, guess.kind, values["charset"], values["labels"])
+    charset, labels, names = find_names(model, guess.kind, values["charset"], values["labels"], guess.classes)
+    values |= {"charset": charset, "labels": labels}
     boxes, read = find_boxes(model, guess.kind, values)
     values |= boxes
     for line in filter(None, (names, read)):

@@ -64,7 +64,7 @@ def find_images(path: Path, rules: ListRules = DEFAULT_RULES) -> LabelList:
 def list_images(
     path: Path,
     rules: ListRules = DEFAULT_RULES,
-    is_damaged: Callable[[Path], bool] = lambda _: False,
+    problem_of: Callable[[Path], str] = lambda _: "",
     on_progress: Progress | None = None,
 ) -> ImageFiles:
     """The images that `find_images` finds and that can be used.
@@ -72,8 +72,8 @@ def list_images(
     Args:
         path: a folder or label list.
         rules: how many images may be unusable.
-        is_damaged: called with each image that has a header, whether its pixels are unreadable; by default no pixel is
-            decoded.
+        problem_of: called with each image that has a header: why it cannot be used all the same (a key of `ADVICE` in
+            `compress.data.labels`), or nothing. By default no pixel is decoded.
         on_progress: called as (done, total, message).
 
     Raises:
@@ -82,7 +82,7 @@ def list_images(
     listed = find_images(path, rules)
     problems: dict[Path, str] = {}
     for done, entry in enumerate(listed.entries, start=1):
-        problems[entry.image] = _problem(entry.image, is_damaged)
+        problems[entry.image] = _problem(entry.image, problem_of)
         if on_progress is not None:
             on_progress(done, len(listed.entries), "looking at the images")
     skipped = {"missing": [entry.image for entry in listed.missing]}
@@ -97,26 +97,26 @@ def list_images(
         for line in skipped_warning(path, why, [os.path.relpath(file, folder) for file in files], total)
     ]
     files = [entry.image for entry in listed.entries if not problems[entry.image]]
+    if not files:
+        raise DataError(f"{path}: none of {total} images can be used.")
     return ImageFiles(tuple(files), tuple(lines))
 
 
-def _problem(file: Path, is_damaged: Callable[[Path], bool]) -> str:
+def _problem(file: Path, problem_of: Callable[[Path], str]) -> str:
     """Why a file cannot be used, or nothing."""
-    if not _is_listable(str(file.absolute())):
-        return UNLISTABLE
     header = read_header(file)
     if header is None:
         return UNREADABLE
-    if reduction(header) is None:
-        return TOO_LARGE
-    return UNREADABLE if is_damaged(file) else ""
+    return TOO_LARGE if reduction(header) is None else problem_of(file)
 
 
-def _is_listable(name: str) -> bool:
+def unlistable(file: Path) -> str:
+    """Why a label list cannot hold an image's whole name, or nothing."""
+    name = str(file.absolute())
     try:
-        return not set(name) & set("\t\n\r") and bool(name.encode())
+        return UNLISTABLE if set(name) & set("\t\n\r") or not name.encode() else ""
     except UnicodeEncodeError:
-        return False
+        return UNLISTABLE
 
 
 def describe_foreign(path: Path) -> str:

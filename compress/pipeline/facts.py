@@ -18,6 +18,8 @@ from compress.recipe.task_settings import CHANNELS, INPUTS
 GREY = 1
 SUM_TOLERANCE = 0.01
 """Of rows of probabilities; float16 sums 6625 classes to within 0.003."""
+BEYOND = 0.1
+"""So far beyond 0 and 1 are values that are no probabilities; less may be rounding, or a resized map."""
 
 
 @dataclass(frozen=True)
@@ -80,29 +82,37 @@ def look_at(
         fed,
         problem,
         steps_first=_has_steps_first(session, fed, output),
-        returns=None if fed is None else form_of(session.run(_noise(fed))),
+        returns=None if fed is None else _form(session, fed),
         outputs=session.output_names,
     )
 
 
 def form_of(output: np.ndarray) -> Outputs | None:
-    """What an output is: rows of classes [..., K], or where it has four dimensions maps, of which any numbers from 0 to
-    1 may be probabilities.
+    """What an output is: rows of classes [..., K], or where it has four dimensions maps. None where it does not tell.
 
-    >>> form_of(np.array([[0.25, 0.75]])), form_of(np.log([[0.25, 0.75]])), form_of(np.array([[0.25, 0.8]]))
+    Values from 0 to 1 are no logits: rows of them that do not sum to 1 may be rounded, or be of each class alone.
+
+    >>> form_of(np.array([[0.25, 0.75]])), form_of(np.log([[0.25, 0.75]])), form_of(np.array([[-1.0, 3.0]]))
     ('probabilities', 'log_probabilities', 'logits')
-    >>> form_of(np.zeros((1, 1, 8, 8))), form_of(np.full((1, 1, 8, 8), -3.0))
-    ('probabilities', 'logits')
+    >>> form_of(np.array([[0.25, 0.8]])), form_of(np.full((1, 1, 8, 8), -3.0)), form_of(np.full((1, 1, 8, 8), 1.0001))
+    (None, 'logits', None)
     """
-    if not output.size or not np.isfinite(output).all():
+    if not output.size or output.dtype.kind != "f" or not np.isfinite(output).all():
         return None
-    if output.ndim == 4:
-        return "probabilities" if output.min() >= 0 and output.max() <= 1 else "logits"
-    if output.min() >= 0 and np.allclose(output.sum(axis=-1), 1, atol=SUM_TOLERANCE):
-        return "probabilities"
-    if output.max() <= 0 and np.allclose(np.exp(output).sum(axis=-1), 1, atol=SUM_TOLERANCE):
-        return "log_probabilities"
-    return "logits"
+    least, most = float(output.min()), float(output.max())
+    if output.ndim != 4:
+        if least >= 0 and np.allclose(output.sum(axis=-1), 1, atol=SUM_TOLERANCE):
+            return "probabilities"
+        if most <= 0 and np.allclose(np.exp(output).sum(axis=-1), 1, atol=SUM_TOLERANCE):
+            return "log_probabilities"
+    return "logits" if least < -BEYOND or most > 1 + BEYOND else None
+
+
+def _form(session: Session, fed: Sequence[int]) -> Outputs | None:
+    try:
+        return form_of(session.run(_noise(fed)))
+    except ModelError:  # it takes black images, and not every other one
+        return None
 
 
 def _noise(fed: Sequence[int]) -> np.ndarray:

@@ -6,7 +6,7 @@ What was guessed is said in one line, with the option that overrides it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from compress.data.embedded import class_names, holds_names
 from compress.data.paddle_config import PaddleConfig, config_beside, read_config
@@ -35,6 +35,8 @@ class Guess:
     """What was guessed, and the options that override it, a line each."""
     processing: Mapping[str, Any] = field(default_factory=dict)
     """How it is fed and read where that was guessed: keys of a recipe's task."""
+    classes: int | None = field(default=None, compare=False)
+    """Of a classifier or recogniser, where the file tells."""
 
 
 def choose_kind(facts: ModelFacts, task: str | None, command: str = "shrink") -> tuple[str, str]:
@@ -96,7 +98,7 @@ def guess_task(
     facts, changes, lines = complete(facts, kind, given, Path(spec), files if shape is None else None)
     size, usual = image_shape(facts, kind, shape), find_preset(preset, kind).input
     said_all = (said, *lines) if said else lines
-    return Guess(kind, None if shape is None and size == usual else size, said_all, changes)
+    return Guess(kind, None if shape is None and size == usual else size, said_all, changes, facts.output[-1])
 
 
 def complete(
@@ -128,10 +130,7 @@ def complete(
 
 
 def _form_of_outputs(facts: ModelFacts, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Whether a model returns what its preset says, else what it was seen to return; and which of its outputs is read.
-
-    A map from 0 to 1 may be of logits as well: there the preset is right.
-    """
+    """What a model was seen to return, where its preset says something else; and which of its outputs is read."""
     said = []
     if len(facts.outputs) > 1:
         first, *others = facts.outputs
@@ -139,7 +138,7 @@ def _form_of_outputs(facts: ModelFacts, kind: str, given: Mapping[str, Any]) -> 
             f"{facts.path}: returns {first}, {', '.join(others)}: the first is read. For another, export it first."
         )
     usual = processing_of(kind, given).outputs
-    if "outputs" in given or facts.returns in (None, usual) or (kind == "detection" and facts.returns != "logits"):
+    if "outputs" in given or facts.returns in (None, usual):
         return {}, tuple(said)
     said.append(f"{facts.path}: returns {facts.returns}, not {usual}: taken for --outputs {facts.returns}.")
     return {"outputs": facts.returns}, tuple(said)
@@ -198,28 +197,41 @@ def _fit_height(
 
 
 def find_names(
-    model: object, kind: str, charset: Path | None, labels: Sequence[str] | None
+    model: object, kind: str, charset: Path | None, labels: Sequence[str] | None, classes: int | None = None
 ) -> tuple[Path | None, Sequence[str] | None, str]:
     """A recogniser's charset and a classifier's labels: as the user gave them, else what the model's file holds, or
-    PaddleOCR's inference.yml beside it; then what to say of what was found, empty where nothing was."""
+    PaddleOCR's inference.yml beside it, unless that is of a model with another number of `classes`; then what to say of
+    what was found, empty where nothing was."""
     path = Path(str(model))
     if kind == "recognition" and charset is None:
         if holds_names(path):
             return path, labels, f"{model}: holds its charset. For another: --charset FILE."
-        file, config, problem = _config_beside(path)
-        if config is not None and config.characters:
-            return file, labels, f"{file}: holds its charset. For another: --charset FILE."
-        return None, labels, problem
+        file, characters, problem = _names_beside(path, "characters", classes)
+        if not characters:
+            return None, labels, problem
+        return file, labels, f"{file}: holds its charset. For another: --charset FILE."
     if kind != "classification" or labels is not None:
         return charset, labels, ""
-    found, problem, holder = class_names(path), "", path
-    if found is None:
-        file, config, problem = _config_beside(path)
-        found, holder = (config.labels or None) if config is not None else None, file or path
-    if found is None:
+    held, holder, problem = class_names(path) or (), path, ""
+    if not held:
+        file, held, problem = _names_beside(path, "labels", classes)
+        holder = file or path
+    if not held:
         return charset, None, problem
-    names = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
-    return charset, found, f"{holder}: holds the names of its classes: {names}. For others: --labels NAMES."
+    names = ", ".join(held[:4]) + (", ..." if len(held) > 4 else "")
+    return charset, held, f"{holder}: holds the names of its classes: {names}. For others: --labels NAMES."
+
+
+def _names_beside(
+    model: Path, key: Literal["characters", "labels"], classes: int | None
+) -> tuple[Path | None, tuple[str, ...], str]:
+    """inference.yml beside a model, its names of such classes, and what to say where they cannot be used."""
+    file, config, problem = _config_beside(model)
+    names: tuple[str, ...] = () if config is None else getattr(config, key)
+    more = (1, 2) if key == "characters" else (0,)  # the blank, and perhaps a space
+    if names and classes is not None and classes - len(names) not in more:
+        return file, (), f"Not used: {file}: {len(names)} {key} do not make the model's {classes} classes."
+    return file, names, problem
 
 
 def find_boxes(model: object, kind: str, given: Mapping[str, Any] | None = None) -> tuple[dict[str, float], str]:
@@ -230,11 +242,13 @@ def find_boxes(model: object, kind: str, given: Mapping[str, Any] | None = None)
     file, config, problem = _config_beside(Path(str(model)))
     if config is None:
         return {}, problem
-    said = {key for key, value in (given or {}).items() if value is not None}
-    found = {key: value for key, value in config.boxes.items() if key not in said}
+    named = {key for key, value in (given or {}).items() if value is not None}
+    found = {key: value for key, value in config.boxes.items() if key not in named}
     usual = asdict(BoxSettings())
     other = ", ".join(f"{key} {value:g}" for key, value in found.items() if value != usual[key])
-    return found, f"{file}: {other}, taken for its post-processing." if other else ""
+    again = " ".join(f"--{key.replace('_', '-')} {value:g}" for key, value in found.items() if value != usual[key])
+    said = f"{file}: {other}, taken for its post-processing. For files made of it elsewhere: {again}."
+    return found, said if other else ""
 
 
 def _config_beside(model: Path) -> tuple[Path | None, PaddleConfig | None, str]:

@@ -12,14 +12,14 @@ import numpy as np
 import onnx
 
 from compress import artifacts
-from compress.artifacts import fingerprint_each, write_atomic
+from compress.artifacts import fingerprint_each, set_aside, write_atomic
 from compress.data.images import read_image
 from compress.data.labels import DEFAULT_RULES, UNLISTABLE, ListRules, shown
 from compress.data.lmdb_folder import load_list
 from compress.data.processing import DEFAULT_PRESET, find_preset
 from compress.data.scenes import load_scenes
 from compress.data.transforms import preprocess_crop
-from compress.data.unlabelled import ImageFiles, content_of_images, list_images, split_images
+from compress.data.unlabelled import UNREADABLE, ImageFiles, content_of_images, list_images, split_images, unlistable
 from compress.errors import DataError
 from compress.measure.session import Session
 from compress.pipeline.evaluation import default_threads
@@ -91,19 +91,19 @@ def usable_images(
         DataError: there are none, or more than the rules allow cannot be used.
     """
 
-    def is_damaged(file: Path) -> bool:
+    def problem_of(file: Path) -> str:
         if str(file.absolute()) in known:
-            return False
+            return ""
         status = file.stat()
-        return not _can_be_decoded(file, status.st_size, status.st_mtime_ns)
+        return unlistable(file) or _damage(file, status.st_size, status.st_mtime_ns)
 
-    return list_images(path, rules, is_damaged, on_progress)
+    return list_images(path, rules, problem_of, on_progress)
 
 
 @functools.lru_cache(maxsize=1 << 17)
-def _can_be_decoded(file: Path, size: int, modified_ns: int) -> bool:
-    """Remembered while the file stays as it is: a run that begins asks twice."""
-    return read_image(file) is not None
+def _damage(file: Path, size: int, modified_ns: int) -> str:
+    """Whether its pixels cannot be decoded; remembered while the file stays as it is: a run that begins asks twice."""
+    return UNREADABLE if read_image(file) is None else ""
 
 
 def labelled_names(out: Path) -> frozenset[str]:
@@ -166,9 +166,13 @@ def _forget_other(recipe: Recipe, parts: _Parts, on_note: Note | None) -> bool:
     record = recipe.out / LABELLED
     if artifacts.load(Labels, record).fingerprint == parts.identity:
         return False
+    kept = [set_aside(record.parent / name).name for name in LISTS]
     record.unlink()
     if on_note:
-        on_note(f"{record.parent}: of other images or settings than now; nothing was computed from them: made anew.")
+        on_note(
+            f"{record.parent}: lists of other images or settings than now, of which nothing was computed: made anew; "
+            f"those are {' and '.join(kept)}."
+        )
     return True
 
 

@@ -188,9 +188,10 @@ class Run:
 
 
 def _later_records(folder: Path, name: str) -> list[Path]:
-    """What stages behind one have left in a run's folder."""
+    """What a stage's result went into, of what a run's folder holds; a teacher's into training alone."""
     names = [FILES[step] for step in ORDER if step in FILES]
-    files = [folder / f"{later}.json" for later in names[names.index(name) + 1 :]]
+    behind = names[names.index("finetuned" if name == "teacher" else name) + (name != "teacher") :]
+    files = [folder / f"{later}.json" for later in behind]
     return [file for file in files if file.exists()]
 
 

@@ -42,6 +42,12 @@ def test_every_spelling_becomes_the_operator(body: str) -> None:
     np.testing.assert_allclose(run(model, x)["y"], torch.nn.functional.gelu(torch.from_numpy(x)), atol=1e-6)
 
 
+def test_constants_that_were_float16_once() -> None:
+    rough = {**CONSTANTS, "root": number(float(np.float16(math.sqrt(2)))), "inverse": number(0.7070)}
+    for body in SPELLINGS.values():
+        assert ops(with_gelu_operators(canonicalise(image_graph(body, rough)))) == {"Gelu": 1}
+
+
 @pytest.mark.parametrize("body", OTHERS.values(), ids=OTHERS)
 def test_what_is_no_gelu_is_left_alone(body: str) -> None:
     model = canonicalise(image_graph(body, {**CONSTANTS, "most": number(0.6)}))

@@ -1,5 +1,6 @@
 """What is told by a file alone: its kind, and the size of its images."""
 
+import math
 from pathlib import Path
 
 import cv2
@@ -172,6 +173,14 @@ class TestOutputs:
     def test_values_that_say_nothing(self) -> None:
         assert form_of(np.full((1, 2), np.nan)) is None
         assert form_of(np.zeros((1, 0))) is None
+        assert form_of(np.array([["a"]])) is None
+
+    @pytest.mark.parametrize("shape", [(1, 1, 4, 4), (1, 9, 4)])
+    def test_probabilities_that_are_rounded(self, shape: tuple[int, ...]) -> None:
+        """Maps resized by cubic curves go a little beyond 0 and 1, rows in steps of 1/256 do not sum to 1."""
+        values = np.linspace(-0.02, 1.03, math.prod(shape)).reshape(shape)
+        assert form_of(values) is None
+        assert form_of(3 * values) == "logits"
 
     def test_the_first_of_several_is_read(self, tmp_path: Path) -> None:
         two = "(float[N, 3, 40, 120] x) => (float[N, 2] y, float[N, 3, A, B] p)"
@@ -262,7 +271,20 @@ def test_inference_yml_beside_a_model(tmp_path: Path) -> None:
     file.write_text("PostProcess: {thresh: 0.2, box_thresh: 0.6, unclip_ratio: 1.4}")
     found, said = find_boxes(recogniser, "detection", {"threshold": 0.25, "unclip_ratio": None})
     assert found == {"box_threshold": 0.6, "unclip_ratio": 1.4}
-    assert said == f"{file}: unclip_ratio 1.4, taken for its post-processing."
+    taken = f"{file}: unclip_ratio 1.4, taken for its post-processing."
+    assert said == f"{taken} For files made of it elsewhere: --unclip-ratio 1.4."
+
+
+def test_inference_yml_of_another_model_in_the_folder(tmp_path: Path) -> None:
+    model = model_of(tmp_path / "m.onnx", "(float[N, 3, 48, W] x) => (float[N, 3, 48, W] y) { y = Relu(x) }")
+    file = tmp_path / "inference.yml"
+    file.write_text("PostProcess: {Topk: {label_list: ['0', '90', '180', '270']}, character_dict: [a, b]}")
+    said = f"Not used: {file}: 4 labels do not make the model's 2 classes."
+    assert find_names(model, "classification", None, None, 2) == (None, None, said)
+    assert find_names(model, "classification", None, None, 4)[1] == ("0", "90", "180", "270")
+    said = f"Not used: {file}: 2 characters do not make the model's 9 classes."
+    assert find_names(model, "recognition", None, None, 9) == (None, None, said)
+    assert find_names(model, "recognition", None, None, 4)[0] == file
 
 
 def test_an_inference_yml_that_cannot_be_read_is_said(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_lists_of_an_earlier_version_may_name_damaged_images(words: Path) -> Non
     recipe = given(words, ZOO / "text_recogniser.onnx", READING, held_back=0.4, max_skipped=0.5)
     (words / "damaged.png").write_bytes(data[: len(data) // 2])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(labelling, "_can_be_decoded", lambda *_: True)
+        patch.setattr(labelling, "_damage", lambda *_: "")
         earlier = with_labels(recipe)
     (recipe.out / "sensitivity.json").touch()
     assert with_labels(recipe) == earlier
@@ -201,8 +201,11 @@ def test_lists_that_are_there_are_taken_and_stale_ones_made_again_or_refused(wor
     assert with_labels(recipe, lambda done, total, message: told.append(message), notes.append) == first
     assert len(told) > 0
     assert notes == [
-        f"{recipe.out / 'labels'}: of other images or settings than now; nothing was computed from them: made anew."
+        f"{recipe.out / 'labels'}: lists of other images or settings than now, of which nothing was computed: made anew; "
+        "those are train.old.txt and val.old.txt."
     ]
+    old = (recipe.out / "labels" / "val.old.txt").read_text()
+    assert old == (recipe.out / "labels" / "val.txt").read_text()
     (recipe.out / "sensitivity.json").touch()
     image.write_bytes(image.read_bytes() + b"still another")
     with pytest.raises(ArtifactError, match=r"labels\.json: stale"):

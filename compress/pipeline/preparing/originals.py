@@ -9,6 +9,7 @@ from compress.errors import CompressError, ModelError
 from compress.graph import save_model
 from compress.measure.session import Model
 from compress.pipeline.models import Shape, is_factory, open_model
+from compress.pipeline.state import holds_results
 from compress.progress import Note
 
 EXPORTED = "original.onnx"
@@ -33,14 +34,18 @@ class Original:
         """Put an export into the run's folder, unless it is there.
 
         Raises:
-            CompressError: another one is there.
+            CompressError: another one is there, and something was computed from it.
             OutputError: the file cannot be written.
         """
         if self.export is None:
             return
         if not self.file.exists():
             save_model(self.export, self.file)
-        elif self.file.read_bytes() != self.export.SerializeToString():
+        elif self.file.read_bytes() == self.export.SerializeToString():
+            return
+        elif not holds_results(self.file.parent):
+            save_model(self.export, self.file)
+        else:
             raise CompressError(
                 f"{self.file}: of another module or other weights than now. Use the same ones to go on with that run, "
                 f"or delete {self.file.parent} or give another --out to start anew."

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.artifacts import lock, write_atomic
+from compress.artifacts import lock, set_aside, write_atomic
 from compress.data.charset import Charset, check_classes, read_charset
 from compress.data.labels import DEFAULT_RULES, ListRules
 from compress.data.splices import write_spliced
@@ -16,7 +16,6 @@ from compress.pipeline.code import recipe_settings
 from compress.pipeline.facts import ModelFacts, Shape, image_shape, shape_text, takes_several
 from compress.pipeline.guessing import processing_of
 from compress.pipeline.labelling import labelled_names, usable_images
-from compress.pipeline.preparing.originals import EXPORTED
 from compress.pipeline.stage_progress import BEFORE, TimeLeft, staged, stages_done
 from compress.pipeline.state import holds_results
 from compress.progress import Note, Progress
@@ -196,7 +195,7 @@ def choose_files(
 
     Args:
         folder: of images.
-        run: folder of the run; images that were labelled there, and used since, are not looked at again.
+        run: folder of the run; images that were labelled there are not looked at again.
         max_skipped: share of the images that may not be usable; default as in a recipe.
         on_progress: called as (done, total, message).
 
@@ -204,7 +203,7 @@ def choose_files(
         DataError: there are no images in it, or too many that cannot be used.
     """
     rules = DEFAULT_RULES if max_skipped is None else ListRules(max_skipped=max_skipped)
-    return usable_images(folder, rules, labelled_names(run) if holds_results(run) else (), on_progress)
+    return usable_images(folder, rules, labelled_names(run), on_progress)
 
 
 def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) -> dict[str, Any]:
@@ -439,10 +438,6 @@ def _drop_other_int8(file: Path, recipe: Recipe) -> None:
             made.unlink()
 
 
-KEPT_RECIPE = "recipe.old.yaml"
-"""A recipe that was replaced: the user may have changed it."""
-
-
 def _take_over(file: Path, recipe: Recipe, on_note: Note | None) -> None:
     """Make a folder ready for another recipe, in which nothing was computed.
 
@@ -450,15 +445,14 @@ def _take_over(file: Path, recipe: Recipe, on_note: Note | None) -> None:
         OutputError: another process is at work there.
     """
     with lock(file.parent):
-        (file.parent / EXPORTED).unlink(missing_ok=True)  # perhaps of another module; it is written again
         try:
             others = _other_keys(load_recipe(file, check_files=False), recipe)
         except RecipeError:
             others = ["problems"]
         if others:
-            file.replace(file.with_name(KEPT_RECIPE))
+            kept = set_aside(file)
             if on_note:
-                on_note(f"{file}: of an attempt that computed nothing; replaced, and kept as {KEPT_RECIPE}.")
+                on_note(f"{file}: of an attempt that computed nothing; replaced, and kept as {kept.name}.")
 
 
 def _other_keys(before: Recipe, now: Recipe) -> list[str]:

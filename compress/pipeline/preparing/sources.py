@@ -14,7 +14,7 @@ from compress.data.lmdb_folder import FILE as LMDB_FILE
 from compress.data.scenes import load_scenes
 from compress.data.shards import read_shards
 from compress.data.streaming import STREAMED_FROM, count_images
-from compress.data.unlabelled import list_images
+from compress.data.unlabelled import list_images, unlistable
 from compress.errors import DataError
 
 Format = Literal["list", "lmdb", "shards", "icdar", "images"]
@@ -84,7 +84,7 @@ def read_source(path: Path, kind: str, rules: ListRules = DEFAULT_RULES, *, labe
         listed = read_shards(path, rules, labelled=labelled)
         return Source(path, found, len(listed.names), texts=tuple(listed.texts) if labelled else ())
     if not labelled:
-        files = list_images(path, rules).files
+        files = list_images(path, rules, unlistable).files  # the original labels them, in lists
         return Source(path, found, len(files), files)
     if kind == "detection":
         files = tuple(scene.image for scene in load_scenes(path, rules).scenes)
