@@ -862,3 +862,12 @@ def test_each_stage_has_its_own_clock() -> None:
     on_progress(1, 2, "scan")
     on_progress(0, 5, "train")
     assert lines == ["[1/2] scan", "[0/5] train"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("compress shr", ["shrink"]), ("compress shrink --max-", ["--max-drop", "--max-skipped"])]
+)
+def test_shells_complete_commands_and_options(typed: str, offered: list[str]) -> None:
+    asked = {"_COMPRESS_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    result = CliRunner().invoke(app, [], prog_name="compress", env=asked)
+    assert result.stdout.split() == offered
