@@ -17,6 +17,7 @@ from compress.data.unlabelled import (
     load_unlabelled,
     split_images,
     unlabelled_crop,
+    unlistable,
 )
 from compress.errors import DataError
 from tests.data.large import claim_png
@@ -83,10 +84,11 @@ def test_a_large_jpeg_is_used_at_half_its_size_as_in_labelled_lists(
 def test_names_that_no_list_can_hold_are_counted_and_escaped(tmp_path: Path, name: str) -> None:
     write(tmp_path / "good.png", 8, 8, 9).with_name(name).write_bytes((tmp_path / "good.png").read_bytes())
     with pytest.raises(DataError, match=r"1 of 2 images is named with a tab, a line break .*Rename them") as caught:
-        list_images(tmp_path)
+        list_images(tmp_path, problem_of=unlistable)
     assert repr(str(tmp_path / name)) in str(caught.value)
     assert str(caught.value).isprintable()
-    found = list_images(tmp_path, ListRules(max_skipped=0.5))
+    found = list_images(tmp_path, ListRules(max_skipped=0.5), unlistable)
+    assert len(list_images(tmp_path).files) == 2, "of images that no list is to hold any name will do"
     assert (found.files, len(found.warnings)) == ((tmp_path / "good.png",), 1)
     assert repr(name) in found.warnings[0]
 
