@@ -466,9 +466,8 @@ def _other_keys(before: Recipe, now: Recipe) -> list[str]:
 
 def _check_same(file: Path, recipe: Recipe) -> None:
     earlier = load_recipe(file, check_files=False)
-    before, now = recipe_settings(earlier), recipe_settings(recipe)
     others = _other_keys(earlier, recipe)
-    if others == ["data.unlabelled"] and len(before["data.unlabelled"]) < len(now["data.unlabelled"]):
+    if others == ["data.unlabelled"] and len(earlier.data.unlabelled) < len(recipe.data.unlabelled):
         raise CompressError(f"{file}: of a run without spliced crops. Use --spliced 0 to go on with it.")
     if others:
         raise CompressError(
