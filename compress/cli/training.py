@@ -32,7 +32,7 @@ FinetuneOptions = Annotated[FinetuneStep, Keys(flags={"freeze_bn": "--freeze-bn/
 QuantizeOptions = Annotated[
     QuantizeStep,
     Keys(
-        without=("pact.asymmetric_hardswish",),
+        without=("pact.asymmetric_hardswish", "pact.symmetric"),
         flags={"pact.enabled": "--pact/--no-pact"},
         types={"float_layers": options.FloatLayer},
     ),

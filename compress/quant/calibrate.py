@@ -1,4 +1,4 @@
-"""Choose each threshold's starting value and correct biases, by what the float model computes on calibration images."""
+"""Choose each range's starting value and correct biases, by what the float model computes on calibration images."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class Observed:
     """Name of a quantiser -> what was seen; not of those whose range is fixed."""
 
     def set_ranges(self, module: nn.Module, percentile: float | None = None) -> None:
-        """Set every alpha of a prepared module to that of its observer (see `Observer.best_alpha`)."""
+        """Set every range of a prepared module to that of its observer (see `Observer.best_range`)."""
         for name, pact in pacts(module):
             if name in self.observers:
-                pact.alpha.data.fill_(self.observers[name].best_alpha(percentile))
+                pact.set_range(*self.observers[name].best_range(percentile))
 
 
 def calibrate(
@@ -37,12 +37,12 @@ def calibrate(
     on_progress: Callable[[int, int, str], None] | None = None,
     total: int = 0,
 ) -> Observed:
-    """Set every alpha of a prepared module, and take out of its biases what rounding the weights adds on average.
+    """Set every range of a prepared module, and take out of its biases what rounding the weights adds on average.
 
     Nothing is rounded meanwhile: ranges and means are the float model's.
 
     Args:
-        module: from `prepare_qat`; its alphas and biases are changed.
+        module: from `prepare_qat`; its ranges and biases are changed.
         batches: images float32 [N, 3, H, W]; moved to the device where the module is.
         percentile: of |x|, in (0, 100]; None takes the alpha of least squared error.
         on_progress: called as (images done, total, message).
@@ -57,7 +57,7 @@ def calibrate(
     """
     found = list(pacts(module))
     for _, pact in found:
-        pact.enabled, pact.observer = False, Observer(pact.lower)
+        pact.observe()
     layers = [layer for layer in module.modules() if isinstance(layer, QuantLayer)]
     for layer in layers:
         record_shift(layer)

@@ -47,15 +47,15 @@ class Calibration:
 
     observers: Mapping[str, Observer]
     """Name of a quantiser -> what its tensor was; not of those whose range is fixed."""
-    alphas: Mapping[str, Tensor]
-    """Name of a quantiser -> its threshold."""
+    ranges: Mapping[str, tuple[float | None, Tensor]]
+    """Name of a quantiser -> its lower end, as `PACT` has it, and its threshold."""
     biases: Mapping[tuple[str, int], Tensor]
     """(layer, bits of its weights) -> its bias [O], corrected."""
 
     def covers(self, prepared: fx.GraphModule) -> bool:
         """Whether it holds all that a network needs; not where a tensor is quantised behind what only moves values,
         which is done in front of it where that runs in integers, too."""
-        known = all(name in self.alphas for name, _ in pacts(prepared))
+        known = all(name in self.ranges for name, _ in pacts(prepared))
         return known and all(
             (name, layer.bit_width) in self.biases for name, layer in _quant_layers(prepared) if layer.bias is not None
         )
@@ -64,18 +64,19 @@ class Calibration:
         """The same and what a calibrated network has beside it."""
         more = _read(calibrated, observed)
         return Calibration(
-            {**more.observers, **self.observers}, {**more.alphas, **self.alphas}, {**more.biases, **self.biases}
+            {**more.observers, **self.observers}, {**more.ranges, **self.ranges}, {**more.biases, **self.biases}
         )
 
     def at(self, percentile: float | None) -> "Calibration":
         """The same observations with other ranges: at a percentile of |x|, or None for the least squared error."""
-        chosen = {name: torch.tensor(seen.best_alpha(percentile)) for name, seen in self.observers.items()}
-        return Calibration(self.observers, {**self.alphas, **chosen}, self.biases)
+        found = {name: seen.best_range(percentile) for name, seen in self.observers.items()}
+        chosen = {name: (lower, torch.tensor(alpha)) for name, (lower, alpha) in found.items()}
+        return Calibration(self.observers, {**self.ranges, **chosen}, self.biases)
 
     def apply(self, prepared: fx.GraphModule) -> None:
-        """Set thresholds and biases of a network from the same `Prepare`."""
+        """Set ranges and biases of a network from the same `Prepare`."""
         for name, pact in pacts(prepared):
-            pact.alpha.data.copy_(self.alphas[name])
+            pact.set_range(*self.ranges[name])
         for name, layer in _quant_layers(prepared):
             if layer.bias is not None:
                 layer.bias.data.copy_(self.biases[name, layer.bit_width])
@@ -112,7 +113,7 @@ def _read(calibrated: fx.GraphModule, observed: Observed) -> Calibration:
     """What calibrating a network has set."""
     return Calibration(
         observed.observers,
-        {name: pact.alpha.detach().clone() for name, pact in pacts(calibrated)},
+        {name: (pact.lower, pact.alpha.detach().clone()) for name, pact in pacts(calibrated)},
         {
             (name, layer.bit_width): layer.bias.detach().clone()
             for name, layer in _quant_layers(calibrated)

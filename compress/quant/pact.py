@@ -4,6 +4,8 @@ PaddleSlim clips with PACT in front of a moving-average observer and drops alpha
 activation range of the exported file (scale = alpha/127, symmetric), so that what was trained is what runs.
 """
 
+from math import inf
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,8 @@ class PACT(nn.Module):
         lower: lower end of the range: None for the symmetric [-alpha, alpha], 0 after ReLU,
             `HARD_SWISH_MINIMUM` for the asymmetric range of hard-swish.
         alpha: starting threshold, before calibration.
+        two_sided: of an unknown lower end (`lower` None), take what calibration finds; else the symmetric range.
+        within: what the tensor's readers can tell apart (see `compress.quant.saturation.readable_range`).
         learned: False keeps alpha fixed at its calibrated (or given) value: plain QAT, or a range known exactly,
             such as the [0, 1] of a hard-sigmoid.
 
@@ -30,12 +34,19 @@ class PACT(nn.Module):
     alpha: Tensor
 
     def __init__(
-        self, lower: float | None = None, alpha: float = 6.0, learned: bool = True, fixed: bool = False
+        self,
+        lower: float | None = None,
+        alpha: float = 6.0,
+        learned: bool = True,
+        fixed: bool = False,
+        two_sided: bool = False,
+        within: tuple[float, float] = (-inf, inf),
     ) -> None:
         """Start with the given threshold, quantisation on and observation off."""
         super().__init__()
         self.lower = lower
         self.fixed = fixed
+        self.two_sided, self.within = two_sided and lower is None, within
         value = torch.tensor(float(alpha))
         if learned and not fixed:
             self.alpha = nn.Parameter(value)
@@ -43,6 +54,16 @@ class PACT(nn.Module):
             self.register_buffer("alpha", value)
         self.enabled = True
         self.observer: Observer | None = None
+
+    def observe(self) -> None:
+        """Pass values on unchanged from now on, and record them."""
+        self.enabled = False
+        self.observer = Observer(None if self.two_sided else self.lower, self.two_sided, self.within)
+
+    def set_range(self, lower: float | None, alpha: float | Tensor) -> None:
+        """Take a range that calibration found."""
+        self.lower = lower
+        self.alpha.data.fill_(alpha)
 
     def forward(self, x: Tensor) -> Tensor:
         """Clip and round; shape kept. While observing, record x and pass it on unchanged."""

@@ -24,6 +24,7 @@ from compress.quant.nodes import (
 )
 from compress.quant.pact import PACT
 from compress.quant.ranges import value_range
+from compress.quant.saturation import EVERYTHING, readable_range
 
 ORDINARY_WEIGHT = 0.05
 """Least root mean square of a layer's weights, BatchNorm folded, in the three PP-OCR nets (but for dead layers and the
@@ -40,6 +41,7 @@ def prepare_qat(
     float_values: Collection[str] = (),
     pact: bool = True,
     asymmetric_hard_swish: bool = False,
+    two_sided: bool = False,
     weight_bits: int = 8,
 ) -> fx.GraphModule:
     """A deep copy of the module that computes what its int8 file will compute.
@@ -50,6 +52,8 @@ def prepare_qat(
         float_values: the same for any operators, by the ONNX value that they compute (see `compress.quant.min_cut`).
         pact: learn the thresholds; False keeps them at their calibrated values (plain QAT).
         asymmetric_hard_swish: use [-0.375, alpha] after hard-swish instead of [-alpha, alpha].
+        two_sided: take lower ends that nothing is known of from calibration, where the range is [-alpha, alpha] else,
+            and nothing into a range that the tensor's readers cannot tell apart.
         weight_bits: 8, or 7 for CPUs whose int8 products saturate in 16 bits (x86 without VNNI).
 
     Raises:
@@ -69,7 +73,7 @@ def prepare_qat(
         bits = weight_bits if node in integer or reads_any(node, quantised) else STORED_BITS
         _replace_module(module, node, node in integer, bits)
     for node in quantised:
-        _insert_pact(module, node, pact, asymmetric_hard_swish)
+        _insert_pact(module, node, pact, asymmetric_hard_swish, two_sided)
     for node in integer:
         _connect_input(module, node)
     module.graph.lint()
@@ -136,17 +140,19 @@ def _replace_module(module: fx.GraphModule, node: fx.Node, is_integer: bool, wei
     node.meta["integer"] = is_integer
 
 
-def _insert_pact(module: fx.GraphModule, node: fx.Node, learned: bool, asymmetric: bool) -> None:
+def _insert_pact(module: fx.GraphModule, node: fx.Node, learned: bool, asymmetric: bool, two_sided: bool) -> None:
     lower, upper = value_range(module, node, asymmetric)
     name = f"{node.name}_pact"
     fixed = upper is not None
-    module.add_module(name, PACT(lower, 6.0 if upper is None else upper, learned=learned, fixed=fixed))
+    within = readable_range(module, node) if two_sided and lower is None else EVERYTHING
+    made = PACT(lower, 6.0 if upper is None else upper, learned, fixed, two_sided, within)
+    module.add_module(name, made)
     users = list(node.users)
     with module.graph.inserting_after(node):
-        made = module.graph.call_module(name, (node,))
-    made.meta["onnx"] = value_name(node)
+        call = module.graph.call_module(name, (node,))
+    call.meta["onnx"] = value_name(node)
     for user in users:
-        user.replace_input_with(node, made)
+        user.replace_input_with(node, call)
 
 
 def _connect_input(module: fx.GraphModule, node: fx.Node) -> None:

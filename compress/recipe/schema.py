@@ -245,6 +245,12 @@ class PactSettings(_Settings):
         )
     )
     asymmetric_hardswish: Flag = Field(True, description="use the range [-0.375, alpha] after hard-swish")
+    symmetric: Flag = Field(
+        False,
+        description="use the range [-alpha, alpha] where how a tensor is computed does not bound it below; `false` "
+        "takes the lower end from calibration, and leaves out what its readers cannot tell apart (hard-swish: below "
+        "-3)",
+    )
 
 
 class QuantizeStep(_TrainStep):

@@ -45,20 +45,23 @@ def test_scores_are_those_of_networks_calibrated_alone(tmp_path: Path) -> None:
     nearness = Nearness(task, step, lambda _: (), 1, lambda done, total, message: said.append(message))
     candidates = [Candidate(name, lowered, chosen) for name, chosen in values.items()]
     start = nearness.start(lowered)
-    assert said[-1] == f"ranges at percentile 99.5: divergence {start.scores['percentile 99.5']:.4f}"
+    assert said[-1] == f"ranges at percentile 99.5: nearness {start.scores['percentile 99.5']:.4f}"
     found = nearness.scores(candidates, start.percentile)
-    assert said[-1] == f"float: divergence {found['float']:.4f}"
+    assert said[-1] == f"float: nearness {found['float']:.4f}"
     batches = list(task.calibration_batches(12, 4))
 
     def alone(name: str, percentile: float | None) -> float:
-        network = prepare_qat(module, float_values=values[name], weight_bits=7, asymmetric_hard_swish=True)
+        network = prepare_qat(
+            module, float_values=values[name], weight_bits=7, asymmetric_hard_swish=True, two_sided=True
+        )
         calibrate(network, batches, percentile=percentile)
-        divergences = []
-        for batch in task.calibration_batches(64, 32):
+        near, same = [], []
+        for batch in task.calibration_batches(256, 32):
             with torch.no_grad():
                 first, second = (one(torch.from_numpy(batch)).numpy() for one in (network, module))
-            divergences.append(task.divergence(first, second))
-        return float(np.exp(-np.concatenate(divergences).mean()))
+            near.append(np.exp(-task.divergence(first, second)))
+            same.append(first.argmax(1) == second.argmax(1))
+        return float(np.concatenate(near).mean() * np.concatenate(same).mean())
 
     for name in values:
         assert found[name] == pytest.approx(alone(name, start.percentile), rel=1e-4)

@@ -140,3 +140,48 @@ def test_counts_stay_exact_beyond_what_float32_counts() -> None:
     observer.counts[-1] = 2.0**24
     observer.record(torch.tensor([1.0]))
     assert observer.counts[-1] == 2.0**24 + 1
+
+
+@pytest.mark.parametrize("shift", [-2.0, 0.0, 2.0, 100.0])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_two_sided_range_rounds_as_well_as_any_that_was_tried(name: str, shift: float) -> None:
+    """Against the ranges of all thresholds, cut to the values, on the values themselves."""
+    x = sample(name, None) + shift
+    least, most = min(0.0, float(x.min())), max(0.0, float(x.max()))
+    observer = Observer(None, two_sided=True)
+    for part in x.chunk(3):
+        observer.record(part)
+    lower, alpha = observer.best_range()
+    assert lower is not None
+    assert least <= lower <= 0 < alpha <= max(1e-4, most)
+    tried = np.linspace(0, float(x.abs().max()), 65)[1:]
+    best = min(error(x, max(1e-4, min(each, most)), max(-each, least)) for each in tried)
+    assert error(x, alpha, lower) <= 1.02 * best + (alpha - lower) ** 2 * 1e-6  # zero's place is rounded
+
+
+def test_a_two_sided_percentile_is_cut_to_the_values() -> None:
+    x = torch.cat([torch.linspace(-1, 0, 1001), torch.linspace(0, 9, 9001)])
+    observer = Observer(None, two_sided=True)
+    observer.record(x)
+    lower, alpha = observer.best_range(99.0)
+    assert (lower, alpha) == pytest.approx((-1.0, 8.9), abs=0.02)
+    observer = Observer(None, two_sided=True)
+    observer.record(-x)
+    lower, alpha = observer.best_range(99.0)
+    assert (lower, alpha) == pytest.approx((-8.9, 1.0), abs=0.02)
+
+
+def test_of_what_readers_cannot_tell_apart_nothing_is_kept() -> None:
+    """In front of a hard-swish: most values lie far below -3, and the range is as if they were -3."""
+    x = torch.cat([torch.linspace(-40, -3, 9000), torch.linspace(-3, 5, 1000)])
+    cut, whole = (Observer(None, two_sided=True, within=within) for within in ((-3.0, np.inf), (-np.inf, np.inf)))
+    for observer in (cut, whole):
+        observer.record(x)
+    assert cut.best_range(100.0) == pytest.approx((-3.0, 5.0), abs=0.01)
+    assert whole.best_range(100.0) == pytest.approx((-40.0, 5.0), abs=0.05)
+
+
+def test_symmetric_ranges_do_not_look_at_sides() -> None:
+    x = sample("normal", None) - 3
+    assert observed(x, None).best_range() == (None, observed(x, None).best_alpha())
+    assert torch.equal(observed(x, None).negative, torch.zeros(Observer.BINS, dtype=torch.float64))

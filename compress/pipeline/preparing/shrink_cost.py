@@ -25,7 +25,7 @@ from compress.pipeline.preparing.shrinking import STAGES
 from compress.pipeline.scanning.measures import DEFAULT_IMAGES, UNLABELLED_IMAGES
 from compress.pipeline.scanning.scan_cost import duration
 from compress.pipeline.stages.fitting import first_output
-from compress.pipeline.stages.nearness import CALIBRATED, STARTS
+from compress.pipeline.stages.nearness import CALIBRATED, COMPARED, OTHERS, STARTS
 from compress.pipeline.training_images import RECONSTRUCTED
 from compress.progress import count_of
 from compress.prune.groups import find_groups
@@ -189,8 +189,8 @@ def _calibrated(step: QuantizeStep, kind: str, counts: Counts) -> int:
     calibration = min(step.calibration, counts.train)
     if step.optimize != "accuracy":
         return calibration
-    compared = min(UNLABELLED_IMAGES.get(kind, DEFAULT_IMAGES), counts.train)
-    both = 2 * min(calibration, CALIBRATED * compared)  # all in integers, and none
+    compared = min(COMPARED.get(kind, OTHERS), counts.train)
+    both = 2 * min(calibration, CALIBRATED.get(kind, OTHERS))  # all in integers, and none
     return calibration + FORMS * both + (len(STARTS) + CANDIDATES) * compared
 
 

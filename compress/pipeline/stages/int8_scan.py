@@ -18,9 +18,9 @@ from compress.pipeline.evaluation import default_threads
 from compress.pipeline.models import model_identity
 from compress.pipeline.scanning.measures import Measure, score_by
 from compress.pipeline.scanning.scan_cost import announce_cost
+from compress.pipeline.stages.prepared import prepare
 from compress.pipeline.training_images import check_train_images
 from compress.progress import Note, Progress
-from compress.quant import prepare_qat
 from compress.quant.layer_scan import Networks, integer_layers, read_calibration, scan_layers, spend_budget
 from compress.quant.nodes import output_values
 from compress.recipe import QuantizeStep
@@ -168,13 +168,11 @@ class LayerScan:
         )
 
     def _prepare(self, float_layers: Collection[str]) -> fx.GraphModule:
-        step = self._given.step
-        return prepare_qat(
+        return prepare(
             self._module,
+            self._given.step,
             float_layers=(*self._named, *float_layers),
             float_values=output_values(self._module),
-            weight_bits=step.weight_bits,
-            asymmetric_hard_swish=step.pact.asymmetric_hardswish,
         )
 
 
@@ -194,7 +192,8 @@ def _identity(given: Scanned) -> str:
     """Fingerprint of everything that a figure depends on; a budget chooses by figures, and changes none."""
     step = given.step
     calibrated = (step.calibration, min(step.batch_size, step.calibration), step.pact.percentile)
-    ranges = (step.weight_bits, step.pact.asymmetric_hardswish, not resamples(step), sorted(step.float_layers))
+    ends = (step.pact.asymmetric_hardswish, step.pact.symmetric)
+    ranges = (step.weight_bits, *ends, not resamples(step), sorted(step.float_layers))
     return fingerprint(
         model_identity(given.model), given.task.fingerprint(), calibrated, ranges, given.measure, given.images
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import onnx
 import torch
 from torch import fx
@@ -17,17 +18,23 @@ from torch import fx
 from compress.artifacts import fingerprint
 from compress.graph import to_torch
 from compress.pipeline.evaluation import default_threads
-from compress.pipeline.scanning.measures import count_images, score_by
-from compress.pipeline.stages.int8_scan import default_measure, network_predict
+from compress.pipeline.stages.int8_scan import network_predict
+from compress.pipeline.stages.prepared import prepare
+from compress.pipeline.training_images import BATCH
 from compress.progress import Progress
-from compress.quant import calibrate, prepare_qat
+from compress.quant import calibrate
 from compress.quant.layer_scan import Calibration, read_calibration
 from compress.quant.nodes import output_values
 from compress.recipe import QuantizeStep
-from compress.tasks.base import Task
+from compress.tasks.base import Comparable, Predict, Task
 
-CALIBRATED = 2
-"""Images to calibrate on for each one that is compared, at most."""
+CALIBRATED = {"classification": 128, "recognition": 96, "detection": 16}
+"""Kind of task -> images to calibrate on, at most."""
+COMPARED = {"classification": 256, "recognition": 192, "detection": 8}
+"""Kind of task -> images that outputs are compared on. By 48 words the best way to calibrate PP-OCRv4's recogniser is
+not found (docs/recovery.md)."""
+OTHERS = 64
+"""Of another kind of task, for both."""
 STARTS = (None, 99.99, 99.9, 99.5)
 """Where ranges may start: at the least squared error, or at a percentile of |x|. Of tensors with few values far from
 all others, the least squared error keeps those and rounds all others coarsely. Measured for PP-OCRv5's detector, pruned
@@ -64,10 +71,40 @@ class Start:
     """Of what it was chosen from, in words -> how near the network is, higher is nearer."""
 
 
+def score_outputs(task: Task, images: int, original: Predict) -> Callable[[Predict], float]:
+    """How near what a network predicts is to the original's, from 0 to 1 (see `Nearness`).
+
+    Args:
+        task: gives training images and compares outputs; one that does not compare them is evaluated.
+        images: how many to look at.
+        original: run once on each.
+    """
+    if not isinstance(task, Comparable):
+        return lambda predict: task.evaluate(predict, images).metric
+    comparable, batches = task, list(task.calibration_batches(images, BATCH))
+    wanted = [original(batch) for batch in batches]
+
+    def score(predict: Predict) -> float:
+        near, tallies = [], []
+        for batch, target in zip(batches, wanted, strict=True):
+            found = predict(batch)
+            near.append(np.exp(-comparable.divergence(found, target)))
+            tallies.append(comparable.agreement(found, target))
+        right, counted = np.concatenate(tallies).sum(axis=0)
+        agreement = right / counted if counted else 1.0
+        return float(agreement * np.concatenate(near).mean())
+
+    return score
+
+
 @dataclass(frozen=True)
 class Nearness:
-    """Scores candidates: exp(-d), d the mean divergence of outputs from the float network's on unlabelled training
-    images; of a task that does not compare outputs the metric on as many validation images. NaN counts as nothing."""
+    """Scores candidates by how near their outputs are to the float network's on unlabelled training images: agreement
+    (the metric with the float network's answers for labels) times the mean of exp(-d), d an image's divergence.
+
+    Either alone misleads: few words change where outputs drift, and some that drift little all change alike; the mean
+    of d itself is that of few images (docs/recovery.md). Of a task that does not compare outputs it is the metric on as
+    many validation images. NaN counts as nothing."""
 
     task: Task
     step: QuantizeStep
@@ -108,7 +145,8 @@ class Nearness:
     def identity(self) -> str:
         """Fingerprint of what scores depend on beside the network and which layers stay in float."""
         step = self.step
-        calibrated = (step.calibration, step.batch_size, step.pact.percentile, step.pact.asymmetric_hardswish)
+        ends = (step.pact.asymmetric_hardswish, step.pact.symmetric)
+        calibrated = (step.calibration, step.batch_size, step.pact.percentile, *ends)
         return fingerprint(self.task.fingerprint(), *calibrated, *map(start_in_words, STARTS))
 
     def _form(self, lowered: onnx.ModelProto) -> "_Form":
@@ -117,7 +155,7 @@ class Nearness:
 
     def _say(self, done: int, total: int, what: str, score: float) -> None:
         if self.on_progress is not None:
-            self.on_progress(done, total, f"{what}: {default_measure(self.task)} {score:.4f}")
+            self.on_progress(done, total, f"{what}: nearness {score:.4f}")
 
 
 class _Form:
@@ -129,8 +167,8 @@ class _Form:
         self._float_layers = tuple(given.float_layers(self._module))
         self.outputs = output_values(self._module)
         """Values that are in float always."""
-        task, step, count = given.task, given.step, count_images(given.task, None)
-        self._images = min(step.calibration, CALIBRATED * count)
+        task, step = given.task, given.step
+        self._images = min(step.calibration, CALIBRATED.get(task.kind, OTHERS))
         self._batches = partial(task.calibration_batches, self._images, min(step.batch_size, self._images))
         self._calibration = read_calibration(
             lambda more: self._prepare(self.outputs, more),
@@ -140,8 +178,7 @@ class _Form:
             on_progress=given.on_progress,
         )
         self._ranges: dict[float | None, Calibration] = {}
-        measure = default_measure(task)
-        self._score = score_by(measure, task, task, count, network_predict(self._module))
+        self._score = score_outputs(task, COMPARED.get(task.kind, OTHERS), network_predict(self._module))
 
     def score(self, float_values: Collection[str], percentile: float | None) -> float:
         """How near it is with ranges that start at a percentile of |x|, or at the least squared error."""
@@ -154,15 +191,9 @@ class _Form:
         if percentile not in self._ranges:
             self._ranges[percentile] = self._calibration.at(percentile)
         self._ranges[percentile].apply(made)
-        found = float(self._score(network_predict(made)).metric)
+        found = self._score(network_predict(made))
         return 0.0 if math.isnan(found) else found
 
     def _prepare(self, values: Collection[str], more: Collection[str] = ()) -> fx.GraphModule:
-        step = self._given.step
-        return prepare_qat(
-            self._module,
-            float_layers=tuple(dict.fromkeys((*self._float_layers, *more))),
-            float_values=values,
-            weight_bits=step.weight_bits,
-            asymmetric_hard_swish=step.pact.asymmetric_hardswish,
-        )
+        float_layers = tuple(dict.fromkeys((*self._float_layers, *more)))
+        return prepare(self._module, self._given.step, float_layers=float_layers, float_values=values)

@@ -21,8 +21,8 @@ from compress.measure.machine import machine_info
 from compress.pipeline.stages.forms import Form, padded_form, read_form
 from compress.pipeline.stages.int8_scan import resamples
 from compress.pipeline.stages.nearness import Candidate, Start
+from compress.pipeline.stages.prepared import prepare
 from compress.progress import Progress
-from compress.quant import prepare_qat
 from compress.quant.min_cut import INTEGER, describe, fastest_placement
 from compress.quant.nodes import integer_nodes, is_fused, is_move, output_values, value_name
 from compress.recipe import QuantizeStep
@@ -243,10 +243,7 @@ def _assignment(
 ) -> Assignment:
     """The int8 file of a form with these operators in float, and those that compute an output."""
     values = chosen | output_values(module)
-    prepared = prepare_qat(
-        module, float_layers=float_layers, float_values=values, weight_bits=step.weight_bits,
-        asymmetric_hard_swish=step.pact.asymmetric_hardswish,
-    )  # fmt: skip
+    prepared = prepare(module, step, float_layers=float_layers, float_values=values)
     recurrent = "weights" if step.recurrent == "auto" else step.recurrent
     made = export_int8(prepared, form.model, recurrent=recurrent, weight_bits=step.weight_bits).model
     integer = _computed_in_integers(form, module, prepared, values)

@@ -38,8 +38,9 @@ from compress.pipeline.stages.int8_scan import (
 )
 from compress.pipeline.stages.nearness import Nearness, Start
 from compress.pipeline.stages.placement import Lowered, place, placement_lines
+from compress.pipeline.stages.prepared import prepare
 from compress.pipeline.state import Run, Stage
-from compress.quant import calibrate, prepare_qat, qat_parameter_groups
+from compress.quant import calibrate, qat_parameter_groups
 from compress.recipe import QuantizeStep
 from compress.report.quant_table import quant_lines
 from compress.tasks.base import PostProcessing, Processed, Task
@@ -201,14 +202,8 @@ def calibrated(
 ) -> fx.GraphModule:
     """The network that learns its ranges, on the execution's device; they start as calibration finds them."""
     module = trainable(lowered.model, task, execution.threads)
-    qat = prepare_qat(
-        module,
-        float_layers=(*_float_layers(model, module, step.float_layers), *lowered.float_layers),
-        float_values=lowered.float_values,
-        pact=step.pact.enabled,
-        asymmetric_hard_swish=step.pact.asymmetric_hardswish,
-        weight_bits=step.weight_bits,
-    ).to(execution.device)
+    float_layers = (*_float_layers(model, module, step.float_layers), *lowered.float_layers)
+    qat = prepare(module, step, float_layers=float_layers, float_values=lowered.float_values).to(execution.device)
     batches = task.calibration_batches(step.calibration, min(step.batch_size, step.calibration))
     with catch_out_of_memory("calibration", f"Try batch_size: {max(1, step.batch_size // 2)}, or --device cpu."):
         calibrate(
