@@ -82,7 +82,8 @@ def test_ends_of_piecewise_linear_readers(reader: nn.Module, expected: tuple[flo
 
 
 @pytest.mark.parametrize("reader", [
-    SpelledOut(), nn.GELU(), nn.SiLU(), Gated(nn.Sigmoid()), nn.Sigmoid(), nn.Tanh(), nn.ELU(), nn.Softplus(), nn.Mish(),
+    SpelledOut(), nn.GELU(), nn.SiLU(), Gated(nn.Sigmoid()), nn.Sigmoid(), nn.Tanh(), nn.ELU(), nn.Softplus(),
+    nn.Mish(),
 ], ids=lambda value: type(value).__name__)  # fmt: skip
 def test_beyond_the_ends_a_smooth_reader_changes_by_less_than_is_noticed(reader: nn.Module) -> None:
     lower, upper = readable_range(*imported(reader))
