@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies import rank_channels, rank_measures, time_scan
+from benchmarks.studies import rank_channels, rank_measures, rank_ranges, time_scan
 from tests.pipeline import tiny
 
 
@@ -33,3 +33,18 @@ def test_what_each_criterion_leaves(tmp_path: Path, capsys: pytest.CaptureFixtur
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[:2] for row in rows] == [["0", "-"], *(["0.5", name] for name in ("fpgm", "l1", "l2", "obs"))]
     assert rows[0][3] == rows[0][4]
+
+
+def test_by_what_ranges_are_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write_inputs(tmp_path, crops=12)
+    tiny.recipe(tmp_path, steps={"quantize": {"epochs": 0, "calibration": 8}})
+    given = [str(tmp_path / "recipe.yaml"), "--held", str(tmp_path / "train" / "labels.txt"), "--images", "8", "--elsewhere", "6"]
+    rank_ranges.main(given)
+    ways, chosen = capsys.readouterr().out.split("\n\n")
+    names = [line.split(" | ")[0].strip("| ") for line in ways.splitlines()]
+    assert names[:2] == ["least squared error, symmetric", "percentile 99.99, symmetric"]
+    assert names[-1] == "percentile 99.5, two-sided"
+    assert len(names) == 8
+    rows = [line.strip("| ").split(" | ") for line in chosen.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["divergence, 8", "agreement, 8", "nearness, 8", rank_ranges.HELD]
+    assert rows[-1][1] in ("1.00", "nan")

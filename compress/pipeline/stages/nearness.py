@@ -112,7 +112,7 @@ class Nearness:
     """A lowered module -> its layers that stay in float."""
     threads: int | None = None
     on_progress: Progress | None = None
-    _kept: dict[int, "_Form"] = field(default_factory=dict, repr=False, compare=False)
+    _kept: dict[int, "Network"] = field(default_factory=dict, repr=False, compare=False)
     """By the lowered network's id: what was calibrated to find a start, until its candidates are scored."""
 
     def start(self, lowered: onnx.ModelProto) -> Start:
@@ -149,23 +149,23 @@ class Nearness:
         calibrated = (step.calibration, step.batch_size, step.pact.percentile, *ends)
         return fingerprint(self.task.fingerprint(), *calibrated, *map(start_in_words, STARTS))
 
-    def _form(self, lowered: onnx.ModelProto) -> "_Form":
+    def _form(self, lowered: onnx.ModelProto) -> "Network":
         torch.set_num_threads(self.threads or default_threads())
-        return self._kept.pop(id(lowered), None) or _Form(self, lowered)
+        return self._kept.pop(id(lowered), None) or Network(self, lowered)
 
     def _say(self, done: int, total: int, what: str, score: float) -> None:
         if self.on_progress is not None:
             self.on_progress(done, total, f"{what}: nearness {score:.4f}")
 
 
-class _Form:
-    """A lowered network: its calibration, and how near it is with parts of it in integers."""
+class Network:
+    """A lowered network, calibrated, and how near it is with parts of it in integers."""
 
     def __init__(self, given: Nearness, lowered: onnx.ModelProto) -> None:
         """Calibrate it, all in integers and all in float."""
-        self._given, self._module = given, to_torch(lowered)
-        self._float_layers = tuple(given.float_layers(self._module))
-        self.outputs = output_values(self._module)
+        self._given, self.module = given, to_torch(lowered)
+        self._float_layers = tuple(given.float_layers(self.module))
+        self.outputs = output_values(self.module)
         """Values that are in float always."""
         task, step = given.task, given.step
         self._images = min(step.calibration, CALIBRATED.get(task.kind, OTHERS))
@@ -178,10 +178,16 @@ class _Form:
             on_progress=given.on_progress,
         )
         self._ranges: dict[float | None, Calibration] = {}
-        self._score = score_outputs(task, COMPARED.get(task.kind, OTHERS), network_predict(self._module))
+        self._score = score_outputs(task, COMPARED.get(task.kind, OTHERS), network_predict(self.module))
 
     def score(self, float_values: Collection[str], percentile: float | None) -> float:
-        """How near it is with ranges that start at a percentile of |x|, or at the least squared error."""
+        """How near it is so (see `rounded`)."""
+        found = self._score(network_predict(self.rounded(float_values, percentile)))
+        return 0.0 if math.isnan(found) else found
+
+    def rounded(self, float_values: Collection[str], percentile: float | None) -> fx.GraphModule:
+        """What an int8 file would compute, with ranges that start at a percentile of |x|, or at the least squared
+        error; `float_values` computed in float."""
         made = self._prepare(float_values)
         if not self._calibration.covers(made):
             progress = self._given.on_progress
@@ -191,9 +197,8 @@ class _Form:
         if percentile not in self._ranges:
             self._ranges[percentile] = self._calibration.at(percentile)
         self._ranges[percentile].apply(made)
-        found = self._score(network_predict(made))
-        return 0.0 if math.isnan(found) else found
+        return made
 
     def _prepare(self, values: Collection[str], more: Collection[str] = ()) -> fx.GraphModule:
         float_layers = tuple(dict.fromkeys((*self._float_layers, *more)))
-        return prepare(self._module, self._given.step, float_layers=float_layers, float_values=values)
+        return prepare(self.module, self._given.step, float_layers=float_layers, float_values=values)
