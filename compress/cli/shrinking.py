@@ -118,7 +118,15 @@ def shrink(
     from compress.data.unlabelled import describe_foreign
     from compress.pipeline import guessing, labelling
     from compress.pipeline.facts import look_at
-    from compress.pipeline.preparing import drafting, originals, shrink_cost, shrinking
+    from compress.pipeline.preparing import (
+        drafting,
+        made_crops,
+        originals,
+        recipe_file,
+        recipe_parts,
+        shrink_cost,
+        shrinking,
+    )
     from compress.report import tables, terminal
     from compress.report.advice import int8_advice
 
@@ -135,7 +143,7 @@ def shrink(
         say(line)
     use_space = True
     if kind == "recognition":
-        charset, use_space = shrinking.fits_charset(facts, charset)
+        charset, use_space = recipe_parts.fits_charset(facts, charset)
     seen = None if shape is not None else lambda: files
     facts, given, lines = guessing.complete(facts, kind, processing, original.model, seen)
     for line in lines:
@@ -143,7 +151,7 @@ def shrink(
     resize = guessing.processing_of(kind, given).resize
     if side is not None and resize != "limit":
         raise CompressError(f"--side: scenes are of the input's size (resize: {resize}). Remove it.")
-    wishes = shrinking.Wishes(
+    wishes = recipe_parts.Wishes(
         kind,
         charset=charset,
         labels=labels,
@@ -176,9 +184,9 @@ def shrink(
 
         def draw() -> None:
             original.write()
-            shrinking.make_crops(folder, wishes, files, content["data"]["held_back"], on_progress)
+            made_crops.make_crops(folder, wishes, files, content["data"]["held_back"], on_progress)
 
-        recipe = shrinking.write_recipe(content, folder, command, draw, say)
+        recipe = recipe_file.write_recipe(content, folder, command, draw, say)
     with artifacts.lock(folder):
         labelling.forget_stale(recipe, say)
     if original.export is not None:
