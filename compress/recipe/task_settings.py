@@ -15,6 +15,7 @@ from compress.data.processing import (
     make_processing,
 )
 from compress.errors import DataError
+from compress.progress import them
 from compress.recipe.values import (
     Flag,
     Float,
@@ -202,7 +203,7 @@ class TaskSettings(Settings):
         foreign = {key: None for keys in KEYS_OF.values() for key in keys if key not in KEYS_OF[self.kind]}
         wrong = [key for key in foreign if key in self.model_fields_set]
         if wrong:
-            raise problem(f"{', '.join(wrong)}: not for {self.kind}. Remove {'it' if len(wrong) == 1 else 'them'}.")
+            raise problem(f"{', '.join(wrong)}: not for {self.kind}. Remove {them(len(wrong))}.")
         if self.kind == "recognition" and self.charset is None:
             raise problem("charset is missing. Recognition needs the charset file that the model was trained with.")
         try:
