@@ -127,6 +127,7 @@ def shrink(
         shrink_cost,
         shrinking,
     )
+    from compress.pipeline.state import finished_stages
     from compress.report import tables, terminal
     from compress.report.advice import int8_advice
 
@@ -193,9 +194,9 @@ def shrink(
         say(f"{model}: exported to {original.file}{drafting.fixed_sizes(original.file, shape)}.")
     pace, cells = shrink_cost.measure(recipe, files)
     work = shrink_cost.count_work(recipe, len(files), shrink_cost.sample_sizes(files), cells)
-    say("\n".join(shrink_cost.plan_lines(recipe, work, pace, shrinking.stage_now(folder))))
+    say("\n".join(shrink_cost.plan_lines(recipe, work, pace, finished_stages(recipe))))
     with progress(f"{folder} holds what is done; the same command goes on from there.") as on_progress:
-        staged = shrinking.with_stages(on_progress, folder, shrink_cost.stage_seconds(work, pace))
+        staged = shrinking.with_stages(on_progress, recipe, shrink_cost.stage_seconds(work, pace))
         report = pipeline.run_recipe(recipe, command, staged, say)
     artifacts.write_atomic(out, (folder / "int8.onnx").read_bytes())
     console = terminal.wide_console()

@@ -463,12 +463,14 @@ def test_sizes_and_pace_are_measured(tmp_path: Path) -> None:
 
 def test_stages_by_what_they_leave(tmp_path: Path) -> None:
     told: list[str] = []
-    on_progress = shrinking.with_stages(lambda done, total, message: told.append(message), tmp_path)
-    (tmp_path / "labels").mkdir()
+    recipe = written(tmp_path, "classification")
+    folder = recipe.out
+    on_progress = shrinking.with_stages(lambda done, total, message: told.append(message), recipe)
+    (folder / "labels").mkdir()
     stages = ("pruned.code.json", "pruned.json", "reconstructed.json", "finetuned.json", "int8.json")
     for name in ("labels/labels.json", *stages):
         on_progress(1, 2, "x")
-        (tmp_path / name).touch()
+        (folder / name).touch()
     on_progress(1, 2, "x")
     names = [f"stage {number} of 7, {name}: x" for number, name in enumerate(STAGES, start=1)]
     assert told == names

@@ -13,8 +13,10 @@ from compress.pipeline.labelling import labelled_names, usable_images
 from compress.pipeline.preparing.families import FAMILIES, default_epochs, held_back_share
 from compress.pipeline.preparing.made_crops import made_folders
 from compress.pipeline.preparing.recipe_parts import Wishes, check_sizes, default_steps, task_keys
-from compress.pipeline.stage_progress import BEFORE, TimeLeft, staged, stages_done
+from compress.pipeline.stage_progress import BEFORE, TimeLeft, staged
+from compress.pipeline.state import finished_stages
 from compress.progress import Progress
+from compress.recipe import Recipe
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -89,27 +91,15 @@ def shrink_recipe(facts: ModelFacts, folder: Path, images: int, wishes: Wishes) 
 
 
 STAGES = ("label", "scan", "prune", "reconstruct", "fine-tune", "quantise", "report")
+"""What the stages of such a recipe are called, in their order (see `compress.pipeline.state.stage_marks`)."""
 
 
-def stage_now(folder: Path) -> int:
-    """How many of `STAGES` are finished in a run's folder, by what each leaves there."""
-    marks = (
-        ("labels/labels.json",),
-        ("pruned.json", "pruned.code.json"),  # the next stage was begun
-        ("pruned.json",),
-        ("reconstructed.json",),
-        ("finetuned.json",),
-        ("int8.json",),
-    )
-    return stages_done(folder, marks)
-
-
-def with_stages(on_progress: Progress, folder: Path, expected: Sequence[float] = ()) -> Progress:
+def with_stages(on_progress: Progress, recipe: Recipe, expected: Sequence[float] = ()) -> Progress:
     """Progress that also says which stage of how many it is of, and the time left of the run where the seconds of each
     of `STAGES` are given."""
 
     def now(message: str) -> int:
         # A classifier's targets are made anew each time, after the lists.
-        return 0 if message.endswith(BEFORE) else stage_now(folder)
+        return 0 if message.endswith(BEFORE) else finished_stages(recipe)
 
     return staged(on_progress, STAGES, now, TimeLeft(expected) if expected else None)
