@@ -14,7 +14,7 @@ from compress.cli.progress import progress, say
 from compress.cli.running import GATE_MISSED
 from compress.cli.spreading import spread
 from compress.cli.tasks import ModelOptions
-from compress.data.processing import DEFAULT_PRESET
+from compress.data.processing import DEFAULT_PRESET, without_side
 from compress.errors import CompressError
 from compress.recipe import DataSettings
 from compress.recipe.values import TEST
@@ -151,7 +151,7 @@ def shrink(
         say(line)
     resize = guessing.processing_of(kind, given).resize
     if side is not None and resize != "limit":
-        raise CompressError(f"--side: scenes are of the input's size (resize: {resize}). Remove it.")
+        raise CompressError(f"--side: {without_side(resize)}")
     wishes = recipe_parts.Wishes(
         kind,
         charset=charset,

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
 from compress.data.labels import ListRules
-from compress.data.processing import DEFAULT_PRESET, OUTPUT_KEYS, check_channels, find_preset, make_processing
+from compress.data.processing import (
+    DEFAULT_PRESET,
+    OUTPUT_KEYS,
+    check_channels,
+    find_preset,
+    make_processing,
+    without_side,
+)
 from compress.errors import CompressError, DataError
 from compress.pipeline.models import Shape, call_factory
 from compress.progress import them
@@ -118,7 +125,7 @@ def _take_processing(kind: str, options: dict[str, Any], input_shape: Shape | No
     shape = input_shape or usual.input
     check_channels(shape, processing)
     if kind == "detection" and processing.resize != "limit" and "side" in options:
-        raise CompressError(f"--side: scenes are of the input's size (resize: {processing.resize}). Remove it.")
+        raise CompressError(f"--side: {without_side(processing.resize)}")
     options["processing"] = processing
     if kind == "recognition":
         options.setdefault("use_space", usual.use_space)

@@ -13,6 +13,7 @@ from compress.data.processing import (
     check_channels,
     find_preset,
     make_processing,
+    without_side,
 )
 from compress.errors import DataError
 from compress.progress import them
@@ -215,7 +216,7 @@ class TaskSettings(Settings):
         if resize == "stretch" and len(self.widths) > 1:
             raise problem(f"widths: got {list(self.widths)}, but images are stretched to one. Remove it.")
         if self.kind == "detection" and resize != "limit" and "side" in self.model_fields_set:
-            raise problem(f"side: scenes are of the input's size (preprocess.resize: {resize}). Remove it.")
+            raise problem(f"side: {without_side(resize, 'preprocess.resize')}")
         if self.kind == "detection" and any(size % 32 for size in self.input_shape[1:]):
             raise problem(f"input: got {list(self.input_shape)}. Height and width must be multiples of 32.")
         return self

@@ -15,7 +15,7 @@ from compress.data.charset import BLANK
 from compress.data.db_targets import DbMaps, make_maps, uncounted_maps
 from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share
 from compress.data.overlap import Stored, check_overlap, stored_files
-from compress.data.processing import Processing, check_channels, fingerprint_parts
+from compress.data.processing import Processing, check_channels, fingerprint_parts, without_side
 from compress.data.regions import Region
 from compress.data.scenes import content_of, load_scenes
 from compress.data.transforms import PPOCR_SCENES, Placed, check_multiples, fit_scene, normalise_scenes, place_scene
@@ -139,7 +139,7 @@ class DetectionTask:
             DataError: the side is no multiple of 32, or images are all of the input's size.
         """
         if self.processing.resize != "limit":
-            raise DataError(f"side: images are of the input's size (resize: {self.processing.resize}). Remove side.")
+            raise DataError(f"side: {without_side(self.processing.resize)}")
         check_multiples(self.input_shape, side)
         other = copy.copy(self)
         other.side, other._cache = side, {}
