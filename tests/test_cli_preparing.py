@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from compress.cli import app
 from compress.data.synthetic import write_dataset
-from compress.pipeline.preparing import shrinking
+from compress.pipeline.preparing.families import FAMILIES
 from compress.pipeline.preparing.readiness import find_problems
 from compress.pipeline.preparing.shrink_cost import Pace
 from compress.recipe import PruneStep, Recipe, SensitivityStep, load_recipe
@@ -101,7 +101,7 @@ def test_init_with_images_alone(folder: Path, tmp_path: Path) -> None:
     recipe = written(tmp_path / "r.yaml", CLASSIFIER, "--data", folder / "train" / "images")
     assert recipe.task.kind == "classification"
     assert (recipe.data.images, recipe.data.train, recipe.data.val) == ((folder / "train" / "images",), (), ())
-    family = shrinking.FAMILIES["classification"]
+    family = FAMILIES["classification"]
     assert [step.name for step in recipe.steps] == ["sensitivity", "prune", "reconstruct", "finetune", "quantize"]
     assert recipe.find_step(PruneStep).target.macs == family.macs  # type: ignore[union-attr]
     assert recipe.find_step(SensitivityStep).measure == "agreement"  # type: ignore[union-attr]

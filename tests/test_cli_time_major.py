@@ -17,7 +17,7 @@ from compress import artifacts, pipeline
 from compress.artifacts import Report
 from compress.cli import app
 from compress.graph import from_torch, load_model, save_model
-from compress.pipeline.preparing import shrink_cost, shrinking
+from compress.pipeline.preparing import families, shrink_cost
 from compress.pipeline.preparing.shrink_cost import Pace
 from compress.recipe import Recipe, load_recipe
 from tests.quant import nets
@@ -178,9 +178,9 @@ def test_shrink_takes_a_module(folder: Path, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.slow
 @pytest.mark.usefixtures("paced")
 def test_shrink_of_a_module_to_the_end(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    family = shrinking.FAMILIES["recognition"]
+    family = families.FAMILIES["recognition"]
     narrow = replace(family, prune={**family.prune, "align": 2})  # the network has 8 channels
-    monkeypatch.setitem(shrinking.FAMILIES, "recognition", narrow)  # type: ignore[attr-defined]
+    monkeypatch.setitem(families.FAMILIES, "recognition", narrow)  # type: ignore[attr-defined]
     given = ["--images", folder / "train", "--charset", folder / "charset.txt", "--input", "3,16,64", "--epochs", "1"]
     given += ["--rendered", "0", "--spliced", "0", "--threads", "1", "--out", tmp_path / "small.onnx"]
     result = run("shrink", FACTORY, *given)

@@ -30,7 +30,7 @@ ZOO_MAY_IMPORT = {"errors", "artifacts", "graph", "zoo"}
 ONLY_IN = {
     "onnxruntime": ("measure/session.py",),
     "openvino": ("measure/openvino.py",),
-    "torch_pruning": ("prune/groups.py",),
+    "torch_pruning": ("prune/channel_dependencies.py",),
     "jinja2": ("report/html.py",),
     "lmdb": ("data/lmdb_folder.py",),
     "rapidfuzz": ("tasks/words.py",),

@@ -31,7 +31,7 @@ from compress.cli import (
     shrinking,
     training,
 )
-from compress.compute.launcher import process_count
+from compress.compute.launcher import is_alone, process_count
 from compress.errors import CompressError, advice_to_write, killed_worker, reason
 
 BAD_INPUT = 2
@@ -188,7 +188,7 @@ def _take_sigterm() -> Callable[[], bool]:
         signal.signal(number, signal.SIG_IGN)  # whoever sends it again does not stop what is being kept
         raise KeyboardInterrupt
 
-    alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.current_thread() is threading.main_thread()
+    alone = is_alone() and threading.current_thread() is threading.main_thread()
     if alone and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, interrupt)
     return lambda: bool(came)

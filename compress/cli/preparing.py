@@ -75,7 +75,7 @@ def init(
     from compress.data.unlabelled import describe_foreign
     from compress.pipeline import guessing
     from compress.pipeline.facts import look_at
-    from compress.pipeline.preparing import drafting, shrinking
+    from compress.pipeline.preparing import drafting, recipe_parts
     from compress.pipeline.preparing.estimate import estimate, estimate_lines
 
     drafting.check_absent([out])
@@ -97,14 +97,14 @@ def init(
             say(line)
         use_space = True
         if kind == "recognition":
-            charset, use_space = shrinking.fits_charset(named, charset, "init")
+            charset, use_space = recipe_parts.fits_charset(named, charset, "init")
         found = drafting.find_data(data, kind, val, max_skipped)
         seen = None if shape is not None else partial(drafting.image_files, found, kind)
         named, given, lines = guessing.complete(named, kind, processing, file, seen)
         facts = dataclasses.replace(named, path=file)
         for line in lines:
             say(line)
-        wishes = shrinking.Wishes(
+        wishes = recipe_parts.Wishes(
             kind, charset=charset, labels=names, use_space=use_space, input=shape, processing=given, boxes=boxes
         )
         content, lists = drafting.draft(facts, found, out, wishes)

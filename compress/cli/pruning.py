@@ -14,6 +14,7 @@ from compress.cli.progress import progress, say
 from compress.cli.spreading import Keys, spread
 from compress.cli.tasks import FittedTaskOptions, Source, make_task
 from compress.errors import CompressError
+from compress.progress import them
 from compress.recipe import PruneStep, QuantizeStep, SensitivityStep
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _check_fitting(of: str, step: SensitivityStep, layers: QuantizeStep, scope: 
         given |= set(options.given(vars(scope)))
     if given:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in sorted(given))
-        raise CompressError(f"{flags}: not with --of {of}. Remove {'it' if len(given) == 1 else 'them'}.")
+        raise CompressError(f"{flags}: not with --of {of}. Remove {them(len(given))}.")
 
 
 def _scan_int8(
@@ -312,8 +313,7 @@ def _prune_by_plan(source: Source, plan_file: Path, out: Path, shape: options.Sh
         CompressError: options are given that the plan has decided already.
     """
     if others:
-        remove = "it" if len(others) == 1 else "them"
-        raise CompressError(f"{', '.join(others)}: --plan has decided that. Remove {remove}.")
+        raise CompressError(f"{', '.join(others)}: --plan has decided that. Remove {them(len(others))}.")
     options.check_out(out, source.model)
     from compress import pipeline
 

@@ -14,7 +14,7 @@ from compress.cli.progress import progress, say
 from compress.cli.running import GATE_MISSED
 from compress.cli.spreading import spread
 from compress.cli.tasks import ModelOptions
-from compress.data.processing import DEFAULT_PRESET
+from compress.data.processing import DEFAULT_PRESET, without_side
 from compress.errors import CompressError
 from compress.recipe import DataSettings
 from compress.recipe.values import TEST
@@ -118,7 +118,16 @@ def shrink(
     from compress.data.unlabelled import describe_foreign
     from compress.pipeline import guessing, labelling
     from compress.pipeline.facts import look_at
-    from compress.pipeline.preparing import drafting, originals, shrink_cost, shrinking
+    from compress.pipeline.preparing import (
+        drafting,
+        made_crops,
+        originals,
+        recipe_file,
+        recipe_parts,
+        shrink_cost,
+        shrinking,
+    )
+    from compress.pipeline.state import finished_stages
     from compress.report import tables, terminal
     from compress.report.advice import int8_advice
 
@@ -135,15 +144,15 @@ def shrink(
         say(line)
     use_space = True
     if kind == "recognition":
-        charset, use_space = shrinking.fits_charset(facts, charset)
+        charset, use_space = recipe_parts.fits_charset(facts, charset)
     seen = None if shape is not None else lambda: files
     facts, given, lines = guessing.complete(facts, kind, processing, original.model, seen)
     for line in lines:
         say(line)
     resize = guessing.processing_of(kind, given).resize
     if side is not None and resize != "limit":
-        raise CompressError(f"--side: scenes are of the input's size (resize: {resize}). Remove it.")
-    wishes = shrinking.Wishes(
+        raise CompressError(f"--side: {without_side(resize)}")
+    wishes = recipe_parts.Wishes(
         kind,
         charset=charset,
         labels=labels,
@@ -176,18 +185,18 @@ def shrink(
 
         def draw() -> None:
             original.write()
-            shrinking.make_crops(folder, wishes, files, content["data"]["held_back"], on_progress)
+            made_crops.make_crops(folder, wishes, files, content["data"]["held_back"], on_progress)
 
-        recipe = shrinking.write_recipe(content, folder, command, draw, say)
+        recipe = recipe_file.write_recipe(content, folder, command, draw, say)
     with artifacts.lock(folder):
         labelling.forget_stale(recipe, say)
     if original.export is not None:
         say(f"{model}: exported to {original.file}{drafting.fixed_sizes(original.file, shape)}.")
     pace, cells = shrink_cost.measure(recipe, files)
     work = shrink_cost.count_work(recipe, len(files), shrink_cost.sample_sizes(files), cells)
-    say("\n".join(shrink_cost.plan_lines(recipe, work, pace, shrinking.stage_now(folder))))
+    say("\n".join(shrink_cost.plan_lines(recipe, work, pace, finished_stages(recipe))))
     with progress(f"{folder} holds what is done; the same command goes on from there.") as on_progress:
-        staged = shrinking.with_stages(on_progress, folder, shrink_cost.stage_seconds(work, pace))
+        staged = shrinking.with_stages(on_progress, recipe, shrink_cost.stage_seconds(work, pace))
         report = pipeline.run_recipe(recipe, command, staged, say)
     artifacts.write_atomic(out, (folder / "int8.onnx").read_bytes())
     console = terminal.wide_console()

@@ -2,10 +2,17 @@
 
 import os
 
+_COUNT = "WORLD_SIZE"
+
 
 def process_count() -> int:
     """Processes that the launcher started, on all machines; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get(_COUNT, "1"))
+
+
+def is_alone() -> bool:
+    """Whether there is one process; said without an error where the launcher's number cannot be read."""
+    return os.environ.get(_COUNT, "1") == "1"
 
 
 def process_number() -> int:

@@ -15,13 +15,7 @@ KEY = "character"
 
 def holds_names(model: Path) -> bool:
     """Whether a file is an .onnx file that holds names, be they such as can be used or not."""
-    if model.suffix.lower() != ".onnx" or not model.is_file():
-        return False
-    try:
-        read_names(model)
-    except DataError:
-        return False
-    return True
+    return _holder(model) is not None
 
 
 def read_names(model: Path) -> str:
@@ -38,13 +32,25 @@ def class_names(model: Path) -> tuple[str, ...] | None:
 
     That is a file whose output [N, K] says another number than there are names, or where two of them are the same.
     """
-    if not holds_names(model):
+    loaded = _holder(model)
+    if loaded is None:
         return None
-    loaded = _load(model)
     names = tuple(_names(loaded, model).splitlines())
     size = loaded.graph.output[0].type.tensor_type.shape.dim
     fits = len(size) == 2 and size[1].dim_value in (0, len(names))
     return names if fits and len(set(names)) == len(names) > 1 and all(names) else None
+
+
+def _holder(model: Path) -> onnx.ModelProto | None:
+    """The model of an .onnx file that holds names; None of any other file."""
+    if model.suffix.lower() != ".onnx" or not model.is_file():
+        return None
+    try:
+        loaded = _load(model)
+        _names(loaded, model)
+    except DataError:
+        return None
+    return loaded
 
 
 def _load(model: Path) -> onnx.ModelProto:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compress.errors import DataError
+from compress.progress import be
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FOREIGN_SUFFIXES = (
@@ -61,9 +62,8 @@ def find_archives(path: Path) -> tuple[Path, ...]:
     found = [each for name in named for each in (_matches(name) if _is_pattern(name) else [name])]
     missing = [file for file in found if not file.is_file()]
     if missing:
-        be = "is" if len(missing) == 1 else "are"
         raise DataError(
-            f"{path}: {len(missing)} of {len(found)} archives {be} missing, the first is {missing[0]}."
+            f"{path}: {len(missing)} of {len(found)} archives {be(len(missing))} missing, the first is {missing[0]}."
             if len(found) > 1
             else f"{path}: no such file. Give a tar archive, a pattern as train-{{000..099}}.tar, or a folder of them."
         )

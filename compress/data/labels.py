@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compress.data.headers import TOO_LARGE
 from compress.errors import DataError
+from compress.progress import be
 
 NAMED_AT_MOST = 5
 """Bad images that a warning names before it says how many more there are."""
@@ -191,15 +192,6 @@ def skipped_warning(path: Path, kind: str, names: Sequence[str], total: int) -> 
     if not names:
         return ()
     return (f"{path}: {len(names)} of {total} images skipped, {kind}: {name_some([shown(name) for name in names])}",)
-
-
-def be(count: int) -> str:
-    """The verb of "1 of 9 images is missing".
-
-    >>> be(1), be(2), be(0)
-    ('is', 'are', 'are')
-    """
-    return "is" if count == 1 else "are"
 
 
 def shown(name: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.data.labels import ListRules, be
+from compress.data.labels import ListRules
 from compress.errors import DataError
+from compress.progress import be
 
 LEARNED, CHOOSING = frozenset({"train", "unlabelled"}), "val"
 """Lists that are learned from, and the one that things are chosen by; lists of any other name judge alone."""

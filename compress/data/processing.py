@@ -244,6 +244,15 @@ def check_channels(input_shape: tuple[int, int, int], processing: Processing) ->
     )
 
 
+def without_side(resize: Resize, key: str = "resize") -> str:
+    """Why a longest side of scenes that are brought to the input's size is refused; `key` is where that is said.
+
+    >>> without_side("pad")
+    "scenes are of the input's size (resize: pad). Remove it."
+    """
+    return f"scenes are of the input's size ({key}: {resize}). Remove it."
+
+
 def fingerprint_parts(processing: Processing, usual: Processing) -> dict[str, object]:
     """What becomes part of a task's identity: nothing where all is as usual."""
     return {} if processing == usual else {"processing": dataclasses.asdict(processing)}

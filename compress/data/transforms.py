@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from compress.data.processing import PRESETS, Processing
+from compress.errors import DataError
 
 _INTERPOLATIONS = {
     "linear": cv2.INTER_LINEAR,
@@ -191,3 +192,14 @@ def normalise_scenes(
             plane[:] = gray_value(table, processing.pad_value)
             place.cut(plane)[:] = cv2.LUT(channel, table)
     return batch
+
+
+def check_multiples(input_shape: tuple[int, int, int], side: int, crop: int | None = None) -> None:
+    """Raise DataError unless all sizes that a detector is fed are multiples of 32."""
+    sizes = (*input_shape[1:], side, *([] if crop is None else [crop]))
+    wrong = [size for size in sizes if size % MULTIPLE or size <= 0]
+    if wrong:
+        raise DataError(
+            f"input, side, crop: got {wrong[0]}. Must be multiples of {MULTIPLE}, e.g. "
+            f"{max(MULTIPLE, round(wrong[0] / MULTIPLE) * MULTIPLE)}: a detector halves its input five times."
+        )

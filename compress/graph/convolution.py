@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from compress.graph.edit import array_of, attribute, constant
+from compress.graph.edit import array_of, attribute, auto_pad, constant
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def as_convolution(node: ir.Node) -> Convolution | None:
         and set(attribute(node, "strides", [1, 1])) == {1}
         and set(attribute(node, "dilations", [1, 1])) == {1}
         and int(attribute(node, "group", 1)) == 1
-        and attribute(node, "auto_pad", "NOTSET") in ("NOTSET", b"NOTSET")
+        and auto_pad(node) == "NOTSET"
     )
     if not keeps:
         return None

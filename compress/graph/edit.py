@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+SAME = ("SAME_UPPER", "SAME_LOWER")
+"""Values of auto_pad by which padding depends on the size of the image."""
+
 
 def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     """Add an initialiser under a name not yet taken."""
@@ -37,6 +40,12 @@ def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """An attribute's plain value."""
     found = node.attributes.get(name)
     return default if found is None else found.value
+
+
+def auto_pad(node: ir.Node) -> str:
+    """How a convolution or pooling pads its input; NOTSET where `pads` say so."""
+    mode = attribute(node, "auto_pad", "NOTSET")
+    return mode.decode() if isinstance(mode, bytes) else str(mode)
 
 
 def producer(value: ir.Value | None, op_type: str) -> ir.Node | None:

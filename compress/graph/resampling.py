@@ -20,7 +20,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from compress.graph.convolution import as_convolution, insert_convolution
-from compress.graph.edit import array_of, attribute, is_inner, producer, replace_node
+from compress.graph.edit import array_of, attribute, auto_pad, is_inner, producer, replace_node
 from compress.graph.upsampling import convolve_before_upsampling, merge_pointwise
 
 ELEMENTWISE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "Tanh", "Clip"})
@@ -62,7 +62,7 @@ def transposed_as_pointwise(graph: ir.Graph, node: ir.Node) -> bool:
         and int(attribute(node, "group", 1)) == 1
         and not any(attribute(node, "pads", [0] * 4))
         and not any(attribute(node, "output_padding", [0, 0]))
-        and attribute(node, "auto_pad", "NOTSET") in ("NOTSET", b"NOTSET", "VALID", b"VALID")
+        and auto_pad(node) in ("NOTSET", "VALID")
         and "output_shape" not in node.attributes
         and set(attribute(node, "dilations", [1, 1])) == {1}
     )

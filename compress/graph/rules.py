@@ -9,7 +9,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from compress.graph.edit import array_of, attribute, constant, dims_of, is_inner, producer, reduced_axes, replace_node
+from compress.graph.edit import (
+    SAME,
+    array_of,
+    attribute,
+    auto_pad,
+    constant,
+    dims_of,
+    is_inner,
+    producer,
+    reduced_axes,
+    replace_node,
+)
 from compress.graph.hard_activations import hard_sigmoid, hard_swish
 from compress.graph.layer_norm import layer_norm, layer_norm_offset
 from compress.graph.scales import affine_into_convs, conv_scale
@@ -200,7 +211,7 @@ def even_transposed_padding(graph: ir.Graph, node: ir.Node) -> bool:
         for name, default in (("strides", 1), ("dilations", 1), ("output_padding", 0))
     )
     pads = _transposed_pads(node, weight.shape[2:], strides, dilations, extra)
-    if pads is None or (pads[:2] == pads[2:] and attribute(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID")):
+    if pads is None or (pads[:2] == pads[2:] and auto_pad(node) in ("NOTSET", "VALID")):
         return False
     zeros = []
     for axis in range(2):
@@ -226,9 +237,8 @@ def _transposed_pads(
 
     With SAME the result is `stride` times as large as the input.
     """
-    mode = attribute(node, "auto_pad", "NOTSET")
-    mode = mode.decode() if isinstance(mode, bytes) else mode
-    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+    mode = auto_pad(node)
+    if mode not in SAME:
         return list(attribute(node, "pads", [0] * 4))
     total = [
         (size - 1) * dilation + 1 + more - stride

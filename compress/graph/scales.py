@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from compress.graph.edit import array_of, attribute, constant, is_inner, replace_node, scalar_of
+from compress.graph.edit import SAME, array_of, attribute, auto_pad, constant, is_inner, replace_node, scalar_of
 from compress.graph.gelu import gelu_input
 
 LEAST_SCALE = 1e-6
@@ -166,6 +166,5 @@ def _replace_conv(
 
 def _pads(conv: ir.Node) -> bool:
     """Whether a convolution sees zeros around its input."""
-    mode = attribute(conv, "auto_pad", "NOTSET")
-    mode = mode.decode() if isinstance(mode, bytes) else mode
-    return mode in ("SAME_UPPER", "SAME_LOWER") or (mode == "NOTSET" and any(attribute(conv, "pads", [])))
+    mode = auto_pad(conv)
+    return mode in SAME or (mode == "NOTSET" and any(attribute(conv, "pads", [])))

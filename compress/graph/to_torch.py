@@ -15,7 +15,7 @@ from torch import fx
 from compress.errors import CompressError, UnsupportedOpError, reason
 from compress.graph.importer import Attributes, Importer, Unsupported
 from compress.graph.kept import KeptNode, why_not_kept
-from compress.graph.ops import OPS
+from compress.graph.operators.table import OPS
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from compress.errors import ModelError
-from compress.graph import layers as kinds
 from compress.graph.kept import KeptNode
+from compress.graph.operators import layers as kinds
 from compress.graph.sizes import write_sizes
 
 ADVICE = "Write a module back into the model it was imported from."

@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
+from compress.measure.kernel_times import Kernel, profile
 from compress.measure.latency import time_interleaved
 from compress.measure.micro_model import END, chain_model, micro_model, random_feeds
-from compress.measure.session import Kernel, Session, profile
+from compress.measure.session import Session
 
 Precision = Literal["float32", "int8"]
 Activation = Literal["", "Relu", "Clip6", "HardSigmoid", "HardSwish"]

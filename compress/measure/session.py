@@ -1,12 +1,9 @@
 """onnxruntime behind one small class: the only file that imports it."""
 
-import json
 import logging
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +61,17 @@ class Session:
         stop_spinning: bool = False,
         name: str | None = None,
     ) -> None:
-        self._name = name or _name_of(model)
-        options = _options(threads, optimise, exact_int8, flush_denormals)
+        self._name = name or name_of(model)
+        options = session_options(threads, optimise, exact_int8, flush_denormals)
         if not spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if stop_spinning:
             options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            self._session = onnxruntime.InferenceSession(_source_of(model), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises half a dozen unrelated types
+            self._session = start_session(model, options)
+        except Exception as error:
             raise ModelError(
-                f"{self._name}: onnxruntime cannot load it: {_first_line(error)}. "
+                f"{self._name}: onnxruntime cannot load it: {first_line(error)}. "
                 "Check that the file is a complete ONNX model."
             ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -131,7 +128,7 @@ class Session:
             self.check_floats()
             raise ModelError(
                 f"{self._name}: onnxruntime fails on {images.dtype} images of shape {list(images.shape)} "
-                f"(the input is {self._input.type} {self._input.shape}): {_first_line(error)}"
+                f"(the input is {self._input.type} {self._input.shape}): {first_line(error)}"
             ) from error
 
 
@@ -147,12 +144,12 @@ class Part:
     """
 
     def __init__(self, model: onnx.ModelProto, *, threads: int = 1) -> None:
-        options = _options(threads, True, False, False)
+        options = session_options(threads)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(_source_of(model), options, providers=["CPUExecutionProvider"])
+            self._session = start_session(model, options)
         except Exception as error:
-            raise ModelError(f"{_name_of(model)}: onnxruntime cannot load a part: {_first_line(error)}") from error
+            raise ModelError(f"{name_of(model)}: onnxruntime cannot load a part: {first_line(error)}") from error
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Compute these outputs for these inputs.
@@ -163,7 +160,7 @@ class Part:
         try:
             found: list[np.ndarray] = self._session.run(list(outputs), dict(feeds))
         except Exception as error:
-            raise ModelError(f"onnxruntime fails on a part of the model: {_first_line(error)}") from error
+            raise ModelError(f"onnxruntime fails on a part of the model: {first_line(error)}") from error
         return found
 
 
@@ -194,67 +191,6 @@ def value_shapes(
         return {name: found.shape for name, found in zip(names, Part(probe).run(names, images), strict=True)}
     values = Session(probe, optimise=False).run_all(images)
     return {name: tuple(values[name].shape) for name in names}
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One kernel that onnxruntime ran for a model: its type, its node's name, and its milliseconds in each run."""
-
-    op_type: str
-    name: str
-    times_ms: tuple[float, ...]
-
-
-def profile(
-    model: onnx.ModelProto,
-    feeds: Mapping[str, np.ndarray],
-    *,
-    threads: int = 1,
-    warmup: int = 5,
-    runs: tuple[int, int] = (10, 30),
-    budget_s: float = 0.06,
-) -> list[Kernel]:
-    """Time the kernels that onnxruntime makes of a model, with all its optimisation, in the order in which they run.
-
-    Args:
-        model: of any inputs; not larger than a file may be (2 GB).
-        feeds: input name -> array.
-        threads: intra-operator threads.
-        warmup: runs that do not count; the last of them tells how long one takes.
-        runs: the fewest and the most that count.
-        budget_s: as many as fit into this are made, within `runs`.
-
-    Raises:
-        ModelError: onnxruntime rejects the model, or fails to run it.
-    """
-    options = _options(threads, True, False, False)
-    options.enable_profiling = True
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        try:
-            session = onnxruntime.InferenceSession(_source_of(model), options, providers=["CPUExecutionProvider"])
-            start = end = time.perf_counter()
-            for _ in range(warmup):
-                start = time.perf_counter()
-                session.run(None, dict(feeds))
-                end = time.perf_counter()
-            for _ in range(min(runs[1], max(runs[0], int(budget_s / max(end - start, 1e-6))))):
-                session.run(None, dict(feeds))
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        except Exception as error:
-            raise ModelError(f"{_name_of(model)}: onnxruntime cannot time it: {_first_line(error)}") from error
-    return _kernels(events, warmup)
-
-
-def _kernels(events: Sequence[Mapping[str, Any]], warmup: int) -> list[Kernel]:
-    """What a profile says of kernels; its clock ticks in microseconds."""
-    suffix = "_kernel_time"
-    found: dict[str, tuple[str, list[float]]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(suffix):
-            kernel = found.setdefault(event["name"].removesuffix(suffix), (event["args"]["op_name"], []))
-            kernel[1].append(event["dur"] / 1000.0)
-    return [Kernel(op_type, name, tuple(times[warmup:])) for name, (op_type, times) in found.items()]
 
 
 def quantize_static_minmax(
@@ -305,11 +241,19 @@ def quantize_static_minmax(
                 calibrate_method=quantization.CalibrationMethod.MinMax,
             )
         except Exception as error:
-            raise ModelError(f"{model_path}: onnxruntime cannot quantise it: {_first_line(error)}") from error
+            raise ModelError(f"{model_path}: onnxruntime cannot quantise it: {first_line(error)}") from error
         write_atomic(out_path, made.read_bytes())
 
 
-def _options(threads: int, optimise: bool, exact_int8: bool, flush_denormals: bool) -> onnxruntime.SessionOptions:
+def start_session(model: Model, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """onnxruntime's own session, on the CPU; what goes wrong is raised as one of half a dozen unrelated types."""
+    return onnxruntime.InferenceSession(_source_of(model), options, providers=["CPUExecutionProvider"])
+
+
+def session_options(
+    threads: int, optimise: bool = True, exact_int8: bool = False, flush_denormals: bool = False
+) -> onnxruntime.SessionOptions:
+    """What a session starts with; see `Session`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -323,7 +267,8 @@ def _options(threads: int, optimise: bool, exact_int8: bool, flush_denormals: bo
     return options
 
 
-def _name_of(model: Model) -> str:
+def name_of(model: Model) -> str:
+    """What messages call a model."""
     if isinstance(model, Path):
         return str(model)
     graph_name = model.graph.name if isinstance(model, onnx.ModelProto) else ""
@@ -339,7 +284,8 @@ def _source_of(model: Model) -> str | bytes:
     return bytes(model) if isinstance(model, bytes) else model.SerializeToString()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The reason that onnxruntime gives, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__
 

@@ -14,10 +14,9 @@ from compress.graph import load_model, too_large_window
 from compress.measure.session import Model, Session
 from compress.pipeline.models import DEFAULT_SHAPE, OTHER_SIZES, Shape
 from compress.recipe.task_settings import CHANNELS, INPUTS
+from compress.tasks.probabilities import SUM_TOLERANCE
 
 GREY = 1
-SUM_TOLERANCE = 0.01
-"""Of rows of probabilities; float16 sums 6625 classes to within 0.003."""
 BEYOND = 0.1
 """So far beyond 0 and 1 are values that are no probabilities; less may be rounding, or a resized map."""
 
@@ -110,13 +109,14 @@ def form_of(output: np.ndarray) -> Outputs | None:
 
 def _form(session: Session, fed: Sequence[int]) -> Outputs | None:
     try:
-        return form_of(session.run(_noise(fed)))
+        return form_of(session.run(noise_image(fed)))
     except ModelError:  # it takes black images, and not every other one
         return None
 
 
-def _noise(fed: Sequence[int]) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((1, *fed)).astype(np.float32)
+def noise_image(shape: Sequence[int]) -> np.ndarray:
+    """An image [1, C, H, W] of noise, always the same one."""
+    return np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
 
 
 def _has_steps_first(session: Session, fed: tuple[int, ...] | None, output: Sequence[int | None]) -> bool:

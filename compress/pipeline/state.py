@@ -240,6 +240,11 @@ def stage_marks(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     return {**marks, "report": ()}
 
 
+def finished_stages(recipe: Recipe) -> int:
+    """How many stages of a run are finished, by the files that they leave (see `stage_marks`)."""
+    return stages_done(recipe.out, [*stage_marks(recipe).values()][:-1])
+
+
 def with_stages(on_progress: Progress, recipe: Recipe, expected: Mapping[str, float | None] | None = None) -> Progress:
     """Progress that also says which stage of how many it is of, known by the files that stages leave.
 
@@ -249,5 +254,4 @@ def with_stages(on_progress: Progress, recipe: Recipe, expected: Mapping[str, fl
     if [*marks][-2:-1] == ["sensitivity"]:  # a scan alone leaves nothing that says that it is done
         return on_progress
     left = TimeLeft([expected.get(name) for name in marks]) if expected else None
-    before_report = [*marks.values()][:-1]
-    return staged(on_progress, [*marks], lambda _: stages_done(recipe.out, before_report), left)
+    return staged(on_progress, [*marks], lambda _: finished_stages(recipe), left)

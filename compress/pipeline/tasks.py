@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
 from compress.data.labels import ListRules
-from compress.data.processing import DEFAULT_PRESET, OUTPUT_KEYS, check_channels, find_preset, make_processing
+from compress.data.processing import (
+    DEFAULT_PRESET,
+    OUTPUT_KEYS,
+    check_channels,
+    find_preset,
+    make_processing,
+    without_side,
+)
 from compress.errors import CompressError, DataError
 from compress.pipeline.models import Shape, call_factory
+from compress.progress import them
 from compress.recipe import KEYS_OF, Recipe
 from compress.tasks.base import Task
 from compress.tasks.classification import DirectionTask
@@ -117,7 +125,7 @@ def _take_processing(kind: str, options: dict[str, Any], input_shape: Shape | No
     shape = input_shape or usual.input
     check_channels(shape, processing)
     if kind == "detection" and processing.resize != "limit" and "side" in options:
-        raise CompressError(f"--side: scenes are of the input's size (resize: {processing.resize}). Remove it.")
+        raise CompressError(f"--side: {without_side(processing.resize)}")
     options["processing"] = processing
     if kind == "recognition":
         options.setdefault("use_space", usual.use_space)
@@ -135,7 +143,7 @@ def _check_options(kind: str, options: Mapping[str, Any]) -> None:
     foreign = [name for name in options if name not in TASK_OPTIONS.get(kind, ("labels", "unlabelled"))]
     if foreign:
         flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in foreign)
-        raise CompressError(f"{flags}: not for {kind}. Remove {'it' if len(foreign) == 1 else 'them'}.")
+        raise CompressError(f"{flags}: not for {kind}. Remove {them(len(foreign))}.")
     if kind == "recognition" and "charset" not in options:
         raise CompressError("--charset: missing. Recognition needs the charset file that the model was trained with.")
 

@@ -11,7 +11,7 @@ Two rules, each a family of answers in one number, which the caller turns until 
   drops are large, sums mislead: a metric cannot fall below zero, so of a group that has lost nearly all of it the rest
   looks free, and one wide group is ruined to spare many others. Two groups that keep 0.7 and 0.6 keep 0.42 together.
 - *spare*: price, but groups that would lose most of the metric alone are spared where the target can be met so
-  (`compress.prune.plan.RUIN`).
+  (`compress.prune.target_ratios.RUIN`).
 
 Measured on PP-OCR's models: docs/training.md; at a tenth of the multiply-adds: docs/sensitivity.md.
 """

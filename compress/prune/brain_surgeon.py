@@ -28,8 +28,8 @@ from compress.prune.channel_scores import score_group
 from compress.prune.channels import ChannelGroup, channel_blocks
 from compress.prune.compensation import Equations
 from compress.prune.importance import fpgm
+from compress.prune.least_squares import Normal, Regression
 from compress.prune.reconstruct import RIDGE
-from compress.prune.regression import Normal, Regression
 
 
 def obs_scores(

@@ -19,8 +19,9 @@ from torch import Tensor, fx, nn
 from compress.graph.queries import norm_behind, output_count
 from compress.progress import Progress
 from compress.prune.channels import ChannelGroup
+from compress.prune.least_squares import Normal, Regression
 from compress.prune.reconstruct import POSITIONS, RIDGE, layer_equations
-from compress.prune.regression import Normal, Regression, regressions
+from compress.prune.regression import regressions
 
 Equations = Mapping[str, Sequence[tuple[Regression, Normal]]]
 """Layer -> its regressions with their sums over images."""

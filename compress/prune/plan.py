@@ -1,34 +1,23 @@
 """Decide which channels go: by one ratio, a tolerated metric drop, or shares of multiply-adds, parameters or time."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from compress.artifacts import Curve, GroupPlan, PruningPlan, Sensitivity
-from compress.errors import ArtifactError, PlanError
+from compress.artifacts import GroupPlan, PruningPlan, Sensitivity
+from compress.errors import PlanError
 from compress.measure.cost import module_cost, parameter_count
 from compress.prune.allocation import (
     Allocation,
-    Choice,
-    cheapest,
-    choices,
-    highest_price,
-    largest_ratio,
-    log_costs,
-    rising_drop,
 )
-from compress.prune.bisection import bisect, give_back, step_by_step, total_drop
-from compress.prune.cell_choice import too_short
-from compress.prune.channels import group_align, remove_channels
+from compress.prune.channels import remove_channels
 from compress.prune.norms import norm_notes
 from compress.prune.ranking import Kind, Network, Ranking, uniform
-from compress.prune.sensitivity import group_params
+from compress.prune.scan_drops import drops_by_ratio, nothing_measured, tolerated
+from compress.prune.target_ratios import Ratios, least_drop, ruined_groups, sparing
 
-_LARGEST_UNIFORM_RATIO = 0.95
 WORTH_SAYING = 0.05
 """Share of the multiply-adds from which on a plan should cut time as well."""
-JUMP = 0.02
-"""A plan this far below its target has jumped over it: smaller steps are tried."""
 
 
 def plan_ratio(network: Network, ratio: float) -> PruningPlan:
@@ -51,8 +40,8 @@ def plan_metric_drop(network: Network, sensitivity: Sensitivity, metric_drop: fl
     """
     if not math.isfinite(metric_drop):
         raise PlanError(f"prune.metric_drop: got {metric_drop}. Must be a number, e.g. 0.01 for one point.")
-    ratios = _tolerated(_drops(network, sensitivity), metric_drop)
-    why = _nothing_measured(sensitivity) or "no group stays below it"
+    ratios = tolerated(drops_by_ratio(network, sensitivity), metric_drop)
+    why = nothing_measured(sensitivity) or "no group stays below it"
     notes = () if any(ratios.values()) else (f"metric_drop {metric_drop:g}: {why}, nothing is removed",)
     return plan_ratios(network, ratios, target={"metric_drop": metric_drop}, notes=notes)
 
@@ -132,18 +121,22 @@ def plan_shares(
         raise PlanError("prune.target.latency: there is no table of operator times. Give one, or use a macs target.")
     ranking = Ranking(network)
     whole = {kind: ranking.size(kind, {}) for kind in shares}
-    best = _least_drop(ranking, shares, whole, sensitivity, allocation, metric_drop)
+    best = least_drop(ranking, shares, whole, sensitivity, allocation, metric_drop)
     missed = bool(best.notes)
-    if sensitivity is not None and allocation in ("price", "spare") and (ruined := _ruined(best, ranking, sensitivity)):
+    if (
+        sensitivity is not None
+        and allocation in ("price", "spare")
+        and (ruined := ruined_groups(best, ranking, sensitivity))
+    ):
         best = (
-            _sparing(best, ruined, ranking, shares, whole, sensitivity, metric_drop)
+            sparing(best, ruined, ranking, shares, whole, sensitivity, metric_drop)
             if allocation == "spare"
-            else _Ratios(best.ratios, (f"guessing: {ruined}; try allocation: spare, or a search",))
+            else Ratios(best.ratios, (f"guessing: {ruined}; try allocation: spare, or a search",))
         )
     target: dict[str, float] = {str(kind): share for kind, share in shares.items()}
     target |= {} if metric_drop is None else {"metric_drop": metric_drop}
     notes = best.notes
-    if missed and (why := _nothing_measured(sensitivity)):
+    if missed and (why := nothing_measured(sensitivity)):
         notes = (f"{' and '.join(f'{kind} {share:g}' for kind, share in shares.items())} cannot be reached: {why}",)
     if len(shares) > 1 and not missed:
         left = {kind: ranking.size(kind, best.ratios) / whole[kind] for kind in shares}
@@ -153,119 +146,8 @@ def plan_shares(
     return plan_ratios(network, best.ratios, target=target, notes=notes, ranking=ranking)
 
 
-def _least_drop(
-    ranking: Ranking,
-    shares: Mapping[Kind, float],
-    whole: Mapping[Kind, float],
-    sensitivity: Sensitivity | None,
-    allocation: Allocation,
-    most: float | None,
-) -> "_Ratios":
-    """Of the plans at each target's marginal costs that meet all targets the one whose groups' drops sum to the least,
-    no group's above `most`."""
-    drops = None if sensitivity is None else _limited(_drops(ranking.network, sensitivity), most)
-    found = [
-        _ratios_for(ranking, _ratio_family(ranking, kind, sensitivity, drops, allocation), kind, shares, whole)
-        for kind in shares
-    ]
-    reached = [each for each in found if not each.notes] or found
-    return min(reached, key=lambda each: _sum_of_drops(drops or {}, each.ratios))
-
-
-def _ruined(found: "_Ratios", ranking: Ranking, sensitivity: Sensitivity) -> str:
-    """Which groups would lose most of the metric alone, in words; "" where there are none, or a target is missed.
-
-    A metric cannot fall below zero, so a group that has lost it all seems to cost nothing more, and sums of drops ruin
-    it further. Measured at a tenth of a ResNet18-CRNN's multiply-adds: docs/sensitivity.md.
-    """
-    drops = _drops(ranking.network, sensitivity)
-    alone = {name: rising_drop(drops.get(name, {}), ratio) for name, ratio in found.ratios.items()}
-    ruined = sorted(name for name, drop in alone.items() if drop > RUIN[0] * sensitivity.baseline)
-    if not ruined or found.notes:
-        return ""
-    more = f" and {len(ruined) - 3} more" if len(ruined) > 3 else ""
-    return f"{', '.join(ruined[:3])}{more} alone would lose most of the metric"
-
-
-def _sparing(
-    best: "_Ratios",
-    ruined: str,
-    ranking: Ranking,
-    shares: Mapping[Kind, float],
-    whole: Mapping[Kind, float],
-    sensitivity: Sensitivity,
-    most: float | None,
-) -> "_Ratios":
-    """Another plan, where targets can be met by drops of at most one of `RUIN`."""
-    for share in RUIN:
-        limit = share * sensitivity.baseline
-        spared = _least_drop(ranking, shares, whole, sensitivity, "price", limit if most is None else min(limit, most))
-        if not spared.notes:
-            return _Ratios(spared.ratios, (f"spared, as by the least sum of drops {ruined}",))
-    return _Ratios(best.ratios, (f"guessing: {ruined}; try a milder target, or a search",))
-
-
-RUIN = (0.8, 0.9, 0.95)
-"""Shares of the metric: a group that alone loses more says nothing of what it costs to prune it further. The first one
-is kept to where the targets can be met so, else the next."""
 NAMES: dict[Kind, str] = {"macs": "multiply-adds", "params": "parameters", "latency": "the time"}
 """What a target is a share of, in words."""
-
-
-@dataclass(frozen=True)
-class _Ratios:
-    """Ratios per group; `notes` say which targets they miss."""
-
-    ratios: Mapping[str, float]
-    notes: tuple[str, ...] = ()
-
-
-def _ratios_for(
-    ranking: Ranking, family: "_Family", kind: Kind, shares: Mapping[Kind, float], whole: Mapping[Kind, float]
-) -> _Ratios:
-    """The mildest of a family that meets all shares; `kind` is what its marginal costs are of."""
-
-    def fits(ratios: Mapping[str, float]) -> bool:
-        return all(ranking.size(each, ratios) <= share * whole[each] for each, share in shares.items())
-
-    most = family.ratios_at(family.high)
-    missed = [each for each, share in shares.items() if ranking.size(each, most) > share * whole[each]]
-    if missed:
-        return _Ratios(
-            most, tuple(_not_reached(each, shares[each], ranking.size(each, most) / whole[each]) for each in missed)
-        )
-    below, above = bisect(lambda at: fits(family.ratios_at(at)), family.low, family.high)
-    chosen = give_back(family.ratios_at(above), family.ratios_at(below), fits)
-    if family.options and ranking.size(kind, chosen) < (1 - JUMP) * shares[kind] * whole[kind]:
-        smaller = step_by_step(family.options, family.ratios_at(below), fits)
-        if fits(smaller):
-            chosen = min((chosen, smaller), key=lambda each: total_drop(family.options, each))
-    return _Ratios(chosen)
-
-
-def _not_reached(kind: Kind, share: float, least: float) -> str:
-    return f"{kind} {share:g} cannot be reached: {least:.3f} is the least that the ratios and align allow"
-
-
-def _nothing_measured(sensitivity: Sensitivity | None) -> str:
-    """Why a scan within a budget says nothing at all; empty where it does."""
-    return too_short(sensitivity.budgeted) if sensitivity and sensitivity.budgeted else ""
-
-
-def _limited(drops: Mapping[str, Mapping[float, float]], most: float | None) -> dict[str, dict[float, float]]:
-    """Drops of at most `most`."""
-    return {
-        name: {ratio: drop for ratio, drop in curve.items() if most is None or drop <= most}
-        for name, curve in drops.items()
-    }
-
-
-def _sum_of_drops(drops: Mapping[str, Mapping[float, float]], ratios: Mapping[str, float]) -> float:
-    """Of each group's largest measured ratio that is not above its own."""
-    return sum(
-        max((ratio, drop) for ratio, drop in [(0.0, 0.0), *curve.items()] if ratio <= ratios.get(name, 0.0) + 1e-9)[1]
-        for name, curve in drops.items()
-    )
 
 
 def plan_ratios(
@@ -336,86 +218,6 @@ def _slow_notes(macs_left: float, before: float | None, after: float | None) -> 
     )
 
 
-@dataclass(frozen=True)
-class _Family:
-    """Ratios per group as a function of one number, which prunes nothing at `low` and most at `high`."""
-
-    ratios_at: Callable[[float], dict[str, float]]
-    low: float
-    high: float
-    options: Mapping[str, Sequence[Choice]] = field(default_factory=dict)
-    """Every way to prune each group, where the number is a price."""
-
-
-def _ratio_family(
-    ranking: Ranking,
-    kind: Kind,
-    sensitivity: Sensitivity | None,
-    drops: Mapping[str, Mapping[float, float]] | None,
-    allocation: Allocation,
-) -> _Family:
-    network = ranking.network
-    if sensitivity is None or drops is None:
-        return _Family(lambda ratio: uniform(network, ratio), 0.0, _LARGEST_UNIFORM_RATIO)
-    if allocation == "product":
-        drops = {name: log_costs(curve, sensitivity.baseline) for name, curve in drops.items()}
-    if allocation != "threshold":
-        options = _choices(ranking, kind, sensitivity, drops)
-        return _Family(lambda price: _bought(options, price), 0.0, highest_price(options), options)
-    cells = [drop for curve in drops.values() for drop in curve.values() if math.isfinite(drop)] or [0.0]
-    return _Family(lambda threshold: _tolerated(drops, threshold), min(cells) - 1.0, max(cells))
-
-
-def _bought(options: Mapping[str, Sequence[Choice]], price: float) -> dict[str, float]:
-    return {name: cheapest(group, price).ratio for name, group in options.items()}
-
-
-def _choices(
-    ranking: Ranking, kind: Kind, sensitivity: Sensitivity, drops: Mapping[str, Mapping[float, float]]
-) -> dict[str, tuple[Choice, ...]]:
-    """Every way to prune each group, with what it saves: multiply-adds in proportion, milliseconds as predicted."""
-    network, found = ranking.network, {}
-    progress = network.timing.on_progress if network.timing and kind == "latency" else None
-    for place, group in enumerate(network.groups):
-        name, units = group.name, group.channels // group.blocks
-        saved = _time_saved(ranking, name)
-        if kind == "macs":
-            saved = _in_proportion(sensitivity.curves[name].macs)
-        elif kind == "params":
-            saved = _in_proportion(group_params(network.module, group))
-        found[name] = choices(drops[name], units, group_align(group, network.align), saved)
-        if progress is not None:
-            progress(place + 1, len(network.groups), "timing operators")
-    return found
-
-
-def _in_proportion(whole: int) -> Callable[[float], float]:
-    return lambda ratio: ratio * whole
-
-
-def _time_saved(ranking: Ranking, name: str) -> Callable[[float], float]:
-    return lambda ratio: ranking.latency({}) - ranking.latency({name: ratio})
-
-
-def _tolerated(drops: Mapping[str, Mapping[float, float]], threshold: float) -> dict[str, float]:
-    return {name: largest_ratio(curve, threshold) for name, curve in drops.items()}
-
-
-def _drops(network: Network, sensitivity: Sensitivity) -> dict[str, dict[float, float]]:
-    """Metric drop by ratio for each group of the network."""
-    for group in network.groups:
-        curve = sensitivity.curves.get(group.name)
-        if curve is None or curve.channels != group.channels:
-            found = "not in it" if curve is None else f"of {curve.channels} channels in it, now of {group.channels}"
-            raise ArtifactError(
-                f"sensitivity: channel group {group.name!r} is {found}. Scan this model again, "
-                "with the same protect, recurrent and layer_norms."
-            )
-        if sensitivity.budgeted is None and len(curve.metric) < len(sensitivity.ratios):
-            raise ArtifactError(f"sensitivity: the scan of {group.name!r} is not finished. Run the scan to its end.")
-    return {group.name: metric_drops(sensitivity.curves[group.name], sensitivity.baseline) for group in network.groups}
-
-
 def pessimistic(sensitivity: Sensitivity) -> Sensitivity:
     """The scan with each drop at the upper end of its interval, so that plans keep away from what is hardly known.
 
@@ -433,11 +235,6 @@ def pessimistic(sensitivity: Sensitivity) -> Sensitivity:
         for name, curve in sensitivity.curves.items()
     }
     return replace(sensitivity, curves=curves)
-
-
-def metric_drops(curve: Curve, baseline: float) -> dict[float, float]:
-    """Absolute metric drop by ratio; below zero where pruning happened to help."""
-    return {float(ratio): baseline - metric for ratio, metric in curve.metric.items()}
 
 
 def _check_align(network: Network, plans: Mapping[str, GroupPlan]) -> None:

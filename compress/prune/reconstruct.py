@@ -24,7 +24,8 @@ from compress.compute.device import device_of
 from compress.errors import ModelError
 from compress.graph.queries import norm_behind, output_count
 from compress.progress import Progress
-from compress.prune.regression import Normal, Regression, regressions
+from compress.prune.least_squares import Normal, Regression
+from compress.prune.regression import regressions
 
 WIDEST = 4700
 """Inputs of a layer above which it stays as it is; a 3x3 convolution of 512 channels has 4609. Their Gram matrix takes

@@ -3,14 +3,12 @@
 Every layer with weights computes Y = X W + b, once its inputs are written as rows: a convolution's rows are the patches
 that its kernel covers (im2col), one group of channels by itself; a transposed convolution is a convolution of its input
 with zeros in between; a recurrent layer's gates are linear in its input and its last state. `Regression` says what the
-rows are and puts a solution back into the layer; `Normal` sums the normal equations up batch by batch, so that memory
-depends on the layer's width alone, not on the number of images.
+rows are and puts a solution back into the layer.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,92 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from compress.compute.device import exact
 from compress.prune.channels import swap_channels
-
-
-class Regression(Protocol):
-    """One linear map of a layer, Y = X W, as G independent problems of F inputs and O outputs."""
-
-    def start(self) -> Tensor:
-        """The weights as they are: [G, F, O]. The last input is the constant 1 where `has_bias`."""
-
-    def rows(self, given: Tensor, seen: Tensor, made: Any, most: int, generator: torch.Generator) -> "Rows":
-        """Inputs [G, R, F] as the pruned layer receives them, and outputs [G, R, O] as the original computed them.
-
-        Args:
-            given: the pruned layer's input.
-            seen: the original layer's input.
-            made: what the original layer computed from it.
-            most: rows of each image, at most; drawn where there are more.
-            generator: of what is drawn.
-        """
-
-    def assign(self, weights: Tensor) -> None:
-        """Put weights [G, F, O] into the pruned layer."""
-
-    @property
-    def has_bias(self) -> bool:
-        """Whether the last input is the constant 1."""
-
-    def reading(self, channel: int, problem: int = 0) -> list[int]:
-        """The inputs of a problem (F) that are an input channel of the layer; none where another problem reads it."""
-
-    def remembering(self, unit: int) -> list[int]:
-        """The inputs (F) that are the last state of a hidden unit of the layer; none where there is no state."""
-
-    def making(self, channel: int) -> list[int]:
-        """The outputs (O) that make an output channel, or hidden unit, of a layer that is a single problem."""
-
-
-Rows = tuple[Tensor, Tensor]
-
-
-@dataclass
-class Normal:
-    """The normal equations of a regression: sums over all rows seen so far, in float64."""
-
-    gram: Tensor
-    """X'X [G, F, F]."""
-    cross: Tensor
-    """X'Y [G, F, O]."""
-    squares: Tensor
-    """Sum of Y squared [G, O]."""
-
-    @classmethod
-    def of(cls, rows: Rows) -> "Normal":
-        """Of one batch of rows; products in float32, as exact as the activations are."""
-        x, y = rows
-        transposed = x.transpose(1, 2)
-        return cls(exact(transposed @ x), exact(transposed @ y), (exact(y) ** 2).sum(dim=1))
-
-    def add(self, other: "Normal") -> None:
-        """Take in another batch."""
-        self.gram += other.gram
-        self.cross += other.cross
-        self.squares += other.squares
-
-    def solve(self, start: Tensor, ridge: float, *, has_bias: bool) -> Tensor:
-        """Weights [G, F, O] of least |XW - Y|^2 + lambda |W - start|^2.
-
-        lambda is `ridge` times the mean of the Gram matrix's diagonal over the weights; a bias is not held back (but
-        for a millionth of that, so that constant inputs have a solution). Inputs that are always zero keep their
-        weights.
-        """
-        diagonal = self.gram.diagonal(dim1=1, dim2=2)
-        weights = diagonal[:, :-1] if has_bias else diagonal
-        penalty = torch.full_like(diagonal, 1.0) * weights.mean(dim=1, keepdim=True).clamp_min(1e-12) * ridge
-        if has_bias:
-            penalty[:, -1] *= 1e-6
-        before = exact(start)
-        step = torch.linalg.solve(self.gram + torch.diag_embed(penalty), self.cross - self.gram @ before)
-        return before + step
-
-    def error(self, weights: Tensor) -> float:
-        """|XW - Y|^2 over |Y|^2, of all problems together."""
-        found = exact(weights)
-        squared = (found * (self.gram @ found - 2 * self.cross)).sum() + self.squares.sum()
-        return float((squared / self.squares.sum().clamp_min(1e-30)).clamp_min(0.0))
+from compress.prune.gate_regression import recurrent_regressions
+from compress.prune.least_squares import Regression, Rows, with_ones
 
 
 def regressions(layer: nn.Module, original: nn.Module, kept: Sequence[int], norm: nn.Module | None) -> list[Regression]:
@@ -270,133 +185,8 @@ class LinearRegression:
         x, y = given.flatten(0, -2), made.flatten(0, -2)
         images = max(given.shape[:-1])  # the batch is one of the leading dimensions; which one is not known
         chosen = torch.randperm(len(x), generator=generator)[: most * images]
-        return _with_ones(x[chosen], self.has_bias)[None], y[chosen][:, self._kept][None]
-
-
-@dataclass
-class GateRegression:
-    """Some gates of one direction of a recurrent layer: linear in its input, in its last state, or in both.
-
-    The last state is the original's own, without the hidden units that are gone: what the pruned layer's will be once
-    its gates are right.
-    """
-
-    layer: nn.RNNBase
-    original: nn.RNNBase
-    units: Sequence[int]
-    """Hidden units of this direction that are left."""
-    gates: Sequence[int]
-    """Blocks of rows of the weights."""
-    reads: tuple[str, ...]
-    """`ih`, `hh` or both."""
-    reverse: bool
-
-    @property
-    def has_bias(self) -> bool:
-        """Whether the layer has one."""
-        return self.layer.bias
-
-    def reading(self, channel: int, problem: int = 0) -> list[int]:
-        """The channel itself, which comes before the state."""
-        return [channel] if "ih" in self.reads else []
-
-    def remembering(self, unit: int) -> list[int]:
-        """The unit, if its direction is this one's."""
-        own, first = self._own_unit(unit), self.original.input_size if "ih" in self.reads else 0
-        return [first + own] if "hh" in self.reads and own is not None else []
-
-    def making(self, channel: int) -> list[int]:
-        """The unit in every gate."""
-        own, size = self._own_unit(channel), self.original.hidden_size
-        return [] if own is None else [number * size + own for number in range(len(self.gates))]
-
-    def _own_unit(self, unit: int) -> int | None:
-        """A hidden unit of the layer as one of this direction; None for the other's."""
-        own = unit - (self.original.hidden_size if self.reverse else 0)
-        return own if 0 <= own < self.original.hidden_size else None
-
-    @property
-    def _suffix(self) -> str:
-        return "_l0_reverse" if self.reverse else "_l0"
-
-    def _own_rows(self) -> Tensor:
-        size = self.layer.hidden_size
-        return torch.cat([torch.arange(gate * size, (gate + 1) * size) for gate in self.gates])
-
-    def _original_rows(self) -> Tensor:
-        units = torch.tensor(self.units)
-        return torch.cat([gate * self.original.hidden_size + units for gate in self.gates])
-
-    def start(self) -> Tensor:
-        """[1, inputs (+ 1), gates * H]."""
-        own = self._own_rows()
-        parts = [self._tensor(self.layer, f"weight_{read}")[own].T for read in self.reads]
-        if self.has_bias:
-            parts.append(self._summed_bias(self.layer, own, self.reads)[None])
-        return torch.cat(parts)[None]
-
-    def assign(self, weights: Tensor) -> None:
-        """Weights, and the bias into the first of the layer's two."""
-        own, first = self._own_rows(), 0
-        with torch.no_grad():
-            for read in self.reads:
-                target = self._tensor(self.layer, f"weight_{read}")
-                target[own] = weights[0, first : first + target.shape[1]].T.to(target.dtype)
-                first += target.shape[1]
-            if self.has_bias:
-                bias = self._tensor(self.layer, f"bias_{self.reads[0]}")
-                others = self._summed_bias(self.layer, own, self.reads) - bias[own]
-                bias[own] = (weights[0, first] - others).to(bias.dtype)
-
-    def rows(self, given: Tensor, seen: Tensor, made: Any, most: int, generator: torch.Generator) -> Rows:
-        """All steps of all images; `made` is (output [T, N, D * H], state)."""
-        last = self._last_state(made[0])
-        inputs = {"ih": given, "hh": last[..., torch.tensor(self.units)]}
-        chosen = self._original_rows()
-        source = torch.cat([{"ih": seen, "hh": last}[read] for read in self.reads], dim=-1)
-        weights = torch.cat([self._tensor(self.original, f"weight_{read}")[chosen] for read in self.reads], dim=1)
-        y = (source @ weights.T).flatten(0, 1)
-        if self.has_bias:
-            y = y + self._summed_bias(self.original, chosen, self.reads)
-        x = torch.cat([inputs[read] for read in self.reads], dim=-1).flatten(0, 1)
-        drawn = torch.randperm(len(x), generator=generator)[: most * given.shape[1]]
-        return _with_ones(x[drawn], self.has_bias)[None], y[drawn][None]
-
-    def _last_state(self, output: Tensor) -> Tensor:
-        """The state [T, N, H] that each step receives: zero at the first."""
-        size = self.original.hidden_size
-        own = output[..., size:] if self.reverse else output[..., :size]
-        start = torch.zeros_like(own[:1])
-        return torch.cat([own[1:], start]) if self.reverse else torch.cat([start, own[:-1]])
-
-    def _summed_bias(self, layer: nn.RNNBase, rows: Tensor, reads: Sequence[str]) -> Tensor:
-        """A layer adds its two biases; a regression has their sum."""
-        return torch.stack([self._tensor(layer, f"bias_{read}")[rows] for read in reads]).sum(dim=0)
-
-    def _tensor(self, layer: nn.RNNBase, kind: str) -> Tensor:
-        return layer.get_parameter(f"{kind}{self._suffix}").detach()
-
-
-def recurrent_regressions(layer: nn.RNNBase, original: nn.RNNBase, kept: Sequence[int]) -> list[Regression]:
-    """LSTM: all gates together. GRU: reset and update gate together; of the third the two parts that meet behind a
-    product by themselves."""
-    size = original.hidden_size
-    found: list[Regression] = []
-    for direction in range(2 if layer.bidirectional else 1):
-        units = [unit - direction * size for unit in kept if direction * size <= unit < (direction + 1) * size]
-        if layer.mode == "GRU":
-            parts = [((0, 1), ("ih", "hh")), ((2,), ("ih",)), ((2,), ("hh",))]
-            if type(layer) is not nn.GRU:  # one whose third gate reads the state otherwise
-                parts = parts[:2]
-        else:
-            parts = [(tuple(range(4 if layer.mode == "LSTM" else 1)), ("ih", "hh"))]
-        found += [GateRegression(layer, original, units, gates, reads, direction == 1) for gates, reads in parts]
-    return found
+        return with_ones(x[chosen], self.has_bias)[None], y[chosen][:, self._kept][None]
 
 
 def _is_plain(layer: nn.RNNBase) -> bool:
     return layer.num_layers == 1 and not layer.batch_first and not getattr(layer, "proj_size", 0)
-
-
-def _with_ones(x: Tensor, bias: bool) -> Tensor:
-    return torch.cat([x, x.new_ones(len(x), 1)], dim=1) if bias else x

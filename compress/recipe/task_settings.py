@@ -13,8 +13,10 @@ from compress.data.processing import (
     check_channels,
     find_preset,
     make_processing,
+    without_side,
 )
 from compress.errors import DataError
+from compress.progress import them
 from compress.recipe.values import (
     Flag,
     Float,
@@ -202,7 +204,7 @@ class TaskSettings(Settings):
         foreign = {key: None for keys in KEYS_OF.values() for key in keys if key not in KEYS_OF[self.kind]}
         wrong = [key for key in foreign if key in self.model_fields_set]
         if wrong:
-            raise problem(f"{', '.join(wrong)}: not for {self.kind}. Remove {'it' if len(wrong) == 1 else 'them'}.")
+            raise problem(f"{', '.join(wrong)}: not for {self.kind}. Remove {them(len(wrong))}.")
         if self.kind == "recognition" and self.charset is None:
             raise problem("charset is missing. Recognition needs the charset file that the model was trained with.")
         try:
@@ -214,7 +216,7 @@ class TaskSettings(Settings):
         if resize == "stretch" and len(self.widths) > 1:
             raise problem(f"widths: got {list(self.widths)}, but images are stretched to one. Remove it.")
         if self.kind == "detection" and resize != "limit" and "side" in self.model_fields_set:
-            raise problem(f"side: scenes are of the input's size (preprocess.resize: {resize}). Remove it.")
+            raise problem(f"side: {without_side(resize, 'preprocess.resize')}")
         if self.kind == "detection" and any(size % 32 for size in self.input_shape[1:]):
             raise problem(f"input: got {list(self.input_shape)}. Height and width must be multiples of 32.")
         return self

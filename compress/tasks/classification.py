@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,38 +11,31 @@ from torch import Tensor
 from compress.artifacts import Score, fingerprint
 from compress.data.augment import augment_crop
 from compress.data.charset import BLANK
-from compress.data.images import LoadedList, content_parts, stored_in
-from compress.data.labels import (
-    DEFAULT_RULES,
-    ListRules,
-    name_some,
-    skipped_share,
-    skipped_warning,
-)
+from compress.data.images import content_parts
+from compress.data.labels import DEFAULT_RULES, ListRules, name_some, skipped_share
 from compress.data.lmdb_folder import load_list
 from compress.data.overlap import Stored, check_overlap
 from compress.data.processing import Processing, check_channels, fingerprint_parts
-from compress.data.streaming import StoredList, StreamedList, stream_lists
+from compress.data.streaming import stream_lists
 from compress.data.transforms import PPOCR, resize_crop, stack_resized
 from compress.data.unlabelled import UNREADABLE, load_unlabelled
 from compress.errors import DataError
 from compress.progress import Progress
 from compress.tasks.base import Batch, Case, Examination, Predict, Share
+from compress.tasks.crop_lists import TRAIN_HEIGHT, CropLists
 from compress.tasks.divergence import class_agreement, row_divergence
 from compress.tasks.loading import load_batches, share_of
 from compress.tasks.probabilities import as_probabilities, check_probabilities, kl_divergence, log_probabilities
-from compress.tasks.samples import Sample, StreamedSamples, make_samples, number_crops, tally_crops
-from compress.tasks.sampling import (
-    count_steps,
-    epoch_indices,
-    epoch_size,
-    fixed_sample,
-    image_rng,
-    shuffled_batches,
+from compress.tasks.samples import (
+    Sample,
+    StreamedSamples,
+    judged_samples,
+    make_samples,
+    make_targets,
+    number_crops,
+    tally_crops,
 )
-
-TRAIN_HEIGHT = 2
-"""Training crops taller than this times the input's height are shrunk to it once, when they are decoded."""
+from compress.tasks.sampling import count_steps, epoch_indices, epoch_size, fixed_sample, image_rng, shuffled_batches
 
 
 class DirectionTask:
@@ -134,13 +126,9 @@ class DirectionTask:
         self._val_targets = np.array([sample.target for sample in val_samples])
         self._val_names = [sample.name for sample in val_samples]
         self._val_crops = number_crops(val_samples, by_content=agreement)
-        lists: list[LoadedList | StreamedList] = [*train_lists, *streamed, *val_lists, *self._unlabelled]
-        self._warnings = tuple(line for part in lists for line in part.warnings)
-        self._stored = {
-            "train": StoredList(streamed) if streamed else stored_in(train_lists),
-            "unlabelled": stored_in(self._unlabelled),
-            "val": stored_in(val_lists),
-        }
+        lists = CropLists(train_lists, streamed, val_lists, self._unlabelled)
+        self._warnings = lists.warnings()
+        self._stored = lists.stored()
         self._warnings += check_overlap(self._stored, rules)
         self._skipped = skipped_share((part.total - len(part.entries), part.total) for part in val_lists)
         self._warnings += tuple(
@@ -157,15 +145,7 @@ class DirectionTask:
         if agreement:
             settings["metric"] = self.metric_name
         settings |= fingerprint_parts(processing, PPOCR)
-        self._fingerprint = fingerprint(
-            self.kind,
-            settings,
-            *(part for listed in streamed for part in listed.content_parts()),
-            *content_parts(train_lists),
-            "val",
-            *content_parts(val_lists),
-            *self._skipped,
-        )
+        self._fingerprint = lists.fingerprint(self.kind, settings, self._skipped)
 
     def label_unlabelled(self, predict: Predict, original: str, on_progress: Progress | None = None) -> "DirectionTask":
         """The same task, with the probabilities that the original model gives for images without labels as targets.
@@ -180,26 +160,13 @@ class DirectionTask:
         """
         if not self._unlabelled:
             return self
-        total, done = sum(len(part.images) for part in self._unlabelled), 0
-        found: list[Sample] = []
-        warnings: list[str] = []
-        for part in self._unlabelled:
-            named = list(zip(part.images, part.entries, strict=True))
-            bad: dict[str, None] = {}
-            for start in range(0, len(named), self.eval_batch_size):
-                several = named[start : start + self.eval_batch_size]
-                samples = [Sample(image, turn, 0, entry.image.name) for turn in self._turns for image, entry in several]
-                for sample, row in zip(samples, self._outputs(samples, predict), strict=True):
-                    if np.isfinite(row).all():
-                        found.append(replace(sample, target=int(row.argmax()), probabilities=tuple(row.tolist())))
-                    else:
-                        bad[sample.name] = None
-                done += len(several)
-                if on_progress:
-                    on_progress(done, total, "judging images without labels with the original")
-            warnings += skipped_warning(part.path, "the original model's output is not finite", list(bad), len(named))
-        if not found:
-            raise DataError(f"unlabelled: the original model's output is not finite for any of {total} images.")
+        found, warnings = judged_samples(
+            self._unlabelled,
+            lambda samples: self._outputs(samples, predict),
+            self._turns,
+            self.eval_batch_size,
+            on_progress,
+        )
         other = copy.copy(self)
         other._unlabelled = []
         other._train = self._train + found
@@ -263,14 +230,7 @@ class DirectionTask:
 
     def _targets(self, samples: Sequence[Sample]) -> Tensor:
         """Classes [N] where all training images are labelled, else probabilities [N, K]."""
-        classes = torch.tensor([sample.target for sample in samples])
-        if self._labelled == len(self._train):
-            return classes
-        targets = torch.nn.functional.one_hot(classes, len(self.labels)).float()
-        for row, sample in zip(targets, samples, strict=True):
-            if sample.probabilities is not None:
-                row[:] = torch.tensor(sample.probabilities)
-        return targets
+        return make_targets(samples, len(self.labels), probabilities=self._labelled != len(self._train))
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross entropy; `outputs` are the model's [N, K], `batch.targets` classes [N] or probabilities [N, K].

@@ -15,30 +15,26 @@ from compress.data.charset import BLANK
 from compress.data.db_targets import DbMaps, make_maps, uncounted_maps
 from compress.data.labels import DEFAULT_RULES, ListRules, skipped_share
 from compress.data.overlap import Stored, check_overlap, stored_files
-from compress.data.processing import Processing, check_channels, fingerprint_parts
+from compress.data.processing import Processing, check_channels, fingerprint_parts, without_side
 from compress.data.regions import Region
-from compress.data.scene_augment import GEOMETRIES, change_light, copy_paste, fixed_crop, random_crop
-from compress.data.scenes import content_of, load_scenes, scale_regions
-from compress.data.transforms import MULTIPLE, PPOCR_SCENES, Placed, fit_scene, normalise_scenes, place_scene
+from compress.data.scenes import content_of, load_scenes
+from compress.data.transforms import PPOCR_SCENES, Placed, check_multiples, fit_scene, normalise_scenes, place_scene
 from compress.data.unlabelled import content_of_images, list_images, unlabelled_crop
 from compress.errors import DataError, ModelError
 from compress.tasks.base import Batch, Case, Examination, Predict, Share
 from compress.tasks.db_boxes import BoxSettings
-from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
+from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss, stack_maps
 from compress.tasks.detection_cases import ERROR_NAME, judge_scene
 from compress.tasks.divergence import box_agreement, map_divergence
 from compress.tasks.hmean import METRIC, Matches, score_matches, tally_matches
 from compress.tasks.judging import Judges, SceneMap
 from compress.tasks.loading import load_batches, share_of
-from compress.tasks.probabilities import pixel_probabilities
+from compress.tasks.probabilities import check_pixels, pixel_probabilities
 from compress.tasks.sampling import count_steps, fixed_sample, image_rng, shuffled_batches
+from compress.tasks.scene_crops import calibration_crop, checked_augment, training_crop
 
 CACHE_BYTES = 256_000_000
 """Resized validation images are kept up to this much; others are decoded anew for each scoring."""
-PROBABILITY_PLAY = 1e-3
-"""By how much a map may leave [0, 1]: an int8 file's steps need not end at 1."""
-PASTE_SHARE = 0.3
-"""Share of training crops that text of another scene is pasted into."""
 
 
 class DetectionTask:
@@ -102,14 +98,14 @@ class DetectionTask:
     ) -> None:
         self.workers = workers
         check_channels(input_shape, processing)
-        _check_sizes(input_shape, side, crop)
+        check_multiples(input_shape, side, crop)
         self.input_shape = input_shape
         self.processing = processing
         self.side = side
         self.crop = (crop, crop) if crop else (input_shape[1], input_shape[2])
         self.dilate_teacher = dilate_teacher
         self.threshold_maps = threshold_maps
-        self.augment = _checked_augment(augment)
+        self.augment = checked_augment(augment)
         self.boxes = boxes or BoxSettings()
         self.metric_name = "agreement (hmean)" if agreement else METRIC
         self._agreement = agreement
@@ -143,8 +139,8 @@ class DetectionTask:
             DataError: the side is no multiple of 32, or images are all of the input's size.
         """
         if self.processing.resize != "limit":
-            raise DataError(f"side: images are of the input's size (resize: {self.processing.resize}). Remove side.")
-        _check_sizes(self.input_shape, side)
+            raise DataError(f"side: {without_side(self.processing.resize)}")
+        check_multiples(self.input_shape, side)
         other = copy.copy(self)
         other.side, other._cache = side, {}
         return other
@@ -165,7 +161,10 @@ class DetectionTask:
         return load_batches(lambda indices: self._train_batch(indices, epoch, seed), mine, self.workers)
 
     def _train_batch(self, indices: np.ndarray, epoch: int, seed: int) -> Batch:
-        pairs = [self._train_crop(int(index), image_rng(seed, epoch, index)) for index in indices]
+        pairs = [
+            training_crop(self._train, index, self.crop, self.augment, self._place, image_rng(seed, epoch, index))
+            for index in map(int, indices)
+        ]
         maps = [self._maps_of(image, regions) for image, regions in pairs]
         others = self._unlabelled_crops(indices, epoch, seed)
         maps += [uncounted_maps(*self.crop, threshold=self.threshold_maps) for _ in others]
@@ -185,18 +184,6 @@ class DetectionTask:
         rng = image_rng(seed, epoch, len(self._train) + int(indices[0]))
         return [unlabelled_crop(self._unlabelled, self.crop, rng) for _ in indices]
 
-    def _train_crop(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Region, ...]]:
-        """uint8 [H, W, 3] of the crops' size, with its regions."""
-        image, regions = self._train[index].load()
-        factor = self._place(image).height / image.shape[0]
-        if self.augment == "none":
-            return random_crop(image, regions, self.crop, factor, rng)
-        if rng.random() < PASTE_SHARE:
-            other = self._train[int(rng.integers(len(self._train)))]
-            image, regions = copy_paste(image, regions, *other.load(), rng)
-        crop, regions = random_crop(image, regions, self.crop, factor, rng, GEOMETRIES[self.augment])
-        return change_light(crop, rng), regions
-
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """DBNet's loss of [N, 1, H, W] or, where `threshold_maps` were made, of [N, 3, H, W].
 
@@ -211,7 +198,7 @@ class DetectionTask:
             )
         maps = pixel_probabilities(outputs, self.processing.outputs)
         probability = maps[:, 0]
-        _check_range(float(probability.detach().min()), float(probability.detach().max()))
+        check_pixels(float(probability.detach().min()), float(probability.detach().max()))
         if outputs.shape[1] == 1:
             return probability_loss(probability, targets, self.boxes.threshold)
         if targets.threshold is None:
@@ -235,7 +222,7 @@ class DetectionTask:
         student, teacher = (
             pixel_probabilities(each[:, 0], self.processing.outputs) for each in (outputs, teacher_outputs)
         )
-        _check_range(float(teacher.min()), float(teacher.max()), "teacher")
+        check_pixels(float(teacher.min()), float(teacher.max()), "teacher")
         return map_distillation(student, teacher, self.dilate_teacher, self.boxes.threshold)
 
     def mutual_loss(self, outputs: Tensor, other_outputs: Tensor) -> Tensor:
@@ -298,7 +285,7 @@ class DetectionTask:
             probability, usable = place.cut(self.probabilities(outputs)[0, 0]), bool(np.isfinite(outputs).all())
             if not usable:
                 probability = np.where(np.isfinite(probability), probability, np.float32(0))
-            _check_range(float(probability.min()), float(probability.max()))
+            check_pixels(float(probability.min()), float(probability.max()))
             yield SceneMap(index, self._val[index].image.name, probability, height, width, regions, usable)
 
     def picture(self, case: Case) -> np.ndarray:
@@ -328,7 +315,11 @@ class DetectionTask:
 
     def _calibration_batch(self, indices: Sequence[int]) -> np.ndarray:
         if self.processing.resize == "limit":
-            return normalise_scenes([self._calibration_crop(index) for index in indices], self.processing)
+            crops = [
+                calibration_crop(self._train[index], self.input_shape[1:], self._place, self.processing, index)
+                for index in indices
+            ]
+            return normalise_scenes(crops, self.processing)
         images = [self._train[index].load()[0] for index in indices]
         return np.concatenate(
             [
@@ -336,12 +327,6 @@ class DetectionTask:
                 for image, place in ((image, self._place(image)) for image in images)
             ]
         )
-
-    def _calibration_crop(self, index: int) -> np.ndarray:
-        image, regions = self._train[index].load()
-        resized = fit_scene(image, self._place(image), self.processing)
-        x, y = resized.shape[1] / image.shape[1], resized.shape[0] / image.shape[0]
-        return fixed_crop(resized, scale_regions(regions, x, y), self.input_shape[1:], image_rng(0, 0, index))
 
     def _place_of(self, height: int, width: int) -> Placed:
         """Where a scene of that size lies in what the model is fed."""
@@ -391,41 +376,3 @@ class DetectionTask:
     def warnings(self) -> tuple[str, ...]:
         """One line for each kind of image or region that was skipped or repaired."""
         return self._warnings
-
-
-def stack_maps(maps: Sequence[DbMaps]) -> DbTargets:
-    """Targets of a batch."""
-    text = torch.from_numpy(np.stack([one.text for one in maps]))
-    counted = torch.from_numpy(np.stack([one.counted for one in maps]))
-    borders = [(one.threshold, one.threshold_counted) for one in maps]
-    thresholds = [threshold for threshold, _ in borders if threshold is not None]
-    bands = [band for _, band in borders if band is not None]
-    if not thresholds:
-        return DbTargets(text, counted)
-    return DbTargets(text, counted, torch.from_numpy(np.stack(thresholds)), torch.from_numpy(np.stack(bands)))
-
-
-def _check_range(low: float, high: float, whose: str = "model") -> None:
-    """Raise ModelError unless values are probabilities, but for rounding. NaN passes: it is dealt with elsewhere."""
-    if low < -PROBABILITY_PLAY or high > 1 + PROBABILITY_PLAY:
-        raise ModelError(
-            f"{whose}: its output is not probabilities (from {low:.3g} to {high:.3g}). Expected values in [0, 1]: "
-            "set task.outputs: logits, or export the model with its sigmoid."
-        )
-
-
-def _checked_augment(augment: str) -> str:
-    allowed = (*GEOMETRIES, "none")
-    if augment not in allowed:
-        raise DataError(f"augment: got {augment!r}. Must be one of {', '.join(allowed)}.")
-    return augment
-
-
-def _check_sizes(input_shape: tuple[int, int, int], side: int, crop: int | None = None) -> None:
-    sizes = (*input_shape[1:], side, *([] if crop is None else [crop]))
-    wrong = [size for size in sizes if size % MULTIPLE or size <= 0]
-    if wrong:
-        raise DataError(
-            f"input, side, crop: got {wrong[0]}. Must be multiples of {MULTIPLE}, e.g. "
-            f"{max(MULTIPLE, round(wrong[0] / MULTIPLE) * MULTIPLE)}: a detector halves its input five times."
-        )

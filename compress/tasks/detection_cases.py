@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from compress.data.regions import Region
+from compress.progress import count_of
 from compress.tasks.base import Case, Mark, MarkKind
 from compress.tasks.hmean import Matches, score_matches
 
@@ -26,7 +27,7 @@ def judge_scene(
     """
     ignored = len(regions) - len(matches.counted_regions)
     counted = len(matches.counted_regions)
-    label = f"{counted} region{'' if counted == 1 else 's'}" + (f", {ignored} not counted" if ignored else "")
+    label = count_of(counted, "region") + (f", {ignored} not counted" if ignored else "")
     found = f"{len(matches.pairs)} of {counted} found, {len(matches.wrong)} wrong"
     error = 1.0 - score_matches([matches]).metric
     return Case(index, name, label, found if usable else None, error, mark_scene(regions, boxes, matches))

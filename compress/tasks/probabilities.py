@@ -13,6 +13,10 @@ Below it there is no gradient, so it must lie below whatever a network that is w
 the softmax's logits is that of cross entropy, p - 1 for the right class, however wrong the network is: for logits up to
 69 apart. Float32 goes down to 1e-38, but the gradient in the probability is 1/p, and a loss may have a weight.
 """
+SUM_TOLERANCE = 0.01
+"""By how much sums of rows of probabilities may differ from 1; float16 sums 6625 classes to within 0.003."""
+PROBABILITY_PLAY = 1e-3
+"""By how much a map may leave [0, 1]: an int8 file's steps need not end at 1."""
 
 
 def log_probabilities(outputs: Tensor, form: Outputs = "probabilities") -> Tensor:
@@ -72,11 +76,20 @@ def check_probabilities(outputs: Tensor, form: Outputs = "probabilities") -> Non
     if form == "logits":
         return
     values = outputs.detach() if form == "probabilities" else outputs.detach().exp()
-    if values.min() < 0 or (values.sum(dim=-1) - 1).abs().max() > 0.01:
+    if values.min() < 0 or (values.sum(dim=-1) - 1).abs().max() > SUM_TOLERANCE:
         row = [round(value, 3) for value in values.flatten(0, -2)[0][:8].tolist()]
         shown = f"[{', '.join(map(str, row))}{', ...' if values.shape[-1] > len(row) else ''}]"
         raise ModelError(
             f"model: its output is not {form.replace('_', '-')} (first row {shown}). Expected rows that sum to 1"
             f"{'' if form == 'probabilities' else ' after exp'}: set task.outputs to what it is (logits, before the "
             "softmax), or export the model with its softmax."
+        )
+
+
+def check_pixels(low: float, high: float, whose: str = "model") -> None:
+    """Raise ModelError unless values are probabilities, but for rounding. NaN passes: it is dealt with elsewhere."""
+    if low < -PROBABILITY_PLAY or high > 1 + PROBABILITY_PLAY:
+        raise ModelError(
+            f"{whose}: its output is not probabilities (from {low:.3g} to {high:.3g}). Expected values in [0, 1]: "
+            "set task.outputs: logits, or export the model with its sigmoid."
         )

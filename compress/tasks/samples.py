@@ -7,11 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from compress.data.images import LoadedList
+from compress.data.labels import skipped_warning
 from compress.data.overlap import digest_of
 from compress.data.streaming import Streamed, StreamedList, find_part
 from compress.errors import DataError
+from compress.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,63 @@ def are_word_crops(
             "If these are upright word crops to make directions from, set directions: true."
         )
     return directions
+
+
+def judged_samples(
+    lists: Sequence[LoadedList],
+    judge: Callable[[Sequence[Sample]], np.ndarray],
+    turns: Sequence[bool],
+    batch_size: int,
+    on_progress: Progress | None = None,
+) -> tuple[list[Sample], tuple[str, ...]]:
+    """Samples of images without labels, with the probabilities that the original model gives for targets.
+
+    Args:
+        lists: the images.
+        judge: samples -> the original's probabilities [N, K].
+        turns: whether each image is turned, once for each sample that is made of it.
+        batch_size: images that are judged together.
+        on_progress: called as (images done, in all, message).
+
+    Returns:
+        The samples, and what is said of images that cannot be used.
+
+    Raises:
+        DataError: its output is not finite for any of them.
+    """
+    total, done = sum(len(part.images) for part in lists), 0
+    found: list[Sample] = []
+    warnings: list[str] = []
+    for part in lists:
+        named = list(zip(part.images, part.entries, strict=True))
+        bad: dict[str, None] = {}
+        for start in range(0, len(named), batch_size):
+            several = named[start : start + batch_size]
+            samples = [Sample(image, turn, 0, entry.image.name) for turn in turns for image, entry in several]
+            for sample, row in zip(samples, judge(samples), strict=True):
+                if np.isfinite(row).all():
+                    found.append(replace(sample, target=int(row.argmax()), probabilities=tuple(row.tolist())))
+                else:
+                    bad[sample.name] = None
+            done += len(several)
+            if on_progress:
+                on_progress(done, total, "judging images without labels with the original")
+        warnings += skipped_warning(part.path, "the original model's output is not finite", list(bad), len(named))
+    if not found:
+        raise DataError(f"unlabelled: the original model's output is not finite for any of {total} images.")
+    return found, tuple(warnings)
+
+
+def make_targets(samples: Sequence[Sample], classes: int, *, probabilities: bool) -> Tensor:
+    """Classes [N], or `probabilities` [N, K], which are one-hot where nobody judged an image."""
+    chosen = torch.tensor([sample.target for sample in samples])
+    if not probabilities:
+        return chosen
+    targets = torch.nn.functional.one_hot(chosen, classes).float()
+    for row, sample in zip(targets, samples, strict=True):
+        if sample.probabilities is not None:
+            row[:] = torch.tensor(sample.probabilities)
+    return targets
 
 
 class StreamedSamples(Streamed):

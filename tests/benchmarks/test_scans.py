@@ -38,7 +38,15 @@ def test_what_each_criterion_leaves(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_by_what_ranges_are_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.write_inputs(tmp_path, crops=12)
     tiny.recipe(tmp_path, steps={"quantize": {"epochs": 0, "calibration": 8}})
-    given = [str(tmp_path / "recipe.yaml"), "--held", str(tmp_path / "train" / "labels.txt"), "--images", "8", "--elsewhere", "6"]
+    given = [
+        str(tmp_path / "recipe.yaml"),
+        "--held",
+        str(tmp_path / "train" / "labels.txt"),
+        "--images",
+        "8",
+        "--elsewhere",
+        "6",
+    ]
     rank_ranges.main(given)
     ways, chosen = capsys.readouterr().out.split("\n\n")
     names = [line.split(" | ")[0].strip("| ") for line in ways.splitlines()]

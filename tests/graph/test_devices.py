@@ -7,7 +7,7 @@ from torch import Tensor
 from compress.graph import to_torch
 from compress.graph.canonical import canonicalise
 from tests.graph.graphs import image_graph, images
-from tests.graph.test_ops import CASES
+from tests.graph.operators.test_table import CASES
 from tests.pretend_gpu import GPU, pretend_gpu
 
 

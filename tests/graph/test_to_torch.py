@@ -11,7 +11,7 @@ from torch import nn
 from compress.errors import ModelError, UnsupportedOpError
 from compress.graph import from_torch, to_onnx, to_torch
 from compress.graph.canonical import canonicalise
-from compress.graph.ops import OPS
+from compress.graph.operators.table import OPS
 from tests.graph.graphs import assert_same, image_graph, images, imported, initialiser, literal, node_of, run, weights
 from tests.graph.networks import Mobile, randomise
 

@@ -13,10 +13,11 @@ from torch import nn
 
 from compress.graph import from_torch
 from compress.graph.canonical import canonicalise
+from compress.measure.kernel_times import profile
 from compress.measure.micro_model import random_feeds
 from compress.measure.network_operators import Place, operators_of, places_of, predicted_ms
 from compress.measure.operator_times import Operator, OperatorTime, Precision, operator_model
-from compress.measure.session import Session, profile
+from compress.measure.session import Session
 from tests.prune.coupled_nets import AddedParts, Attended, ConvAttention, Sliced, shufflenet_v1, shufflenet_v2
 
 SHAPE = (3, 16, 16)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from compress.errors import ModelError
+from compress.measure.kernel_times import Kernel, profile
 from compress.measure.micro_model import END, random_feeds
 from compress.measure.operator_times import (
     Operator,
@@ -14,7 +15,6 @@ from compress.measure.operator_times import (
     operator_model,
     profiler_ms,
 )
-from compress.measure.session import Kernel, profile
 
 CONV = Operator("Conv", ((1, 16, 8, 8),), (16, 16, 1, 1))
 SHAPE = (1, 16, 8, 8)

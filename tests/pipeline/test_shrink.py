@@ -20,16 +20,11 @@ from compress.graph import from_torch, save_model
 from compress.pipeline.facts import ModelFacts, guess_kind, look_at
 from compress.pipeline.guessing import choose_kind, find_names
 from compress.pipeline.labelling import TRAIN_SIDE
-from compress.pipeline.preparing import shrink_cost, shrinking
+from compress.pipeline.preparing import made_crops, recipe_file, recipe_parts, shrink_cost, shrinking
+from compress.pipeline.preparing.families import FAMILIES, default_epochs
+from compress.pipeline.preparing.recipe_parts import Wishes, default_steps
 from compress.pipeline.preparing.shrink_cost import Pace, Work, count_work, plan_lines, stage_seconds
-from compress.pipeline.preparing.shrinking import (
-    FAMILIES,
-    STAGES,
-    Wishes,
-    default_epochs,
-    default_steps,
-    shrink_recipe,
-)
+from compress.pipeline.preparing.shrinking import STAGES, shrink_recipe
 from compress.pipeline.state import holds_results
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, ReconstructStep, SensitivityStep, load_recipe
 from tests.pipeline import tiny
@@ -52,11 +47,11 @@ def written(folder: Path, kind: str, images: int = 500, facts: ModelFacts | None
     (folder / "crops").mkdir(exist_ok=True)
     files = sorted((folder / "crops").iterdir())
     content = shrink_recipe(facts, folder / "crops", images, Wishes(kind, **wishes))
-    return shrinking.write_recipe(
+    return recipe_file.write_recipe(
         content,
         folder / "run",
         "compress shrink ...",
-        draw=lambda: shrinking.make_crops(folder / "run", Wishes(kind, **wishes), files, 0.25),
+        draw=lambda: made_crops.make_crops(folder / "run", Wishes(kind, **wishes), files, 0.25),
     )
 
 
@@ -130,11 +125,11 @@ def test_the_classes_tell_whether_a_space_follows(tmp_path: Path) -> None:
     charset.write_text("a\nb\nc\n")
     for classes, use_space in ((5, True), (4, False)):
         facts = ModelFacts(Path("m.onnx"), OPEN, (None, None, classes))
-        assert shrinking.fits_charset(facts, charset) == (charset, use_space)
+        assert recipe_parts.fits_charset(facts, charset) == (charset, use_space)
     with pytest.raises(DataError, match=r"make 5 classes, but the model's output has 9"):
-        shrinking.fits_charset(ModelFacts(Path("m.onnx"), OPEN, (None, None, 9)), charset)
+        recipe_parts.fits_charset(ModelFacts(Path("m.onnx"), OPEN, (None, None, 9)), charset)
     with pytest.raises(CompressError, match=r"^--charset: missing. m\.onnx is a recogniser.*--charset dict\.txt"):
-        shrinking.fits_charset(ModelFacts(Path("m.onnx"), OPEN, (None, None, 9)), None)
+        recipe_parts.fits_charset(ModelFacts(Path("m.onnx"), OPEN, (None, None, 9)), None)
 
 
 def test_a_charset_in_the_file_is_taken_unless_another_is_given(tmp_path: Path) -> None:
@@ -144,11 +139,11 @@ def test_a_charset_in_the_file_is_taken_unless_another_is_given(tmp_path: Path) 
     facts = ModelFacts(tmp_path / "m.onnx", OPEN, (None, None, 5))
     own, _, said = find_names(facts.path, "recognition", None, None)
     assert said == f"{facts.path}: holds its charset. For another: --charset FILE."
-    assert shrinking.fits_charset(facts, own) == (tmp_path / "m.onnx", True)
+    assert recipe_parts.fits_charset(facts, own) == (tmp_path / "m.onnx", True)
     (tmp_path / "d.txt").write_text("a\nb\nd\n")
     assert find_names(facts.path, "recognition", tmp_path / "d.txt", None) == (tmp_path / "d.txt", None, "")
     with pytest.raises(DataError, match=r"make 5 classes, but the model's output has 9"):
-        shrinking.fits_charset(dataclasses.replace(facts, output=(None, None, 9)), own)
+        recipe_parts.fits_charset(dataclasses.replace(facts, output=(None, None, 9)), own)
 
 
 def test_folders_without_images(tmp_path: Path) -> None:
@@ -398,15 +393,15 @@ def test_drawn_crops_are_learned_from_beside_the_folder_s(tmp_path: Path) -> Non
     )
     assert own.isdisjoint(drawn), "crops that `compress render` made with this seed may be the folder's"
     before = listed.stat().st_mtime_ns
-    shrinking.make_crops(tmp_path / "run", Wishes("recognition", rendered=3, spliced=0), [], 0.25)
+    made_crops.make_crops(tmp_path / "run", Wishes("recognition", rendered=3, spliced=0), [], 0.25)
     assert listed.stat().st_mtime_ns == before, "they are drawn once"
     assert count_work(recipe, 500, [Header(32, 100, "PNG")], 40).train == 2 * 400
     (tmp_path / "run" / "sensitivity.json").touch()
     with pytest.raises(CompressError, match=r"of a run with another data\.unlabelled"):
         written(tmp_path, "recognition", rendered=4)
     assert not (tmp_path / "run" / "rendered-4-0").exists(), "nothing is drawn for a run that is refused"
-    assert shrinking.made_folders(Wishes("recognition", seed=7)) == {"rendered-1500-7": 1500, "spliced-1500-7": 1500}
-    assert shrinking.made_folders(Wishes("detection")) == {}
+    assert made_crops.made_folders(Wishes("recognition", seed=7)) == {"rendered-1500-7": 1500, "spliced-1500-7": 1500}
+    assert made_crops.made_folders(Wishes("detection")) == {}
 
 
 def test_spliced_crops_are_made_of_the_images_that_are_trained_on(tmp_path: Path) -> None:
@@ -468,12 +463,14 @@ def test_sizes_and_pace_are_measured(tmp_path: Path) -> None:
 
 def test_stages_by_what_they_leave(tmp_path: Path) -> None:
     told: list[str] = []
-    on_progress = shrinking.with_stages(lambda done, total, message: told.append(message), tmp_path)
-    (tmp_path / "labels").mkdir()
+    recipe = written(tmp_path, "classification")
+    folder = recipe.out
+    on_progress = shrinking.with_stages(lambda done, total, message: told.append(message), recipe)
+    (folder / "labels").mkdir()
     stages = ("pruned.code.json", "pruned.json", "reconstructed.json", "finetuned.json", "int8.json")
     for name in ("labels/labels.json", *stages):
         on_progress(1, 2, "x")
-        (tmp_path / name).touch()
+        (folder / name).touch()
     on_progress(1, 2, "x")
     names = [f"stage {number} of 7, {name}: x" for number, name in enumerate(STAGES, start=1)]
     assert told == names

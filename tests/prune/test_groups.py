@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError, PlanError
 from compress.graph import from_torch, to_torch
-from compress.prune import exactness, groups
+from compress.prune import channel_dependencies, exactness
 from compress.prune.channel_scores import lowest_channels
 from compress.prune.channels import remove_channels, silence_channels
 from compress.prune.groups import find_groups, survey_channels
@@ -299,7 +299,7 @@ def test_only_the_channels_that_torch_pruning_fails_on_are_protected(network: ty
     survey = survey_channels(nets.initialise(network()), SHAPE)
     assert [group.name for group in survey.groups] == ["conv2"]
     assert survey.protected["head"] == "defines the output"
-    assert survey.protected["conv1"] == groups.UNFOLLOWED
+    assert survey.protected["conv1"] == channel_dependencies.UNFOLLOWED
 
 
 def test_channels_numbered_beyond_a_layers_end_are_protected() -> None:
@@ -309,10 +309,10 @@ def test_channels_numbered_beyond_a_layers_end_are_protected() -> None:
 
 def test_channels_that_become_too_many_to_number_are_protected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where maps are flattened and put in a row torch-pruning numbered billions of channels: it never ended."""
-    monkeypatch.setattr(groups, "_MOST_NUMBERED", 15)
+    monkeypatch.setattr(channel_dependencies, "_MOST_NUMBERED", 15)
     survey = survey_channels(nets.initialise(nets.Flattened()), SHAPE)
     assert [group.name for group in survey.groups] == ["hidden"]
-    assert survey.protected["conv"] == groups.UNFOLLOWED
+    assert survey.protected["conv"] == channel_dependencies.UNFOLLOWED
 
 
 def test_heads_that_flatten_maps_in_a_row_let_their_channels_go() -> None:
@@ -356,11 +356,11 @@ def test_a_network_that_torch_pruning_cannot_trace_is_protected_as_a_whole(monke
     def fail(*_: object, **__: object) -> None:
         raise KeyError("grad_fn")
 
-    monkeypatch.setattr(groups.torch_pruning.DependencyGraph, "build_dependency", fail)
+    monkeypatch.setattr(channel_dependencies.torch_pruning.DependencyGraph, "build_dependency", fail)
     survey = survey_channels(nets.initialise(nets.Plain()), SHAPE)
     assert survey.groups == []
     assert survey.protected.keys() == {"conv1", "conv2", "fc"}
-    assert survey.protected["fc"] == groups.UNFOLLOWED
+    assert survey.protected["fc"] == channel_dependencies.UNFOLLOWED
 
 
 def test_a_network_that_does_not_run_on_such_an_image() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from compress.artifacts import Curve, Sensitivity
 from compress.errors import ArtifactError, PlanError
 from compress.measure.cost import module_cost, parameter_count
-from compress.prune import plan
+from compress.prune import target_ratios
 from compress.prune.allocation import Allocation, largest_ratio
 from compress.prune.apply import apply_plan
 from compress.prune.channels import remove_channels
@@ -365,7 +365,7 @@ def test_a_price_that_jumps_over_the_target_is_followed_by_small_steps(monkeypat
     scan = curves(net, {group.name: bent if group.name == "expand" else hopeless for group in net.groups})
     ratios = {}
     for jump in (1.0, 0.05):  # 1: smaller steps are never tried
-        monkeypatch.setattr(plan, "JUMP", jump)
+        monkeypatch.setattr(target_ratios, "JUMP", jump)
         made = plan_macs(net, 0.9, scan)
         assert made.macs_after <= 0.9 * made.macs_before
         ratios[jump] = {name: group.pruning_ratio for name, group in made.groups.items() if group.removed}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.prune.regression import Normal, regressions
+from compress.prune.least_squares import Normal
+from compress.prune.regression import regressions
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "3x3, strides and padding": (lambda: nn.Conv2d(3, 5, 3, stride=(2, 1), padding=1), (2, 3, 7, 8)),

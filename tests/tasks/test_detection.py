@@ -13,7 +13,7 @@ from compress.data.db_targets import make_maps
 from compress.data.labels import ListRules
 from compress.data.regions import Region
 from compress.errors import CompressError, DataError, ModelError
-from compress.tasks import detection
+from compress.tasks import detection, scene_crops
 from compress.tasks.base import Batch
 from compress.tasks.db_boxes import BoxSettings
 from compress.tasks.db_loss import DbTargets, db_loss, map_distillation, probability_loss
@@ -281,10 +281,10 @@ def test_text_is_where_the_dark_pixels_are(make):
 
 
 def test_text_of_other_scenes_is_pasted_in(make, monkeypatch):
-    monkeypatch.setattr(detection, "PASTE_SHARE", 1.0)
+    monkeypatch.setattr(scene_crops, "PASTE_SHARE", 1.0)
     task = make(input_shape=(3, 192, 192))
     pasted = sum(float(batch.targets.text.sum()) for batch in epoch_of(task, batch_size=5))
-    monkeypatch.setattr(detection, "PASTE_SHARE", 0.0)
+    monkeypatch.setattr(scene_crops, "PASTE_SHARE", 0.0)
     assert pasted != sum(float(batch.targets.text.sum()) for batch in epoch_of(task, batch_size=5))
 
 

@@ -215,5 +215,5 @@ def test_a_detector_s_losses_of_logits(scenes: Path) -> None:
     )
     with pytest.raises(ModelError, match=r"task\.outputs: logits"):
         usual.loss(5 * raw, batch)
-    with pytest.raises(DataError, match="Remove side"):
+    with pytest.raises(DataError, match=r"^side: scenes are of the input's size \(resize: pad\)\. Remove it\.$"):
         task(resize="pad").with_side(640)

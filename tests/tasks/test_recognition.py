@@ -15,7 +15,8 @@ from compress.data.splices import SOURCES
 from compress.errors import DataError, ModelError
 from compress.measure.intervals import ratio_of_sums
 from compress.tasks.base import Batch
-from compress.tasks.recognition import RecognitionTask, Targets
+from compress.tasks.ctc import Targets
+from compress.tasks.recognition import RecognitionTask
 
 SHAPE = (3, 16, 64)
 LOOSE = ListRules(max_skipped=1.0, allow_overlap=True)

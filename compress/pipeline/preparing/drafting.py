@@ -16,16 +16,9 @@ from compress.graph import read_model, save_model
 from compress.pipeline.facts import ModelFacts, declared_input, image_shape, shape_text
 from compress.pipeline.guessing import processing_of
 from compress.pipeline.models import is_factory, open_model
+from compress.pipeline.preparing.families import FAMILIES, default_epochs, held_back_share
 from compress.pipeline.preparing.readiness import Images, find_problems
-from compress.pipeline.preparing.shrinking import (
-    FAMILIES,
-    Wishes,
-    check_sizes,
-    default_epochs,
-    default_steps,
-    held_back_share,
-    task_keys,
-)
+from compress.pipeline.preparing.recipe_parts import Wishes, check_sizes, default_steps, task_keys
 from compress.pipeline.preparing.sources import LIST_FILE, format_of, holds_images, read_source
 from compress.progress import Note
 from compress.recipe import Recipe, load_recipe

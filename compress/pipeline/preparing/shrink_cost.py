@@ -22,7 +22,7 @@ from compress.pipeline.evaluation import default_threads
 from compress.pipeline.labelling import TRAIN_SIDE
 from compress.pipeline.models import open_model
 from compress.pipeline.preparing.shrinking import STAGES
-from compress.pipeline.scanning.measures import DEFAULT_IMAGES, UNLABELLED_IMAGES
+from compress.pipeline.scanning.measures import compared_images
 from compress.pipeline.scanning.scan_cost import duration
 from compress.pipeline.stages.fitting import first_output
 from compress.pipeline.stages.nearness import CALIBRATED, COMPARED, OTHERS, STARTS
@@ -198,7 +198,7 @@ def scan_images(step: SensitivityStep, kind: str, counts: Counts) -> int:
     """How many images a cell of a scan is scored on."""
     if step.measure == "metric":
         return min(step.images or counts.val, counts.val)
-    return min(step.images or UNLABELLED_IMAGES.get(kind, DEFAULT_IMAGES), counts.train)
+    return min(compared_images(kind, step.images), counts.train)
 
 
 def mean_area(recipe: Recipe, sizes: Sequence[Header], side: int) -> float:

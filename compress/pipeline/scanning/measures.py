@@ -63,7 +63,12 @@ def check_comparable(measure: Measure, task: Task) -> Comparable:
 
 def count_images(task: Task, images: int | None) -> int:
     """Training images that outputs are compared on: `images`, or what the kind of task takes."""
-    return images or UNLABELLED_IMAGES.get(task.kind, DEFAULT_IMAGES)
+    return compared_images(task.kind, images)
+
+
+def compared_images(kind: str, images: int | None = None) -> int:
+    """The same of a kind of task."""
+    return images or UNLABELLED_IMAGES.get(kind, DEFAULT_IMAGES)
 
 
 def _figure(measure: Measure, images: np.ndarray) -> float:

@@ -11,7 +11,8 @@ from torch import nn
 from compress.errors import UnsupportedOpError
 from compress.graph import to_onnx, to_torch
 from compress.graph.canonical import canonicalise
-from compress.graph.layers import GATES_TO_ONNX, GATES_TO_TORCH, KINDS, LAYERS, WRITERS
+from compress.graph.operators.layers import KINDS, LAYERS, WRITERS
+from compress.graph.operators.recurrent import GATES_TO_ONNX, GATES_TO_TORCH
 from tests.graph.graphs import SHAPES, canonical, image_graph, images, imported, initialiser, literal, number, weights
 
 IMAGE_CONV = {"w": weights(6, 4, 3, 3), "b": weights(6)}

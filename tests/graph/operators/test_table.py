@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compress.graph.kept import KeptNode
-from compress.graph.ops import OPS
+from compress.graph.operators.table import OPS
 from tests.graph.graphs import image_graph, imported, ints, number, weights
 from tests.graph.operator_cases import MORE_CASES, Case
 
