@@ -52,14 +52,20 @@ def largest_output(module: torch.fx.GraphModule) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "asymmetric"), [*((name, True) for name in nets.ZOO), ("mobile", False), ("shared", False)]
+    ("name", "asymmetric", "two_sided"),
+    [
+        *((name, True, two) for name in nets.ZOO for two in (False, True)),
+        ("mobile", False, False),
+        ("shared", False, True),
+    ],
 )
-def test_parity(name: str, asymmetric: bool) -> None:
+def test_parity(name: str, asymmetric: bool, two_sided: bool) -> None:
     """On other images than those calibrated on, optimisation off and on, every integer tensor to within a step.
 
     Run as it is written, the file does the model's arithmetic: only a sum in the middle of two steps falls otherwise.
     """
-    module = nets.prepared(name, asymmetric_hard_swish=asymmetric)
+    module = nets.prepared(name, asymmetric_hard_swish=asymmetric, two_sided=two_sided)
+    assert not two_sided or all(pact.lower is not None for _, pact in pacts(module))
     exported = export_int8(module, nets.template(name))
     found = check_parity(module, exported, nets.images(5, seed=1).numpy())
     assert found.max_steps <= 1.01

@@ -162,7 +162,7 @@ def _quantise(model: onnx.ModelProto, images: np.ndarray) -> None:
         CompressError: it cannot be quantised, or the file is not its network.
     """
     lowered = lower_for_int8(model)
-    module = prepare_qat(to_torch(lowered), weight_bits=7)
+    module = prepare_qat(to_torch(lowered), weight_bits=7, asymmetric_hard_swish=True, two_sided=True)
     calibrate(module, [images])
     exported = export_int8(module, lowered, recurrent="weights")
     check_parity(round_recurrent(module, exported.recurrent_bits), exported, images)

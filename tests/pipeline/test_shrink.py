@@ -379,7 +379,7 @@ def test_work_of_a_direction_classifier(tmp_path: Path) -> None:
     assert work.ranked == 256
     assert (work.cells, work.epochs, work.qat_epochs) == (40, 40, 7)
     assert (work.area, work.scan_area, work.train_area, work.loaded_each_time) == (1.0, 1.0, 1.0, False)
-    assert work.calibrated == 256 + 2 * 2 * 128 + (4 + shrink_cost.CANDIDATES) * 64
+    assert work.calibrated == 256 + 2 * 2 * 128 + (4 + shrink_cost.CANDIDATES) * 256
 
 
 def test_drawn_crops_are_learned_from_beside_the_folder_s(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from compress.pipeline.execution import Execution
 from compress.pipeline.models import model_identity
 from compress.pipeline.run import run_recipe
 from compress.pipeline.stages import finetune as finetune_stage
-from compress.pipeline.stages import fitting, int8_file
+from compress.pipeline.stages import fitting, int8_file, prepared
 from compress.pipeline.stages import quantize as quantize_stage
 from compress.pipeline.stages.fitting import train_identity
-from compress.quant import integer_nodes
+from compress.quant import integer_nodes, prepare_qat
 from compress.recipe import FinetuneStep, PactSettings, QuantizeStep
 from compress.tasks.base import Task
 from tests.export import files
@@ -260,7 +260,7 @@ def test_the_file_is_checked_at_the_threshold_of_the_task(
     model = from_torch(Mapped().eval(), torch.zeros(1, *tiny.SHAPE))
     step = QuantizeStep(epochs=0, calibration=8, optimize="size")
     lowered = lower_for_int8(model)
-    qat = quantize_stage.prepare_qat(to_torch(lowered))
+    qat = prepare_qat(to_torch(lowered))
     quantize_stage.calibrate(qat, task.calibration_batches(8, 4), total=8)
     quantize_stage.export_trained(qat, lowered, task, step)
     assert seen == [expected]
@@ -283,15 +283,14 @@ def test_float_layers_go_by_the_models_own_names(
 ) -> None:
     """`first` has a BatchNorm that lowering folds: it is still called what `inspect` calls it."""
     seen: list[tuple[str, ...]] = []
-    prepare = quantize_stage.prepare_qat
 
     def look(module, float_layers, **options):  # type: ignore[no-untyped-def]
         seen.append(float_layers)
         found = [node for node in integer_nodes(module, float_layers) if node.meta["op_type"] == "Conv"]
         assert len(found) == left
-        return prepare(module, float_layers=float_layers, **options)
+        return prepare_qat(module, float_layers=float_layers, **options)
 
-    monkeypatch.setattr(quantize_stage, "prepare_qat", look)
+    monkeypatch.setattr(prepared, "prepare_qat", look)
     step = QuantizeStep(epochs=0, batch_size=6, calibration=8, distill=0.0, float_layers=patterns, optimize="size")
     quantize(model, task, tmp_path / "int8.onnx", step)
     assert len(seen) == 1
@@ -315,19 +314,19 @@ def test_settings_reach_the_network(
     model: onnx.ModelProto, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, object] = {}
-    prepare, groups = quantize_stage.prepare_qat, quantize_stage.qat_parameter_groups
+    groups = quantize_stage.qat_parameter_groups
 
     def look_at_prepare(module, **options):  # type: ignore[no-untyped-def]
         given.update(options)
-        return prepare(module, **options)
+        return prepare_qat(module, **options)
 
     def look_at_groups(module, **options):  # type: ignore[no-untyped-def]
         given.update(options)
         return groups(module, **options)
 
-    monkeypatch.setattr(quantize_stage, "prepare_qat", look_at_prepare)
+    monkeypatch.setattr(prepared, "prepare_qat", look_at_prepare)
     monkeypatch.setattr(quantize_stage, "qat_parameter_groups", look_at_groups)
-    pact = PactSettings(l2=0.5, lr_multiplier=3.0, asymmetric_hardswish=False)
+    pact = PactSettings(l2=0.5, lr_multiplier=3.0, asymmetric_hardswish=False, symmetric=True)
     step = QuantizeStep(
         epochs=1,
         batch_size=12,
@@ -346,6 +345,7 @@ def test_settings_reach_the_network(
         "float_values": (),
         "pact": True,
         "asymmetric_hard_swish": False,
+        "two_sided": False,
         "weight_bits": 8,
         "lr": 0.25,
         "weight_decay": 0.125,

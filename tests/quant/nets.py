@@ -466,15 +466,20 @@ def template(name: str) -> onnx.ModelProto:
     return onnx.load_from_string(_template(name))
 
 
-def prepared(name: str, *, weight_bits: int = 7, asymmetric_hard_swish: bool = True) -> fx.GraphModule:
+def prepared(
+    name: str, *, weight_bits: int = 7, asymmetric_hard_swish: bool = True, two_sided: bool = False
+) -> fx.GraphModule:
     """The same ready for training, calibrated; a copy of its own for each caller."""
-    return copy.deepcopy(calibrated(name, weight_bits, asymmetric_hard_swish))
+    return copy.deepcopy(calibrated(name, weight_bits, asymmetric_hard_swish, two_sided))
 
 
 @cache
-def calibrated(name: str, weight_bits: int = 7, asymmetric_hard_swish: bool = True) -> fx.GraphModule:
+def calibrated(
+    name: str, weight_bits: int = 7, asymmetric_hard_swish: bool = True, two_sided: bool = False
+) -> fx.GraphModule:
     """The same, made once: to be looked at only."""
-    module = prepare_qat(to_torch(template(name)), weight_bits=weight_bits, asymmetric_hard_swish=asymmetric_hard_swish)
+    options = {"asymmetric_hard_swish": asymmetric_hard_swish, "two_sided": two_sided}
+    module = prepare_qat(to_torch(template(name)), weight_bits=weight_bits, **options)
     calibrate(module, [images().numpy()])
     return module
 
