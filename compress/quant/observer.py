@@ -63,7 +63,8 @@ class Observer:
         if not (low >= -LARGEST and high <= LARGEST):  # nor NaN
             raise ModelError("model: computes NaN or infinity on calibration images. Check its weights.")
         if self.two_sided:
-            x, low, high = (each.clamp(*self.within) for each in (x, low, high))
+            if self.within != (-inf, inf):
+                x, low, high = (each.clamp(*self.within) for each in (x, low, high))
             self.least, self.most = min(self.least, float(low)), max(self.most, float(high))
         zeros = int(np.count_nonzero((x == 0).numpy()))  # four times as fast as PyTorch's own sum of bools
         self.zeros += zeros
@@ -104,6 +105,8 @@ class Observer:
         alpha = self.best_alpha(percentile)
         if not self.two_sided:
             return self.lower, alpha
+        if self.top == 0.0:  # nothing was seen: room on both sides
+            return max(-alpha, self.within[0]), alpha
         return max(-alpha, self.least), max(MIN_ALPHA, min(alpha, self.most))
 
     def best_alpha(self, percentile: float | None = None) -> float:

@@ -1,7 +1,7 @@
 """PACT as a module: one learned threshold per quantised tensor, which *is* the tensor's int8 range.
 
 PaddleSlim clips with PACT in front of a moving-average observer and drops alpha when it exports; here alpha is the
-activation range of the exported file (scale = alpha/127, symmetric), so that what was trained is what runs.
+activation range of the exported file (scale = alpha/127 where it is symmetric), so that what was trained is what runs.
 """
 
 from math import inf

@@ -51,7 +51,7 @@ def prepare_qat(
         float_layers: names of layers to compute in float; their weights are stored as int8 all the same.
         float_values: the same for any operators, by the ONNX value that they compute (see `compress.quant.min_cut`).
         pact: learn the thresholds; False keeps them at their calibrated values (plain QAT).
-        asymmetric_hard_swish: use [-0.375, alpha] after hard-swish instead of [-alpha, alpha].
+        asymmetric_hard_swish: use [-0.375, alpha] after hard-swish; else what nothing is known of has.
         two_sided: take lower ends that nothing is known of from calibration, where the range is [-alpha, alpha] else,
             and nothing into a range that the tensor's readers cannot tell apart.
         weight_bits: 8, or 7 for CPUs whose int8 products saturate in 16 bits (x86 without VNNI).

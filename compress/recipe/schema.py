@@ -244,7 +244,9 @@ class PactSettings(_Settings):
             "`optimize: accuracy` finds best",
         )
     )
-    asymmetric_hardswish: Flag = Field(True, description="use the range [-0.375, alpha] after hard-swish")
+    asymmetric_hardswish: Flag = Field(
+        True, description="use the range [-0.375, alpha] after hard-swish; `false`: as `symmetric` says"
+    )
     symmetric: Flag = Field(
         False,
         description="use the range [-alpha, alpha] where how a tensor is computed does not bound it below; `false` "

@@ -185,3 +185,9 @@ def test_symmetric_ranges_do_not_look_at_sides() -> None:
     x = sample("normal", None) - 3
     assert observed(x, None).best_range() == (None, observed(x, None).best_alpha())
     assert torch.equal(observed(x, None).negative, torch.zeros(Observer.BINS, dtype=torch.float64))
+
+
+def test_a_two_sided_range_of_a_tensor_that_was_always_zero_has_room_on_both_sides() -> None:
+    observer = Observer(None, two_sided=True, within=(-0.5, np.inf))
+    observer.record(torch.zeros(4))
+    assert observer.best_range() == (-0.5, UNKNOWN_ALPHA)

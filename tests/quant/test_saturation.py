@@ -30,6 +30,32 @@ class Gated(nn.Module):
         return x * self.gate(x)
 
 
+class Apart(nn.Module):
+    """A tensor and itself moved: element by element, these are different values."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "pooled":
+            return x - nn.functional.max_pool2d(x, 3, 1, 1)
+        if self.how == "transposed":
+            return x - x.transpose(2, 3)
+        return torch.cat([x[:, :2] * torch.sigmoid(x[:, 2:])] * 2, 1)  # a gated linear unit
+
+
+class Scaled(nn.Module):
+    """Divided by a large number, or by one for each channel behind a hard-swish."""
+
+    def __init__(self, by_channel: bool) -> None:
+        super().__init__()
+        self.register_buffer("by", torch.arange(1.0, 5.0).reshape(4, 1, 1) if by_channel else torch.tensor(1000.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (nn.functional.hardswish(x) if self.by.numel() > 1 else x) / self.by
+
+
 class Both(nn.Module):
     """Two readers."""
 
@@ -65,6 +91,14 @@ EXACT = [
     (HardSigmoid(0.2, 0.5), (-2.5, 2.5)),
     (nn.Hardtanh(-1, 2), (-1.0, 2.0)),
     (nn.LeakyReLU(0.1), (-inf, inf)),
+    (nn.LeakyReLU(0.01), (-inf, inf)),
+    (HardSigmoid(0.01, 0.5), (-inf, inf)),
+    (nn.Hardtanh(-100, 100), (-inf, inf)),
+    (Scaled(False), (-inf, inf)),
+    (Scaled(True), (-3.0, inf)),
+    (Apart("pooled"), (-inf, inf)),
+    (Apart("transposed"), (-inf, inf)),
+    (Apart("gated"), (-inf, inf)),
     (nn.Identity(), (-inf, inf)),
     (nn.Conv2d(4, 4, 1), (-inf, inf)),
     (nn.MaxPool2d(2), (-inf, inf)),

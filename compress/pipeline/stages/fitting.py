@@ -174,6 +174,8 @@ def train_identity(
             settings.pop(later, None)
     if settings.get("precision") == "float32":
         del settings["precision"]
+    if settings.get("pact", {}).get("symmetric"):
+        del settings["pact"]["symmetric"]
     more = [] if kept is None else [{name: list(channels) for name, channels in kept.items()}]
     return fingerprint(
         model_identity(model), model_identity(teacher) if teacher else "", task.fingerprint(), settings, seed, *more

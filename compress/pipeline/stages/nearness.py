@@ -33,6 +33,7 @@ CALIBRATED = {"classification": 128, "recognition": 96, "detection": 16}
 COMPARED = {"classification": 256, "recognition": 192, "detection": 8}
 """Kind of task -> images that outputs are compared on. By 48 words the best way to calibrate PP-OCRv4's recogniser is
 not found (docs/recovery.md)."""
+FIGURE = "agreement times the mean of exp(-divergence)"
 OTHERS = 64
 """Of another kind of task, for both."""
 STARTS = (None, 99.99, 99.9, 99.5)
@@ -147,7 +148,8 @@ class Nearness:
         step = self.step
         ends = (step.pact.asymmetric_hardswish, step.pact.symmetric)
         calibrated = (step.calibration, step.batch_size, step.pact.percentile, *ends)
-        return fingerprint(self.task.fingerprint(), *calibrated, *map(start_in_words, STARTS))
+        images = (CALIBRATED.get(self.task.kind, OTHERS), COMPARED.get(self.task.kind, OTHERS))
+        return fingerprint(self.task.fingerprint(), *calibrated, *map(start_in_words, STARTS), *images, FIGURE)
 
     def _form(self, lowered: onnx.ModelProto) -> "Network":
         torch.set_num_threads(self.threads or default_threads())

@@ -158,7 +158,8 @@ def train_int8(
         teacher: see `run_finetune`.
         task: images and metric.
         step: how to train.
-        execution: of a team's processes each calibrates, and the first one's ranges are taken.
+        execution: of a team's processes each calibrates, and the first one's thresholds are taken (lower ends are those
+            of the same images).
     """
     seed, threads, device, team = execution.seed, execution.threads, execution.device, execution.team
     if team is not None and team.is_main and step.epochs:
