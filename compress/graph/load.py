@@ -15,7 +15,7 @@ from compress.errors import CompressError, ModelError, first_line
 from compress.graph.batching import free_batch, has_single_batch
 from compress.graph.canonical import canonicalise
 from compress.graph.channels_first import with_channels_first
-from compress.graph.element_types import half_types, to_float32
+from compress.compute.element_types import half_types, to_float32
 from compress.progress import Note
 
 MAX_BYTES = 2**31 - 1
