@@ -211,6 +211,17 @@ def test_resize_in_every_mode(coordinates: str, mode: str, factors: tuple[float,
     imported(image_graph(f"y = Resize <{attributes}> (x, , s)", constants))
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic", *(f"nearest {rounding}" for rounding in ROUNDINGS)])
+@pytest.mark.parametrize("coordinates", COORDINATES)
+def test_factors_that_float32_does_not_hold(mode: str, coordinates: str) -> None:
+    """onnxruntime multiplies in float32: 50 x 1.3 is 65, in float64 64.99. And 14.500001 it takes for 14.5."""
+    kind, _, rounding = mode.partition(" ")
+    attributes = f'mode = "{kind}", coordinate_transformation_mode = "{coordinates}"'
+    attributes += f', nearest_mode = "{rounding}"' if rounding else ""
+    model = image_graph(f"y = Resize <{attributes}> (x, , s)", {"s": np.array([1, 1, 0.7, 1.3], np.float32)})
+    imported(model, shapes=((1, 4, 33, 50), (2, 4, 32, 64)), atol=1e-4)
+
+
 RESIZED = [
     ("y = Resize (x, , , s)", {"s": ints(2, 4, 5, 5)}, 17),
     ('y = Resize <mode = "cubic", cubic_coeff_a = -0.5, exclude_outside = 1> (x, , s)', {"s": [1, 1, 2, 1.5]}, 17),
