@@ -250,6 +250,27 @@ def test_resize_by_computed_scales() -> None:
     imported(image_graph(body, {"k": ints(1, 1, 2, 3)}))
 
 
+def test_transpose_without_perm_reverses() -> None:
+    imported(image_graph("t = Transpose (x) y = Relu (t)"))
+
+
+UNEVEN = [
+    (op, pads, kernel, stride)
+    for op in ("MaxPool", "AveragePool", "AveragePool with padding")
+    for pads in ([0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 0])
+    for kernel, stride in (([3, 3], [2, 2]), ([2, 3], [3, 2]), ([2, 2], [2, 1]))
+]
+
+
+@pytest.mark.parametrize(("op", "pads", "kernel", "stride"), UNEVEN)
+def test_ceil_mode_with_uneven_padding(op: str, pads: list[int], kernel: list[int], stride: list[int]) -> None:
+    """A window that lies in padding alone does not count."""
+    included = ", count_include_pad = 1" if op.endswith("padding") else ""
+    window = f"kernel_shape = {kernel}, strides = {stride}, pads = {pads}, ceil_mode = 1{included}"
+    model = image_graph(f"y = {op.split()[0]} <{window}> (x)", opset=19)
+    imported(model, shapes=((1, 4, 5, 8), (2, 4, 7, 6), (1, 4, 6, 9)))
+
+
 KEPT = [
     (
         'y = Resize <mode = "linear", antialias = 1> (x, , s)',
