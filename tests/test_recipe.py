@@ -481,7 +481,10 @@ def test_paths_in_overrides_start_where_you_are(tmp_path: Path, monkeypatch: pyt
         ("=3", "Must be key=value"),
         ("data..val=3", "Must be key=value"),
         ("data.train=[a", "Must be key=value"),
-        ("quantize.float_layers=*", '--set: quantize.float_layers: got "*", which YAML takes for a sign of its own. Use quantize.float'),
+        (
+            "quantize.float_layers=*",
+            '--set: quantize.float_layers: got "*", which YAML takes for a sign of its own. Use quantize.float',
+        ),
         ("seed.deep=1", "--set: seed.deep: `seed` is 3, which holds no keys. Set `seed` itself."),
     ],
 )

@@ -11,11 +11,11 @@ from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from compress.artifacts import write_atomic
+from compress.compute.element_types import half_types, to_float32
 from compress.errors import CompressError, ModelError, first_line
 from compress.graph.batching import check_batch, free_batch, has_single_batch
 from compress.graph.canonical import canonicalise
 from compress.graph.channels_first import with_channels_first
-from compress.compute.element_types import half_types, to_float32
 from compress.progress import Note
 
 MAX_BYTES = 2**31 - 1

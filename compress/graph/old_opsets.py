@@ -62,7 +62,7 @@ def _place_pixels(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> 
 
 
 def _flatten_hardmax(graph: onnx.GraphProto) -> None:
-    """Write each Hardmax as one of rows: Flatten at its axis, Hardmax, and back. (The converter does so for Softmax.)"""
+    """Write each Hardmax as one of rows: Flatten at its axis, Hardmax, and back."""
     nodes = []
     for node in graph.node:
         if node.op_type != "Hardmax" or node.domain not in ("", "ai.onnx"):

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.compute.element_types import half_types, has_half_recurrent, to_float32, type_name
 from compress.errors import ModelError
 from compress.graph import load_model
-from compress.compute.element_types import half_types, has_half_recurrent, to_float32, type_name
 from compress.measure.session import Model, Session
 from compress.pipeline import open_any
 from tests.graph.graphs import image_graph, images, weights

@@ -10,7 +10,6 @@ from compress.graph import interpolation, modules
 from compress.graph.importer import Attributes, Handler, Importer, Unsupported
 from compress.graph.operators.arguments import plain_sizes
 
-
 STEPS = 64
 """Factors in whole 64ths are products without rounding in float32, too, as onnxruntime multiplies: PyTorch's own
 interpolation gives as many pixels for them, at the same places."""
