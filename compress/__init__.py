@@ -40,6 +40,10 @@ __all__ = ["CompressError", *_HOME]
 
 def __getattr__(name: str) -> Any:
     """Import a public name from where it lives."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("compress")
     if name not in _HOME:
         raise AttributeError(f"module 'compress' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -38,6 +38,12 @@ def test_there_are_two_workflows_that_use_all_three_commands() -> None:
     assert len(INLINE) == 3
 
 
+def test_a_cached_run_belongs_to_its_recipe() -> None:
+    """A run of another recipe is refused as stale, and would fail the job after the first edit."""
+    job = next(workflow["compress"] for workflow in WORKFLOWS if "compress" in workflow)
+    assert job["cache"]["key"]["files"] == ["recipes/rec.yaml"]
+
+
 @pytest.mark.parametrize("line", [*LINES, *INLINE])
 def test_commands_are_ours(line: str) -> None:
     assert parse(line)

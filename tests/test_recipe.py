@@ -400,6 +400,17 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load_recipe(tmp_path / "r.yaml")
 
 
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(make_recipe()))
+    assert load_recipe(str(tmp_path / "r.yaml"), check_files=False) == load_recipe(
+        tmp_path / "r.yaml", check_files=False
+    )
+
+
+def test_a_star_in_quotes_is_every_layer(tmp_path: Path) -> None:
+    assert load(tmp_path, make_recipe(), ["quantize.float_layers='*'"]).find_step(QuantizeStep) is not None
+
+
 def test_overrides(tmp_path: Path) -> None:
     recipe = load(
         tmp_path,
@@ -470,6 +481,10 @@ def test_paths_in_overrides_start_where_you_are(tmp_path: Path, monkeypatch: pyt
         ("=3", "Must be key=value"),
         ("data..val=3", "Must be key=value"),
         ("data.train=[a", "Must be key=value"),
+        (
+            "quantize.float_layers=*",
+            '--set: quantize.float_layers: got "*", which YAML takes for a sign of its own. Use quantize.float',
+        ),
         ("seed.deep=1", "--set: seed.deep: `seed` is 3, which holds no keys. Set `seed` itself."),
     ],
 )

@@ -12,7 +12,7 @@ from compress import artifacts
 from compress.artifacts import Latency
 from compress.cli import options
 from compress.cli.preparing import Changes
-from compress.cli.progress import progress
+from compress.cli.progress import progress, say
 from compress.errors import CompressError
 from compress.recipe import load_recipe
 
@@ -94,7 +94,7 @@ def bench(
     shape = options.parse_shape(input_size)
     assert shape is not None
     names = runtimes.check_runtimes(options.parse_list(runtime) or ())
-    named = {name: pipeline.open_any(name, weights, shape) for name in models}
+    named = {name: pipeline.open_any(name, weights, shape, say) for name in models}
     opened = runtimes.open_runners(named, shape, names, threads=threads)
     for failed in opened.failed.values():
         typer.echo(f"Note: not timed: {failed}", err=True)

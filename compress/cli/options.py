@@ -181,6 +181,14 @@ TaskName = Annotated[
     str | None,
     typer.Option(
         "--task",
+        help="classification, recognition or detection; default by the shape of the model's output.",
+        show_default=False,
+    ),
+]
+OwnTaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
         help="classification, recognition, detection, or package.module:Class of your own; default by the shape of the "
         "model's output.",
         show_default=False,

@@ -47,6 +47,7 @@ class ModelOptions:
 class TaskOptions(ModelOptions):
     """What every command that scores a model takes of its task; named as `compress.pipeline.make_task` does."""
 
+    task: options.OwnTaskName = None
     directions: options.Directions = None
     labels: options.Labels = None
     charset: options.Charset = None

@@ -4,7 +4,7 @@ Only constants are in the way, mostly: the targets of Reshape. They are rewritte
 image then still gets the result it gets alone is not derived, but computed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,23 @@ def has_single_batch(model: onnx.ModelProto) -> bool:
     """Whether the first input is fixed to one image at a time."""
     dims = model.graph.input[0].type.tensor_type.shape.dim
     return len(dims) > 1 and dims[0].dim_value == 1
+
+
+def check_batch(sizes: Sequence[int | None], name: object) -> None:
+    """Refuse a file that takes several images at a time and no other number of them.
+
+    Args:
+        sizes: of its input; None is one that it leaves open.
+        name: what the message calls it.
+
+    Raises:
+        ModelError: its input is of images, of which it takes exactly so many.
+    """
+    if len(sizes) == 4 and sizes[0] is not None and sizes[0] > 1:
+        raise ModelError(
+            f"{name}: takes exactly {sizes[0]} images at a time (input {list(sizes)}). Must take any number, or one. "
+            "Export it with a dynamic batch dimension, or with batch 1."
+        )
 
 
 def free_batch(model: onnx.ModelProto, original: onnx.ModelProto | None = None) -> onnx.ModelProto | None:

@@ -19,6 +19,7 @@ from compress.graph import rules
 from compress.graph.edit import array_of, constant
 from compress.graph.folding import fold
 from compress.graph.known_sizes import fold_known_sizes
+from compress.graph.old_opsets import restore_meaning
 
 OPSET = 17
 """Lowest opset of the canonical form: the first with every operator that we emit."""
@@ -99,6 +100,7 @@ def _converted(model: onnx.ModelProto) -> onnx.ModelProto:
             raise ModelError(
                 f"opset {opset} cannot be converted to {OPSET} ({reason}). Export the model with opset {OPSET}."
             ) from error
+        restore_meaning(copy, opset)
     copy.ir_version = max(copy.ir_version, IR_VERSION)
     return copy
 

@@ -145,6 +145,32 @@ def pad_same(
     return F.pad(x, sides, value=fill)
 
 
+def pad_reached(
+    x: Tensor, pads: Sequence[int], kernel: Sequence[int], strides: Sequence[int], fill: float = 0.0
+) -> Tensor:
+    """Pad the last two dimensions unevenly before pooling with `ceil_mode`, as far as windows reach.
+
+    A window that would start in the padding behind does not count in ONNX. PyTorch, which takes this padding for
+    image, would count it.
+
+    Args:
+        x: images [N, C, H, W].
+        pads: ONNX's four, top, left, bottom, right.
+        kernel: height and width of the window, dilated.
+        strides: down and right.
+        fill: what is padded with.
+    """
+    sides: list[int] = []
+    for axis in range(2):
+        size, begin, end = x.shape[2 + axis], pads[axis], pads[2 + axis]
+        steps = -(-(size + begin + end - kernel[axis]) // strides[axis])
+        if steps * strides[axis] >= size + begin:
+            steps -= 1
+        needed = steps * strides[axis] + kernel[axis] - size - begin
+        sides = [begin, max(0, min(end, needed)), *sides]
+    return F.pad(x, sides, value=fill)
+
+
 def average_valid(
     x: Tensor, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int] | None, upper: bool
 ) -> Tensor:

@@ -11,11 +11,11 @@ from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from compress.artifacts import write_atomic
+from compress.compute.element_types import half_types, to_float32
 from compress.errors import CompressError, ModelError, first_line
-from compress.graph.batching import free_batch, has_single_batch
+from compress.graph.batching import check_batch, free_batch, has_single_batch
 from compress.graph.canonical import canonicalise
 from compress.graph.channels_first import with_channels_first
-from compress.graph.element_types import half_types, to_float32
 from compress.progress import Note
 
 MAX_BYTES = 2**31 - 1
@@ -35,13 +35,14 @@ def load_model(path: Path, on_note: Note | None = None) -> onnx.ModelProto:
         on_note: receives one line for each of these.
 
     Raises:
-        ModelError: the file is missing, empty, truncated, not ONNX, already quantised, holds NaN, or keeps
-            weights outside its own folder.
+        ModelError: the file is missing, empty, truncated, not ONNX, already quantised, holds NaN, keeps
+            weights outside its own folder, or takes several images at a time and no other number of them.
     """
     path = Path(path)
     model = read_model(path)
     if is_quantised(model):
         raise ModelError(f"{path}: already quantised. Start from the fp32 model it was made from.")
+    check_batch([dim.dim_value or None for dim in _images(model).type.tensor_type.shape.dim], path)
     say = on_note or (lambda line: None)
     half = half_types(model)
     if half:
@@ -64,6 +65,12 @@ def load_model(path: Path, on_note: Note | None = None) -> onnx.ModelProto:
                 f"{path}: weight {tensor.name!r} holds NaN. Its training diverged; export an earlier state."
             )
     return _with_free_batch(canonical, model, path, say) if has_single_batch(canonical) else canonical
+
+
+def _images(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The first input that is no weight."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return next((value for value in model.graph.input if value.name not in weights), model.graph.input[0])
 
 
 def _with_free_batch(model: onnx.ModelProto, original: onnx.ModelProto, path: Path, say: Note) -> onnx.ModelProto:

@@ -250,6 +250,32 @@ def _transposed_pads(
     return small + large if mode == "SAME_UPPER" else large + small
 
 
+def name_default_axes(graph: ir.Graph, node: ir.Node) -> bool:
+    """MeanVarianceNormalization over its default axes -> with their names: without, onnx's own checker fails on it."""
+    if node.op_type != "MeanVarianceNormalization" or "axes" in node.attributes:
+        return False
+    node.attributes["axes"] = ir.AttrInt64s("axes", [0, 2, 3])
+    return True
+
+
+def fill_of_norm(graph: ir.Graph, node: ir.Node) -> bool:
+    """A scale or offset that a normalisation without weights fills in (dynamo's exporter) -> a constant like others'.
+
+    Constant folding leaves ConstantOfShape alone, since what it fills may be large.
+    """
+    shape = array_of(node.inputs[0]) if node.op_type == "ConstantOfShape" else None
+    if shape is None or not any(reader.op_type.endswith("Normalization") for reader, _ in node.outputs[0].uses()):
+        return False
+    if node.outputs[0].is_graph_output():
+        return False
+    given = attribute(node, "value")
+    number = np.zeros(1, np.float32) if given is None else given.numpy().reshape(-1)
+    made = constant(graph, f"{node.outputs[0].name}.filled", np.full(shape.tolist(), number[0], number.dtype))
+    ir.convenience.replace_all_uses_with(node.outputs[0], made)
+    graph.remove(node, safe=True)
+    return True
+
+
 def drop_no_op(graph: ir.Graph, node: ir.Node) -> bool:
     """Identity, inference-time Dropout, and reshaping to the same shape are nothing."""
     if node.op_type not in ("Identity", "Dropout", "Reshape", "Flatten") or node.inputs[0] is None:
@@ -291,6 +317,8 @@ RULES: tuple[Rule, ...] = (
     reshape_to_flatten,
     even_transposed_padding,
     einsum_to_matmul,
+    name_default_axes,
+    fill_of_norm,
     layer_norm,
     layer_norm_offset,
 )

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 from onnx import helper, version_converter
+from onnx.external_data_helper import load_external_data_for_model
 
 from compress.artifacts import write_atomic
 from compress.compute.channel_order import TO_FIRST, channels_first, has_channels_last, in_order_of, is_channels_last
+from compress.compute.element_types import RECURRENT, has_half_recurrent, to_float32
 from compress.errors import DataError, ModelError
 from compress.progress import count_of
 
@@ -276,12 +279,35 @@ def name_of(model: Model) -> str:
 
 
 def _source_of(model: Model) -> str | bytes:
-    """What InferenceSession reads: a path where there is one, so that external data is found beside it."""
+    """What InferenceSession reads: a path where there is one, so that external data is found beside it.
+
+    Of a model with recurrent layers in half precision, its float32 form: onnxruntime would end the program.
+    """
+    if isinstance(model, Path) and not model.is_file():
+        raise ModelError(f"{model}: no such file. Expected an ONNX model.")
+    found = _recurrent(model)
+    if found is not None and has_half_recurrent(found):
+        if isinstance(model, Path):
+            load_external_data_for_model(found, str(model.parent.resolve()))
+        return to_float32(found).SerializeToString()
     if isinstance(model, Path):
-        if not model.is_file():
-            raise ModelError(f"{model}: no such file. Expected an ONNX model.")
         return str(model)
-    return bytes(model) if isinstance(model, bytes) else model.SerializeToString()
+    return model if isinstance(model, bytes) else model.SerializeToString()
+
+
+def _recurrent(model: Model) -> onnx.ModelProto | None:
+    """A model that may have recurrent layers, parsed, without its external weights; None of others, unparsed."""
+    if isinstance(model, onnx.ModelProto):
+        return model
+    data = model.read_bytes() if isinstance(model, Path) else model
+    if not any(name.encode() in data for name in RECURRENT):
+        return None
+    parsed = onnx.ModelProto()
+    try:
+        parsed.ParseFromString(data)
+    except DecodeError:  # onnxruntime says so, as of every other file that it cannot read
+        return None
+    return parsed
 
 
 def first_line(error: Exception) -> str:
@@ -295,8 +321,13 @@ def _static_shape(shape: Sequence[Any]) -> tuple[int | None, ...]:
 
 
 def _raised_opset(model_path: Path, folder: Path) -> Path:
-    """The model at opset 13 or later: below it DequantizeLinear has no scales per channel."""
+    """The model at opset 13 or later: below it DequantizeLinear has no scales per channel; in float32 where onnxruntime
+    crashes on it otherwise."""
     model = onnx.load(model_path)
+    if has_half_recurrent(model):
+        model = to_float32(model)
+        model_path = folder / "float32.onnx"
+        onnx.save(model, model_path)
     if any(opset.domain in ("", "ai.onnx") and opset.version >= _PER_CHANNEL_OPSET for opset in model.opset_import):
         return model_path
     out_path = folder / "raised.onnx"

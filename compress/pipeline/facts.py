@@ -11,6 +11,7 @@ from compress.compute.channel_order import channels_first, is_channels_last
 from compress.data.processing import DEFAULT_PRESET, PRESETS, Outputs, check_preset
 from compress.errors import ModelError
 from compress.graph import load_model, too_large_window
+from compress.graph.batching import check_batch
 from compress.measure.session import Model, Session
 from compress.pipeline.models import DEFAULT_SHAPE, OTHER_SIZES, Shape
 from compress.recipe.task_settings import CHANNELS, INPUTS
@@ -54,7 +55,8 @@ def look_at(
         preset: whose size is tried first where the file leaves it open.
 
     Raises:
-        ModelError: onnxruntime rejects it, it has several inputs, or its input is no image.
+        ModelError: onnxruntime rejects it, it has several inputs, its input is no image, or several at once and no
+            other number of them.
         DataError: there is no such preset.
     """
     check_preset(preset)
@@ -66,6 +68,7 @@ def look_at(
             f"{name}: input shape {shape_text(session.input_shape)}. Expected [N, {CHANNELS}, H, W]: images. Use a "
             "model of images."
         )
+    check_batch(session.input_shape, name)
     given, declared = session.input_shape, session.output_shape
     graph = parsed(model) if shape is None and not all(given[1:]) else None
     fed, output, problem = _run(session, _candidates(given, shape, guess_kind(declared), preset), graph)

@@ -46,7 +46,12 @@ def choose_kind(facts: ModelFacts, task: str | None, command: str = "shrink") ->
         CompressError: `task` is no kind, or nothing is given and the shape does not tell; or the file ran on no image.
     """
     if task is not None and task not in INPUTS:
-        raise CompressError(f"--task: got {task!r}. Must be {', '.join(INPUTS)}. Use --task classification, e.g.")
+        advice = "Use --task classification, e.g."
+        if is_factory(task):
+            advice = (
+                "A class of your own is for the commands of single steps: evaluate, sensitivity, finetune, quantize."
+            )
+        raise CompressError(f"--task: got {task!r}. Must be {', '.join(INPUTS)}. {advice}")
     if facts.fed is None:
         why = facts.problem.removeprefix(f"{facts.path}: ").rstrip(".")
         raise CompressError(

@@ -9,10 +9,10 @@ import onnx
 from torch import fx, nn
 
 from compress.artifacts import Cost
+from compress.compute.element_types import type_name
 from compress.errors import CompressError, ModelError, UnsupportedOpError, reason
 from compress.graph import check_runs, deployed_bytes, is_quantised, load_model, read_model, to_torch
 from compress.graph.constants import free_constants
-from compress.graph.element_types import type_name
 from compress.graph.kept import kept_nodes
 from compress.measure.cost import layer_positions, model_cost, module_cost
 from compress.pipeline.facts import Shape, declared_input, look_at, real_inputs, size_said

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from compress.artifacts import fingerprint
+from compress.compute.element_types import has_half_recurrent, to_float32
 from compress.data.labels import name_some
 from compress.errors import CompressError, InputSizeError, ModelError, PlanError
 from compress.graph import from_torch, load_model, read_model
@@ -94,6 +95,8 @@ def open_any(
 ) -> bytes:
     """The bytes of a model to run as it is: a file of any kind, int8 included, or a PyTorch module's export.
 
+    One that onnxruntime does not survive, of recurrent layers in half precision, is taken up to float32.
+
     Raises:
         ModelError: nothing usable is there.
     """
@@ -101,7 +104,12 @@ def open_any(
         return open_model(spec, weights, input_shape, on_note).SerializeToString()
     if weights is not None:
         raise ModelError(f"--weights: {weights} goes with package.module:factory; {spec} holds its own weights.")
-    return read_model(Path(spec)).SerializeToString()
+    model = read_model(Path(spec))
+    if has_half_recurrent(model):
+        model = to_float32(model)
+        if on_note:
+            on_note(f"{spec}: onnxruntime crashes on recurrent layers in half precision: run in float32.")
+    return model.SerializeToString()
 
 
 def is_factory(spec: str) -> bool:

@@ -41,7 +41,7 @@ _MIXING: set[Any] = {
 _MOVES: set[Any] = {torch.permute, torch.squeeze, modules.onnx_unsqueeze, torch.flip, operator.getitem}
 _REDUCTIONS: set[Any] = {torch.mean, *elementwise.REDUCTIONS.values()}
 _SPATIAL: set[Any] = {modules.resize_by, modules.resize_to, modules.pad_image, indexing.pad, indexing.average_valid}
-_SPATIAL |= {interpolation.resize, indexing.pad_same}
+_SPATIAL |= {interpolation.resize, indexing.pad_same, indexing.pad_reached}
 """Functions of images that treat each channel alike and by itself."""
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _ACTIVATIONS = (*ELEMENTWISE_LAYERS, nn.Softplus, nn.Mish, nn.CELU, nn.Threshold, elementwise.Selu)

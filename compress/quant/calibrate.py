@@ -52,9 +52,12 @@ def calibrate(
         What was seen, from which other ranges can be set without the images.
 
     Raises:
-        DataError: there were none.
+        DataError: there were none, or a batch is no float32 array.
+        ValueError: there is no such percentile.
         ModelError: the network computes NaN or infinity on them.
     """
+    if percentile is not None and not 0.0 < percentile <= 100.0:
+        raise ValueError(f"percentile: got {percentile:g}. Must be above 0 and at most 100, or None.")
     found = list(pacts(module))
     for _, pact in found:
         pact.observe()
@@ -67,6 +70,7 @@ def calibrate(
     try:
         with torch.no_grad():
             for images in batches:
+                _check_batch(images)
                 module(torch.from_numpy(images).to(device))
                 count += len(images)
                 if on_progress:
@@ -85,3 +89,15 @@ def calibrate(
             pact.enabled, pact.observer = True, None
         module.train(was_training)
     return observed
+
+
+def _check_batch(images: object) -> None:
+    """
+    Raises:
+        DataError: a batch is no float32 array.
+    """
+    if isinstance(images, np.ndarray) and images.dtype == np.float32:
+        return
+    kind = f"an array of {images.dtype}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
+    advice = "images.numpy()" if isinstance(images, torch.Tensor) else "images.astype(np.float32)"
+    raise DataError(f"calibrate: got {kind} as a batch. Must be a float32 array [N, C, H, W]. Use {advice}.")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from compress.graph.indexing import pad_same
+from compress.graph.indexing import pad_reached, pad_same
 from compress.graph.modules import pad_image, resize_by, resize_to
 
 INTEGER_ELEMENTWISE = frozenset({"Add", "Mul", "GlobalAveragePool", "Concat", "HardSwish"})
@@ -143,7 +143,7 @@ def is_move(node: fx.Node) -> bool:
     if node.meta.get("float"):
         return False
     nearest = node.target in (resize_by, resize_to) and "nearest" in node.args
-    padding = node.target in (pad_image, pad_same) and "op_type" not in node.meta
+    padding = node.target in (pad_image, pad_reached, pad_same) and "op_type" not in node.meta
     return node.meta.get("op_type") in PASS_THROUGH or nearest or padding
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from compress.errors import ModelError
 from compress.quant.int8_layers import IntegerHardSwish, QuantConv2d, QuantConvTranspose2d, QuantLayer, QuantLinear
 from compress.quant.nodes import (
     data_of,
@@ -32,6 +33,8 @@ detector's head)."""
 STORED_BITS = 8
 """Of weights that are stored as int8 and computed with in float: only sums of integers saturate. Not of layers that
 read a dequantised tensor: where their result is quantised again, onnxruntime computes them in integers anyway."""
+
+WEIGHT_BITS = (7, 8)
 
 
 def prepare_qat(
@@ -57,8 +60,17 @@ def prepare_qat(
         weight_bits: 8, or 7 for CPUs whose int8 products saturate in 16 bits (x86 without VNNI).
 
     Raises:
-        ValueError: float_layers names something that is not a convolution or linear layer of the module.
+        ModelError: the module is not from `to_torch`.
+        ValueError: float_layers names something that is not a convolution or linear layer of the module; or weight_bits
+            is neither 7 nor 8.
     """
+    if not isinstance(module, fx.GraphModule):
+        raise ModelError(
+            f"prepare_qat: got a {type(module).__name__}. Must be the module of an imported graph. Use "
+            "prepare_qat(to_torch(lower_for_int8(load_model(path)))), or from_torch in place of load_model."
+        )
+    if weight_bits not in WEIGHT_BITS:
+        raise ValueError(f"weight_bits: got {weight_bits}. Must be 7 or 8.")
     module = copy.deepcopy(module)
     layers = {str(node.target) for node in module.graph.nodes if is_layer(module, node)}
     unknown = sorted(set(float_layers) - layers)

@@ -16,7 +16,7 @@ from compress.recipe.raw import resolve_paths, steps_of
 from compress.recipe.schema import Recipe
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = (), *, check_files: bool = True) -> Recipe:
+def load_recipe(path: Path | str, overrides: Sequence[str] = (), *, check_files: bool = True) -> Recipe:
     """Read and check a recipe.
 
     Paths in the file are relative to it, paths in `overrides` to the current directory. A `prune` step
@@ -30,6 +30,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, check_files: bool 
     Raises:
         RecipeError: the file cannot be read, or holds problems; the message has one line for each.
     """
+    path = Path(path)
     data = resolve_paths(_read(path), path.parent)
     applied = [apply_override(data, text) for text in overrides]
     problems = [(key, problem) for key, problem in applied if problem]

@@ -9,6 +9,9 @@ from compress.recipe.problems import show
 from compress.recipe.raw import resolve_paths, steps_of
 from compress.recipe.schema import STEPS
 
+YAML_SIGNS = ("*", "&", "!", "%", "@", "`")
+"""What a YAML text without quotes must not start with."""
+
 
 def apply_override(data: dict[str, Any], text: str) -> tuple[str, str | None]:
     """Change `data` as `text` says; a path in it starts from the current directory.
@@ -26,6 +29,9 @@ def apply_override(data: dict[str, Any], text: str) -> tuple[str, str | None]:
     try:
         value = yaml.safe_load(value_text)
     except yaml.YAMLError:
+        if equals and all(parts) and value_text.strip().startswith(YAML_SIGNS):
+            quoted = f"{key}='\"{value_text.strip()}\"'"
+            return ".".join(parts), f"got {show(value_text)}, which YAML takes for a sign of its own. Use {quoted}."
         equals = ""
     if not equals or not all(parts):
         return key, f"got {show(text)}. Must be key=value, the value in YAML. Use e.g. prune.align=8."

@@ -1,12 +1,19 @@
 """Files for one image at a time: made for several where that changes nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 
+from compress.errors import ModelError
+from compress.graph import load_model
 from compress.graph.batching import free_batch, has_single_batch
 from compress.graph.canonical import canonicalise
 from compress.measure.session import Session
+from compress.pipeline.facts import look_at
+from compress.pipeline.guessing import guess_task
+from compress.pipeline.inspecting import inspect_model
 from tests.graph.graphs import image_graph, images, ints, weights
 
 RECURRENT = {"w": weights(1, 20, 4), "r": weights(1, 20, 5), "m": weights(5, 7)}
@@ -75,3 +82,17 @@ def test_only_a_batch_of_one_is_meant() -> None:
 def test_one_by_one_in_onnxruntime() -> None:
     model: onnx.ModelProto = image_graph("m = ReduceMean <axes = [0]> (x) y = Sub (x, m)", given="float[1, 4, 6, 8] x")
     assert Session(model).run(images((3, 4, 6, 8))).tolist() == np.zeros((3, 4, 6, 8)).tolist()
+
+
+@pytest.mark.parametrize("images_at_once", [2, 4])
+def test_a_file_for_several_images_alone_is_refused(images_at_once: int, tmp_path: Path) -> None:
+    model = image_graph("y = Conv (x, c)", {"c": weights(6, 4, 3, 3)}, given=f"float[{images_at_once}, 4, 8, 8] x")
+    onnx.save(model, tmp_path / "m.onnx")
+    said = rf"m\.onnx: takes exactly {images_at_once} images at a time \(input .*\)\. .* Export it with a dynamic batch"
+    with pytest.raises(ModelError, match=said):
+        load_model(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=said):
+        look_at(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=said):
+        guess_task(str(tmp_path / "m.onnx"), "detection", None, "quantize")
+    assert any("takes exactly" in line for line in inspect_model(str(tmp_path / "m.onnx")).obstacles)

@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from compress.graph.rules import DENORMAL
-from tests.graph.graphs import canonical, image_graph, initialiser, ints, node_of, number, ops, weights
+from tests.graph.graphs import canonical, image_graph, imported, initialiser, ints, node_of, number, ops, weights
 
 CONV = "c = Conv <pads = [1, 1, 1, 1]> (x, w)"
 CONV_BIAS = "c = Conv <pads = [1, 1, 1, 1]> (x, w, b)"
 W = weights(5, 4, 3, 3)
 B = weights(5)
+LIKE_INPUT = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4, "H", "W"])
+"""Of operators that onnx infers no shape for."""
 
 
 class TestConvAddToBias:
@@ -293,3 +296,32 @@ def test_rules_end_on_a_graph_where_all_of_them_apply() -> None:
         h = Div (e, six) p = ReduceMean <axes = [2, 3]> (h) f = Reshape (p, t) g = MatMul (f, m) y = Add (g, n)"""
     found = canonical(image_graph(body, constants))
     assert [node.op_type for node in found.graph.node] == ["Conv", "HardSwish", "GlobalAveragePool", "Flatten", "Gemm"]
+
+
+@pytest.mark.parametrize(("axes", "named"), [("", [0, 2, 3]), ("<axes = [2, 3]>", [2, 3])])
+def test_axes_of_mean_variance_normalization_are_named(axes: str, named: list[int]) -> None:
+    """Without them onnx's own checker fails on the node's definition, and with it the export of int8 files."""
+    model = image_graph(f"y = MeanVarianceNormalization {axes} (x)", opset=13)
+    model.graph.output[0].CopyFrom(LIKE_INPUT)
+    found = canonical(model)
+    assert list(node_of(found, "y").attribute[0].ints) == named
+
+
+class TestFillOfNorm:
+    def test_group_norm_without_weights(self) -> None:
+        """As dynamo's exporter writes it at opset 21."""
+        body = """s = ConstantOfShape <value = float[1] {1.0}> (n) o = ConstantOfShape (n)
+            y = GroupNormalization <num_groups = 2> (x, s, o)"""
+        model = image_graph(body, {"n": ints(4)}, opset=21)
+        model.graph.output[0].CopyFrom(LIKE_INPUT)
+        assert ops(canonical(model)) == {"GroupNormalization": 1}
+        imported(model)
+
+    def test_layer_norm_without_weights(self) -> None:
+        body = "s = ConstantOfShape <value = float[1] {1.0}> (n) y = LayerNormalization <axis = 1> (x, s)"
+        found = canonical(image_graph(body, {"n": ints(4, 6, 7)}), shapes=((3, 4, 6, 7),))
+        assert ops(found) == {"LayerNormalization": 1}
+
+    def test_others_stay(self) -> None:
+        body = "s = ConstantOfShape <value = float[1] {2.0}> (n) y = Mul (x, s)"
+        assert ops(canonical(image_graph(body, {"n": ints(4, 1, 1)}))) == {"ConstantOfShape": 1, "Mul": 1}

@@ -19,7 +19,7 @@ from compress.pipeline.facts import (
     size_said,
     takes_several,
 )
-from compress.pipeline.guessing import Guess, complete, find_boxes, find_names, guess_task
+from compress.pipeline.guessing import Guess, choose_kind, complete, find_boxes, find_names, guess_task
 from compress.pipeline.tasks import make_task
 
 
@@ -325,3 +325,11 @@ def test_a_side_is_refused_where_scenes_have_one_size(tmp_path: Path) -> None:
     """It would be ignored."""
     with pytest.raises(CompressError, match=r"^--side: scenes are of the input's size \(resize: pad\)\. Remove it\.$"):
         make_task("detection", train=(), val=(tmp_path,), preprocess={"resize": "pad"}, side=640)
+
+
+def test_a_class_of_the_users_own_is_for_other_commands() -> None:
+    facts = ModelFacts(Path("m.onnx"), (None, 3, None, None), (None, 2), fed=(3, 8, 8))
+    with pytest.raises(
+        CompressError, match=r"--task: got 'mine:Task'\. Must be .* own is for .* evaluate, sensitivity"
+    ):
+        choose_kind(facts, "mine:Task")

@@ -120,3 +120,15 @@ def test_one_image_cannot_be_parted(folder: Path) -> None:
     path.write_text(text)
     with pytest.raises(RecipeError, match=r"data\.images: got one image"):
         find_problems(load_recipe(path))
+
+
+def test_images_that_are_learned_from_and_scored_on(folder: Path) -> None:
+    """What a run would refuse after its start."""
+    lists = {"train": "train/labels.txt", "val": "train/labels.txt"}
+    with pytest.raises(RecipeError, match=r"val: 3 of 3 images are in train, too, .* data\.allow_overlap"):
+        find_problems(tiny.recipe(folder, data=lists))
+    (line,) = find_problems(tiny.recipe(folder, data={**lists, "allow_overlap": True})).warnings
+    assert line.startswith("val: 3 of 3 images are in train, too")
+    lists = {"train": "train/labels.txt", "val": "val/labels.txt", "test": {"lines": "train/labels.txt"}}
+    with pytest.raises(RecipeError, match=r"data\.test\.lines: 3 of 3 images are in train, too"):
+        find_problems(tiny.recipe(folder, data=lists))

@@ -141,3 +141,23 @@ def test_a_dead_tensor_has_a_usable_range() -> None:
     qat = nets.prepared("dead_tensor")
     dead = [pact for _, pact in pacts(qat) if float(pact.alpha.detach()) == 1.0]
     assert len(dead) == 1
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (torch.zeros(1, 3, 8, 8), r"a Tensor as a batch\. Must be a float32 array \[N, C, H, W\]\. Use images\.numpy"),
+        (np.zeros((1, 3, 8, 8)), r"an array of float64 as a batch\. .* Use images\.astype"),
+        (np.zeros((1, 3, 8, 8), np.uint8), "an array of uint8 as a batch"),
+    ],
+)
+def test_batches_of_other_kinds_are_refused(qat: torch.fx.GraphModule, batch: object, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        calibrate(qat, [batch])  # type: ignore[list-item]
+    assert all(pact.enabled and pact.observer is None for _, pact in pacts(qat))
+
+
+@pytest.mark.parametrize("percentile", [0.0, -1.0, 100.5])
+def test_percentiles_that_there_are_not(qat: torch.fx.GraphModule, percentile: float) -> None:
+    with pytest.raises(ValueError, match=r"percentile: got .* Must be above 0 and at most 100"):
+        calibrate(qat, [images()], percentile=percentile)

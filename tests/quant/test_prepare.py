@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from compress.errors import ModelError
 from compress.graph import to_torch
 from compress.graph.canonical import canonicalise
 from compress.quant import PACT, integer_nodes, pacts, prepare_qat, qat_parameter_groups
@@ -355,3 +356,14 @@ def test_convolutions_that_compute_an_output(name: str, outputs: int) -> None:
     assert len(found) == outputs
     marked = prepare_qat(module, float_values=found)
     assert len(list(pacts(marked))) < len(list(pacts(prepare_qat(module)))) or not outputs
+
+
+def test_a_module_that_is_no_imported_graph_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"got a Sequential\. Must be .* prepare_qat\(to_torch\(lower_for_int8"):
+        prepare_qat(nn.Sequential(nn.Conv2d(3, 4, 1)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [4, 9])
+def test_other_weight_bits_are_refused(bits: int) -> None:
+    with pytest.raises(ValueError, match=f"weight_bits: got {bits}. Must be 7 or 8"):
+        prepare_qat(to_torch(nets.template("mobile")), weight_bits=bits)

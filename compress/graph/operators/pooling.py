@@ -48,7 +48,11 @@ def _window(g: Importer, node: onnx.NodeProto, at: Attributes, fill: float) -> t
     even, uneven, same = split_padding(at, (height, width))
     if same is not None:
         x = g.graph.call_function(indexing.pad_same, (x, *same, fill))
-    if uneven is not None:
+    if uneven is not None and at.get("ceil_mode", 0):
+        down_by, right_by = at.get("dilations", [1, 1])
+        dilated = [(height - 1) * down_by + 1, (width - 1) * right_by + 1]
+        x = g.graph.call_function(indexing.pad_reached, (x, list(at["pads"]), dilated, [down, right], fill))
+    elif uneven is not None:
         x = g.graph.call_function(modules.pad_image, (x, uneven, fill))
     if 2 * even[0] > height or 2 * even[1] > width:
         raise Unsupported("padding of more than half the kernel")

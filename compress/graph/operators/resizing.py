@@ -10,6 +10,10 @@ from compress.graph import interpolation, modules
 from compress.graph.importer import Attributes, Handler, Importer, Unsupported
 from compress.graph.operators.arguments import plain_sizes
 
+STEPS = 64
+"""Factors in whole 64ths are products without rounding in float32, too, as onnxruntime multiplies: PyTorch's own
+interpolation gives as many pixels for them, at the same places."""
+
 
 def _grid_sample(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
     mode = at.get("mode", b"linear").decode()
@@ -40,7 +44,8 @@ def _resize(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
         return g.call(node, modules.resize_to, x, g.value(node.input[3]), *mode)
     if scales is not None and plain and ("axes" in at or (scales.size == 4 and (scales[:2] == 1).all())):
         factors = [float(scale) for scale in scales[-2:]]
-        if (mode := _resize_mode(at, factors)) is not None:
+        mode = _resize_mode(at, factors) if all((STEPS * factor).is_integer() for factor in factors) else None
+        if mode is not None:
             return g.call(node, modules.resize_by, x, factors, *mode)
     axes = [int(axis) for axis in at["axes"]] if "axes" in at else list(range(g.rank(node.input[0]) or 4))
     how = astuple(_resampling(at))

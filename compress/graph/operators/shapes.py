@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from compress.graph import elementwise, indexing, modules
-from compress.graph.importer import Attributes, Handler, Importer
+from compress.graph.importer import Attributes, Handler, Importer, Unsupported
 from compress.graph.operators.arguments import int_list, plain_sizes
 
 
@@ -19,7 +19,12 @@ def _concat(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
 
 
 def _transpose(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:
-    return g.call(node, torch.permute, g.value(node.input[0]), list(at["perm"]))
+    if "perm" in at:
+        return g.call(node, torch.permute, g.value(node.input[0]), list(at["perm"]))
+    rank = g.rank(node.input[0])
+    if rank is None:
+        raise Unsupported("perm left out, of a value of unknown rank")
+    return g.call(node, torch.permute, g.value(node.input[0]), list(reversed(range(rank))))
 
 
 def _reshape(g: Importer, node: onnx.NodeProto, at: Attributes) -> Any:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compress.compute.element_types import type_name
 from compress.graph import elementwise, indexing, modules
-from compress.graph.element_types import type_name
 from compress.graph.importer import Attributes, Handler, Importer, Unsupported
 from compress.graph.operators.arguments import int_list
 from compress.graph.operators.layers import LAYERS

@@ -13,6 +13,7 @@ import torch
 from compress.data.charset import Charset, check_classes, read_charset
 from compress.data.file_names import refuse_shards
 from compress.data.labels import ListRules, name_some
+from compress.data.overlap import Stored, check_overlap, stored_files
 from compress.data.processing import find_preset
 from compress.errors import CompressError, DataError, ModelError, RecipeError
 from compress.measure.session import Session
@@ -88,6 +89,9 @@ def find_problems(recipe: Recipe) -> Images:
         problems.append("data.images: got one image. Must be two or more, one of them is held back.")
     wrong, warnings = _compare_texts(recipe, {key: found[key] for key in ("train", "val", "test")})
     problems += wrong
+    wrong, shared = _shared_images(recipe, found)
+    problems += wrong
+    warnings += shared
     problems += _model_problems(recipe)
     try:
         recipe_device(recipe)
@@ -98,6 +102,29 @@ def find_problems(recipe: Recipe) -> Images:
     return Images(
         found["train"], found["val"], found["unlabelled"], found["test"], found["images"], warnings=tuple(warnings)
     )
+
+
+def _shared_images(recipe: Recipe, found: Mapping[str, Sequence[Source]]) -> tuple[list[str], list[str]]:
+    """Problems, or warnings where the recipe allows it: images in files that one list is learned from or chosen by and
+    another scored on, as the run itself would say."""
+    rules = ListRules(allow_overlap=recipe.data.allow_overlap)
+    lists = {key: _stored(found[key]) for key in ("train", "unlabelled", "val")}
+    compared = [lists]
+    for name, paths in recipe.data.test.items():
+        judging = _stored([source for source in found["test"] if source.path in paths])
+        compared += [{key: lists[key], f"data.test.{name}": judging} for key in lists]
+    problems: list[str] = []
+    warnings: list[str] = []
+    for each in compared:
+        try:
+            warnings += check_overlap(each, rules)
+        except CompressError as error:
+            problems.append(str(error))
+    return problems, warnings
+
+
+def _stored(sources: Sequence[Source]) -> tuple[Stored, ...]:
+    return stored_files(file for source in sources for file in source.files if file.is_file())
 
 
 def _compare_texts(recipe: Recipe, lists: Mapping[str, Sequence[Source]]) -> tuple[list[str], list[str]]:

@@ -211,6 +211,17 @@ def test_resize_in_every_mode(coordinates: str, mode: str, factors: tuple[float,
     imported(image_graph(f"y = Resize <{attributes}> (x, , s)", constants))
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic", *(f"nearest {rounding}" for rounding in ROUNDINGS)])
+@pytest.mark.parametrize("coordinates", COORDINATES)
+def test_factors_that_float32_does_not_hold(mode: str, coordinates: str) -> None:
+    """onnxruntime multiplies in float32: 50 x 1.3 is 65, in float64 64.99. And 14.500001 it takes for 14.5."""
+    kind, _, rounding = mode.partition(" ")
+    attributes = f'mode = "{kind}", coordinate_transformation_mode = "{coordinates}"'
+    attributes += f', nearest_mode = "{rounding}"' if rounding else ""
+    model = image_graph(f"y = Resize <{attributes}> (x, , s)", {"s": np.array([1, 1, 0.7, 1.3], np.float32)})
+    imported(model, shapes=((1, 4, 33, 50), (2, 4, 32, 64)), atol=1e-4)
+
+
 RESIZED = [
     ("y = Resize (x, , , s)", {"s": ints(2, 4, 5, 5)}, 17),
     ('y = Resize <mode = "cubic", cubic_coeff_a = -0.5, exclude_outside = 1> (x, , s)', {"s": [1, 1, 2, 1.5]}, 17),
@@ -237,6 +248,27 @@ def test_resize_of_other_axes_and_sizes(body: str, constants: dict[str, object],
 def test_resize_by_computed_scales() -> None:
     body = "s = Shape (x) t = Div (s, s) m = Mul (t, k) f = Cast <to = 1> (m) y = Resize (x, , f)"
     imported(image_graph(body, {"k": ints(1, 1, 2, 3)}))
+
+
+def test_transpose_without_perm_reverses() -> None:
+    imported(image_graph("t = Transpose (x) y = Relu (t)"))
+
+
+UNEVEN = [
+    (op, pads, kernel, stride)
+    for op in ("MaxPool", "AveragePool", "AveragePool with padding")
+    for pads in ([0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 0])
+    for kernel, stride in (([3, 3], [2, 2]), ([2, 3], [3, 2]), ([2, 2], [2, 1]))
+]
+
+
+@pytest.mark.parametrize(("op", "pads", "kernel", "stride"), UNEVEN)
+def test_ceil_mode_with_uneven_padding(op: str, pads: list[int], kernel: list[int], stride: list[int]) -> None:
+    """A window that lies in padding alone does not count."""
+    included = ", count_include_pad = 1" if op.endswith("padding") else ""
+    window = f"kernel_shape = {kernel}, strides = {stride}, pads = {pads}, ceil_mode = 1{included}"
+    model = image_graph(f"y = {op.split()[0]} <{window}> (x)", opset=19)
+    imported(model, shapes=((1, 4, 5, 8), (2, 4, 7, 6), (1, 4, 6, 9)))
 
 
 KEPT = [

@@ -9,6 +9,7 @@ from onnx import TensorProto, numpy_helper
 from compress.errors import ModelError, reason
 
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+RECURRENT = ("LSTM", "GRU", "RNN")
 _TYPE_ATTRIBUTES = frozenset(("to", "dtype"))
 """Attributes that hold a type of elements: Cast's, and those of operators that make tensors."""
 
@@ -28,6 +29,14 @@ def half_types(model: onnx.ModelProto) -> list[str]:
             kinds |= {entry.t.data_type for entry in node.attribute if entry.HasField("t")}
             kinds |= {entry.i for entry in node.attribute if entry.name in _TYPE_ATTRIBUTES}
     return sorted(type_name(kind) for kind in kinds & set(HALF))
+
+
+def has_half_recurrent(model: onnx.ModelProto) -> bool:
+    """Whether a model has recurrent layers and half-precision numbers: onnxruntime, which has no such kernels, crashes
+    (SIGSEGV) while it optimises such a graph."""
+    return any(node.op_type in RECURRENT for graph in _graphs(model.graph) for node in graph.node) and bool(
+        half_types(model)
+    )
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
