@@ -30,6 +30,9 @@ OUTPUT_FLOOR = 0.01
 TIE = 0.002
 """Values as near as this to the middle of two steps, in steps, may fall either way, all to one side: the gates of a
 network whose channels are silent are 0.5, which is 127.5 steps. They are left out of share and mean."""
+CROWDED, PLACES = 0.01, 4096
+"""From this share of differing values on, each value of a channel counts once, told apart to so many places in a step:
+blank paper is one value in half of all pixels, and falls wholly to one side."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +127,22 @@ def compare_integers(name: str, integers: Tensor, x: Tensor, scale: Tensor, zero
     exact = (x / scale + zero_point).clamp(*UINT8)
     difference = integers - quantize(x, scale, zero_point)
     beyond = (integers - exact).abs() - 0.5 - slack
-    counted = difference.masked_fill((exact - exact.floor() - 0.5).abs() <= TIE, 0.0)
-    return Step(
-        name,
-        difference.numel(),
-        float(difference.abs().max()),
-        float((counted != 0).double().mean()),
-        float(counted.double().mean()),
-        float(beyond.max().clamp_min(0.0)),
-    )
+    counted = difference.masked_fill((exact - exact.floor() - 0.5).abs() <= TIE, 0.0).double()
+    share, bias = float((counted != 0).double().mean()), float(counted.mean())
+    if share >= CROWDED:
+        once = _each_value_once(exact)
+        share = min(share, float(((counted != 0) * once).sum()))
+        bias = min(bias, float((counted * once).sum()), key=abs)
+    worst, excess = float(difference.abs().max()), float(beyond.max().clamp_min(0.0))
+    return Step(name, difference.numel(), worst, share, bias, excess)
+
+
+def _each_value_once(steps: Tensor) -> Tensor:
+    """Weights [N, C, ...] that sum to 1, all values of a channel that are the same together as much as any other."""
+    channels = torch.arange(steps.shape[1] if steps.ndim > 1 else 1).reshape(-1, *[1] * max(0, steps.ndim - 2))
+    places = torch.round(steps.double() * PLACES) + channels * (PLACES * 2.0 * UINT8[1])
+    _, which, counts = torch.unique(places, return_inverse=True, return_counts=True)
+    return 1.0 / (counts[which].double() * len(counts))
 
 
 class _Player(fx.Interpreter):

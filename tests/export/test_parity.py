@@ -1,6 +1,7 @@
 """The proof that file and model agree: it passes where they do, and names the place where they do not."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -196,6 +197,27 @@ def test_figures_of_one_tensor() -> None:
     found = compare_integers("x", integers, x, torch.tensor(1.0), torch.tensor(10), torch.tensor(0.0))
     assert (found.name, found.count, found.worst, found.share, found.bias) == ("x", 4, 1.0, 0.25, -0.25)  # 10.5: a tie
     assert found.excess == pytest.approx(0.1, abs=1e-5)  # 11.6 is not 11: a tenth too far for rounding
+
+
+def test_a_crowd_of_one_value_near_a_tie_is_one_value() -> None:
+    """Half of a channel is blank paper, which falls to the other side; all else is as it should be."""
+    x = torch.rand(1, 4, 50, 50, generator=torch.Generator().manual_seed(0)) * 200
+    integers = x.round()
+    x[:, 2, :25], integers[:, 2, :25] = 7.4971, 8.0
+    found = compare_integers("x", integers, x, torch.tensor(1.0), torch.tensor(0), torch.tensor(0.0))
+    assert found.excess == pytest.approx(0.0029, abs=1e-4)
+    assert 0 < found.bias < 1e-3 > found.share
+    assert list(judge_step(found)) == []
+
+
+def test_values_that_all_fall_to_one_side_are_a_bias_however_crowded() -> None:
+    """One in ten is rounded up where it should not be, blank or not."""
+    x = torch.rand(2, 4, 50, 50, generator=torch.Generator().manual_seed(0)) * 200
+    x[:, 2, :25] = 7.25
+    integers = x.round() + (x % 1 > 0.4) * (x % 1 < 0.5)
+    found = compare_integers("x", integers, x, torch.tensor(1.0), torch.tensor(0), torch.tensor(0.0))
+    assert found.bias > 0.05
+    assert [one.check for one in judge_step(replace(found, excess=0.0))] == ["share"]
 
 
 TIES = Step("x", 100_000, worst=1.0, share=0.001, bias=0.001, excess=0.0)
