@@ -144,8 +144,9 @@ def test_init_splits_a_label_list(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("paced")
 def test_init_finds_parts_of_a_folder(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    for name, source in (("train", "train"), ("val", "val"), ("test", "val")):
+    for name, source in (("train", "train"), ("val", "val")):
         shutil.copytree(folder / source, data / name)
+    write_dataset(data / "test", 4, 77)  # other images than those of `val`
     recipe = written(tmp_path / "r.yaml", RECOGNISER, *CHARSET, "--data", data, "--preset", "doctr")
     assert recipe.data.train == (data / "train" / "labels.txt",)
     assert recipe.data.val == (data / "val" / "labels.txt",)
@@ -157,13 +158,13 @@ def test_init_finds_parts_of_a_folder(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("paced")
 def test_init_for_scenes(folder: Path, tmp_path: Path) -> None:
-    scenes = tmp_path / "scenes"
-    scenes.mkdir()
-    for number in range(2):
-        cv2.imwrite(str(scenes / f"{number}.png"), np.full((64, 64, 3), number, np.uint8))
-        (scenes / f"gt_{number}.txt").write_text("0,0,9,0,9,9,0,9,WORD\n")
-    recipe = written(tmp_path / "r.yaml", DETECTOR, "--data", scenes, "--val", scenes)
-    assert (recipe.data.train, recipe.data.val, recipe.task.augment) == ((scenes,), (scenes,), "mild")
+    scenes, others = tmp_path / "scenes", tmp_path / "others"
+    for number, of in enumerate((scenes, scenes, others, others)):
+        of.mkdir(exist_ok=True)
+        cv2.imwrite(str(of / f"{number}.png"), np.full((64, 64, 3), number, np.uint8))
+        (of / f"gt_{number}.txt").write_text("0,0,9,0,9,9,0,9,WORD\n")
+    recipe = written(tmp_path / "r.yaml", DETECTOR, "--data", scenes, "--val", others)
+    assert (recipe.data.train, recipe.data.val, recipe.task.augment) == ((scenes,), (others,), "mild")
     given = ("--out", tmp_path / "other.yaml", "--data", scenes)
     assert "--val: missing." in fails("init", DETECTOR, *given)[0]
     assert "Cut out lines: compress crop" in fails("init", RECOGNISER, *CHARSET, *given)[0]
@@ -224,13 +225,14 @@ def test_texts_of_another_charset_are_told_before_anything_runs(tmp_path: Path) 
 @pytest.mark.usefixtures("paced")
 def test_characters_that_the_charset_lacks_are_warned_of(tmp_path: Path) -> None:
     """From more than 2 % of all on, though half of the texts may hold some."""
-    labels = write_dataset(tmp_path / "words", 6, 0)
+    labels, others = write_dataset(tmp_path / "words", 6, 0), write_dataset(tmp_path / "others", 6, 1)
     files = [line.split("\t")[0] for line in labels.read_text().splitlines()]
     args = ("init", RECOGNISER, "--data", labels, "--charset", ZOO / "latin.txt", "--out", tmp_path / "r.yaml")
     for share, warned in ((2, 0), (3, 2)):  # of 102 and 103 characters
         texts = ["ё" * share, *["a" * 20] * 5]
-        labels.write_text("".join(f"{file}\t{text}\n" for file, text in zip(files, texts, strict=True)))
-        result = run(*args, "--val", labels)
+        for each in (labels, others):
+            each.write_text("".join(f"{file}\t{text}\n" for file, text in zip(files, texts, strict=True)))
+        result = run(*args, "--val", others)
         assert result.exit_code == 0, result.output
         found = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
         assert len(found) == warned, result.stderr
