@@ -45,13 +45,17 @@ def _place_pixels(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> 
     """Say of an Upsample of opset 7 or 9, or a Resize of opset 10, what they always did: x / scale, no half pixels.
 
     The specification leaves rounding open. onnxruntime takes the pixel below where it enlarges, the one above where it
-    shrinks; factors that are computed while running are taken for enlarging.
+    shrinks; factors that are computed while running are taken for enlarging. Enlarged by whole factors to the nearest
+    pixel, half pixels are the same, and the node stays as it is.
     """
     mode = next((entry.s for entry in node.attribute if entry.name == "mode"), b"nearest")
+    known = constants.get(node.input[2])
+    if mode == b"nearest" and known is not None and bool((known >= 1).all() and (known == known.round()).all()):
+        return
     node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
     if mode != b"nearest":
         return
-    scales = constants.get(node.input[2], np.ones(1))
+    scales = np.ones(1) if known is None else known
     shrinks, enlarges = bool((scales < 1).any()), bool((scales > 1).any())
     if shrinks and enlarges:
         raise ModelError(
