@@ -16,6 +16,8 @@ REGISTRY = "docs/figures.json"
 STAGE_OF = {"teacher": "teacher", "sensitivity": "sensitivity", "replace": "replaced", "prune": "pruned",
             "reconstruct": "reconstructed", "finetune": "finetuned", "quantize": "int8"}  # fmt: skip
 """A recipe's step -> the stage that it computes."""
+FORMERLY = {"steps.quantize.pact.symmetric": "True"}
+"""Settings that came with another default -> what runs without them did."""
 NAMED = 4
 """So many changes are named, the rest is counted."""
 Read = Callable[[str], str | None]
@@ -79,7 +81,10 @@ def changes_since(run: Published, root: Path = ROOT) -> tuple[str, ...]:
 
 
 def _is_new_default(key: str, now: Mapping[str, str], run: Published) -> bool:
-    """Whether a setting that the run did not know is one that recipes have had since, at its default."""
+    """Whether a setting that the run did not know is one that recipes have had since, at its default, or at what was
+    done before there was a choice."""
+    if key.split(": ")[-1] in FORMERLY:
+        return now[key] == FORMERLY[key.split(": ")[-1]]
     path = key.split(": ")[-1].split(".")
     if path[0] == "steps":
         if not any(known.split(": ")[-1].startswith(f"steps.{path[1]}.") for known in run.settings):
