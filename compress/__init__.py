@@ -3,7 +3,8 @@
 The public names, loaded when they are first used, so that `import compress` and `compress --help` stay quick:
 
 - in and out: `load_model`, `save_model`, `from_torch`, `to_torch`, `to_onnx`
-- pruning: `find_groups`, `scan_sensitivity`, `apply_plan`
+- pruning: `find_groups`, `scan_sensitivity` (with `ScanRequest` and `by_pruned_copies`), `plan_macs` or `plan_ratio` of
+  a `Network`, `apply_plan`
 - training: `fit`; quantisation: `lower_for_int8`, `prepare_qat`, `calibrate`, `export_int8`, `check_parity`
 - a whole recipe: `load_recipe`, `run_recipe`
 - every error a user can fix: `CompressError`
@@ -25,7 +26,12 @@ _HOME = {
     "to_torch": "compress.graph",
     "lower_for_int8": "compress.graph.lowering",
     "find_groups": "compress.prune.groups",
+    "ScanRequest": "compress.prune.sensitivity",
     "scan_sensitivity": "compress.prune.sensitivity",
+    "by_pruned_copies": "compress.prune.sensitivity",
+    "Network": "compress.prune.ranking",
+    "plan_macs": "compress.prune.plan",
+    "plan_ratio": "compress.prune.plan",
     "apply_plan": "compress.prune.apply",
     "fit": "compress.train",
     "prepare_qat": "compress.quant",

@@ -1,6 +1,7 @@
 """The errors a user can cause, each one clear line: where, what, what is allowed, what to do."""
 
 import errno
+from pathlib import Path
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -59,6 +60,15 @@ class RecipeError(CompressError):
 
 class ArtifactError(CompressError):
     """A stored artefact is damaged, of another version, or belongs to another model (stale)."""
+
+
+class StaleError(ArtifactError):
+    """A stored artefact was computed from something else than what is there now; `file` is the artefact."""
+
+    def __init__(self, message: str, file: Path) -> None:
+        """Take the message, and what it is about."""
+        super().__init__(message)
+        self.file = file
 
 
 class OutputError(CompressError):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from compress.errors import ArtifactError, OutputError, advice_to_write
+from compress.errors import ArtifactError, OutputError, StaleError, advice_to_write
 
 VERSION = 1
 PARTIAL = ".partial"
@@ -182,13 +182,14 @@ def check_fresh(path: Path, found: str, expected: str, later: Sequence[Path] = (
         later: artefacts that were computed from it.
 
     Raises:
-        ArtifactError: the fingerprints differ.
+        StaleError: the fingerprints differ.
     """
     if found != expected:
         too = f", and what was made of it ({', '.join(file.name for file in later)})" if later else ""
-        raise ArtifactError(
+        raise StaleError(
             f"{path}: stale: computed from another model, data or settings (fingerprint {found}, now {expected}). "
-            f"Delete it{too}, or choose another --out folder."
+            f"Delete it{too}, or choose another --out folder.",
+            path,
         )
 
 

@@ -44,6 +44,14 @@ def run(
             help="read every image in full first, and compare it with what --verify noted of it in the output folder.",
         ),
     ] = False,
+    redo: Annotated[
+        str | None,
+        typer.Option(
+            help="compute this step again, and all that follows from it; what the output folder holds of them is "
+            "deleted. label, or a step's name.",
+            metavar="STEP",
+        ),
+    ] = None,
 ) -> None:
     """Do everything a recipe says, and report it. Stopped, even killed, the same command goes on where it was.
 
@@ -54,17 +62,24 @@ def run(
     Examples:
       compress run recipes/demo_cls.yaml --set finetune.epochs=2 --out runs/short
       compress run recipes/demo_cls.yaml --junit junit.xml
+      compress run recipe.yaml --set finetune.lr=0.002 --redo finetune
       compress run recipe.yaml --verify
     """
     every = [*(changes or ()), *([f"device={device}"] if device else ())]
     if process_number():
         _join(recipe, every, out)
         return
-    finish(recipe, every, out, junit, verify=verify)
+    finish(recipe, every, out, junit, verify=verify, redo=redo)
 
 
 def finish(
-    recipe: Path, changes: list[str] | None, out: Path | None, junit: Path | None = None, *, verify: bool = False
+    recipe: Path,
+    changes: list[str] | None,
+    out: Path | None,
+    junit: Path | None = None,
+    *,
+    verify: bool = False,
+    redo: str | None = None,
 ) -> None:
     """Run a recipe to its end: the report printed, gates missed named.
 
@@ -72,7 +87,7 @@ def finish(
         typer.Exit: with `GATE_MISSED`.
     """
     with continuous.told(recipe.stem, junit) as tell:
-        report, given = _run(recipe, changes or [], out, verify)
+        report, given = _run(recipe, changes or [], out, verify, redo)
         tell(report)
     typer.echo(f"Report: {given.out / 'report.md'}")
     missed = [gate.name for gate in report.gates if not gate.passed]
@@ -94,14 +109,19 @@ def _join(recipe: Path, changes: list[str], out: Path | None) -> None:
         raise
 
 
-def _run(recipe: Path, changes: list[str], out: Path | None, verify: bool) -> tuple[Report, Recipe]:
+def _run(recipe: Path, changes: list[str], out: Path | None, verify: bool, redo: str | None) -> tuple[Report, Recipe]:
     """Run the recipe and print the report."""
     given = load_recipe(recipe, [*changes, *([f"out={out}"] if out else ())])
     from compress import pipeline
+    from compress.pipeline.preparing.readiness import find_problems
+    from compress.pipeline.stage_settings import remove_results
     from compress.report.advice import int8_advice
     from compress.report.terminal import print_report, wide_console
 
     command = shlex.join(["compress", *sys.argv[1:]])
+    if redo is not None:
+        find_problems(given)  # nothing is deleted for a run that cannot start
+        remove_results(given, redo)
     with progress(f"{given.out} holds what is done; the same command goes on from there.") as on_progress:
         staged = pipeline.with_stages(on_progress, given, pipeline.announce_stages(given, say))
         report = pipeline.run_recipe(given, command, staged, say, verify=verify)

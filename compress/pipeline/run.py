@@ -16,11 +16,13 @@ from compress.compute.device import find_device
 from compress.compute.launcher import local_number
 from compress.compute.precision import check_precision
 from compress.compute.processes import Team
+from compress.errors import StaleError
 from compress.graph import save_model
 from compress.pipeline.diagnosis import check_outputs, check_processing
 from compress.pipeline.evaluation import default_threads
 from compress.pipeline.labelling import label_unlabelled, with_labels
 from compress.pipeline.models import open_model
+from compress.pipeline.stage_settings import LABEL, explained, note_settings
 from compress.pipeline.stages.finetune import Finetuning
 from compress.pipeline.stages.fitting import note_outputs
 from compress.pipeline.stages.measure import measure_files
@@ -33,7 +35,7 @@ from compress.pipeline.stages.scan import scan_of
 from compress.pipeline.stages.scores import check_test_sets
 from compress.pipeline.stages.search import check_search
 from compress.pipeline.stages.stored_plan import PLAN_FILE
-from compress.pipeline.state import Run, Stage
+from compress.pipeline.state import LABELLED, Run, Stage
 from compress.pipeline.tasks import recipe_task
 from compress.pipeline.verifying import verify_images
 from compress.progress import Note, Progress
@@ -44,6 +46,7 @@ from compress.recipe import (
     Recipe,
     ReconstructStep,
     ReplaceStep,
+    SensitivityStep,
     TeacherStep,
 )
 from compress.report import write_report
@@ -65,13 +68,17 @@ def run_recipe(
     every image is read in full first, and compared with what it was (see `compress.pipeline.verifying`).
 
     Raises:
+        StaleError: a stage was computed with other settings; the message names them.
         CompressError: anything a user can fix; what was finished before stays.
     """
     artifacts.check_writable(recipe.out)
     device = recipe_device(recipe)
     team = Team.join(device)
     with artifacts.lock(recipe.out):
-        return _run_steps(recipe, command, on_progress, on_note, device, team, verify)
+        try:
+            return _run_steps(recipe, command, on_progress, on_note, device, team, verify)
+        except StaleError as error:
+            raise explained(error, recipe.out, recipe) from error
 
 
 def _run_steps(
@@ -86,6 +93,8 @@ def _run_steps(
     given = recipe
     notes: tuple[str, ...] = ()
     if recipe.data.images:
+        if not (recipe.out / LABELLED).exists():
+            note_settings(recipe.out, LABEL, given)
         labelled = with_labels(recipe, on_progress, on_note)
         recipe, notes = labelled.recipe, labelled.warnings
     if team is not None:
@@ -106,27 +115,32 @@ def _run_steps(
     run = Run(recipe, taught, original, original, threads, on_progress, on_note, device, team, given=given, notes=notes)
     files = {"baseline": _baseline_file(run)}
 
-    def finished(stage: Stage) -> onnx.ModelProto:
+    def finished(step: str, stage: Stage) -> onnx.ModelProto:
+        known = (recipe.out / f"{stage.name}.json").exists()
         model = run.stage(stage)
+        if not known:
+            note_settings(recipe.out, step, given)
         files[stage.name] = recipe.out / f"{stage.name}.onnx"
         return model
 
     model = original
     if (teach := recipe.find_step(TeacherStep)) is not None:
-        run.teacher = finished(Finetuning(run, "teacher", original, teach.as_finetune()))
+        run.teacher = finished("teacher", Finetuning(run, "teacher", original, teach.as_finetune()))
+    if recipe.find_step(SensitivityStep) is not None and not (recipe.out / "sensitivity.json").exists():
+        note_settings(recipe.out, "sensitivity", given)
     scan = scan_of(run, task)
     if (replace := recipe.find_step(ReplaceStep)) is not None:
-        model = finished(Replacement(run, task, model, replace))
+        model = finished("replace", Replacement(run, task, model, replace))
     plan: PruningPlan | None = None
     if (prune := recipe.find_step(PruneStep)) is not None:
-        whole, model = model, finished(Pruning(run, task, model, prune, scan))
+        whole, model = model, finished("prune", Pruning(run, task, model, prune, scan))
         plan = artifacts.load(PruningPlan, recipe.out / PLAN_FILE)
         if (reconstruct := recipe.find_step(ReconstructStep)) is not None:
-            model = finished(Reconstruction(run, whole, model, plan, reconstruct))
+            model = finished("reconstruct", Reconstruction(run, whole, model, plan, reconstruct))
     if (finetune := recipe.find_step(FinetuneStep)) is not None:
-        model = finished(Finetuning(run, "finetuned", model, finetune, plan))
+        model = finished("finetune", Finetuning(run, "finetuned", model, finetune, plan))
     if (quantize := recipe.find_step(QuantizeStep)) is not None:
-        finished(Quantisation(run, model, quantize))
+        finished("quantize", Quantisation(run, model, quantize))
     if team is not None:
         team.send(None)  # what follows is timed
         team.leave()

@@ -33,6 +33,8 @@ BEGUN, CHECKPOINT = ".code.json", ".checkpoint"
 
 EXPORTS = ("original.onnx", "baseline.onnx")
 """Of a PyTorch module, as `compress shrink` and `compress run` write it before anything is computed."""
+SETTINGS = "settings.json"
+"""With which settings each stage was computed (see `compress.pipeline.stage_settings`)."""
 
 ORDER = ("teacher", "sensitivity", "replace", "prune", "reconstruct", "finetune", "quantize")
 """The steps of a recipe as they are run."""
@@ -218,9 +220,9 @@ def _content(file: Path) -> str:
 
 
 def holds_results(folder: Path) -> bool:
-    """Whether anything was computed in a run's folder that takes long: anything but labels, made crops and exports."""
+    """Whether anything was computed in a run's folder that takes long: not labels, made crops, exports, settings."""
     found = (file for end in (".json", ".onnx", CHECKPOINT) for file in folder.glob(f"*{end}"))
-    return any(file.name not in EXPORTS for file in found)
+    return any(file.name not in (*EXPORTS, SETTINGS) for file in found)
 
 
 def stage_marks(recipe: Recipe) -> dict[str, tuple[str, ...]]:

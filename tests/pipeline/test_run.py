@@ -16,9 +16,19 @@ from typer.testing import CliRunner
 from compress import artifacts
 from compress.artifacts import PruningPlan, Report, StageResult
 from compress.cli import app
-from compress.errors import ArtifactError, CompressError, DataError, ModelError, OutputError, PlanError, RecipeError
+from compress.errors import (
+    ArtifactError,
+    CompressError,
+    DataError,
+    ModelError,
+    OutputError,
+    PlanError,
+    RecipeError,
+    StaleError,
+)
 from compress.graph import is_quantised, read_model
 from compress.pipeline import run_recipe
+from compress.pipeline.stage_settings import StageSettings, remove_results
 from compress.pipeline.state import Record, with_stages
 from compress.recipe import Recipe
 from tests.pipeline import tiny
@@ -210,7 +220,88 @@ def test_changed_settings_are_stale(
     steps = {**tiny.STEPS, step: {**tiny.STEPS[step], **changes}}
     text = one_line(tiny.recipe(folder, steps=steps), ArtifactError)
     assert text.startswith(f"{folder / 'out' / file}: stale: computed from another model, data or settings")
-    assert text.endswith(f"Delete it{later}, or choose another --out folder.")
+    assert f"Delete it{later}, or choose another --out folder. Changed: steps.{step}." in text
+    assert text.endswith(f"`compress run RECIPE --redo {step}` computes it again, with all that follows from it.")
+
+
+def as_if_run_in(folder: Path, inputs: Path) -> None:
+    """The finished run, in another folder, with its settings' paths there."""
+    shutil.copytree(inputs / "whole", folder / "out")
+    noted = folder / "out" / "settings.json"
+    stages = artifacts.load(StageSettings, noted).stages
+    moved = {
+        stage: {key: value.replace(f"{inputs.name}/", f"{folder.name}/") for key, value in settings.items()}
+        for stage, settings in stages.items()
+    }
+    artifacts.save(StageSettings(moved), noted)
+
+
+def test_a_stale_result_names_the_settings_that_changed(inputs: Path, whole: Report, folder: Path) -> None:
+    as_if_run_in(folder, inputs)
+    steps = {**tiny.STEPS, "finetune": {**tiny.STEPS["finetune"], "lr": 0.1}, "quantize": {"epochs": 1}}
+    text = one_line(tiny.recipe(folder, steps=steps), StaleError)
+    lr = tiny.STEPS["finetune"]["lr"]
+    assert f"Changed: steps.finetune.lr was {lr}, now 0.1. `" in text  # a later step is not its cause
+
+
+def test_a_stale_result_whose_settings_are_the_same_says_so(inputs: Path, whole: Report, folder: Path) -> None:
+    as_if_run_in(folder, inputs)
+    labels = folder / "val" / "labels.txt"
+    labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:-1]))
+    assert "Its settings did not change: a file that they name did." in one_line(tiny.recipe(folder), StaleError)
+
+
+def test_a_stale_result_of_an_earlier_version_says_how_to_compute_it_again(
+    inputs: Path, whole: Report, folder: Path
+) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    (folder / "out" / "settings.json").unlink()
+    steps = {**tiny.STEPS, "quantize": {**tiny.STEPS["quantize"], "pact": {"l2": 0.5}}}
+    text = one_line(tiny.recipe(folder, steps=steps), StaleError)
+    assert " or choose another --out folder. `compress run RECIPE --redo quantize` computes it again" in text
+
+
+@pytest.mark.parametrize(
+    ("step", "gone"),
+    [
+        ("sensitivity", {"sensitivity", "plan", "pruned", "finetuned", "int8"}),
+        ("prune", {"plan", "pruned", "finetuned", "int8"}),
+        ("quantize", {"int8"}),
+    ],
+)
+def test_results_of_a_step_and_of_those_behind_it_are_removed_and_made_again(
+    inputs: Path, whole: Report, folder: Path, step: str, gone: set[str]
+) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    out, recipe = folder / "out", tiny.recipe(folder)
+    before = {file.name for file in out.iterdir()}
+    remove_results(recipe, step)
+    removed = before - {file.name for file in out.iterdir()}
+    assert {name.split(".")[0] for name in removed} == gone
+    run_recipe(recipe, "")
+    for name in FILES:
+        assert (out / name).read_bytes() == (inputs / "whole" / name).read_bytes(), name
+
+
+def test_a_step_that_the_recipe_lacks_removes_nothing(inputs: Path, whole: Report, folder: Path) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    before = sorted((folder / "out").iterdir())
+    with pytest.raises(RecipeError, match=r"^--redo: the recipe has no step 'report'"):
+        remove_results(tiny.recipe(folder), "report")
+    assert sorted((folder / "out").iterdir()) == before
+
+
+def test_a_changed_setting_and_redo_on_the_command_line(inputs: Path, whole: Report, folder: Path) -> None:
+    shutil.copytree(inputs / "whole", folder / "out")
+    tiny.recipe(folder)  # writes recipe.yaml
+    command = ["run", str(folder / "recipe.yaml"), "--set", f"out={folder / 'out'}", "--set", "finetune.lr=0.02"]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2
+    assert "steps.finetune.lr was 0.01, now 0.02" in " ".join(refused.output.split())
+    again = CliRunner().invoke(app, [*command, "--redo", "finetune"])
+    assert again.exit_code == 0, again.output
+    settings = artifacts.load(StageSettings, folder / "out" / "settings.json").stages
+    assert settings["finetune"]["steps.finetune.lr"] == "0.02" != settings["prune"]["steps.finetune.lr"]
 
 
 def test_outputs_that_cannot_be_trained_are_refused_before_the_scan(folder: Path) -> None:
