@@ -25,7 +25,7 @@ from compress.errors import CompressError
 from compress.graph import read_model
 from compress.pipeline.evaluation import default_threads
 from compress.pipeline.execution import Execution
-from compress.pipeline.labelling import label_unlabelled
+from compress.pipeline.labelling import label_unlabelled, with_labels
 from compress.pipeline.models import open_model
 from compress.pipeline.run import recipe_device
 from compress.pipeline.stages.finetune import feature_loss
@@ -39,7 +39,7 @@ from compress.pipeline.stages.fitting import (
 from compress.pipeline.stages.placement import place
 from compress.pipeline.stages.quantize import calibrated, float_layers_of, range_groups
 from compress.pipeline.stages.stored_plan import PLAN_FILE, kept_by_plan
-from compress.pipeline.state import FILES
+from compress.pipeline.state import FILES, LABELLED
 from compress.pipeline.tasks import recipe_task
 from compress.progress import Progress
 from compress.recipe import FinetuneStep, QuantizeStep, Recipe, TeacherStep
@@ -109,8 +109,13 @@ def measure_training(
     steps = [step for step in recipe.steps if isinstance(step, kinds) and step.epochs]
     if not steps:
         raise CompressError("--train: no step of the recipe trains. Add teacher, finetune or quantize with epochs.")
-    if not recipe.data.val:
-        raise CompressError("--train: data.images is labelled when the recipe is run. Time one with data.train.")
+    if recipe.data.images:
+        if not (recipe.out / LABELLED).is_file():
+            raise CompressError(
+                f"--train: data.images is labelled when the recipe is run, and {recipe.out} holds no labels yet. Start "
+                "`compress run` first; it may be stopped as soon as it scans."
+            )
+        recipe = with_labels(recipe).recipe
     task = recipe_task(recipe)
     original = open_model(recipe.model, recipe.weights, task.input_shape)
     threads = recipe.threads or default_threads()

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from compress.cli import app
 from compress.errors import CompressError
 from compress.pipeline import training_speed
+from compress.pipeline.labelling import with_labels
 from compress.pipeline.training_speed import (
     DATA,
     NETWORK,
@@ -122,8 +123,20 @@ def test_recipes_that_do_not_train(tmp_path: Path) -> None:
         CompressError, match=r"--train: no step of the recipe trains. Add teacher, finetune or quantize"
     ):
         measure_training(tiny.recipe(folder, steps={"quantize": {"epochs": 0}}))
-    with pytest.raises(CompressError, match=r"--train: data\.images is labelled when the recipe is run"):
+    with pytest.raises(
+        CompressError, match=r"--train: data\.images is labelled when the recipe is run, and .* no labels"
+    ):
         measure_training(tiny.recipe(folder, data={"images": "train"}))
+
+
+def test_images_that_the_run_has_labelled(tmp_path: Path) -> None:
+    folder = tiny.write_inputs(tmp_path)
+    given = tiny.recipe(folder, data={"images": "train", "held_back": 0.3})
+    given.out.mkdir()
+    with_labels(given)
+    before = sorted(given.out.rglob("*"))
+    assert [stage.stage for stage in measure_training(given, 0.01)] == ["finetuned", "int8"]
+    assert sorted(given.out.rglob("*")) == before
 
 
 def test_the_command(tmp_path: Path) -> None:
