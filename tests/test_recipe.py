@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from compress.errors import RecipeError
 from compress.recipe import FinetuneStep, PruneStep, QuantizeStep, Recipe, SensitivityStep, load_recipe
 from compress.recipe.schema import DataSettings
+from compress.recipe.write import recipe_text
+from compress.recipe.yaml_core import load_yaml
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -388,6 +390,21 @@ def test_what_is_not_a_recipe(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words if "\\" in words else re.escape(words)) as caught:
         load_recipe(tmp_path / "r.yaml")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["010", "0o10", "1:30", "1e-3", "no", "on", "true", "~", "2026-11-23", "-1.5", "0x1F", "<<", "1_000"]
+)
+def test_texts_that_look_like_other_values_are_read_back(text: str) -> None:
+    written = recipe_text({"name": text, "data": {"test": {text: [text, 1, 1e-05, 0.5, True, None]}}})
+    assert load_yaml(written) == {"name": text, "data": {"test": {text: [text, 1, 1e-05, 0.5, True, None]}}}
+
+
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    recipe = load(tmp_path, make_recipe(), ["seed=010", "finetune.lr=1e-3", "name=1:30"])
+    finetune = recipe.find_step(FinetuneStep)
+    assert finetune is not None
+    assert (recipe.seed, finetune.lr, recipe.name) == (10, 0.001, "1:30")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from compress.recipe.override import apply_override
 from compress.recipe.problems import describe, key_of, show
 from compress.recipe.raw import resolve_paths, steps_of
 from compress.recipe.schema import Recipe
+from compress.recipe.yaml_core import CoreLoader, load_yaml
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = (), *, check_files: bool = True) -> Recipe:
@@ -65,15 +66,15 @@ def _read(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise RecipeError(f"{path}: cannot be read: {reason}. Give the path of a recipe (YAML).") from error
     try:
-        twice = sorted(_keys_given_twice(yaml.compose(text, Loader=yaml.SafeLoader)))
-        data = yaml.safe_load(text)
+        twice = sorted(_keys_given_twice(yaml.compose(text, Loader=CoreLoader)))
+        data = load_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
-        raise RecipeError(f"{path}{line}: not valid YAML: {reason}. Mend that line.") from error
+        raise RecipeError(f"{path}{line}: not valid YAML: {reason}. Fix that line.") from error
     except RecursionError as error:
-        raise RecipeError(f"{path}: not valid YAML: nested too deeply. Mend the file.") from error
+        raise RecipeError(f"{path}: not valid YAML: nested too deeply. Fix the file.") from error
     if twice:
         raise RecipeError("\n".join(f"{path}:{line}: {key}: given twice. Keep one of them." for line, key in twice))
     if not isinstance(data, dict):

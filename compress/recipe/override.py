@@ -8,6 +8,7 @@ import yaml
 from compress.recipe.problems import show
 from compress.recipe.raw import resolve_paths, steps_of
 from compress.recipe.schema import STEPS
+from compress.recipe.yaml_core import load_yaml
 
 YAML_SIGNS = ("*", "&", "!", "%", "@", "`")
 """What a YAML text without quotes must not start with."""
@@ -27,7 +28,7 @@ def apply_override(data: dict[str, Any], text: str) -> tuple[str, str | None]:
     if len(parts) > 1 and parts[0] == "steps":
         parts = parts[1:]
     try:
-        value = yaml.safe_load(value_text)
+        value = load_yaml(value_text)
     except yaml.YAMLError:
         if equals and all(parts) and value_text.strip().startswith(YAML_SIGNS):
             quoted = f"{key}='\"{value_text.strip()}\"'"

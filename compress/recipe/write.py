@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from compress.recipe.yaml_core import CoreDumper
+
 WIDTH = 120
 """Columns of a line."""
 
@@ -13,7 +15,9 @@ WIDTH = 120
 def _dumped(content: Any, block: bool = False, width: int = WIDTH) -> str:
     """YAML; what is innermost on one line, or, with `block`, nothing."""
     flow = False if block else None
-    text: str = yaml.safe_dump(content, sort_keys=False, default_flow_style=flow, allow_unicode=True, width=width)
+    text: str = yaml.dump(
+        content, Dumper=CoreDumper, sort_keys=False, default_flow_style=flow, allow_unicode=True, width=width
+    )
     return text
 
 
