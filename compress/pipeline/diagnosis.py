@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 
@@ -9,6 +10,7 @@ from compress.data.processing import OUTPUT_KEYS, PREPROCESS_KEYS, PRESETS, Proc
 from compress.errors import CompressError
 from compress.measure.session import Model, Session
 from compress.pipeline.facts import noise_image
+from compress.pipeline.normalisation import FINE, inner_normalisation
 from compress.tasks.base import Processed, Task
 from compress.tasks.probabilities import check_probabilities
 
@@ -44,6 +46,27 @@ def check_processing(model: Model, task: Task, on_note: Callable[[str], None] | 
     if found is not None:
         line = f"the model scores {own.metric:.2f} on {own.count} validation images"
         on_note(f"{line}, and {best:.2f} with {describe(found, task.processing)}: was it trained so? Then set that.")
+
+
+def check_normalisation(model: Path, task: Task, on_note: Callable[[str], None] | None) -> None:
+    """Say where a model normalises its images itself, and the task does so as well.
+
+    Args:
+        model: the file as the user gave it; its canonical form may have that arithmetic folded into its first layer.
+        task: how it is fed; one that has no such settings is left alone.
+        on_note: receives the line.
+    """
+    if on_note is None or not isinstance(task, Processed):
+        return
+    inner, processing = inner_normalisation(model), task.processing
+    brightest = max((1 - mean) / std for mean, std in zip(processing.mean, processing.std, strict=True))
+    if inner is None or not inner.expects_pixels or brightest > 1 / FINE:
+        return
+    wanted = ", ".join(f"{key}: {value:.10g}" for key, value in inner.preprocess.items())
+    on_note(
+        f"Note: {model} normalises images itself ({inner.said}) and is fed values up to {brightest:.3g}. Was it "
+        f"trained so? For values from 0 to 255 set task.preprocess: {{{wanted}}}."
+    )
 
 
 def check_outputs(model: Model, task: Task) -> None:

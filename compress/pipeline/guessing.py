@@ -17,6 +17,7 @@ from compress.measure.session import Model, Session
 from compress.pipeline.facts import ModelFacts, guess_kind, image_shape, look_at, parsed, shape_text
 from compress.pipeline.heights import HEIGHTS, surest_height
 from compress.pipeline.models import Shape, is_factory
+from compress.pipeline.normalisation import inner_normalisation
 from compress.recipe.task_settings import INPUTS
 from compress.tasks.db_boxes import BoxSettings
 
@@ -126,12 +127,28 @@ def complete(
         The model, fed at the height that fits; the keys of a recipe's task; and what to say of what was guessed.
     """
     found, lines = _complete_processing(facts, kind, given)
+    fed, said = _fed_pixels(facts, model, found)
+    found, lines = {**found, **fed}, (*lines, *said)
     form, said = _form_of_outputs(facts, kind, found)
     found, lines = {**found, **form}, (*lines, *said)
     if files is None or kind != "recognition" or facts.fed is None or facts.input[2] is not None:
         return facts, found, lines
     facts, line = _fit_height(facts, model, files(), processing_of(kind, found))
     return facts, found, (*lines, line) if line else lines
+
+
+def _fed_pixels(facts: ModelFacts, model: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Images are not normalised for a model that does so itself, unless the user says how."""
+    preprocess = given.get("preprocess", {})
+    inner = inner_normalisation(model)
+    if inner is None or not inner.expects_pixels or not {"mean", "std"}.isdisjoint(preprocess):
+        return {}, ()
+    changes = {**inner.preprocess, **preprocess}
+    options = " ".join(f"--preprocess {key}={changes[key]:.10g}" for key in ("mean", "std"))
+    said = (
+        f"normalises images itself ({inner.said}): fed values from 0 to 255, {options}. For others, give these options."
+    )
+    return {"preprocess": changes}, (f"{facts.path}: {said}",)
 
 
 def _form_of_outputs(facts: ModelFacts, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -18,10 +18,10 @@ from compress.compute.precision import check_precision
 from compress.compute.processes import Team
 from compress.errors import StaleError
 from compress.graph import save_model
-from compress.pipeline.diagnosis import check_outputs, check_processing
+from compress.pipeline.diagnosis import check_normalisation, check_outputs, check_processing
 from compress.pipeline.evaluation import default_threads
 from compress.pipeline.labelling import label_unlabelled, with_labels
-from compress.pipeline.models import open_model
+from compress.pipeline.models import is_factory, open_model
 from compress.pipeline.stage_settings import LABEL, explained, note_settings
 from compress.pipeline.stages.finetune import Finetuning
 from compress.pipeline.stages.fitting import note_outputs
@@ -105,6 +105,8 @@ def _run_steps(
         verify_images(recipe, task, on_progress, on_note)
     original = open_model(recipe.model, recipe.weights, task.input_shape, on_note)
     note_outputs(original, on_note)
+    if not is_factory(recipe.model):
+        check_normalisation(Path(recipe.model), task, on_note)
     if recipe.trains:
         check_outputs(original, task)
     if (asked := recipe.find_step(PruneStep)) is not None and asked.search is not None:

@@ -1,14 +1,20 @@
 """What is told by a file alone: its kind, and the size of its images."""
 
 import math
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
 import pytest
+from typer.testing import CliRunner
 
+from compress.cli import app
+from compress.data.synthetic import write_dataset
 from compress.errors import CompressError, DataError, ModelError
+from compress.measure.session import Session
+from compress.pipeline.diagnosis import check_normalisation
 from compress.pipeline.facts import (
     ModelFacts,
     form_of,
@@ -20,7 +26,9 @@ from compress.pipeline.facts import (
     takes_several,
 )
 from compress.pipeline.guessing import Guess, choose_kind, complete, find_boxes, find_names, guess_task
+from compress.pipeline.normalisation import inner_normalisation
 from compress.pipeline.tasks import make_task
+from compress.zoo import models_folder
 
 
 def model_of(path: Path, text: str) -> Path:
@@ -253,6 +261,105 @@ def test_a_detector_of_fixed_size_is_fed_padded_scenes(tmp_path: Path) -> None:
     stretched = guess_task(str(model), None, None, "evaluate", {"preprocess": {"resize": "stretch"}})
     assert stretched.processing == {"preprocess": {"resize": "stretch"}}
     assert len(stretched.said) == 1
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "scale", "offset"),
+    [
+        ("c = Constant<value = float {255.0}>() y = Div(x, c)", (1 / 255,), (0.0,)),
+        (
+            "c = Constant<value = float[1, 3, 1, 1] {1.0, 2.0, 3.0}>() d = Constant<value = float {0.01}>() "
+            "a = Sub(x, c) y = Mul(d, a)",
+            (0.01, 0.01, 0.01),
+            (-0.01, -0.02, -0.03),
+        ),
+        ("c = Constant<value = float[1] {1.0}>() i = Identity(x) y = Sub(c, i)", (-1.0,), (1.0,)),
+        ("c = Constant<value = float[1] {0.5}>() t = Transpose<perm = [0, 1, 2, 3]>(x) y = Add(t, c)", (1.0,), (0.5,)),
+    ],
+)
+def test_arithmetic_that_a_model_begins_with(
+    arithmetic: str, scale: tuple[float, ...], offset: tuple[float, ...], tmp_path: Path
+) -> None:
+    text = f"(float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] z) {{ {arithmetic} z = Relu(y) }}"
+    found = inner_normalisation(model_of(tmp_path / "m.onnx", text))
+    assert found is not None
+    np.testing.assert_allclose(found.scale, scale, rtol=1e-6)
+    np.testing.assert_allclose(found.offset, offset, rtol=1e-6)
+    images = np.random.default_rng(0).uniform(0, 255, (1, 3, 8, 8)).astype(np.float32)
+    wanted = np.reshape(scale, (1, -1, 1, 1)) * images + np.reshape(offset, (1, -1, 1, 1))
+    np.testing.assert_allclose(Session(tmp_path / "m.onnx").run(images), np.maximum(wanted, 0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [
+        "y = Relu(x)",
+        "c = Constant<value = float {255.0}>() y = Div(c, x)",
+        "c = Constant<value = float[8] {1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0}>() y = Div(x, c)",
+        "y = Mul(x, x)",
+        "c = Constant<value = float {255.0}>() a = Div(x, c) y = Add(a, x)",
+    ],
+)
+def test_what_is_no_normalisation(begins: str, tmp_path: Path) -> None:
+    text = f"(float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] z) {{ {begins} z = Relu(y) }}"
+    assert inner_normalisation(model_of(tmp_path / "m.onnx", text)) is None
+
+
+class TestAModelThatNormalisesItsImages:
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> Path:
+        """The classifier that ships, fed values from 0 to 255."""
+        plain = onnx.load(models_folder() / "direction_classifier.onnx")
+        name = plain.graph.input[0].name
+        for node in plain.graph.node:
+            for place, given in enumerate(node.input):
+                if given == name:
+                    node.input[place] = "normalised"
+        for key, value in (("half", 127.5), ("one", 1.0)):
+            plain.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), key))
+        for made in (("Sub", ["divided", "one"], "normalised"), ("Div", [name, "half"], "divided")):
+            plain.graph.node.insert(0, onnx.helper.make_node(made[0], made[1], [made[2]]))
+        onnx.save(plain, tmp_path / "own.onnx")
+        return tmp_path / "own.onnx"
+
+    def test_it_is_fed_pixels_which_is_said(self, model: Path) -> None:
+        guess = guess_task(str(model), None, None, "evaluate")
+        assert guess.processing == {"preprocess": {"mean": 0.0, "std": 0.0039215686, "pad_value": 127.5}}
+        words = (
+            "normalises images itself (0.007843 x - 1): fed values from 0 to 255, --preprocess mean=0 --preprocess std="
+        )
+        assert words in guess.said[-1]
+
+    def test_what_the_user_says_holds(self, model: Path) -> None:
+        given = {"preprocess": {"mean": 0.5, "std": 0.5}}
+        assert guess_task(str(model), None, None, "evaluate", given).processing == given
+
+    def test_it_scores_as_the_plain_one(self, model: Path, tmp_path: Path) -> None:
+        labels = write_dataset(tmp_path / "crops", 24, 0)
+        found = []
+        for file in (models_folder() / "direction_classifier.onnx", model):
+            result = CliRunner().invoke(app, ["evaluate", str(file), "--data", str(labels), "--threads", "1"])
+            assert result.exit_code == 0, result.output
+            found.append(re.findall(r"accuracy [\d.]+", result.output))
+        assert found[0] == found[1] != []
+
+    def test_a_recipe_that_normalises_as_well_is_told(self, model: Path, tmp_path: Path) -> None:
+        labels = write_dataset(tmp_path / "crops", 8, 0)
+        task = make_task("classification", train=[], val=[labels], input_shape=(3, 48, 192), directions=True)
+        said: list[str] = []
+        check_normalisation(model, task, said.append)
+        assert (
+            "is fed values up to 1. Was it trained so? For values from 0 to 255 set task.preprocess: {mean: 0"
+            in said[0]
+        )
+        assert "pad_value: 127.5}" in said[0]
+        check_normalisation(models_folder() / "direction_classifier.onnx", task, said.append)
+        pixels = {"mean": 0.0, "std": 0.0039215686, "pad_value": 127.5}
+        task = make_task(
+            "classification", train=[], val=[labels], input_shape=(3, 48, 192), directions=True, preprocess=pixels
+        )
+        check_normalisation(model, task, said.append)
+        assert len(said) == 1
 
 
 def test_inference_yml_beside_a_model(tmp_path: Path) -> None:
